@@ -1,0 +1,3 @@
+//! The agent: the part that lives with a VM, and the only one that touches guest memory.
+
+pub mod track;

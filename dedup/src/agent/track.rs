@@ -1,0 +1,22 @@
+//! Change tracking: which pages may have changed since the last pass.
+
+use std::io;
+
+use crate::bitmap::Bitmap;
+
+/// Says which pages of one VM may have changed.
+///
+/// A source may say too many pages and must never say too few: a page that changed unnoticed would
+/// keep a stale place on the unstable tree (harmless: the bytes decide) or be counted as a sharer
+/// of a slot that it has left.
+pub trait ChangeSource: Send {
+    /// Sets in `changed`, one bit a linear index, every page that may have been written since the
+    /// call before; the first call says which pages were written since the VM was registered.
+    /// Bits that are already set stay set.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it refuses to say. Nothing that was not reported is forgotten: the pages
+    /// are named again by the next call.
+    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()>;
+}

@@ -1,0 +1,202 @@
+//! A fixed-size set of linear indexes, one bit each.
+
+use std::ops::Range;
+
+const BITS: usize = u64::BITS as usize;
+
+/// A set of page numbers below a length that is fixed when it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bitmap {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Bitmap {
+    /// The empty set over `0..len`.
+    pub fn new(len: usize) -> Self {
+        Self { words: vec![0; len.div_ceil(BITS)], len }
+    }
+
+    /// The set of all of `0..len`.
+    pub fn full(len: usize) -> Self {
+        let mut bitmap = Self::new(len);
+        bitmap.insert_range(0..len);
+        bitmap
+    }
+
+    /// How many numbers the set is over: the exclusive upper bound of its members.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no number is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|&word| word == 0)
+    }
+
+    /// How many numbers are in the set. O(len / 64).
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether `index` is in the set.
+    pub fn contains(&self, index: usize) -> bool {
+        self.words[index / BITS] & (1 << (index % BITS)) != 0
+    }
+
+    /// Puts `index` in; says whether it was new.
+    pub fn insert(&mut self, index: usize) -> bool {
+        assert!(index < self.len, "{index} is not below {}", self.len);
+        let (word, bit) = (&mut self.words[index / BITS], 1 << (index % BITS));
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+
+    /// Takes `index` out; says whether it was in.
+    pub fn remove(&mut self, index: usize) -> bool {
+        let (word, bit) = (&mut self.words[index / BITS], 1 << (index % BITS));
+        let had = *word & bit != 0;
+        *word &= !bit;
+        had
+    }
+
+    /// Puts every number of `range` in.
+    pub fn insert_range(&mut self, range: Range<usize>) {
+        assert!(range.end <= self.len, "{} is above {}", range.end, self.len);
+        for_masks(range, |word, mask| self.words[word] |= mask);
+    }
+
+    /// Takes every number of `range` out.
+    pub fn remove_range(&mut self, range: Range<usize>) {
+        assert!(range.end <= self.len, "{} is above {}", range.end, self.len);
+        for_masks(range, |word, mask| self.words[word] &= !mask);
+    }
+
+    /// Takes everything out.
+    pub fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// Adds every member of `other`.
+    pub fn union_with(&mut self, other: &Self) {
+        self.combine(other, |mine, theirs| mine | theirs);
+    }
+
+    /// Takes out every member of `other`.
+    pub fn subtract(&mut self, other: &Self) {
+        self.combine(other, |mine, theirs| mine & !theirs);
+    }
+
+    /// Keeps only members of `other`.
+    pub fn intersect_with(&mut self, other: &Self) {
+        self.combine(other, |mine, theirs| mine & theirs);
+    }
+
+    /// The words behind the set, 64 numbers each, the lowest number in the lowest bit: where a
+    /// source of changes that speaks the same layout (KVM's dirty log) adds its own bits. The last
+    /// word's bits above [`len`](Self::len) must stay clear.
+    pub fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
+    /// The members in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.words.iter().enumerate().flat_map(|(position, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                (rest != 0).then(|| {
+                    let bit = rest.trailing_zeros() as usize;
+                    rest &= rest - 1;
+                    position * BITS + bit
+                })
+            })
+        })
+    }
+
+    /// The maximal runs of consecutive members, in ascending order.
+    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let start = self.find(next, 0)?;
+            let end = self.find(start, u64::MAX).unwrap_or(self.len).min(self.len);
+            next = end;
+            Some(start..end)
+        })
+    }
+
+    /// Bytes the set takes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
+    }
+
+    fn combine(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
+        assert_eq!(self.len, other.len, "sets over different page counts");
+        for (mine, &theirs) in self.words.iter_mut().zip(&other.words) {
+            *mine = with(*mine, theirs);
+        }
+    }
+
+    /// The first number at or after `from` whose bit, inverted by `invert`, is set.
+    fn find(&self, from: usize, invert: u64) -> Option<usize> {
+        let mut position = from / BITS;
+        let mut word = (self.words.get(position)? ^ invert) & (u64::MAX << (from % BITS));
+        while word == 0 {
+            position += 1;
+            word = self.words.get(position)? ^ invert;
+        }
+        Some(position * BITS + word.trailing_zeros() as usize)
+    }
+}
+
+/// Calls `apply` with each word position that `range` touches and the mask of its bits there.
+fn for_masks(range: Range<usize>, mut apply: impl FnMut(usize, u64)) {
+    let mut start = range.start;
+    while start < range.end {
+        let end = range.end.min((start / BITS + 1) * BITS);
+        let width = end - start;
+        let ones = if width == BITS { u64::MAX } else { (1 << width) - 1 };
+        apply(start / BITS, ones << (start % BITS));
+        start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_set_of_numbers(
+            len in 1_usize..300,
+            ops in prop::collection::vec((any::<bool>(), 0_usize..300, 0_usize..90), 0..60),
+        ) {
+            let mut bitmap = Bitmap::new(len);
+            let mut model = BTreeSet::new();
+            for (insert, start, count) in ops {
+                let range = start.min(len)..(start + count).min(len);
+                if insert {
+                    model.extend(range.clone());
+                    bitmap.insert_range(range);
+                } else {
+                    range.clone().for_each(|index| { model.remove(&index); });
+                    bitmap.remove_range(range);
+                }
+                prop_assert!(bitmap.iter().eq(model.iter().copied()));
+                prop_assert!(bitmap.runs().flatten().eq(model.iter().copied()));
+                prop_assert_eq!(bitmap.count(), model.len());
+                let maximal = bitmap.runs().zip(bitmap.runs().skip(1)).all(|(a, b)| a.end < b.start);
+                prop_assert!(maximal);
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_set_has_one_run() {
+        assert_eq!(Bitmap::full(130).runs().collect::<Vec<_>>(), vec![0..130]);
+        assert_eq!(Bitmap::full(128).runs().collect::<Vec<_>>(), vec![0..128]);
+    }
+}

@@ -1,0 +1,46 @@
+//! The vocabulary as types: what a number means is part of its type.
+
+use serde::Serialize;
+
+/// Bytes in a page, the only unit that is ever shared.
+pub const PAGE_SIZE: usize = 4096;
+
+/// A VM as one broker knows it; never reused while the broker lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct VmId(pub u32);
+
+/// A page's number in its VM's RAM object, in pages of [`PAGE_SIZE`].
+///
+/// It is fixed when the page is registered and stays the same when the memory that holds it moves
+/// to another guest-physical or host address: what `linear_page_index()` is to an anonymous VMA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct LinearIndex(pub u32);
+
+/// A page number in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Slot(pub u32);
+
+impl std::fmt::Display for VmId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl LinearIndex {
+    /// The index `count_pages` further on.
+    #[must_use]
+    pub fn offset(self, count_pages: u32) -> Self {
+        Self(self.0 + count_pages)
+    }
+}
+
+impl Slot {
+    /// The slot `count_pages` further on.
+    #[must_use]
+    pub fn offset(self, count_pages: u32) -> Self {
+        Self(self.0 + count_pages)
+    }
+}
