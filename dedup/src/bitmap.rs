@@ -14,7 +14,10 @@ pub struct Bitmap {
 impl Bitmap {
     /// The empty set over `0..len`.
     pub fn new(len: usize) -> Self {
-        Self { words: vec![0; len.div_ceil(BITS)], len }
+        Self {
+            words: vec![0; len.div_ceil(BITS)],
+            len,
+        }
     }
 
     /// The set of all of `0..len`.
@@ -36,7 +39,10 @@ impl Bitmap {
 
     /// How many numbers are in the set. O(len / 64).
     pub fn count(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        self.words
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum()
     }
 
     /// Whether `index` is in the set.
@@ -155,7 +161,11 @@ fn for_masks(range: Range<usize>, mut apply: impl FnMut(usize, u64)) {
     while start < range.end {
         let end = range.end.min((start / BITS + 1) * BITS);
         let width = end - start;
-        let ones = if width == BITS { u64::MAX } else { (1 << width) - 1 };
+        let ones = if width == BITS {
+            u64::MAX
+        } else {
+            (1 << width) - 1
+        };
         apply(start / BITS, ones << (start % BITS));
         start = end;
     }

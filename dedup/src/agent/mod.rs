@@ -1,3 +1,236 @@
 //! The agent: the part that lives with a VM, and the only one that touches guest memory.
+//!
+//! A pass asks what changed ([`changes`]), reads what has come to rest ([`scan`]), gives zero pages
+//! back ([`zero`]), offers the others to the broker and maps them where it says ([`pass`],
+//! [`merge`]), within the mapping budget ([`budget`]). Nothing it needs the broker for happens
+//! while a page is protected.
 
+pub mod budget;
+mod changes;
+mod check;
+mod merge;
+mod pass;
+mod runs;
+mod scan;
+mod store;
 pub mod track;
+mod zero;
+
+use std::io;
+use std::sync::Arc;
+
+pub use check::MappingError;
+pub(crate) use store::StoreAccess;
+
+use crate::bitmap::Bitmap;
+use crate::extents::ExtentMap;
+use crate::fingerprint::Secret;
+use crate::mode::DedupMode;
+use crate::protocol::BrokerError;
+use crate::stats::{Events, VmStats};
+use crate::sys::{
+    GuestMemory, PageKind, Pagemap, RegionError, Space, Userfaultfd, UserfaultfdError,
+};
+use crate::{ChangeSource, VmId};
+use budget::MappingBudget;
+
+/// Why a VM's memory cannot be folded. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentSetupError {
+    /// Its regions make no sense.
+    #[error("the VM's memory cannot be folded")]
+    Regions(#[from] RegionError),
+    /// Its pages cannot be protected.
+    #[error("guest pages cannot be write-protected")]
+    Userfaultfd(#[from] UserfaultfdError),
+    /// The kernel refused to watch its memory.
+    #[error("cannot prepare the VM's memory for folding")]
+    Prepare(#[source] io::Error),
+    /// The kernel does not tell private from shared pages.
+    #[error("cannot read the page map; is /proc mounted?")]
+    Pagemap(#[source] io::Error),
+}
+
+/// Why a pass ended early. Every page is in a state that the next pass handles.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The change source failed.
+    #[error("cannot find out which pages changed")]
+    Changes(#[source] io::Error),
+    /// The page map could not be read.
+    #[error("cannot scan the page map (PAGEMAP_SCAN needs Linux 6.7 or later)")]
+    Pagemap(#[source] io::Error),
+    /// The broker refused or failed.
+    #[error("the broker failed")]
+    Broker(#[from] BrokerError),
+}
+
+/// What an agent needs to begin.
+pub(crate) struct AgentSpec {
+    pub(crate) vm: VmId,
+    pub(crate) mode: DedupMode,
+    pub(crate) memory: Arc<dyn GuestMemory>,
+    pub(crate) changes: Box<dyn ChangeSource>,
+    pub(crate) store: Arc<StoreAccess>,
+    pub(crate) secret: Secret,
+    pub(crate) budget: Arc<MappingBudget>,
+}
+
+/// One VM's memory, and what is known of each of its pages.
+///
+/// A page is in at most one of `shared`, `zero` and `waiting`; in `pending` if it changed and has
+/// not been looked at since; in `deferred` if it would be shared were there mappings to spare.
+pub(crate) struct Agent {
+    vm: VmId,
+    mode: DedupMode,
+    space: Space,
+    changes: Box<dyn ChangeSource>,
+    store: Arc<StoreAccess>,
+    secret: Secret,
+    budget: Arc<MappingBudget>,
+    uffd: Userfaultfd,
+    pagemap: Pagemap,
+    extents: ExtentMap,
+    /// What the extents count for in the budget.
+    vmas: u64,
+    pending: Bitmap,
+    shared: Bitmap,
+    zero: Bitmap,
+    waiting: Bitmap,
+    deferred: Bitmap,
+    /// The shortest run that was asked for when a page was deferred.
+    deferred_at: u32,
+    events: Events,
+}
+
+impl Agent {
+    /// Takes charge of a VM's memory. Every page counts as changed.
+    ///
+    /// # Errors
+    ///
+    /// When the memory or the kernel does not allow it; the memory is as it was.
+    pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
+        let AgentSpec {
+            vm,
+            mode,
+            memory,
+            changes,
+            store,
+            secret,
+            budget,
+        } = spec;
+        let space = Space::new(memory)?;
+        let uffd = Userfaultfd::new()?;
+        let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
+        for region in space.regions() {
+            let span = space.whole(region);
+            span.advise_guest()
+                .and_then(|()| uffd.register(span))
+                .map_err(AgentSetupError::Prepare)?;
+        }
+        let count_pages = space.count_pages() as usize;
+        let none = Bitmap::new(count_pages);
+        let mut agent = Self {
+            vm,
+            mode,
+            space,
+            changes,
+            store,
+            secret,
+            budget,
+            uffd,
+            pagemap,
+            extents: ExtentMap::default(),
+            vmas: 0,
+            pending: Bitmap::full(count_pages),
+            shared: none.clone(),
+            zero: none.clone(),
+            waiting: none.clone(),
+            deferred: none,
+            deferred_at: u32::MAX,
+            events: Events::default(),
+        };
+        agent.account_mappings();
+        Ok(agent)
+    }
+
+    /// Takes the VM's memory off every slot. Its bytes are lost: pages that were shared read as
+    /// zeroes, and so do all others. For a VM that has ended.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; some of the memory may still lie over slots.
+    pub(crate) fn discard_memory(&mut self) -> io::Result<()> {
+        for region in self.space.regions() {
+            self.space.whole(region).map_anonymous()?;
+        }
+        self.extents = ExtentMap::default();
+        self.account_mappings();
+        Ok(())
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The VM's part of the statistics. O(pages / 64 + pages that are there).
+    pub(crate) fn stats(&self, domain: &str, unshared_pages: u64) -> VmStats {
+        VmStats {
+            id: self.vm.0,
+            domain: domain.to_owned(),
+            mode: self.mode.to_string(),
+            pages: u64::from(self.space.count_pages()),
+            merging_pages: self.shared.count() as u64,
+            zero_pages: self.zero.count() as u64,
+            unshared_pages,
+            volatile_pages: self.pending.count() as u64,
+            extents: self.extents.len() as u64,
+            vmas: self.vmas,
+            private_bytes: self.private_bytes().ok(),
+            events: self.events,
+        }
+    }
+
+    /// Bytes of this structure and what it points to, memory and store excepted.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        let bitmaps = [
+            &self.pending,
+            &self.shared,
+            &self.zero,
+            &self.waiting,
+            &self.deferred,
+        ];
+        let bitmaps: usize = bitmaps.iter().map(|bitmap| bitmap.heap_bytes()).sum();
+        (size_of::<Self>() + bitmaps + self.extents.heap_bytes()) as u64
+    }
+
+    /// Looks at pages again that had been put off, once shorter runs are affordable than then.
+    fn requeue_deferred(&mut self) {
+        if self.budget.min_run_pages(0) < self.deferred_at {
+            self.deferred_at = u32::MAX;
+            self.pending.union_with(&self.deferred);
+            self.deferred.clear();
+        }
+    }
+
+    fn private_bytes(&self) -> io::Result<u64> {
+        let mut pages = 0;
+        for region in self.space.regions() {
+            self.pagemap
+                .scan(self.space.whole(region), |_, count_pages, kind| {
+                    pages += if kind == PageKind::Private {
+                        u64::from(count_pages)
+                    } else {
+                        0
+                    };
+                })?;
+        }
+        Ok(pages * crate::PAGE_SIZE as u64)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.budget.update(self.vmas, 0);
+    }
+}

@@ -20,3 +20,14 @@ pub trait ChangeSource: Send {
     /// are named again by the next call.
     fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()>;
 }
+
+/// The source for memory that nobody writes, such as a loaded image: every page changed once,
+/// before the VM was registered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unchanging;
+
+impl ChangeSource for Unchanging {
+    fn collect(&mut self, _changed: &mut Bitmap) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! A domain's store as the agents of one process see it.
+
+use std::io;
+
+use crate::sys::{Memfd, StoreView};
+
+/// The read-only descriptor that guests' pages are mapped from, and a view to compare with.
+#[derive(Debug)]
+pub(crate) struct StoreAccess {
+    pub(super) memfd: Memfd,
+    pub(super) view: StoreView,
+}
+
+impl StoreAccess {
+    /// Maps the view of a store of `count_slots` slots.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; nothing is mapped.
+    pub(crate) fn new(memfd: Memfd, count_slots: u32) -> io::Result<Self> {
+        let view = StoreView::new(&memfd, count_slots)?;
+        Ok(Self { memfd, view })
+    }
+}

@@ -1,0 +1,214 @@
+//! The broker: it decides who shares with whom.
+//!
+//! One broker serves one domain: its trees, its items, its store and its secret. It is
+//! single-threaded over plain data structures and never touches guest memory.
+
+mod answer;
+mod check;
+mod ids;
+mod nodes;
+mod offer;
+mod rmap;
+mod slots;
+mod stable;
+mod store;
+mod unstable;
+
+use std::collections::BTreeMap;
+use std::io;
+
+pub use check::IndexError;
+use ids::ItemId;
+use rmap::{ItemRange, Rmap};
+use stable::StableTree;
+use store::Store;
+use unstable::UnstableTree;
+
+use crate::extents::{Extent, ExtentMap};
+use crate::fingerprint::{Identity, Secret};
+use crate::protocol::BrokerError;
+use crate::stats::DomainStats;
+use crate::sys::Memfd;
+use crate::{LinearIndex, Slot, VmId};
+
+/// Why a domain could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DomainError {
+    /// The kernel gave no randomness for the secret.
+    #[error("cannot draw a secret for the domain")]
+    Secret(#[source] getrandom::Error),
+    /// The kernel gave no memory file.
+    #[error("cannot make the store's memory file")]
+    Store(#[source] io::Error),
+}
+
+/// What a broker knows of one VM.
+#[derive(Debug)]
+struct Member {
+    items: ItemRange,
+    /// Which pages lie over which slots, by the agent's reports.
+    extents: ExtentMap,
+    /// Pages about which the broker wants something done.
+    directed: Vec<LinearIndex>,
+    /// Items on the unstable tree.
+    waiting: u64,
+}
+
+/// The trees, items and store of one domain.
+#[derive(Debug)]
+pub struct LocalBroker {
+    secret: Secret,
+    store: Store,
+    stable: StableTree,
+    unstable: UnstableTree,
+    rmap: Rmap,
+    members: BTreeMap<VmId, Member>,
+}
+
+impl LocalBroker {
+    /// Makes an empty domain whose store holds `count_slots` pages at most.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives no randomness or no memory file; nothing is left behind.
+    pub fn new(count_slots: u32) -> Result<Self, DomainError> {
+        Ok(Self {
+            secret: Secret::random().map_err(DomainError::Secret)?,
+            store: Store::new(count_slots).map_err(DomainError::Store)?,
+            stable: StableTree::default(),
+            unstable: UnstableTree::default(),
+            rmap: Rmap::default(),
+            members: BTreeMap::new(),
+        })
+    }
+
+    /// Makes place for a VM of `count_pages` pages. O(pages).
+    ///
+    /// # Errors
+    ///
+    /// A VM that is there already, or an index that is full; nothing was done.
+    pub fn register(&mut self, vm: VmId, count_pages: u32) -> Result<(), BrokerError> {
+        if self.members.contains_key(&vm) {
+            return Err(BrokerError::VmExists(vm));
+        }
+        let items = self
+            .rmap
+            .register(vm, count_pages)
+            .ok_or(BrokerError::NoItems {
+                count_pages,
+                limit: Rmap::LIMIT,
+            })?;
+        let extents = ExtentMap::default();
+        self.members.insert(
+            vm,
+            Member {
+                items,
+                extents,
+                directed: Vec::new(),
+                waiting: 0,
+            },
+        );
+        Ok(())
+    }
+
+    /// The key to the domain's fingerprints, for its agents.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// How many VMs there are.
+    pub fn count_vms(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The name of the bytes in a slot; `None` when it holds none.
+    pub fn identity(&self, slot: Slot) -> Option<Identity> {
+        let node = self.stable.node(self.store.slots.node(slot)?);
+        node.filled.then_some(node.identity)
+    }
+
+    /// A read-only descriptor of the store, for an agent.
+    pub(crate) fn store(&self) -> io::Result<Memfd> {
+        self.store.memfd().read_only()
+    }
+
+    /// The counters of the domain called `name`.
+    pub fn stats(&self, name: &str) -> DomainStats {
+        DomainStats {
+            name: name.to_owned(),
+            pages_shared: self.stable.shared,
+            pages_sharing: self.stable.sharers - self.stable.shared,
+            pages_unshared: self.unstable.len() as u64,
+            store_bytes: self.store.memfd().resident_bytes().ok(),
+            metadata_bytes: self.heap_bytes() as u64,
+        }
+    }
+
+    /// Slots that hold bytes, with those that nobody shares any more.
+    pub(crate) fn live_slots(&self) -> u32 {
+        self.store.slots.live()
+    }
+
+    /// One above the highest slot that was ever in use.
+    pub(crate) fn slots_high_water(&self) -> usize {
+        self.store.slots.high_water()
+    }
+
+    /// The VM's items on the unstable tree.
+    pub(crate) fn count_waiting(&self, vm: VmId) -> Option<u64> {
+        self.members.get(&vm).map(|member| member.waiting)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let members: usize = self
+            .members
+            .values()
+            .map(|member| {
+                size_of::<Member>()
+                    + member.extents.heap_bytes()
+                    + member.directed.capacity() * size_of::<LinearIndex>()
+            })
+            .sum();
+        self.stable.heap_bytes()
+            + self.unstable.heap_bytes()
+            + self.rmap.heap_bytes()
+            + self.store.slots.heap_bytes()
+            + members
+    }
+
+    fn member_mut(&mut self, vm: VmId) -> Result<&mut Member, BrokerError> {
+        self.members.get_mut(&vm).ok_or(BrokerError::UnknownVm(vm))
+    }
+
+    fn item(&self, vm: VmId, linear: LinearIndex) -> Result<ItemId, BrokerError> {
+        let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
+        member
+            .items
+            .item(linear)
+            .ok_or(BrokerError::BadLinearIndex { vm, linear })
+    }
+
+    /// Notes that pages of a VM lie over slots from now on, or, with no slot, over none.
+    fn set_backing(&mut self, vm: VmId, linear: LinearIndex, slot: Option<Slot>, count_pages: u32) {
+        let Some(member) = self.members.get_mut(&vm) else {
+            return;
+        };
+        let slots = &mut self.store.slots;
+        // Counted up first, so that a slot that stays where it was is never at rest in between.
+        if let Some(slot) = slot {
+            slots.map(slot, count_pages);
+        }
+        let removed = |old: Extent| slots.unmap(old.slot, old.count_pages);
+        match slot {
+            Some(slot) => member.extents.insert(
+                Extent {
+                    linear,
+                    slot,
+                    count_pages,
+                },
+                removed,
+            ),
+            None => member.extents.remove(linear, count_pages, removed),
+        }
+    }
+}

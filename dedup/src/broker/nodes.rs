@@ -1,0 +1,119 @@
+//! The life of a stable node: proposed, filled, shared, dissolved.
+
+use super::ids::{ItemId, NodeId};
+use super::rmap::RmapItem;
+use super::{LocalBroker, Member};
+use crate::VmId;
+use crate::fingerprint::Fingerprint;
+
+impl LocalBroker {
+    /// Takes an item out of whatever tree it is in and leaves it loose: the counterpart of KSM's
+    /// `remove_rmap_item_from_tree`. A node that it leaves empty goes too.
+    pub(super) fn remove_item(&mut self, item: ItemId) {
+        match *self.rmap.item(item) {
+            RmapItem::Loose => {}
+            RmapItem::Waiting(fingerprint) => {
+                self.unstable.remove(fingerprint);
+                *self.rmap.item_mut(item) = RmapItem::Loose;
+                self.owner_mut(item).waiting -= 1;
+            }
+            RmapItem::Pending { .. } | RmapItem::Stable(_) => {
+                if let Some(node) = self.stable.unlink(&mut self.rmap, item) {
+                    self.settle_node(node);
+                }
+            }
+        }
+    }
+
+    /// Puts a loose item on the unstable tree; `false` when its place there is taken.
+    pub(super) fn wait(&mut self, item: ItemId, fingerprint: Fingerprint) -> bool {
+        let inserted = self.unstable.insert(fingerprint, item);
+        if inserted {
+            *self.rmap.item_mut(item) = RmapItem::Waiting(fingerprint);
+            self.owner_mut(item).waiting += 1;
+        }
+        inserted
+    }
+
+    /// Takes the twin that waits with this fingerprint off the unstable tree and leaves it loose.
+    pub(super) fn take_waiting(&mut self, fingerprint: Fingerprint) -> Option<ItemId> {
+        let item = self.unstable.remove(fingerprint)?;
+        *self.rmap.item_mut(item) = RmapItem::Loose;
+        self.owner_mut(item).waiting -= 1;
+        Some(item)
+    }
+
+    /// Has the item's agent do what the item's state says: map it if it is pending, make it
+    /// private if it is stable.
+    pub(super) fn direct(&mut self, item: ItemId) {
+        let (_, linear) = self.rmap.page(item);
+        self.owner_mut(item).directed.push(linear);
+    }
+
+    /// Draws the consequences of an item's leaving a node's list.
+    pub(super) fn settle_node(&mut self, id: NodeId) {
+        let node = self.stable.node(id);
+        if node.sharers > 0 {
+            // The break_cow rule: a page that was merged for a partner who then declined is made
+            // private again at once. It keeps its item until its agent has done so.
+            if node.sharers == 1 && node.pending == 0 && !node.paired {
+                let lone = self.stable.items(&self.rmap, id).next();
+                lone.into_iter().for_each(|item| self.direct(item));
+            }
+        } else if node.pending == 0 || !node.filled && self.only_waited(id) {
+            self.dissolve(id);
+        }
+    }
+
+    /// Whether nobody is left who could fill the node: all of its items had been waiting when they
+    /// were proposed to it.
+    fn only_waited(&self, id: NodeId) -> bool {
+        self.stable
+            .items(&self.rmap, id)
+            .all(|item| matches!(self.rmap.item(item), RmapItem::Pending { waited: true, .. }))
+    }
+
+    /// Removes a node that nobody shares. A pending item that had been waiting waits again; any
+    /// other is forgotten, and its agent will offer it anew when it finds that it cannot join.
+    pub(super) fn dissolve(&mut self, id: NodeId) {
+        let (slot, fingerprint) = {
+            let node = self.stable.node(id);
+            debug_assert_eq!(node.sharers, 0, "a node goes that is shared");
+            (node.slot, node.fingerprint)
+        };
+        let items: Vec<ItemId> = self.stable.items(&self.rmap, id).collect();
+        let mut waited = None;
+        for item in items {
+            if let RmapItem::Pending { waited: true, .. } = self.rmap.item(item) {
+                waited = Some(item);
+            }
+            self.stable.unlink(&mut self.rmap, item);
+        }
+        self.stable.remove(id);
+        self.store.free(slot);
+        if let Some(item) = waited {
+            self.wait(item, fingerprint);
+        }
+    }
+
+    /// What is known of the VM that an item belongs to.
+    pub(super) fn owner_mut(&mut self, item: ItemId) -> &mut Member {
+        let (vm, _) = self.rmap.page(item);
+        match self.members.get_mut(&vm) {
+            Some(member) => member,
+            None => unreachable!("an item of VM {vm}, which is gone"),
+        }
+    }
+
+    /// Takes all of a VM's items out of the trees. O(pages).
+    pub(super) fn remove_all_items(&mut self, vm: VmId) {
+        let Some(member) = self.members.get(&vm) else {
+            return;
+        };
+        for number in 0..member.items.count_pages() {
+            if let Ok(item) = self.item(vm, crate::LinearIndex(number)) {
+                self.remove_item(item);
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Rmap items: what the broker knows of every page of every VM.
+//!
+//! An item's id leads to its VM and linear index without a search, and back, because items lie in
+//! chunks that belong to one VM each, in linear order. The linear index is thus fixed when the VM
+//! is registered and is never derived from an address.
+
+use super::ids::{ItemId, NodeId};
+use crate::fingerprint::Fingerprint;
+use crate::{LinearIndex, VmId};
+
+/// Items in a chunk: 64 KiB.
+const CHUNK_ITEMS: usize = 4096;
+
+/// Where a page stands. The states overlay each other: an item never grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RmapItem {
+    /// In no tree: changing, zero, not there, or not offered yet.
+    Loose,
+    /// On the unstable tree: calm, and without a twin.
+    Waiting(Fingerprint),
+    /// Proposed to a stable node; its agent has not answered yet.
+    Pending {
+        /// The node, and the neighbours on its list.
+        link: Link,
+        /// Whether the page had been waiting on the unstable tree, to which it then returns if the
+        /// node comes to nothing, or had been offered just now.
+        waited: bool,
+    },
+    /// Mapped to a stable node's slot.
+    Stable(Link),
+}
+
+/// An item's place on a stable node's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) node: NodeId,
+    pub(super) next: Option<ItemId>,
+    pub(super) prev: Option<ItemId>,
+}
+
+const _: () = assert!(size_of::<RmapItem>() <= 16);
+
+impl RmapItem {
+    /// Its place on a node's list, if it is on one.
+    pub(super) fn link(&self) -> Option<&Link> {
+        match self {
+            Self::Pending { link, .. } | Self::Stable(link) => Some(link),
+            Self::Loose | Self::Waiting(_) => None,
+        }
+    }
+
+    pub(super) fn link_mut(&mut self) -> Option<&mut Link> {
+        match self {
+            Self::Pending { link, .. } | Self::Stable(link) => Some(link),
+            Self::Loose | Self::Waiting(_) => None,
+        }
+    }
+}
+
+/// The items of one VM.
+#[derive(Debug)]
+pub(super) struct ItemRange {
+    chunks: Vec<u32>,
+    count_pages: u32,
+}
+
+impl ItemRange {
+    pub(super) fn count_pages(&self) -> u32 {
+        self.count_pages
+    }
+
+    /// The item of a page; `None` when the VM has no such page.
+    pub(super) fn item(&self, linear: LinearIndex) -> Option<ItemId> {
+        if linear.0 >= self.count_pages {
+            return None;
+        }
+        let chunk = self.chunks[linear.0 as usize / CHUNK_ITEMS] as usize;
+        ItemId::from_index(chunk * CHUNK_ITEMS + linear.0 as usize % CHUNK_ITEMS)
+    }
+}
+
+#[derive(Debug)]
+struct Chunk {
+    vm: VmId,
+    first: LinearIndex,
+    items: Box<[RmapItem]>,
+}
+
+/// The arena of all items.
+#[derive(Debug, Default)]
+pub(super) struct Rmap {
+    chunks: Vec<Option<Chunk>>,
+    free: Vec<u32>,
+}
+
+impl Rmap {
+    /// The most items there can be.
+    pub(super) const LIMIT: u64 = (u32::MAX as u64 / CHUNK_ITEMS as u64) * CHUNK_ITEMS as u64;
+
+    /// Makes loose items for `count_pages` pages, or `None` when ids run out. O(pages).
+    pub(super) fn register(&mut self, vm: VmId, count_pages: u32) -> Option<ItemRange> {
+        let needed = (count_pages as usize).div_ceil(CHUNK_ITEMS);
+        let total = self.chunks.len() + needed.saturating_sub(self.free.len());
+        if (total * CHUNK_ITEMS) as u64 > Self::LIMIT {
+            return None;
+        }
+        let mut chunks = Vec::with_capacity(needed);
+        for position in 0..needed {
+            let first = position * CHUNK_ITEMS;
+            let len = CHUNK_ITEMS.min(count_pages as usize - first);
+            let chunk = Chunk {
+                vm,
+                first: LinearIndex(u32::try_from(first).ok()?),
+                items: vec![RmapItem::Loose; len].into_boxed_slice(),
+            };
+            let number = match self.free.pop() {
+                Some(number) => number,
+                None => {
+                    self.chunks.push(None);
+                    u32::try_from(self.chunks.len() - 1).ok()?
+                }
+            };
+            self.chunks[number as usize] = Some(chunk);
+            chunks.push(number);
+        }
+        Some(ItemRange {
+            chunks,
+            count_pages,
+        })
+    }
+
+    /// Frees the items of a VM, which must all be loose.
+    pub(super) fn unregister(&mut self, range: &ItemRange) {
+        for &number in &range.chunks {
+            self.chunks[number as usize] = None;
+            self.free.push(number);
+        }
+    }
+
+    /// The item; its VM must be registered.
+    pub(super) fn item(&self, id: ItemId) -> &RmapItem {
+        &self.chunk(id).items[id.index() % CHUNK_ITEMS]
+    }
+
+    pub(super) fn item_mut(&mut self, id: ItemId) -> &mut RmapItem {
+        match &mut self.chunks[id.index() / CHUNK_ITEMS] {
+            Some(chunk) => &mut chunk.items[id.index() % CHUNK_ITEMS],
+            None => unreachable!("item {id:?} of a VM that is gone"),
+        }
+    }
+
+    /// The page that an item stands for.
+    pub(super) fn page(&self, id: ItemId) -> (VmId, LinearIndex) {
+        let chunk = self.chunk(id);
+        #[expect(clippy::cast_possible_truncation, reason = "below CHUNK_ITEMS")]
+        let offset = (id.index() % CHUNK_ITEMS) as u32;
+        (chunk.vm, chunk.first.offset(offset))
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        let items: usize = self
+            .chunks
+            .iter()
+            .flatten()
+            .map(|chunk| chunk.items.len())
+            .sum();
+        items * size_of::<RmapItem>()
+            + self.chunks.capacity() * size_of::<Option<Chunk>>()
+            + self.free.capacity() * size_of::<u32>()
+    }
+
+    fn chunk(&self, id: ItemId) -> &Chunk {
+        match &self.chunks[id.index() / CHUNK_ITEMS] {
+            Some(chunk) => chunk,
+            None => unreachable!("item {id:?} of a VM that is gone"),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Which slots of a store are in use, and which may be used again.
+//!
+//! A slot's number outlives its memory: when the last sharer is gone its page is given back to the
+//! kernel, but the number stays taken while any mapping still lies over it, or a later content
+//! would show through. Numbers that are free again rest until many have gathered, and are then
+//! taken up in an order that a guest cannot foresee, run by run, so that neighbouring pages still
+//! get neighbouring slots.
+
+use std::collections::BTreeMap;
+
+use super::ids::NodeId;
+use crate::Slot;
+
+/// Free numbers that rest at least, before any is used again.
+const MIN_RESTING: u32 = 1 << 16;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct SlotState {
+    /// The node whose bytes it holds.
+    node: Option<NodeId>,
+    /// Pages of VMs that lie over it, sharing it or not.
+    mappings: u32,
+}
+
+/// The slots of one store.
+#[derive(Debug)]
+pub(super) struct Slots {
+    /// By number, up to the highest that was ever in use.
+    states: Vec<SlotState>,
+    limit: u32,
+    live: u32,
+    /// Resting numbers as maximal runs: first to count.
+    resting: BTreeMap<u32, u32>,
+    count_resting: u32,
+    /// The run of numbers being handed out again.
+    reuse: std::ops::Range<u32>,
+}
+
+impl Slots {
+    pub(super) fn new(limit: u32) -> Self {
+        Self {
+            states: Vec::new(),
+            limit,
+            live: 0,
+            resting: BTreeMap::new(),
+            count_resting: 0,
+            reuse: 0..0,
+        }
+    }
+
+    /// Takes the next number; consecutive calls get consecutive numbers wherever possible. `None`
+    /// when the store is full.
+    pub(super) fn allocate(&mut self) -> Option<Slot> {
+        let full = self.states.len() >= self.limit as usize;
+        let rested = self.count_resting > MIN_RESTING.max(self.live / 2);
+        if self.reuse.is_empty() && (rested || full) {
+            self.reuse = self.take_resting_run().unwrap_or(0..0);
+        }
+        let slot = match self.reuse.next() {
+            Some(number) => Slot(number),
+            None if full => return None,
+            None => {
+                self.states.push(SlotState::default());
+                Slot(u32::try_from(self.states.len() - 1).ok()?)
+            }
+        };
+        self.live += 1;
+        Some(slot)
+    }
+
+    pub(super) fn set_node(&mut self, slot: Slot, node: NodeId) {
+        self.states[slot.0 as usize].node = Some(node);
+    }
+
+    /// The node of a slot in use.
+    pub(super) fn node(&self, slot: Slot) -> Option<NodeId> {
+        self.states.get(slot.0 as usize)?.node
+    }
+
+    /// Marks a slot as having no bytes any more; its number rests once nothing lies over it.
+    pub(super) fn release(&mut self, slot: Slot) {
+        let state = &mut self.states[slot.0 as usize];
+        state.node = None;
+        self.live -= 1;
+        if state.mappings == 0 {
+            self.rest(slot);
+        }
+    }
+
+    /// Counts `count_pages` more pages over the slots from `slot` on.
+    pub(super) fn map(&mut self, slot: Slot, count_pages: u32) {
+        for number in slot.0..slot.0 + count_pages {
+            self.states[number as usize].mappings += 1;
+        }
+    }
+
+    /// Counts one page less over each of the slots from `slot` on.
+    pub(super) fn unmap(&mut self, slot: Slot, count_pages: u32) {
+        for number in slot.0..slot.0 + count_pages {
+            let state = &mut self.states[number as usize];
+            state.mappings -= 1;
+            if state.mappings == 0 && state.node.is_none() {
+                self.rest(Slot(number));
+            }
+        }
+    }
+
+    pub(super) fn mappings(&self, slot: Slot) -> u32 {
+        self.states[slot.0 as usize].mappings
+    }
+
+    /// Slots that hold bytes.
+    pub(super) fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// One above the highest number that was ever in use.
+    pub(super) fn high_water(&self) -> usize {
+        self.states.len()
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.states.capacity() * size_of::<SlotState>()
+            + self.resting.len() * size_of::<(u32, u32)>() * 3 / 2
+    }
+
+    fn rest(&mut self, slot: Slot) {
+        let (mut first, mut count) = (slot.0, 1);
+        if let Some((&before, &run)) = self.resting.range(..first).next_back()
+            && before + run == first
+        {
+            (first, count) = (before, run + 1);
+        }
+        if let Some(run) = self.resting.remove(&(slot.0 + 1)) {
+            count += run;
+        }
+        self.resting.insert(first, count);
+        self.count_resting += 1;
+    }
+
+    fn take_resting_run(&mut self) -> Option<std::ops::Range<u32>> {
+        // Without randomness the order is a little easier to foresee, and nothing else.
+        let from = getrandom::u32().unwrap_or(0) % self.limit;
+        let after = self.resting.range(from..).next();
+        let (&first, &count) = after.or_else(|| self.resting.iter().next())?;
+        self.resting.remove(&first);
+        self.count_resting -= count;
+        Some(first..first + count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_slots_are_consecutive_until_the_store_is_full() {
+        let mut slots = Slots::new(3);
+        let taken: Vec<_> = std::iter::from_fn(|| slots.allocate()).collect();
+        assert_eq!(taken, [Slot(0), Slot(1), Slot(2)]);
+        slots.release(Slot(1));
+        assert_eq!(
+            slots.allocate(),
+            Some(Slot(1)),
+            "a full store uses rested numbers"
+        );
+    }
+
+    #[test]
+    fn a_number_rests_only_when_nothing_lies_over_it() {
+        let mut slots = Slots::new(1);
+        let slot = slots.allocate().unwrap();
+        slots.map(slot, 1);
+        slots.release(slot);
+        assert_eq!(slots.allocate(), None, "a mapping still lies over the slot");
+        slots.unmap(slot, 1);
+        assert_eq!(slots.allocate(), Some(slot));
+    }
+
+    #[test]
+    fn freed_numbers_are_not_handed_out_at_once() {
+        let mut slots = Slots::new(u32::MAX);
+        for expected in 0..MIN_RESTING + 1 {
+            assert_eq!(slots.allocate(), Some(Slot(expected)));
+            slots.release(Slot(expected));
+        }
+        assert!(
+            slots.allocate().unwrap().0 <= MIN_RESTING,
+            "then an old one is taken up"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! The stable tree: one node for each content that is shared, ordered by fingerprint, and on each
+//! node the list of its items.
+
+use std::collections::BTreeMap;
+
+use super::ids::{ItemId, NodeId};
+use super::rmap::{Link, Rmap, RmapItem};
+use crate::Slot;
+use crate::fingerprint::{Fingerprint, Identity};
+
+/// A slot in use.
+#[derive(Debug, Clone)]
+pub(super) struct StableNode {
+    /// Its place in the tree.
+    pub(super) fingerprint: Fingerprint,
+    /// The name of its bytes; nothing sensible before it is filled.
+    pub(super) identity: Identity,
+    /// Where its bytes are.
+    pub(super) slot: Slot,
+    /// Items on the list that are stable.
+    pub(super) sharers: u32,
+    /// Items on the list that are pending.
+    pub(super) pending: u32,
+    /// The first item of the list.
+    head: Option<ItemId>,
+    /// Whether the slot holds its bytes.
+    pub(super) filled: bool,
+    /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
+    /// partner it was made for declined.
+    pub(super) paired: bool,
+}
+
+// Room is left for a chain's links.
+const _: () = assert!(size_of::<StableNode>() <= 64);
+
+/// The tree, its nodes, and the exact sums over them.
+#[derive(Debug, Default)]
+pub(super) struct StableTree {
+    tree: BTreeMap<Fingerprint, NodeId>,
+    nodes: Vec<StableNode>,
+    free: Vec<NodeId>,
+    /// Nodes with at least one sharer.
+    pub(super) shared: u64,
+    /// Items that are stable.
+    pub(super) sharers: u64,
+}
+
+impl StableTree {
+    /// The node of a content. O(log n).
+    pub(super) fn find(&self, fingerprint: Fingerprint) -> Option<NodeId> {
+        self.tree.get(&fingerprint).copied()
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &StableNode {
+        &self.nodes[id.index()]
+    }
+
+    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut StableNode {
+        &mut self.nodes[id.index()]
+    }
+
+    /// Puts a node without items in; its fingerprint must not be there. `None` when ids run out.
+    /// O(log n).
+    pub(super) fn insert(&mut self, fingerprint: Fingerprint, slot: Slot) -> Option<NodeId> {
+        let node = StableNode {
+            fingerprint,
+            identity: Identity([0; blake3::OUT_LEN]),
+            slot,
+            sharers: 0,
+            pending: 0,
+            head: None,
+            filled: false,
+            paired: false,
+        };
+        let id = if let Some(id) = self.free.pop() {
+            self.nodes[id.index()] = node;
+            id
+        } else {
+            let id = NodeId::from_index(self.nodes.len())?;
+            self.nodes.push(node);
+            id
+        };
+        let before = self.tree.insert(fingerprint, id);
+        debug_assert!(before.is_none(), "a content twice in the stable tree");
+        Some(id)
+    }
+
+    /// Takes a node that has no items out. O(log n).
+    pub(super) fn remove(&mut self, id: NodeId) {
+        debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
+        self.tree.remove(&self.nodes[id.index()].fingerprint);
+        self.free.push(id);
+    }
+
+    /// Puts a loose item on the node's list, pending. O(1).
+    pub(super) fn propose(&mut self, rmap: &mut Rmap, id: NodeId, item: ItemId, waited: bool) {
+        let node = &mut self.nodes[id.index()];
+        let link = Link {
+            node: id,
+            next: node.head,
+            prev: None,
+        };
+        if let Some(head) = node.head
+            && let Some(head) = rmap.item_mut(head).link_mut()
+        {
+            head.prev = Some(item);
+        }
+        node.head = Some(item);
+        node.pending += 1;
+        *rmap.item_mut(item) = RmapItem::Pending { link, waited };
+    }
+
+    /// Makes a pending item stable; says on which node. O(1).
+    pub(super) fn confirm(&mut self, rmap: &mut Rmap, item: ItemId) -> NodeId {
+        let RmapItem::Pending { link, .. } = *rmap.item(item) else {
+            unreachable!("only a pending item is confirmed")
+        };
+        *rmap.item_mut(item) = RmapItem::Stable(link);
+        let node = &mut self.nodes[link.node.index()];
+        node.pending -= 1;
+        node.sharers += 1;
+        node.paired |= node.sharers == 2;
+        self.sharers += 1;
+        self.shared += u64::from(node.sharers == 1);
+        link.node
+    }
+
+    /// Takes an item off its node's list and leaves it loose; says which node it was. O(1).
+    pub(super) fn unlink(&mut self, rmap: &mut Rmap, item: ItemId) -> Option<NodeId> {
+        let state = *rmap.item(item);
+        let link = *state.link()?;
+        let neighbour = |rmap: &mut Rmap, id: Option<ItemId>, set: &dyn Fn(&mut Link)| {
+            if let Some(link) = id.and_then(|id| rmap.item_mut(id).link_mut()) {
+                set(link);
+            }
+        };
+        neighbour(rmap, link.next, &|next| next.prev = link.prev);
+        neighbour(rmap, link.prev, &|prev| prev.next = link.next);
+        let node = &mut self.nodes[link.node.index()];
+        if node.head == Some(item) {
+            node.head = link.next;
+        }
+        if let RmapItem::Stable(_) = state {
+            node.sharers -= 1;
+            self.sharers -= 1;
+            self.shared -= u64::from(node.sharers == 0);
+        } else {
+            node.pending -= 1;
+        }
+        *rmap.item_mut(item) = RmapItem::Loose;
+        Some(link.node)
+    }
+
+    /// The items of a node, stable and pending.
+    pub(super) fn items<'a>(
+        &self,
+        rmap: &'a Rmap,
+        id: NodeId,
+    ) -> impl Iterator<Item = ItemId> + use<'a> {
+        std::iter::successors(self.node(id).head, |&item| rmap.item(item).link()?.next)
+    }
+
+    /// The nodes in the tree, by fingerprint.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Fingerprint, NodeId)> + '_ {
+        self.tree
+            .iter()
+            .map(|(&fingerprint, &id)| (fingerprint, id))
+    }
+
+    /// Bytes on the heap, about: B-tree entries count with their share of half-filled nodes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.tree.len() * size_of::<(Fingerprint, NodeId)>() * 3 / 2
+            + self.nodes.capacity() * size_of::<StableNode>()
+            + self.free.capacity() * size_of::<NodeId>()
+    }
+}

@@ -1,0 +1,239 @@
+//! Which pages of a VM lie over which slots, run by run.
+//!
+//! A run here is what the kernel keeps as one VMA: consecutive pages on consecutive slots. That a
+//! page lies *over* a slot does not mean that it shares it: a page that was written has its own
+//! copy and keeps the mapping, which is what lets it go back without a new one.
+
+use std::collections::BTreeMap;
+
+use crate::{LinearIndex, Slot};
+
+/// A maximal run of pages over consecutive slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The first page.
+    pub linear: LinearIndex,
+    /// The slot under it.
+    pub slot: Slot,
+    /// How many pages.
+    pub count_pages: u32,
+}
+
+impl Extent {
+    fn end(&self) -> u32 {
+        self.linear.0 + self.count_pages
+    }
+
+    /// The part of the extent from page `from` up to page `to`, both inside it.
+    fn part(&self, from: u32, to: u32) -> Self {
+        Self {
+            linear: LinearIndex(from),
+            slot: self.slot.offset(from - self.linear.0),
+            count_pages: to - from,
+        }
+    }
+
+    /// Whether `next` continues this run.
+    fn continues(&self, next: &Self) -> bool {
+        self.end() == next.linear.0 && self.slot.offset(self.count_pages) == next.slot
+    }
+}
+
+/// The extents of one VM: disjoint, ascending, and maximal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExtentMap {
+    /// By first page: the slot under it and the number of pages.
+    runs: BTreeMap<u32, (Slot, u32)>,
+}
+
+impl ExtentMap {
+    /// The slot under a page. O(log n).
+    pub fn slot(&self, linear: LinearIndex) -> Option<Slot> {
+        let extent = self.at_or_before(linear.0)?;
+        (linear.0 < extent.end()).then(|| extent.slot.offset(linear.0 - extent.linear.0))
+    }
+
+    /// The extents in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.runs.iter().map(|(&linear, &run)| extent(linear, run))
+    }
+
+    /// How many extents there are.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether no page lies over a slot.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Puts a run of pages over slots and calls `removed` with what lay under them before.
+    /// O(log n + extents removed).
+    pub fn insert(&mut self, run: Extent, removed: impl FnMut(Extent)) {
+        if run.count_pages == 0 {
+            return;
+        }
+        self.remove(run.linear, run.count_pages, removed);
+        let mut merged = run;
+        if let Some(before) = self.at_or_before(run.linear.0)
+            && before.continues(&merged)
+        {
+            merged = Extent {
+                count_pages: before.count_pages + merged.count_pages,
+                ..before
+            };
+        }
+        if let Some(&after) = self.runs.get(&merged.end())
+            && merged.continues(&extent(merged.end(), after))
+        {
+            self.runs.remove(&merged.end());
+            merged.count_pages += after.1;
+        }
+        self.runs
+            .insert(merged.linear.0, (merged.slot, merged.count_pages));
+    }
+
+    /// Takes pages off their slots and calls `removed` with each run that was there.
+    /// O(log n + extents removed).
+    pub fn remove(
+        &mut self,
+        linear: LinearIndex,
+        count_pages: u32,
+        mut removed: impl FnMut(Extent),
+    ) {
+        let (start, end) = (linear.0, linear.0 + count_pages);
+        if start == end {
+            return;
+        }
+        // What begins before `start` is cut there; whatever then begins inside goes.
+        if let Some(before) = self.at_or_before(start)
+            && before.linear.0 < start
+            && before.end() > start
+        {
+            self.runs
+                .insert(before.linear.0, (before.slot, start - before.linear.0));
+            let rest = before.part(start, before.end());
+            self.runs.insert(start, (rest.slot, rest.count_pages));
+        }
+        while let Some((&first, &run)) = self.runs.range(start..end).next() {
+            let inside = extent(first, run);
+            self.runs.remove(&first);
+            if inside.end() > end {
+                let rest = inside.part(end, inside.end());
+                self.runs.insert(end, (rest.slot, rest.count_pages));
+            }
+            removed(inside.part(first, inside.end().min(end)));
+        }
+    }
+
+    /// How many mappings the kernel needs for the pages from `start` up to `end`: the extents in
+    /// there and the gaps between them. O(extents in the range).
+    pub fn count_vmas(&self, start: LinearIndex, end: LinearIndex) -> usize {
+        let (mut vmas, mut next) = (0, start.0);
+        let first = self
+            .at_or_before(start.0)
+            .map_or(start.0, |extent| extent.linear.0);
+        for (&linear, &run) in self.runs.range(first..end.0) {
+            let (from, to) = (linear.max(start.0), extent(linear, run).end().min(end.0));
+            if from < to {
+                vmas += 1 + usize::from(next < from);
+                next = to;
+            }
+        }
+        vmas + usize::from(next < end.0)
+    }
+
+    /// Bytes the map takes on the heap, about: an entry and its share of half-filled nodes.
+    pub fn heap_bytes(&self) -> usize {
+        self.runs.len() * (size_of::<u32>() + size_of::<(Slot, u32)>()) * 3 / 2
+    }
+
+    fn at_or_before(&self, linear: u32) -> Option<Extent> {
+        self.runs
+            .range(..=linear)
+            .next_back()
+            .map(|(&linear, &run)| extent(linear, run))
+    }
+}
+
+fn extent(linear: u32, (slot, count_pages): (Slot, u32)) -> Extent {
+    Extent {
+        linear: LinearIndex(linear),
+        slot,
+        count_pages,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGES: u32 = 64;
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_slot_for_each_page(
+            ops in prop::collection::vec(
+                (any::<bool>(), 0..PAGES, 1_u32..12, prop_oneof![0_u32..40, Just(100)]), 0..60),
+        ) {
+            let mut map = ExtentMap::default();
+            let mut model = vec![None; PAGES as usize];
+            for (insert, linear, count, slot) in ops {
+                let count_pages = count.min(PAGES - linear);
+                let mut removed = Vec::new();
+                let collect = |run: Extent| {
+                    removed.extend((0..run.count_pages).map(|i| (run.linear.0 + i, run.slot.0 + i)));
+                };
+                if insert {
+                    let run = Extent { linear: LinearIndex(linear), slot: Slot(slot), count_pages };
+                    map.insert(run, collect);
+                } else {
+                    map.remove(LinearIndex(linear), count_pages, collect);
+                }
+                let mut expected = Vec::new();
+                for page in linear..linear + count_pages {
+                    if let Some(old) = model[page as usize].take() {
+                        expected.push((page, old));
+                    }
+                    model[page as usize] = insert.then(|| slot + page - linear);
+                }
+                prop_assert_eq!(removed, expected);
+                for page in 0..PAGES {
+                    let slot = map.slot(LinearIndex(page)).map(|slot| slot.0);
+                    prop_assert_eq!(slot, model[page as usize]);
+                }
+                // Maximal: the map has exactly one entry for each place where a run begins.
+                let begins = |page: usize| match (page.checked_sub(1).and_then(|p| model[p]), model[page]) {
+                    (Some(before), Some(slot)) => before + 1 != slot,
+                    (None, Some(_)) => true,
+                    (_, None) => false,
+                };
+                prop_assert_eq!(map.len(), (0..PAGES as usize).filter(|&page| begins(page)).count());
+                let gap_begins = |page: usize| model[page].is_none()
+                    && page.checked_sub(1).is_none_or(|before| model[before].is_some());
+                let gaps = (0..PAGES as usize).filter(|&page| gap_begins(page)).count();
+                prop_assert_eq!(map.count_vmas(LinearIndex(0), LinearIndex(PAGES)), map.len() + gaps);
+            }
+        }
+    }
+
+    #[test]
+    fn mappings_of_a_part_are_counted_within_it() {
+        let mut map = ExtentMap::default();
+        map.insert(
+            Extent {
+                linear: LinearIndex(10),
+                slot: Slot(0),
+                count_pages: 10,
+            },
+            |_| unreachable!(),
+        );
+        assert_eq!(map.count_vmas(LinearIndex(12), LinearIndex(15)), 1);
+        assert_eq!(map.count_vmas(LinearIndex(0), LinearIndex(15)), 2);
+        assert_eq!(map.count_vmas(LinearIndex(15), LinearIndex(30)), 2);
+        assert_eq!(map.count_vmas(LinearIndex(20), LinearIndex(30)), 1);
+    }
+}

@@ -1,0 +1,181 @@
+//! What an agent and a broker say to each other, in batches.
+//!
+//! Within one process the trait is a function call. Nothing in it depends on that: every message
+//! is plain data, and no call is made while a guest page is protected.
+
+use std::io;
+
+use crate::extents::Extent;
+use crate::fingerprint::Fingerprint;
+use crate::{LinearIndex, Slot, VmId};
+
+/// A calm private page, for which a place is sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// The page.
+    pub linear: LinearIndex,
+    /// Its search key, computed with the domain's secret.
+    pub fingerprint: Fingerprint,
+}
+
+/// What the broker wants done with an offered page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: it has no twin yet and waits on the unstable tree.
+    Wait,
+    /// Compare it with this slot and map it there.
+    Join(Slot),
+    /// Fill this new slot with its bytes, then as for `Join`. A twin is waiting.
+    Create(Slot),
+    /// Nothing: the broker has no room. The page may be offered again later.
+    Keep,
+}
+
+/// What became of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// These pages equalled the slots under protection and are mapped there now.
+    Merged(Extent),
+    /// It was to be mapped to the slot and was not, for whatever reason.
+    Declined {
+        /// The page.
+        linear: LinearIndex,
+        /// The slot that had been proposed.
+        slot: Slot,
+    },
+    /// It was written, is gone, or was made private again: what was known of it is no longer
+    /// true.
+    Left {
+        /// The page.
+        linear: LinearIndex,
+    },
+    /// These pages' mappings have no slot behind them any more.
+    Unbacked {
+        /// The first page.
+        linear: LinearIndex,
+        /// How many.
+        count_pages: u32,
+    },
+}
+
+/// What the broker wants done with a page that was not offered just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directive {
+    /// A twin of the waiting page was found: compare it with this slot and map it there.
+    Merge {
+        /// The page.
+        linear: LinearIndex,
+        /// The slot.
+        slot: Slot,
+    },
+    /// No partner is left: make the page private again, and say that it left.
+    Unshare {
+        /// The page.
+        linear: LinearIndex,
+    },
+}
+
+impl Directive {
+    /// The page it is about.
+    pub fn linear(&self) -> LinearIndex {
+        match *self {
+            Self::Merge { linear, .. } | Self::Unshare { linear } => linear,
+        }
+    }
+}
+
+/// Why the broker could not do what was asked; the batch was not applied unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It knows no such VM.
+    #[error("VM {0} is not registered with this broker")]
+    UnknownVm(VmId),
+    /// The VM is known already.
+    #[error("VM {0} is registered with this broker already")]
+    VmExists(VmId),
+    /// The index of rmap items is full.
+    #[error("no room for {count_pages} more pages: the index holds {limit} at most")]
+    NoItems {
+        /// Pages asked for.
+        count_pages: u32,
+        /// The most that the index holds.
+        limit: u64,
+    },
+    /// A message names a page that the VM does not have.
+    #[error("VM {vm} has no page {}", linear.0)]
+    BadLinearIndex {
+        /// The VM.
+        vm: VmId,
+        /// The page.
+        linear: LinearIndex,
+    },
+    /// A message is about a slot that was not proposed to its sender.
+    #[error("slot {} was not proposed to VM {vm}", slot.0)]
+    BadSlot {
+        /// The VM.
+        vm: VmId,
+        /// The slot.
+        slot: Slot,
+    },
+    /// A batch does not hold what it says.
+    #[error("{0} bytes are not a whole number of pages")]
+    BadLength(usize),
+    /// The store's file failed.
+    #[error("the store's memory failed")]
+    Store(#[source] io::Error),
+}
+
+/// The broker as an agent sees it.
+pub trait Broker {
+    /// Offers pages in ascending order and appends one decision for each to `decisions`. Whatever
+    /// was known of an offered page is forgotten first. Slots are handed out in the order of the
+    /// offers, so that neighbours get neighbouring slots. O(log n) an offer.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was done.
+    fn offer(
+        &mut self,
+        vm: VmId,
+        offers: &[Offer],
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError>;
+
+    /// Hands over the bytes for slots that were decided as [`Decision::Create`]: `pages` for
+    /// consecutive slots from `first` on. Appends to `accepted` whether each slot now holds them;
+    /// one whose bytes do not have the fingerprint that was offered does not, and is no more.
+    ///
+    /// # Errors
+    ///
+    /// A slot that is not the sender's to fill, or a broken length: nothing was done. A failing
+    /// store: `accepted` tells which slots were filled before; the others are no more.
+    fn fill(
+        &mut self,
+        vm: VmId,
+        first: Slot,
+        pages: &[u8],
+        accepted: &mut Vec<bool>,
+    ) -> Result<(), BrokerError>;
+
+    /// Says what became of pages. O(1) a page, and O(log n) where a tree or a run changes.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page, or a merge that was not proposed: what came before it in the batch
+    /// was done, nothing of it or after it.
+    fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), BrokerError>;
+
+    /// Appends what the broker wants of the VM to `directives`, in ascending order, once each.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM.
+    fn directives(&mut self, vm: VmId, directives: &mut Vec<Directive>) -> Result<(), BrokerError>;
+
+    /// Forgets the VM. Its memory must no longer be mapped to any slot.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM.
+    fn unregister(&mut self, vm: VmId) -> Result<(), BrokerError>;
+}

@@ -1,0 +1,132 @@
+//! What folding does and what it saves: counters under KSM's names where KSM has one.
+//!
+//! KSM's are described in the kernel's `Documentation/admin-guide/mm/ksm.rst`.
+
+use serde::{Deserialize, Serialize};
+
+/// Counters that add up over VMs, domains and time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// Pages whose bytes were read and fingerprinted.
+    pub pages_scanned: u64,
+    /// Pages mapped onto a slot.
+    pub merges: u64,
+    /// Pages that went back to the slot they had left, within their old mapping.
+    pub remerges: u64,
+    /// Pages that left their slot because they were written.
+    pub breaks: u64,
+    /// Proposed merges that did not happen because the bytes were no longer equal.
+    pub declines: u64,
+    /// Pages found all zero and given back to the kernel.
+    pub zero_discards: u64,
+    /// Merges put off because the budget of mappings was short.
+    pub budget_skips: u64,
+    /// Pages made private again because no partner was left to share with.
+    pub unshares: u64,
+    /// Steps that the kernel refused; each was undone and is tried again.
+    pub errors: u64,
+}
+
+impl Events {
+    /// Adds another's counts to these.
+    pub fn add(&mut self, other: &Self) {
+        self.pages_scanned += other.pages_scanned;
+        self.merges += other.merges;
+        self.remerges += other.remerges;
+        self.breaks += other.breaks;
+        self.declines += other.declines;
+        self.zero_discards += other.zero_discards;
+        self.budget_skips += other.budget_skips;
+        self.unshares += other.unshares;
+        self.errors += other.errors;
+    }
+}
+
+/// One VM's part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStats {
+    /// The VM.
+    pub id: u32,
+    /// The domain whose VMs it shares with.
+    pub domain: String,
+    /// `off`, `zero` or `on`.
+    pub mode: String,
+    /// Pages of RAM that the VM has.
+    pub pages: u64,
+    /// Pages mapped onto slots: KSM's `ksm_merging_pages`.
+    pub merging_pages: u64,
+    /// Pages given back because they were all zero, and still so: KSM's `ksm_zero_pages`.
+    pub zero_pages: u64,
+    /// Calm pages without a twin.
+    pub unshared_pages: u64,
+    /// Pages written too recently to be looked at.
+    pub volatile_pages: u64,
+    /// Maximal runs of pages on consecutive slots.
+    pub extents: u64,
+    /// Mappings that the kernel holds for the VM's RAM.
+    pub vmas: u64,
+    /// Bytes of private memory that the kernel holds for the VM's RAM, slots not included.
+    /// `None` when the kernel did not say.
+    pub private_bytes: Option<u64>,
+    /// What has happened to its pages.
+    pub events: Events,
+}
+
+/// One domain's part: its trees and its store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainStats {
+    /// Its name.
+    pub name: String,
+    /// Slots in use: KSM's `pages_shared`.
+    pub pages_shared: u64,
+    /// Pages beyond the first of each slot, which is what is saved: KSM's `pages_sharing`.
+    pub pages_sharing: u64,
+    /// Calm pages without a twin: KSM's `pages_unshared`.
+    pub pages_unshared: u64,
+    /// Bytes that the kernel holds for the store. `None` when the kernel did not say.
+    pub store_bytes: Option<u64>,
+    /// Bytes of trees, items, nodes and slot tables.
+    pub metadata_bytes: u64,
+}
+
+/// Everything at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DedupStats {
+    /// Slots in use.
+    pub pages_shared: u64,
+    /// Pages saved by sharing.
+    pub pages_sharing: u64,
+    /// Calm pages without a twin.
+    pub pages_unshared: u64,
+    /// Pages written too recently to be looked at.
+    pub pages_volatile: u64,
+    /// Pages saved because they are zero.
+    pub pages_zero: u64,
+    /// Passes over all VMs.
+    pub full_scans: u64,
+    /// What has happened, with the VMs that are gone.
+    #[serde(flatten)]
+    pub events: Events,
+    /// `pages_sharing + pages_zero`, in bytes.
+    pub saved_bytes: u64,
+    /// Bytes of this crate's own structures, agents' and brokers'.
+    pub metadata_bytes: u64,
+    /// Bytes of page tables that only folding needs, at most: those of the stores' views.
+    pub page_table_bytes: u64,
+    /// `saved_bytes` less metadata, page tables, and slots that nobody shares any more. Negative
+    /// where folding costs more than it saves.
+    pub general_profit: i64,
+    /// Bytes that the kernel holds for guest RAM: private pages and stores. `None` when the kernel
+    /// did not say.
+    pub resident_bytes: Option<u64>,
+    /// Mappings in use by guest RAM.
+    pub vmas_used: u64,
+    /// Mappings that guest RAM may use in this process.
+    pub vmas_budget: u64,
+    /// Processor seconds spent on folding, all threads.
+    pub cpu_seconds: f64,
+    /// Each domain.
+    pub domains: Vec<DomainStats>,
+    /// Each VM.
+    pub vms: Vec<VmStats>,
+}

@@ -1,0 +1,28 @@
+//! Reading memory that somebody else is writing.
+
+use std::arch::asm;
+
+use crate::PAGE_SIZE;
+
+/// Copies one page from `source`, which other threads, guests and devices may be writing.
+///
+/// The copy may mix old and new bytes. It is done by an instruction that the compiler cannot see
+/// into, so that the race is the hardware's and not one of Rust's memory model.
+///
+/// # Safety
+///
+/// `source` must be the address of a readable page.
+pub(super) unsafe fn racy_copy_page(source: *const u8, destination: &mut [u8; PAGE_SIZE]) {
+    // SAFETY: reads PAGE_SIZE bytes that the caller vouches for and writes exactly the
+    // destination's; the direction flag is clear by the ABI, and the three registers that change
+    // are declared.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rcx") PAGE_SIZE => _,
+            inout("rsi") source => _,
+            inout("rdi") destination.as_mut_ptr() => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! The file behind a store.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+
+use crate::{PAGE_SIZE, Slot};
+
+/// A memfd, or a read-only descriptor of one.
+#[derive(Debug)]
+pub(crate) struct Memfd(File);
+
+impl Memfd {
+    /// A sparse memfd of `count_slots` pages that only its owner may open again, and only to read.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; nothing is left open.
+    pub(crate) fn new(count_slots: u32) -> io::Result<Self> {
+        // SAFETY: the name is a C string; the call returns a new descriptor or -1.
+        let fd = unsafe { libc::memfd_create(c"pagefold-store".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given this descriptor to us and nobody else knows it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(u64::from(count_slots) * PAGE_SIZE as u64)?;
+        file.set_permissions(Permissions::from_mode(0o400))?;
+        Ok(Self(file))
+    }
+
+    /// Another descriptor of the same memory that cannot be written through.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when `/proc` is not there.
+    pub(crate) fn read_only(&self) -> io::Result<Self> {
+        File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd())).map(Self)
+    }
+
+    /// Writes whole pages from `slot` on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's (`ENOSPC`, `ENOMEM`); a part may be written.
+    pub(crate) fn write(&self, slot: Slot, pages: &[u8]) -> io::Result<()> {
+        self.0
+            .write_all_at(pages, u64::from(slot.0) * PAGE_SIZE as u64)
+    }
+
+    /// Reads one page.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn read(&self, slot: Slot, page: &mut [u8; PAGE_SIZE]) -> io::Result<()> {
+        self.0
+            .read_exact_at(page, u64::from(slot.0) * PAGE_SIZE as u64)
+    }
+
+    /// Gives a slot's memory back to the kernel; it reads as zeroes afterwards.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the slot is as it was.
+    pub(crate) fn punch(&self, slot: Slot) -> io::Result<()> {
+        let flags = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let offset = i64::from(slot.0) * PAGE_SIZE as i64;
+        // SAFETY: takes integers only, on a descriptor that `self` keeps open.
+        let result = unsafe { libc::fallocate(self.raw(), flags, offset, PAGE_SIZE as i64) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// Bytes of memory that the kernel holds for the file.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn resident_bytes(&self) -> io::Result<u64> {
+        // st_blocks counts units of 512 bytes whatever the file system.
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
+
+    /// The inode number, by which `/proc/self/maps` names the file.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn inode(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.ino())
+    }
+
+    pub(super) fn raw(&self) -> libc::c_int {
+        self.0.as_raw_fd()
+    }
+}

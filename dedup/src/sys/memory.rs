@@ -1,0 +1,40 @@
+//! The contract between guest memory and the code that folds it.
+
+use crate::{LinearIndex, PAGE_SIZE};
+
+/// An interval of linear indexes with where the guest and where the host sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// The first page's linear index.
+    pub linear: LinearIndex,
+    /// The number of pages.
+    pub count_pages: u32,
+    /// The first page's guest-physical address, in bytes.
+    pub guest_phys: u64,
+    /// The first page's address in this process, in bytes.
+    pub host_addr: usize,
+}
+
+impl Region {
+    /// The region's size in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.count_pages as usize * PAGE_SIZE
+    }
+}
+
+/// Memory of one VM that may be folded.
+///
+/// # Safety
+///
+/// For as long as the value lives, each region must be a page-aligned mapping of this process,
+/// private and anonymous, readable and writable, of exactly the given length, disjoint from every
+/// other region and from any other value's; and whoever holds the memory must allow this crate to
+/// write-protect its pages, to replace their mappings by others of the same bytes, and, when the
+/// VM is detached, by empty ones. No Rust reference into the memory may exist; access is by raw
+/// pointers or volatile copies, as vm-memory does it. Nothing may hold its pages pinned for
+/// writing (VFIO, a `vhost-user` back end, `O_DIRECT` reads in flight): such a write would go to a
+/// page that the guest no longer sees.
+pub unsafe trait GuestMemory: Send + Sync {
+    /// The regions; the answer never changes.
+    fn regions(&self) -> &[Region];
+}

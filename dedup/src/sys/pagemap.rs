@@ -1,0 +1,127 @@
+//! What the kernel says of each page: there, swapped, its own or a file's.
+//!
+//! Source: the kernel's `Documentation/admin-guide/mm/pagemap.rst`, `PAGEMAP_SCAN` (Linux 6.7).
+
+use std::fs::File;
+use std::io;
+
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+use vmm_sys_util::ioctl_iowr_nr;
+
+use super::span::Span;
+use crate::PAGE_SIZE;
+
+const PAGE_IS_FILE: u64 = 1 << 2;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+const PAGE_IS_SWAPPED: u64 = 1 << 4;
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
+/// Runs asked for in one system call.
+const RUNS_PER_CALL: usize = 256;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct PageRegion {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+ioctl_iowr_nr!(PAGEMAP_SCAN, b'f'.into(), 16, ScanArg);
+
+/// What stands behind a page of guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PageKind {
+    /// The process's own memory: nobody else sees what is written there.
+    Private,
+    /// The process's own memory, written out to swap.
+    Swapped,
+    /// A page of the store.
+    Slot,
+    /// The kernel's page of zeroes.
+    ZeroPage,
+}
+
+/// `/proc/self/pagemap`.
+#[derive(Debug)]
+pub(crate) struct Pagemap(File);
+
+impl Pagemap {
+    /// Opens the calling process's page map.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn open() -> io::Result<Self> {
+        File::open("/proc/self/pagemap").map(Self)
+    }
+
+    /// Calls `visit(first, count_pages, kind)` for each run of pages of one kind, in ascending
+    /// order, with page numbers relative to `span`. Pages that are not there are not visited.
+    /// About 0.03 µs a page.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's (`ENOTTY` before Linux 6.7); a part may have been visited.
+    pub(crate) fn scan(
+        &self,
+        span: Span<'_>,
+        mut visit: impl FnMut(u32, u32, PageKind),
+    ) -> io::Result<()> {
+        let mut runs = [PageRegion::default(); RUNS_PER_CALL];
+        let end = (span.start() + span.len_bytes()) as u64;
+        let mut arg = ScanArg {
+            size: size_of::<ScanArg>() as u64,
+            start: span.start() as u64,
+            end,
+            vec: runs.as_mut_ptr() as u64,
+            vec_len: RUNS_PER_CALL as u64,
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            return_mask: PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO,
+            ..ScanArg::default()
+        };
+        while arg.start < end {
+            // SAFETY: the kernel reads and writes one `ScanArg` and writes at most `vec_len`
+            // regions to `runs`, which outlives the call. No flag asks it to change a mapping.
+            let found = unsafe { ioctl_with_mut_ref(&self.0, PAGEMAP_SCAN(), &mut arg) };
+            let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
+            for run in &runs[..found] {
+                let page = |addr: u64| (addr as usize - span.start()) / PAGE_SIZE;
+                let (first, after) = (page(run.start), page(run.end));
+                #[expect(clippy::cast_possible_truncation, reason = "bounded by the span's u32")]
+                visit(first as u32, (after - first) as u32, kind(run.categories));
+            }
+            arg.start = arg.walk_end;
+        }
+        Ok(())
+    }
+}
+
+fn kind(categories: u64) -> PageKind {
+    if categories & PAGE_IS_SWAPPED != 0 {
+        PageKind::Swapped
+    } else if categories & PAGE_IS_PFNZERO != 0 {
+        PageKind::ZeroPage
+    } else if categories & PAGE_IS_FILE != 0 {
+        PageKind::Slot
+    } else {
+        PageKind::Private
+    }
+}

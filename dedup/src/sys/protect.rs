@@ -1,0 +1,134 @@
+//! Write-protected pages, and what may be done to them before they are let go.
+
+use std::io;
+
+use super::memfd::Memfd;
+use super::span::Span;
+use super::uffd::Userfaultfd;
+use crate::{PAGE_SIZE, Slot};
+
+/// Pages that nobody can write while this value lives: a writer, guest or host, sleeps until they
+/// are let go, and then faults again on whatever is mapped there.
+///
+/// Pages that are not there are covered too (`UFFD_FEATURE_WP_UNPOPULATED`): the first touch of
+/// one by a writer sleeps like any other.
+#[derive(Debug)]
+pub(crate) struct Protected<'a> {
+    uffd: &'a Userfaultfd,
+    span: Span<'a>,
+    /// Pages whose mapping was replaced: `first..end` runs in ascending order. They are no longer
+    /// registered, so that only the others can and need be unprotected.
+    replaced: Vec<(u32, u32)>,
+}
+
+impl<'a> Protected<'a> {
+    /// Write-protects every page of `span`; the mappings under it must be registered.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; no page is left protected.
+    pub(crate) fn new(uffd: &'a Userfaultfd, span: Span<'a>) -> io::Result<Self> {
+        let protected = Self {
+            uffd,
+            span,
+            replaced: Vec::new(),
+        };
+        // On an error the value is dropped, which unprotects what had been done.
+        uffd.write_protect(span, true)?;
+        Ok(protected)
+    }
+
+    /// The bytes of page `index`, which cannot change while they are borrowed.
+    pub(crate) fn page(&self, index: u32) -> &[u8; PAGE_SIZE] {
+        let page = self.span.part(index, 1);
+        debug_assert!(
+            !self.is_replaced(index),
+            "page {index} is no longer protected"
+        );
+        // SAFETY: the page is mapped readable as long as the span's space lives, and is
+        // write-protected from before this call until `self` is dropped, which this borrow
+        // outlives not: `replace` takes `&mut self`.
+        unsafe { &*page.as_ptr().cast::<[u8; PAGE_SIZE]>() }
+    }
+
+    /// Maps the `count_pages` pages from page `first` on to the slots from `slot` on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's (`ENOMEM` at the limit of mappings); the pages keep their old mapping.
+    pub(crate) fn map_slots(
+        &mut self,
+        first: u32,
+        count_pages: u32,
+        store: &Memfd,
+        slot: Slot,
+    ) -> io::Result<()> {
+        let offset_bytes = u64::from(slot.0) * PAGE_SIZE as u64;
+        self.span
+            .part(first, count_pages)
+            .map_file(store.raw(), offset_bytes)?;
+        self.mark_replaced(first, count_pages);
+        Ok(())
+    }
+
+    /// Maps anonymous memory over the `count_pages` pages from page `first` on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`map_slots`](Self::map_slots).
+    pub(crate) fn map_anonymous(&mut self, first: u32, count_pages: u32) -> io::Result<()> {
+        self.span.part(first, count_pages).map_anonymous()?;
+        self.mark_replaced(first, count_pages);
+        Ok(())
+    }
+
+    /// Gives pages back to the kernel without changing the mapping: anonymous ones read as zeroes
+    /// from now on, those over a slot as the slot.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the pages keep their bytes.
+    pub(crate) fn discard(&mut self, first: u32, count_pages: u32) -> io::Result<()> {
+        self.span.part(first, count_pages).discard()
+    }
+
+    fn mark_replaced(&mut self, first: u32, count_pages: u32) {
+        debug_assert!(
+            self.replaced.last().is_none_or(|&(_, end)| end <= first),
+            "out of order"
+        );
+        self.replaced.push((first, first + count_pages));
+    }
+
+    fn is_replaced(&self, index: u32) -> bool {
+        self.replaced
+            .iter()
+            .any(|&(first, end)| (first..end).contains(&index))
+    }
+}
+
+impl Drop for Protected<'_> {
+    /// Unprotects what is still protected and wakes every writer.
+    fn drop(&mut self) {
+        let end = self.span.count_pages();
+        let mut next = 0;
+        for &(first, after) in self.replaced.iter().chain([&(end, end)]) {
+            if next < first {
+                // Also removes the marker that a discarded page over a slot leaves behind, on
+                // which a later writer would sleep for good.
+                if let Err(error) = self
+                    .uffd
+                    .write_protect(self.span.part(next, first - next), false)
+                {
+                    log::error!("cannot unprotect guest pages: {error}");
+                }
+            }
+            next = after;
+        }
+        if !self.replaced.is_empty()
+            && let Err(error) = self.uffd.wake(self.span)
+        {
+            log::error!("cannot wake writers of merged pages: {error}");
+        }
+    }
+}

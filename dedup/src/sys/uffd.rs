@@ -1,0 +1,196 @@
+//! userfaultfd in synchronous write-protect mode.
+//!
+//! Source: `userfaultfd(2)`, `ioctl_userfaultfd(2)`, and the kernel's
+//! `Documentation/admin-guide/mm/userfaultfd.rst`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
+use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iowr_nr};
+
+use super::span::Span;
+
+const UFFD_API: u64 = 0xaa;
+const UFFD_FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
+const UFFD_FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
+const UFFD_FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
+const UFFDIO_REGISTER_MODE_WP: u64 = 1 << 1;
+const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1 << 0;
+
+#[repr(C)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Range {
+    start: u64,
+    len: u64,
+}
+
+#[repr(C)]
+struct Register {
+    range: Range,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct WriteProtect {
+    range: Range,
+    mode: u64,
+}
+
+ioctl_iowr_nr!(UFFDIO_API, 0xaa, 0x3f, Api);
+ioctl_iowr_nr!(UFFDIO_REGISTER, 0xaa, 0x00, Register);
+ioctl_ior_nr!(UFFDIO_WAKE, 0xaa, 0x02, Range);
+ioctl_iowr_nr!(UFFDIO_WRITEPROTECT, 0xaa, 0x06, WriteProtect);
+ioctl_io_nr!(USERFAULTFD_IOC_NEW, 0xaa, 0x00);
+
+/// Why this process cannot write-protect guest memory.
+#[derive(Debug, thiserror::Error)]
+pub enum UserfaultfdError {
+    /// Neither the system call nor the device gave a descriptor for faults from the kernel.
+    #[error(
+        "cannot open a userfaultfd that also covers faults from KVM; run as root, give the \
+         process CAP_SYS_PTRACE, or make /dev/userfaultfd accessible to it"
+    )]
+    Open(#[source] io::Error),
+    /// The kernel lacks write-protection for shared memory or for pages not yet there.
+    #[error("this kernel's userfaultfd lacks write-protect features; Linux 6.7 or later has them")]
+    Features(#[source] io::Error),
+}
+
+/// A userfaultfd whose registered memory can be write-protected.
+///
+/// No thread reads events from it: a protected page is unprotected by whoever protected it, and a
+/// blocked writer sleeps in the kernel until then. Closing it unprotects and wakes everything.
+#[derive(Debug)]
+pub(crate) struct Userfaultfd(OwnedFd);
+
+impl Userfaultfd {
+    /// Opens one that also blocks faults of the kernel on the process's behalf, as KVM's are.
+    ///
+    /// # Errors
+    ///
+    /// When the process may not or the kernel cannot; nothing is left open.
+    pub(crate) fn new() -> Result<Self, UserfaultfdError> {
+        let fd = open_by_call()
+            .or_else(|_| open_by_device())
+            .map_err(UserfaultfdError::Open)?;
+        let mut api = Api {
+            api: UFFD_API,
+            features: UFFD_FEATURE_PAGEFAULT_FLAG_WP
+                | UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+                | UFFD_FEATURE_WP_UNPOPULATED,
+            ioctls: 0,
+        };
+        // SAFETY: UFFDIO_API reads and writes one `Api`, which is laid out as the kernel's.
+        let result = unsafe { ioctl_with_mut_ref(&fd, UFFDIO_API(), &mut api) };
+        if result < 0 {
+            return Err(UserfaultfdError::Features(io::Error::last_os_error()));
+        }
+        Ok(Self(fd))
+    }
+
+    /// Lets the mappings under `span` be write-protected. What is registered already stays so, so
+    /// that one call over a region covers whatever was mapped into it since the last. O(mappings).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; a part of the mappings may be registered.
+    pub(crate) fn register(&self, span: Span<'_>) -> io::Result<()> {
+        let mut register = Register {
+            range: range(span),
+            mode: UFFDIO_REGISTER_MODE_WP,
+            ioctls: 0,
+        };
+        // SAFETY: reads and writes one `Register`. Registration only changes how write faults of
+        // protected pages are handled.
+        let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_REGISTER(), &mut register) };
+        done(result)
+    }
+
+    /// Write-protects (or, with `protect` false, unprotects and wakes) the pages of `span`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; a part of the pages may be done.
+    pub(super) fn write_protect(&self, span: Span<'_>, protect: bool) -> io::Result<()> {
+        let mode = if protect {
+            UFFDIO_WRITEPROTECT_MODE_WP
+        } else {
+            0
+        };
+        let mut arg = WriteProtect {
+            range: range(span),
+            mode,
+        };
+        loop {
+            // SAFETY: reads and writes one `WriteProtect`. No byte changes.
+            let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_WRITEPROTECT(), &mut arg) };
+            match done(result) {
+                // The address space is being changed by a fork or mremap elsewhere: soon over.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Wakes whoever was blocked on the pages of `span`, whatever is mapped there now.
+    pub(super) fn wake(&self, span: Span<'_>) -> io::Result<()> {
+        // SAFETY: reads one `Range`; waking makes a thread fault again, nothing else.
+        done(unsafe { ioctl_with_ref(&self.0, UFFDIO_WAKE(), &range(span)) })
+    }
+}
+
+fn range(span: Span<'_>) -> Range {
+    Range {
+        start: span.start() as u64,
+        len: span.len_bytes() as u64,
+    }
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn open_by_call() -> io::Result<OwnedFd> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: takes one integer and returns a new descriptor or -1.
+    owned(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })
+}
+
+fn open_by_device() -> io::Result<OwnedFd> {
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/userfaultfd")?;
+    let flags = libc::c_ulong::from((libc::O_CLOEXEC | libc::O_NONBLOCK).cast_unsigned());
+    // SAFETY: takes one integer and returns a new descriptor or -1.
+    owned(i64::from(unsafe {
+        ioctl_with_val(&device, USERFAULTFD_IOC_NEW(), flags)
+    }))
+}
+
+fn owned(fd: i64) -> io::Result<OwnedFd> {
+    match libc::c_int::try_from(fd) {
+        // SAFETY: the kernel has just given this descriptor to us and nobody else knows it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl AsRawFd for Userfaultfd {
+    fn as_raw_fd(&self) -> libc::c_int {
+        self.0.as_raw_fd()
+    }
+}

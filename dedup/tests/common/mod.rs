@@ -1,0 +1,102 @@
+//! VMs without processors: real memory, written by the test.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pagefold_dedup::bitmap::Bitmap;
+use pagefold_dedup::{
+    AnonymousMemory, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId,
+};
+
+/// Memory that remembers which pages were written through it.
+#[derive(Clone)]
+pub struct TestVm {
+    pub id: VmId,
+    pub memory: Arc<AnonymousMemory>,
+    written: Arc<Mutex<Bitmap>>,
+}
+
+struct Written(Arc<Mutex<Bitmap>>);
+
+impl ChangeSource for Written {
+    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+        let mut written = self.0.lock().unwrap();
+        changed.union_with(&written);
+        written.clear();
+        Ok(())
+    }
+}
+
+impl TestVm {
+    pub fn new(id: u32, count_pages: u32) -> Self {
+        Self {
+            id: VmId(id),
+            memory: Arc::new(AnonymousMemory::new(count_pages).unwrap()),
+            written: Arc::new(Mutex::new(Bitmap::new(count_pages as usize))),
+        }
+    }
+
+    /// A VM that is attached to the engine, in the domain "test".
+    pub fn attached(engine: &mut Engine, id: u32, count_pages: u32) -> Self {
+        let vm = Self::new(id, count_pages);
+        vm.attach(engine, "test", DedupMode::On);
+        vm
+    }
+
+    pub fn attach(&self, engine: &mut Engine, domain: &str, mode: DedupMode) {
+        let spec = AttachSpec {
+            domain: domain.to_owned(),
+            mode,
+            memory: self.memory.clone(),
+            changes: Box::new(Written(self.written.clone())),
+        };
+        engine.attach(self.id, spec).unwrap();
+    }
+
+    pub fn write(&self, page: usize, bytes: &[u8; PAGE_SIZE]) {
+        self.memory.write(page * PAGE_SIZE, bytes);
+        self.mark(page);
+    }
+
+    pub fn poke(&self, page: usize, offset: usize, byte: u8) {
+        self.memory.write(page * PAGE_SIZE + offset, &[byte]);
+        self.mark(page);
+    }
+
+    /// Replaces the page's first word and returns what it was.
+    pub fn swap(&self, page: usize, word: u64) -> u64 {
+        let before = self.memory.swap(page * PAGE_SIZE, word);
+        self.mark(page);
+        before
+    }
+
+    pub fn read(&self, page: usize) -> [u8; PAGE_SIZE] {
+        let mut bytes = [0; PAGE_SIZE];
+        self.memory.read(page * PAGE_SIZE, &mut bytes);
+        bytes
+    }
+
+    fn mark(&self, page: usize) {
+        self.written.lock().unwrap().insert(page);
+    }
+}
+
+pub fn engine() -> Engine {
+    Engine::new(EngineConfig::default()).unwrap()
+}
+
+/// A page that differs from that of any other number.
+pub fn page(number: u32) -> [u8; PAGE_SIZE] {
+    let mut bytes = [0xa5; PAGE_SIZE];
+    bytes[..4].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// Passes until nothing is left to do.
+pub fn settle(engine: &mut Engine) {
+    let report = engine.settle(Duration::from_secs(60), Duration::ZERO);
+    assert!(report.settled, "{report:?}");
+    engine.check().unwrap();
+}
