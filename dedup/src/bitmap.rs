@@ -14,10 +14,7 @@ pub struct Bitmap {
 impl Bitmap {
     /// The empty set over `0..len`.
     pub fn new(len: usize) -> Self {
-        Self {
-            words: vec![0; len.div_ceil(BITS)],
-            len,
-        }
+        Self { words: vec![0; len.div_ceil(BITS)], len }
     }
 
     /// The set of all of `0..len`.
@@ -39,10 +36,7 @@ impl Bitmap {
 
     /// How many numbers are in the set. O(len / 64).
     pub fn count(&self) -> usize {
-        self.words
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// Whether `index` is in the set.
@@ -51,6 +45,10 @@ impl Bitmap {
     }
 
     /// Puts `index` in; says whether it was new.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is not below the length.
     pub fn insert(&mut self, index: usize) -> bool {
         assert!(index < self.len, "{index} is not below {}", self.len);
         let (word, bit) = (&mut self.words[index / BITS], 1 << (index % BITS));
@@ -68,12 +66,20 @@ impl Bitmap {
     }
 
     /// Puts every number of `range` in.
+    ///
+    /// # Panics
+    ///
+    /// When the range reaches beyond the length.
     pub fn insert_range(&mut self, range: Range<usize>) {
         assert!(range.end <= self.len, "{} is above {}", range.end, self.len);
         for_masks(range, |word, mask| self.words[word] |= mask);
     }
 
     /// Takes every number of `range` out.
+    ///
+    /// # Panics
+    ///
+    /// When the range reaches beyond the length.
     pub fn remove_range(&mut self, range: Range<usize>) {
         assert!(range.end <= self.len, "{} is above {}", range.end, self.len);
         for_masks(range, |word, mask| self.words[word] &= !mask);
@@ -161,11 +167,7 @@ fn for_masks(range: Range<usize>, mut apply: impl FnMut(usize, u64)) {
     while start < range.end {
         let end = range.end.min((start / BITS + 1) * BITS);
         let width = end - start;
-        let ones = if width == BITS {
-            u64::MAX
-        } else {
-            (1 << width) - 1
-        };
+        let ones = if width == BITS { u64::MAX } else { (1 << width) - 1 };
         apply(start / BITS, ones << (start % BITS));
         start = end;
     }

@@ -79,10 +79,7 @@ impl ExtentMap {
         if let Some(before) = self.at_or_before(run.linear.0)
             && before.continues(&merged)
         {
-            merged = Extent {
-                count_pages: before.count_pages + merged.count_pages,
-                ..before
-            };
+            merged = Extent { count_pages: before.count_pages + merged.count_pages, ..before };
         }
         if let Some(&after) = self.runs.get(&merged.end())
             && merged.continues(&extent(merged.end(), after))
@@ -90,8 +87,7 @@ impl ExtentMap {
             self.runs.remove(&merged.end());
             merged.count_pages += after.1;
         }
-        self.runs
-            .insert(merged.linear.0, (merged.slot, merged.count_pages));
+        self.runs.insert(merged.linear.0, (merged.slot, merged.count_pages));
     }
 
     /// Takes pages off their slots and calls `removed` with each run that was there.
@@ -111,8 +107,7 @@ impl ExtentMap {
             && before.linear.0 < start
             && before.end() > start
         {
-            self.runs
-                .insert(before.linear.0, (before.slot, start - before.linear.0));
+            self.runs.insert(before.linear.0, (before.slot, start - before.linear.0));
             let rest = before.part(start, before.end());
             self.runs.insert(start, (rest.slot, rest.count_pages));
         }
@@ -131,9 +126,7 @@ impl ExtentMap {
     /// there and the gaps between them. O(extents in the range).
     pub fn count_vmas(&self, start: LinearIndex, end: LinearIndex) -> usize {
         let (mut vmas, mut next) = (0, start.0);
-        let first = self
-            .at_or_before(start.0)
-            .map_or(start.0, |extent| extent.linear.0);
+        let first = self.at_or_before(start.0).map_or(start.0, |extent| extent.linear.0);
         for (&linear, &run) in self.runs.range(first..end.0) {
             let (from, to) = (linear.max(start.0), extent(linear, run).end().min(end.0));
             if from < to {
@@ -150,19 +143,12 @@ impl ExtentMap {
     }
 
     fn at_or_before(&self, linear: u32) -> Option<Extent> {
-        self.runs
-            .range(..=linear)
-            .next_back()
-            .map(|(&linear, &run)| extent(linear, run))
+        self.runs.range(..=linear).next_back().map(|(&linear, &run)| extent(linear, run))
     }
 }
 
 fn extent(linear: u32, (slot, count_pages): (Slot, u32)) -> Extent {
-    Extent {
-        linear: LinearIndex(linear),
-        slot,
-        count_pages,
-    }
+    Extent { linear: LinearIndex(linear), slot, count_pages }
 }
 
 #[cfg(test)]
@@ -224,11 +210,7 @@ mod tests {
     fn mappings_of_a_part_are_counted_within_it() {
         let mut map = ExtentMap::default();
         map.insert(
-            Extent {
-                linear: LinearIndex(10),
-                slot: Slot(0),
-                count_pages: 10,
-            },
+            Extent { linear: LinearIndex(10), slot: Slot(0), count_pages: 10 },
             |_| unreachable!(),
         );
         assert_eq!(map.count_vmas(LinearIndex(12), LinearIndex(15)), 1);

@@ -48,10 +48,7 @@ impl Secret {
     ///
     /// When the kernel has no randomness to give.
     pub fn random() -> Result<Self, getrandom::Error> {
-        let mut secret = Self {
-            fast: [0; SECRET_BYTES],
-            identity: [0; blake3::KEY_LEN],
-        };
+        let mut secret = Self { fast: [0; SECRET_BYTES], identity: [0; blake3::KEY_LEN] };
         getrandom::fill(&mut secret.fast)?;
         getrandom::fill(&mut secret.identity)?;
         Ok(secret)
@@ -74,8 +71,7 @@ impl Secret {
 /// Whether every byte of the page is zero.
 pub fn is_zero(page: &[u8; PAGE_SIZE]) -> bool {
     // A block at a time: most pages that are not zero show it in their first.
-    page.chunks_exact(256)
-        .all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+    page.chunks_exact(256).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 #[cfg(test)]

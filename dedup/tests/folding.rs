@@ -1,5 +1,11 @@
 //! The life of a page, on real mappings.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "page counts are small, and a failure is a panic"
+)]
+
 mod common;
 
 use common::{TestVm, engine, page, settle};
@@ -10,10 +16,7 @@ const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 #[test]
 fn equal_pages_of_two_vms_share_one_slot() {
     let mut engine = engine();
-    let (a, b) = (
-        TestVm::attached(&mut engine, 0, 64),
-        TestVm::attached(&mut engine, 1, 64),
-    );
+    let (a, b) = (TestVm::attached(&mut engine, 0, 64), TestVm::attached(&mut engine, 1, 64));
     for number in 0..40 {
         a.write(number, &page(number as u32));
         b.write(number + 10, &page(number as u32));
@@ -22,11 +25,7 @@ fn equal_pages_of_two_vms_share_one_slot() {
     let stats = engine.stats();
     assert_eq!((stats.pages_shared, stats.pages_sharing), (40, 40));
     assert_eq!(stats.resident_bytes, Some(40 * PAGE_SIZE as u64));
-    assert_eq!(
-        stats.vms[0].extents, 1,
-        "slots follow the order of the pages: {:?}",
-        stats.vms
-    );
+    assert_eq!(stats.vms[0].extents, 1, "slots follow the order of the pages: {:?}", stats.vms);
     assert_eq!(stats.vms[1].extents, 1, "{:?}", stats.vms);
     for number in 0..40 {
         assert_eq!(a.read(number), page(number as u32));
@@ -54,14 +53,7 @@ fn pages_that_differ_in_one_byte_are_not_shared() {
     vm.poke(1, 4095, 0);
     settle(&mut engine);
     let stats = engine.stats();
-    assert_eq!(
-        (
-            stats.pages_shared,
-            stats.pages_sharing,
-            stats.pages_unshared
-        ),
-        (0, 0, 2)
-    );
+    assert_eq!((stats.pages_shared, stats.pages_sharing, stats.pages_unshared), (0, 0, 2));
 }
 
 #[test]
@@ -71,10 +63,7 @@ fn zero_pages_are_given_back_and_come_to_life_when_written() {
     (0..32).for_each(|number| vm.write(number, &ZEROES));
     settle(&mut engine);
     let stats = engine.stats();
-    assert_eq!(
-        (stats.pages_zero, stats.pages_shared, stats.resident_bytes),
-        (32, 0, Some(0))
-    );
+    assert_eq!((stats.pages_zero, stats.pages_shared, stats.resident_bytes), (32, 0, Some(0)));
     assert_eq!(stats.vms[0].vmas, 1, "no mapping was split");
     assert_eq!(vm.read(3), ZEROES);
     vm.write(3, &page(3));
@@ -89,10 +78,7 @@ fn zero_pages_are_given_back_and_come_to_life_when_written() {
 #[test]
 fn a_write_breaks_sharing_and_writing_back_restores_it_without_a_new_mapping() {
     let mut engine = engine();
-    let (a, b) = (
-        TestVm::attached(&mut engine, 0, 16),
-        TestVm::attached(&mut engine, 1, 16),
-    );
+    let (a, b) = (TestVm::attached(&mut engine, 0, 16), TestVm::attached(&mut engine, 1, 16));
     for number in 0..16 {
         a.write(number, &page(number as u32));
         b.write(number, &page(number as u32));
@@ -103,10 +89,7 @@ fn a_write_breaks_sharing_and_writing_back_restores_it_without_a_new_mapping() {
     a.poke(5, 100, 1);
     settle(&mut engine);
     let stats = engine.stats();
-    assert_eq!(
-        (stats.pages_shared, stats.pages_sharing, stats.events.breaks),
-        (16, 15, 1)
-    );
+    assert_eq!((stats.pages_shared, stats.pages_sharing, stats.events.breaks), (16, 15, 1));
     assert_eq!(b.read(5), page(5), "the other VM does not see the write");
 
     a.write(5, &page(5));
@@ -124,10 +107,7 @@ fn a_write_breaks_sharing_and_writing_back_restores_it_without_a_new_mapping() {
 #[test]
 fn a_page_in_an_extent_that_becomes_zero_reads_as_zero() {
     let mut engine = engine();
-    let (a, b) = (
-        TestVm::attached(&mut engine, 0, 16),
-        TestVm::attached(&mut engine, 1, 16),
-    );
+    let (a, b) = (TestVm::attached(&mut engine, 0, 16), TestVm::attached(&mut engine, 1, 16));
     for number in 0..16 {
         a.write(number, &page(number as u32));
         b.write(number, &page(number as u32));
@@ -138,11 +118,7 @@ fn a_page_in_an_extent_that_becomes_zero_reads_as_zero() {
     let stats = engine.stats();
     assert_eq!((stats.pages_zero, stats.pages_sharing), (4, 12));
     for number in 0..16 {
-        let expected = if (4..8).contains(&number) {
-            ZEROES
-        } else {
-            page(number as u32)
-        };
+        let expected = if (4..8).contains(&number) { ZEROES } else { page(number as u32) };
         assert_eq!(a.read(number), expected);
         assert_eq!(b.read(number), page(number as u32));
     }
@@ -151,10 +127,7 @@ fn a_page_in_an_extent_that_becomes_zero_reads_as_zero() {
 #[test]
 fn a_slot_is_freed_with_its_last_sharer_and_its_old_mapping_never_shows_through() {
     let mut engine = engine();
-    let (a, b) = (
-        TestVm::attached(&mut engine, 0, 8),
-        TestVm::attached(&mut engine, 1, 8),
-    );
+    let (a, b) = (TestVm::attached(&mut engine, 0, 8), TestVm::attached(&mut engine, 1, 8));
     for number in 0..8 {
         a.write(number, &page(number as u32));
         b.write(number, &page(number as u32));
@@ -167,11 +140,7 @@ fn a_slot_is_freed_with_its_last_sharer_and_its_old_mapping_never_shows_through(
     settle(&mut engine);
     let stats = engine.stats();
     assert_eq!((stats.pages_shared, stats.pages_sharing), (0, 0));
-    assert_eq!(
-        stats.domains[0].store_bytes,
-        Some(0),
-        "the kernel has the memory back"
-    );
+    assert_eq!(stats.domains[0].store_bytes, Some(0), "the kernel has the memory back");
     // New contents in new slots, while the old numbers still lie under the private pages.
     for number in 0..4 {
         a.write(number, &page(300 + number as u32));
@@ -189,10 +158,7 @@ fn a_slot_is_freed_with_its_last_sharer_and_its_old_mapping_never_shows_through(
 #[test]
 fn a_merge_whose_partner_changed_meanwhile_is_taken_back() {
     let mut engine = engine();
-    let (a, b) = (
-        TestVm::attached(&mut engine, 0, 4),
-        TestVm::attached(&mut engine, 1, 4),
-    );
+    let (a, b) = (TestVm::attached(&mut engine, 0, 4), TestVm::attached(&mut engine, 1, 4));
     a.write(0, &page(1));
     settle(&mut engine);
     assert_eq!(engine.stats().pages_unshared, 1);
@@ -202,11 +168,7 @@ fn a_merge_whose_partner_changed_meanwhile_is_taken_back() {
     settle(&mut engine);
     let stats = engine.stats();
     assert_eq!((stats.pages_shared, stats.pages_sharing), (0, 0));
-    assert!(
-        stats.events.declines > 0 && stats.events.unshares > 0,
-        "{:?}",
-        stats.events
-    );
+    assert!(stats.events.declines > 0 && stats.events.unshares > 0, "{:?}", stats.events);
     assert_eq!(stats.domains[0].store_bytes, Some(0));
     assert_eq!(a.read(0), page(2));
     assert_eq!(b.read(0), page(1));
@@ -224,14 +186,7 @@ fn vms_of_different_domains_never_share() {
     }
     settle(&mut engine);
     let stats = engine.stats();
-    assert_eq!(
-        (
-            stats.pages_sharing,
-            stats.pages_unshared,
-            stats.domains.len()
-        ),
-        (0, 16, 2)
-    );
+    assert_eq!((stats.pages_sharing, stats.pages_unshared, stats.domains.len()), (0, 16, 2));
 }
 
 #[test]
@@ -247,19 +202,14 @@ fn modes_limit_what_is_folded() {
     }
     settle(&mut engine);
     let stats = engine.stats();
-    assert_eq!(
-        (stats.pages_zero, stats.pages_sharing, stats.pages_unshared),
-        (1, 0, 0)
-    );
+    assert_eq!((stats.pages_zero, stats.pages_sharing, stats.pages_unshared), (1, 0, 0));
     assert_eq!(stats.vms[0].zero_pages, 0);
 }
 
 #[test]
 fn nothing_is_left_when_vms_are_detached() {
     let mut engine = engine();
-    let vms: Vec<TestVm> = (0..3)
-        .map(|id| TestVm::attached(&mut engine, id, 64))
-        .collect();
+    let vms: Vec<TestVm> = (0..3).map(|id| TestVm::attached(&mut engine, id, 64)).collect();
     for vm in &vms {
         (0..64).for_each(|number| vm.write(number, &page(number as u32 % 20)));
     }
@@ -273,31 +223,18 @@ fn nothing_is_left_when_vms_are_detached() {
     engine.check().unwrap();
     engine.detach(vms[2].id);
     let stats = engine.stats();
-    assert_eq!(
-        (stats.vmas_used, stats.domains.len(), stats.saved_bytes),
-        (0, 0, 0)
-    );
+    assert_eq!((stats.vmas_used, stats.domains.len(), stats.saved_bytes), (0, 0, 0));
     assert!(stats.events.merges > 0, "what happened is not forgotten");
 }
 
 #[test]
 fn short_runs_are_put_off_when_mappings_are_short_and_taken_up_when_they_are_not() {
-    let mut engine = Engine::new(EngineConfig {
-        max_mappings: Some(24),
-        ..EngineConfig::default()
-    })
-    .unwrap();
-    let (a, b) = (
-        TestVm::attached(&mut engine, 0, 128),
-        TestVm::attached(&mut engine, 1, 128),
-    );
+    let mut engine =
+        Engine::new(EngineConfig { max_mappings: Some(24), ..EngineConfig::default() }).unwrap();
+    let (a, b) = (TestVm::attached(&mut engine, 0, 128), TestVm::attached(&mut engine, 1, 128));
     for number in 0..128 {
         // In b every other page is elsewhere, so that its runs are single pages.
-        let other = if number % 2 == 0 {
-            number
-        } else {
-            (number + 64) % 128
-        };
+        let other = if number % 2 == 0 { number } else { (number + 64) % 128 };
         a.write(number, &page(number as u32));
         b.write(other, &page(number as u32));
     }
@@ -306,11 +243,7 @@ fn short_runs_are_put_off_when_mappings_are_short_and_taken_up_when_they_are_not
     assert!(stats.events.budget_skips > 0, "{:?}", stats.events);
     assert!(stats.vmas_used <= 24, "{} mappings", stats.vmas_used);
     for number in 0..128 {
-        let other = if number % 2 == 0 {
-            number
-        } else {
-            (number + 64) % 128
-        };
+        let other = if number % 2 == 0 { number } else { (number + 64) % 128 };
         assert_eq!(a.read(number), page(number as u32));
         assert_eq!(b.read(other), page(number as u32));
     }

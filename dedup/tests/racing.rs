@@ -1,5 +1,11 @@
 //! No write is lost: writers race every step of the merge protocol and check their own memory.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "page counts are small, and a failure is a panic"
+)]
+
 mod common;
 
 use std::hint;
@@ -28,32 +34,25 @@ fn write_and_check(
     pages: Range<usize>,
     stop: &AtomicBool,
 ) -> Vec<u64> {
-    let mut steps = vec![0_usize; pages.len()];
+    let mut writes = vec![0_usize; pages.len()];
     let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ pages.start as u64;
     while !stop.load(Ordering::Relaxed) {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         let index = (random >> 33) as usize % pages.len();
-        let (page, step) = (pages.start + index, steps[index]);
-        let before = step
-            .checked_sub(1)
-            .map_or(0, |step| WORDS[step % WORDS.len()]);
+        let (page, write) = (pages.start + index, writes[index]);
+        let before = write.checked_sub(1).map_or(0, |write| WORDS[write % WORDS.len()]);
         let found = (
-            one.swap(page, WORDS[step % WORDS.len()]),
-            other.swap(page, WORDS[step % WORDS.len()]),
+            one.swap(page, WORDS[write % WORDS.len()]),
+            other.swap(page, WORDS[write % WORDS.len()]),
         );
-        assert_eq!(found, (before, before), "page {page}, write {step}");
-        steps[index] += 1;
+        assert_eq!(found, (before, before), "page {page}, write {write}");
+        writes[index] += 1;
         // Most pages rest from one pass to the next, or none would ever be merged.
         (0..random >> 51).for_each(|_| hint::spin_loop());
     }
-    steps
+    writes
         .iter()
-        .map(|step| {
-            step.checked_sub(1)
-                .map_or(0, |step| WORDS[step % WORDS.len()])
-        })
+        .map(|write| write.checked_sub(1).map_or(0, |write| WORDS[write % WORDS.len()]))
         .collect()
 }
 
@@ -64,11 +63,7 @@ fn no_write_is_lost_while_pages_are_merged_broken_and_merged_again() {
     let other = TestVm::attached(&mut engine, 1, PAGES as u32);
     // A tail that is the page's own in both VMs; without it, a page is zero when its word is.
     let tail = |page: usize| {
-        if page.is_multiple_of(4) {
-            0
-        } else {
-            page as u8 | 1
-        }
+        if page.is_multiple_of(4) { 0 } else { page as u8 | 1 }
     };
     for page in 0..PAGES {
         one.poke(page, 4000, tail(page));
@@ -86,12 +81,7 @@ fn no_write_is_lost_while_pages_are_merged_broken_and_merged_again() {
         loop {
             engine.pass();
             let events = engine.stats().events;
-            let done = [
-                events.merges,
-                events.remerges,
-                events.breaks,
-                events.zero_discards,
-            ];
+            let done = [events.merges, events.remerges, events.breaks, events.zero_discards];
             if done.iter().all(|&count| count > ENOUGH)
                 || writers.iter().any(thread::ScopedJoinHandle::is_finished)
             {
@@ -99,10 +89,7 @@ fn no_write_is_lost_while_pages_are_merged_broken_and_merged_again() {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        writers
-            .into_iter()
-            .flat_map(|writer| writer.join().unwrap())
-            .collect::<Vec<u64>>()
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<u64>>()
     });
     let events = engine.stats().events;
     assert_eq!(events.errors, 0, "{events:?}");
@@ -111,14 +98,8 @@ fn no_write_is_lost_while_pages_are_merged_broken_and_merged_again() {
         let mut expected = [0; PAGE_SIZE];
         expected[..8].copy_from_slice(&word.to_le_bytes());
         expected[4000] = tail(page);
-        assert!(
-            one.read(page) == expected && other.read(page) == expected,
-            "page {page}"
-        );
+        assert!(one.read(page) == expected && other.read(page) == expected, "page {page}");
     }
     let stats = engine.stats();
-    assert_eq!(
-        stats.pages_shared + stats.pages_sharing + stats.pages_zero,
-        2 * PAGES as u64
-    );
+    assert_eq!(stats.pages_shared + stats.pages_sharing + stats.pages_zero, 2 * PAGES as u64);
 }

@@ -12,14 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const RESERVE_DIVISOR: u64 = 8;
 
 /// Up to which part of the budget (in 1/16) runs of at least so many pages are merged.
-const STEPS: [(u64, u32); 6] = [
-    (11, 1),
-    (13, 2),
-    (14, 4),
-    (15, 8),
-    (16, 32),
-    (u64::MAX, u32::MAX),
-];
+const STEPS: [(u64, u32); 6] = [(11, 1), (13, 2), (14, 4), (15, 8), (16, 32), (u64::MAX, u32::MAX)];
 
 /// The budget of one process, shared by its agents.
 #[derive(Debug)]
@@ -31,10 +24,7 @@ pub struct MappingBudget {
 impl MappingBudget {
     /// A budget of `limit` mappings.
     pub fn new(limit: u64) -> Self {
-        Self {
-            limit,
-            used: AtomicU64::new(0),
-        }
+        Self { limit, used: AtomicU64::new(0) }
     }
 
     /// What `vm.max_map_count` leaves after the process's present mappings and a reserve.
@@ -46,11 +36,7 @@ impl MappingBudget {
         let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
         let limit: u64 = limit.trim().parse().map_err(io::Error::other)?;
         let present = std::fs::read_to_string("/proc/self/maps")?.lines().count() as u64;
-        Ok(Self::new(
-            limit
-                .saturating_sub(limit / RESERVE_DIVISOR)
-                .saturating_sub(present),
-        ))
+        Ok(Self::new(limit.saturating_sub(limit / RESERVE_DIVISOR).saturating_sub(present)))
     }
 
     /// Mappings that may be used.
@@ -73,15 +59,8 @@ impl MappingBudget {
     /// `u32::MAX` when none is.
     pub(super) fn min_run_pages(&self, planned: u64) -> u32 {
         let used = self.used() + planned;
-        let part = if self.limit == 0 {
-            u64::MAX
-        } else {
-            used.saturating_mul(16) / self.limit
-        };
-        STEPS
-            .iter()
-            .find(|&&(up_to, _)| part < up_to)
-            .map_or(u32::MAX, |&(_, pages)| pages)
+        let part = used.saturating_mul(16).checked_div(self.limit).unwrap_or(u64::MAX);
+        STEPS.iter().find(|&&(up_to, _)| part < up_to).map_or(u32::MAX, |&(_, pages)| pages)
     }
 }
 
@@ -92,9 +71,8 @@ mod tests {
     #[test]
     fn ever_longer_runs_are_asked_for_as_the_budget_runs_short() {
         let budget = MappingBudget::new(1600);
-        let asked: Vec<u32> = [0, 1100, 1300, 1400, 1500, 1600]
-            .map(|used| budget.min_run_pages(used))
-            .to_vec();
+        let asked: Vec<u32> =
+            [0, 1100, 1300, 1400, 1500, 1600].map(|used| budget.min_run_pages(used)).to_vec();
         assert_eq!(asked, [1, 2, 4, 8, 32, u32::MAX]);
         budget.update(0, 1400);
         assert_eq!(budget.min_run_pages(0), 8);

@@ -19,9 +19,7 @@ impl Agent {
     /// the calm ones: changed before, and not since.
     pub(super) fn take_changes(&mut self, broker: &mut dyn Broker) -> Result<Bitmap, AgentError> {
         let mut fresh = Bitmap::new(self.pending.len());
-        self.changes
-            .collect(&mut fresh)
-            .map_err(AgentError::Changes)?;
+        self.changes.collect(&mut fresh).map_err(AgentError::Changes)?;
         let mut calm = self.pending.clone();
         calm.subtract(&fresh);
 
@@ -45,12 +43,8 @@ impl Agent {
         fresh.intersect_with(&self.waiting);
         self.waiting.subtract(&fresh);
         left.union_with(&fresh);
-        let outcomes: Vec<Outcome> = left
-            .iter()
-            .map(|linear| Outcome::Left {
-                linear: linear_index(linear),
-            })
-            .collect();
+        let outcomes: Vec<Outcome> =
+            left.iter().map(|linear| Outcome::Left { linear: linear_index(linear) }).collect();
         broker.report(self.vm, &outcomes)?;
         Ok(calm)
     }

@@ -38,42 +38,26 @@ impl Agent {
         let differs = |what: String| MappingError::Differs { vm: self.vm, what };
         let (extents, vmas) = self.kernel_extents()?;
         if extents != self.extents {
-            let ours = self
-                .extents
-                .iter()
-                .find(|one| !extents.iter().any(|other| other == *one));
-            let theirs = extents
-                .iter()
-                .find(|one| !self.extents.iter().any(|other| other == *one));
-            return Err(differs(format!(
-                "ours alone: {ours:?}, the kernel's alone: {theirs:?}"
-            )));
+            let ours = self.extents.iter().find(|one| !extents.iter().any(|other| other == *one));
+            let theirs = extents.iter().find(|one| !self.extents.iter().any(|other| other == *one));
+            return Err(differs(format!("ours alone: {ours:?}, the kernel's alone: {theirs:?}")));
         }
         if vmas < self.vmas {
-            return Err(differs(format!(
-                "{} mappings counted, the kernel has {vmas}",
-                self.vmas
-            )));
+            return Err(differs(format!("{} mappings counted, the kernel has {vmas}", self.vmas)));
         }
-        for (one, other) in [
-            (&self.shared, &self.zero),
-            (&self.shared, &self.waiting),
-            (&self.zero, &self.waiting),
-        ] {
+        for (one, other) in
+            [(&self.shared, &self.zero), (&self.shared, &self.waiting), (&self.zero, &self.waiting)]
+        {
             let mut both = one.clone();
             both.intersect_with(other);
             if let Some(page) = both.iter().next() {
                 return Err(differs(format!("page {page} is in two states")));
             }
         }
-        let loose = self
-            .shared
-            .iter()
-            .find(|&page| self.extents.slot(linear_index(page)).is_none());
+        let loose =
+            self.shared.iter().find(|&page| self.extents.slot(linear_index(page)).is_none());
         if let Some(page) = loose {
-            return Err(differs(format!(
-                "page {page} is shared and lies over no slot"
-            )));
+            return Err(differs(format!("page {page} is shared and lies over no slot")));
         }
         let mut exposed = None;
         for region in self.space.regions() {
@@ -89,9 +73,7 @@ impl Agent {
                 .map_err(MappingError::Read)?;
         }
         match exposed {
-            Some(page) => Err(differs(format!(
-                "page {page} shows its slot and does not share it"
-            ))),
+            Some(page) => Err(differs(format!("page {page} shows its slot and does not share it"))),
             None => Ok(()),
         }
     }
@@ -109,14 +91,7 @@ impl Agent {
                 };
                 vmas += 1;
                 if map.inode == inode {
-                    extents.insert(
-                        Extent {
-                            linear,
-                            slot: Slot(offset),
-                            count_pages,
-                        },
-                        |_| {},
-                    );
+                    extents.insert(Extent { linear, slot: Slot(offset), count_pages }, |_| {});
                 }
             }
         }

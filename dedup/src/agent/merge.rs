@@ -64,26 +64,17 @@ impl Agent {
                     slot: run.extent.slot.offset(next),
                     count_pages: span.count_pages(),
                 };
-                let part = Run {
-                    extent,
-                    in_place: run.in_place,
-                };
+                let part = Run { extent, in_place: run.in_place };
                 next += extent.count_pages;
                 for step in merge_span(&self.uffd, &self.store, span, &part) {
                     self.record(step, run.in_place, outcomes);
                 }
             }
         }
-        let mut mapped = runs
-            .iter()
-            .filter(|run| !run.in_place)
-            .map(|run| run.extent);
+        let mut mapped = runs.iter().filter(|run| !run.in_place).map(|run| run.extent);
         if let Some(first) = mapped.next() {
             let last = mapped.next_back().unwrap_or(first);
-            self.seal(
-                first.linear,
-                last.linear.0 + last.count_pages - first.linear.0,
-            );
+            self.seal(first.linear, last.linear.0 + last.count_pages - first.linear.0);
         }
     }
 
@@ -95,11 +86,7 @@ impl Agent {
                 (run, false)
             }
             Step::Refused(run, error) => {
-                log::debug!(
-                    "VM {}: cannot merge {} pages: {error}",
-                    self.vm,
-                    run.count_pages
-                );
+                log::debug!("VM {}: cannot merge {} pages: {error}", self.vm, run.count_pages);
                 self.events.errors += 1;
                 (run, false)
             }
@@ -108,10 +95,7 @@ impl Agent {
         self.waiting.remove_range(pages.clone());
         if !merged {
             self.pending.insert_range(pages);
-            let declined = Run {
-                extent: run,
-                in_place,
-            };
+            let declined = Run { extent: run, in_place };
             outcomes.extend(
                 declined
                     .targets()
@@ -175,11 +159,7 @@ fn merge_span(uffd: &Userfaultfd, store: &StoreAccess, span: Span<'_>, run: &Run
         Err(error) => return vec![Step::Refused(extent, error)],
     };
     let equal: Vec<bool> = (0..extent.count_pages)
-        .map(|page| {
-            store
-                .view
-                .equals(extent.slot.offset(page), protected.page(page))
-        })
+        .map(|page| store.view.equals(extent.slot.offset(page), protected.page(page)))
         .collect();
     let mut steps = Vec::new();
     let mut first = 0;

@@ -110,15 +110,7 @@ impl Agent {
     ///
     /// When the memory or the kernel does not allow it; the memory is as it was.
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
-        let AgentSpec {
-            vm,
-            mode,
-            memory,
-            changes,
-            store,
-            secret,
-            budget,
-        } = spec;
+        let AgentSpec { vm, mode, memory, changes, store, secret, budget } = spec;
         let space = Space::new(memory)?;
         let uffd = Userfaultfd::new()?;
         let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
@@ -193,13 +185,7 @@ impl Agent {
 
     /// Bytes of this structure and what it points to, memory and store excepted.
     pub(crate) fn metadata_bytes(&self) -> u64 {
-        let bitmaps = [
-            &self.pending,
-            &self.shared,
-            &self.zero,
-            &self.waiting,
-            &self.deferred,
-        ];
+        let bitmaps = [&self.pending, &self.shared, &self.zero, &self.waiting, &self.deferred];
         let bitmaps: usize = bitmaps.iter().map(|bitmap| bitmap.heap_bytes()).sum();
         (size_of::<Self>() + bitmaps + self.extents.heap_bytes()) as u64
     }
@@ -216,14 +202,9 @@ impl Agent {
     fn private_bytes(&self) -> io::Result<u64> {
         let mut pages = 0;
         for region in self.space.regions() {
-            self.pagemap
-                .scan(self.space.whole(region), |_, count_pages, kind| {
-                    pages += if kind == PageKind::Private {
-                        u64::from(count_pages)
-                    } else {
-                        0
-                    };
-                })?;
+            self.pagemap.scan(self.space.whole(region), |_, count_pages, kind| {
+                pages += if kind == PageKind::Private { u64::from(count_pages) } else { 0 };
+            })?;
         }
         Ok(pages * crate::PAGE_SIZE as u64)
     }

@@ -87,10 +87,9 @@ impl Agent {
             .iter()
             .zip(&contents)
             .filter_map(|(&page, content)| match *content {
-                Content::Data(fingerprint) => Some(Offer {
-                    linear: linear_index(page),
-                    fingerprint,
-                }),
+                Content::Data(fingerprint) => {
+                    Some(Offer { linear: linear_index(page), fingerprint })
+                }
                 Content::Zero => None,
             })
             .collect();
@@ -120,10 +119,8 @@ impl Agent {
         let mut runs = self.within_budget(&targets, &mut outcomes);
         let empty = self.fill(broker, &runs, &creators)?;
         if !empty.is_empty() {
-            let (gone, kept): (Vec<_>, Vec<_>) = runs
-                .iter()
-                .flat_map(Run::targets)
-                .partition(|target| empty.contains(&target.slot));
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                runs.iter().flat_map(Run::targets).partition(|target| empty.contains(&target.slot));
             for Target { linear, slot } in gone {
                 self.events.declines += 1;
                 self.pending.insert(linear.0 as usize);
@@ -147,21 +144,12 @@ impl Agent {
     ) -> Result<HashSet<Slot>, AgentError> {
         let mut empty: HashSet<Slot> = creators.iter().map(|creator| creator.slot).collect();
         let is_creator = |target: &Target| {
-            creators
-                .binary_search_by_key(&target.linear, |creator| creator.linear)
-                .is_ok()
+            creators.binary_search_by_key(&target.linear, |creator| creator.linear).is_ok()
         };
-        let fills: Vec<Target> = runs
-            .iter()
-            .flat_map(Run::targets)
-            .filter(is_creator)
-            .collect();
+        let fills: Vec<Target> = runs.iter().flat_map(Run::targets).filter(is_creator).collect();
         let (mut bytes, mut accepted) = (Vec::new(), Vec::new());
         let neighbours = |one: &Target, next: &Target| one.slot.offset(1) == next.slot;
-        for batch in fills
-            .chunk_by(neighbours)
-            .flat_map(|batch| batch.chunks(FILL_PAGES))
-        {
+        for batch in fills.chunk_by(neighbours).flat_map(|batch| batch.chunks(FILL_PAGES)) {
             bytes.resize(batch.len() * PAGE_SIZE, 0);
             for (target, page) in batch.iter().zip(bytes.as_chunks_mut().0) {
                 self.space.span(target.linear, 1).copy_page(0, page);
@@ -174,11 +162,7 @@ impl Agent {
                 }
                 result => result?,
             }
-            for (target, _) in batch
-                .iter()
-                .zip(&accepted)
-                .filter(|(_, accepted)| **accepted)
-            {
+            for (target, _) in batch.iter().zip(&accepted).filter(|(_, accepted)| **accepted) {
                 empty.remove(&target.slot);
             }
         }
@@ -196,11 +180,7 @@ impl Agent {
                 outcomes.push(Outcome::Left { linear });
             }
             Err(error) => {
-                log::debug!(
-                    "VM {}: cannot make page {} private: {error}",
-                    self.vm,
-                    linear.0
-                );
+                log::debug!("VM {}: cannot make page {} private: {error}", self.vm, linear.0);
                 self.events.errors += 1;
             }
         }

@@ -25,15 +25,8 @@ pub(super) struct Run {
 impl Run {
     /// The pages one by one.
     pub(super) fn targets(&self) -> impl Iterator<Item = Target> + use<> {
-        let Extent {
-            linear,
-            slot,
-            count_pages,
-        } = self.extent;
-        (0..count_pages).map(move |n| Target {
-            linear: linear.offset(n),
-            slot: slot.offset(n),
-        })
+        let Extent { linear, slot, count_pages } = self.extent;
+        (0..count_pages).map(move |n| Target { linear: linear.offset(n), slot: slot.offset(n) })
     }
 }
 
@@ -42,10 +35,7 @@ pub(super) fn cut(targets: &[Target], extents: &ExtentMap) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for &Target { linear, slot } in targets {
         let in_place = extents.slot(linear) == Some(slot);
-        if let Some(Run {
-            extent,
-            in_place: before,
-        }) = runs.last_mut()
+        if let Some(Run { extent, in_place: before }) = runs.last_mut()
             && *before == in_place
             && extent.count_pages < MAX_RUN_PAGES
             && extent.linear.offset(extent.count_pages) == linear
@@ -53,14 +43,7 @@ pub(super) fn cut(targets: &[Target], extents: &ExtentMap) -> Vec<Run> {
         {
             extent.count_pages += 1;
         } else {
-            runs.push(Run {
-                extent: Extent {
-                    linear,
-                    slot,
-                    count_pages: 1,
-                },
-                in_place,
-            });
+            runs.push(Run { extent: Extent { linear, slot, count_pages: 1 }, in_place });
         }
     }
     runs
@@ -71,11 +54,7 @@ mod tests {
     use super::*;
 
     fn run(linear: u32, slot: u32, count_pages: u32, in_place: bool) -> Run {
-        let extent = Extent {
-            linear: LinearIndex(linear),
-            slot: Slot(slot),
-            count_pages,
-        };
+        let extent = Extent { linear: LinearIndex(linear), slot: Slot(slot), count_pages };
         Run { extent, in_place }
     }
 
@@ -83,19 +62,8 @@ mod tests {
     fn runs_end_where_pages_slots_or_mappings_do() {
         let mut extents = ExtentMap::default();
         extents.insert(run(4, 24, 1, true).extent, |_| {});
-        let targets = [
-            (1, 21),
-            (2, 22),
-            (3, 23),
-            (4, 24),
-            (5, 25),
-            (7, 26),
-            (8, 40),
-        ]
-        .map(|(linear, slot)| Target {
-            linear: LinearIndex(linear),
-            slot: Slot(slot),
-        });
+        let targets = [(1, 21), (2, 22), (3, 23), (4, 24), (5, 25), (7, 26), (8, 40)]
+            .map(|(linear, slot)| Target { linear: LinearIndex(linear), slot: Slot(slot) });
         let runs = cut(&targets, &extents);
         let expected = [
             run(1, 21, 3, false),
@@ -110,16 +78,10 @@ mod tests {
 
     #[test]
     fn no_run_is_longer_than_a_writer_should_sleep() {
-        let targets: Vec<Target> = (0..MAX_RUN_PAGES + 1)
-            .map(|n| Target {
-                linear: LinearIndex(n),
-                slot: Slot(n),
-            })
-            .collect();
-        let lengths: Vec<u32> = cut(&targets, &ExtentMap::default())
-            .iter()
-            .map(|run| run.extent.count_pages)
-            .collect();
+        let targets: Vec<Target> =
+            (0..=MAX_RUN_PAGES).map(|n| Target { linear: LinearIndex(n), slot: Slot(n) }).collect();
+        let lengths: Vec<u32> =
+            cut(&targets, &ExtentMap::default()).iter().map(|run| run.extent.count_pages).collect();
         assert_eq!(lengths, [MAX_RUN_PAGES, 1]);
     }
 }

@@ -39,17 +39,9 @@ impl Agent {
         let look = |&linear: &usize| {
             let mut page = [0; PAGE_SIZE];
             space.span(linear_index(linear), 1).copy_page(0, &mut page);
-            if is_zero(&page) {
-                Content::Zero
-            } else {
-                Content::Data(secret.fingerprint(&page))
-            }
+            if is_zero(&page) { Content::Zero } else { Content::Data(secret.fingerprint(&page)) }
         };
-        pages
-            .par_iter()
-            .with_min_len(TASK_PAGES)
-            .map(look)
-            .collect_into_vec(&mut contents);
+        pages.par_iter().with_min_len(TASK_PAGES).map(look).collect_into_vec(&mut contents);
         self.events.pages_scanned += pages.len() as u64;
         contents
     }

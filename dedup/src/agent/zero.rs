@@ -48,8 +48,7 @@ impl Agent {
         let min_pages = self.budget.min_run_pages(0);
         if over_slot && count_pages < min_pages {
             self.deferred_at = self.deferred_at.min(min_pages);
-            self.deferred
-                .insert_range(first..first + count_pages as usize);
+            self.deferred.insert_range(first..first + count_pages as usize);
             self.events.budget_skips += u64::from(count_pages);
             return count_pages;
         }
@@ -63,17 +62,11 @@ impl Agent {
             if over_slot {
                 let linear = linear.offset(part);
                 self.extents.remove(linear, len, |_| {});
-                outcomes.push(Outcome::Unbacked {
-                    linear,
-                    count_pages: len,
-                });
+                outcomes.push(Outcome::Unbacked { linear, count_pages: len });
             }
         }
         if let Err(error) = result {
-            log::debug!(
-                "VM {}: cannot give back {count_pages} zero pages: {error}",
-                self.vm
-            );
+            log::debug!("VM {}: cannot give back {count_pages} zero pages: {error}", self.vm);
             self.events.errors += 1;
             let failed =
                 (first..first + count_pages as usize).filter(|&page| !self.zero.contains(page));
@@ -96,9 +89,8 @@ fn discard_span(
     discarded: &mut Vec<(u32, u32)>,
 ) -> io::Result<()> {
     let mut protected = Protected::new(uffd, span)?;
-    let zero: Vec<bool> = (0..span.count_pages())
-        .map(|page| is_zero(protected.page(page)))
-        .collect();
+    let zero: Vec<bool> =
+        (0..span.count_pages()).map(|page| is_zero(protected.page(page))).collect();
     let mut first = 0;
     for alike in zero.chunk_by(|one, other| one == other) {
         let len = count(alike.len());

@@ -64,9 +64,7 @@ impl Broker for LocalBroker {
     }
 
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), BrokerError> {
-        outcomes
-            .iter()
-            .try_for_each(|&outcome| self.apply(vm, outcome))
+        outcomes.iter().try_for_each(|&outcome| self.apply(vm, outcome))
     }
 
     fn directives(&mut self, vm: VmId, directives: &mut Vec<Directive>) -> Result<(), BrokerError> {
@@ -80,10 +78,7 @@ impl Broker for LocalBroker {
                 RmapItem::Pending { link, waited: true } => {
                     let node = self.stable.node(link.node);
                     if node.filled {
-                        directives.push(Directive::Merge {
-                            linear,
-                            slot: node.slot,
-                        });
+                        directives.push(Directive::Merge { linear, slot: node.slot });
                     } else {
                         unfilled.push(linear);
                     }
@@ -127,10 +122,7 @@ impl LocalBroker {
                 let item = self.item(vm, linear)?;
                 self.remove_item(item);
             }
-            Outcome::Unbacked {
-                linear,
-                count_pages,
-            } => {
+            Outcome::Unbacked { linear, count_pages } => {
                 let last = LinearIndex(linear.0.saturating_add(count_pages.saturating_sub(1)));
                 self.item(vm, last)?;
                 self.set_backing(vm, linear, None, count_pages);
@@ -177,15 +169,8 @@ impl LocalBroker {
         };
         let proposed_to_vm = self.stable.items(&self.rmap, id).any(|item| {
             self.rmap.page(item).0 == vm
-                && matches!(
-                    self.rmap.item(item),
-                    RmapItem::Pending { waited: false, .. }
-                )
+                && matches!(self.rmap.item(item), RmapItem::Pending { waited: false, .. })
         });
-        if self.stable.node(id).filled || !proposed_to_vm {
-            Err(refused)
-        } else {
-            Ok(id)
-        }
+        if self.stable.node(id).filled || !proposed_to_vm { Err(refused) } else { Ok(id) }
     }
 }

@@ -53,20 +53,15 @@ impl LocalBroker {
             let Some(id) = member.items.item(linear) else {
                 return Err(IndexError(format!("VM {vm} has no item for page {number}")));
             };
-            ensure!(
-                self.rmap.page(id) == (vm, linear),
-                "item {id:?} stands for another page"
-            );
+            ensure!(self.rmap.page(id) == (vm, linear), "item {id:?} stands for another page");
             match *self.rmap.item(id) {
                 RmapItem::Loose => {}
                 RmapItem::Waiting(_) => waiting += 1,
                 RmapItem::Pending { link, .. } => *tally.pending.entry(link.node).or_default() += 1,
                 RmapItem::Stable(link) => {
                     *tally.sharers.entry(link.node).or_default() += 1;
-                    let (slot, over) = (
-                        self.stable.node(link.node).slot,
-                        member.extents.slot(linear),
-                    );
+                    let (slot, over) =
+                        (self.stable.node(link.node).slot, member.extents.slot(linear));
                     ensure!(
                         over == Some(slot),
                         "page {number} of VM {vm} shares {slot:?} over {over:?}"
@@ -74,18 +69,11 @@ impl LocalBroker {
                 }
             }
         }
-        ensure!(
-            waiting == member.waiting,
-            "VM {vm}: {waiting} wait, {} counted",
-            member.waiting
-        );
+        ensure!(waiting == member.waiting, "VM {vm}: {waiting} wait, {} counted", member.waiting);
         tally.waiting += waiting;
         for extent in member.extents.iter() {
             for offset in 0..extent.count_pages {
-                *tally
-                    .mappings
-                    .entry(extent.slot.offset(offset))
-                    .or_default() += 1;
+                *tally.mappings.entry(extent.slot.offset(offset)).or_default() += 1;
             }
         }
         Ok(())
@@ -95,53 +83,22 @@ impl LocalBroker {
         let (mut shared, mut sharers, mut nodes) = (0, 0, 0);
         for (fingerprint, id) in self.stable.iter() {
             let node = self.stable.node(id);
-            ensure!(
-                node.fingerprint == fingerprint,
-                "{id:?} stands in the wrong place"
-            );
-            ensure!(
-                self.store.slots.node(node.slot) == Some(id),
-                "{id:?} and its slot differ"
-            );
-            ensure!(
-                node.filled || node.sharers == 0,
-                "{id:?} is shared and holds nothing"
-            );
-            ensure!(
-                node.sharers + node.pending > 0,
-                "{id:?} is of no use to anybody"
-            );
-            ensure!(
-                node.sharers < 2 || node.paired,
-                "{id:?} has {} sharers",
-                node.sharers
-            );
+            ensure!(node.fingerprint == fingerprint, "{id:?} stands in the wrong place");
+            ensure!(self.store.slots.node(node.slot) == Some(id), "{id:?} and its slot differ");
+            ensure!(node.filled || node.sharers == 0, "{id:?} is shared and holds nothing");
+            ensure!(node.sharers + node.pending > 0, "{id:?} is of no use to anybody");
+            ensure!(node.sharers < 2 || node.paired, "{id:?} has {} sharers", node.sharers);
             let found = tally.sharers.get(&id).copied().unwrap_or(0);
-            ensure!(
-                found == node.sharers,
-                "{id:?}: {found} sharers, {} counted",
-                node.sharers
-            );
+            ensure!(found == node.sharers, "{id:?}: {found} sharers, {} counted", node.sharers);
             let found = tally.pending.get(&id).copied().unwrap_or(0);
-            ensure!(
-                found == node.pending,
-                "{id:?}: {found} pending, {} counted",
-                node.pending
-            );
+            ensure!(found == node.pending, "{id:?}: {found} pending, {} counted", node.pending);
             let listed = self.check_list(id)?;
-            ensure!(
-                listed == node.sharers + node.pending,
-                "{id:?}: {listed} items on its list"
-            );
+            ensure!(listed == node.sharers + node.pending, "{id:?}: {listed} items on its list");
             shared += u64::from(node.sharers > 0);
             sharers += u64::from(node.sharers);
             nodes += 1;
         }
-        ensure!(
-            shared == self.stable.shared,
-            "{shared} shared, {} counted",
-            self.stable.shared
-        );
+        ensure!(shared == self.stable.shared, "{shared} shared, {} counted", self.stable.shared);
         ensure!(
             sharers == self.stable.sharers,
             "{sharers} sharers, {} counted",
@@ -156,19 +113,14 @@ impl LocalBroker {
         let (mut listed, mut before) = (0, None::<ItemId>);
         for item in self.stable.items(&self.rmap, node) {
             let Some(link) = self.rmap.item(item).link() else {
-                return Err(IndexError(format!(
-                    "{item:?} on the list of {node:?} is in no node"
-                )));
+                return Err(IndexError(format!("{item:?} on the list of {node:?} is in no node")));
             };
             ensure!(
                 link.node == node,
                 "{item:?} on the list of {node:?} belongs to {:?}",
                 link.node
             );
-            ensure!(
-                link.prev == before,
-                "{item:?} does not point back to {before:?}"
-            );
+            ensure!(link.prev == before, "{item:?} does not point back to {before:?}");
             before = Some(item);
             listed += 1;
         }
@@ -178,21 +130,11 @@ impl LocalBroker {
     fn check_unstable(&self, tally: &Tally) -> Result<(), IndexError> {
         for (fingerprint, item) in self.unstable.iter() {
             let state = self.rmap.item(item);
-            ensure!(
-                *state == RmapItem::Waiting(fingerprint),
-                "{item:?} waits and is {state:?}"
-            );
-            ensure!(
-                self.stable.find(fingerprint).is_none(),
-                "{item:?} waits beside its node"
-            );
+            ensure!(*state == RmapItem::Waiting(fingerprint), "{item:?} waits and is {state:?}");
+            ensure!(self.stable.find(fingerprint).is_none(), "{item:?} waits beside its node");
         }
         let len = self.unstable.len() as u64;
-        ensure!(
-            len == tally.waiting,
-            "{len} on the unstable tree, {} wait",
-            tally.waiting
-        );
+        ensure!(len == tally.waiting, "{len} on the unstable tree, {} wait", tally.waiting);
         Ok(())
     }
 
@@ -201,10 +143,7 @@ impl LocalBroker {
             let slot = Slot(number);
             let found = tally.mappings.get(&slot).copied().unwrap_or(0);
             let counted = self.store.slots.mappings(slot);
-            ensure!(
-                found == counted,
-                "{slot:?}: {found} pages lie over it, {counted} counted"
-            );
+            ensure!(found == counted, "{slot:?}: {found} pages lie over it, {counted} counted");
         }
         Ok(())
     }

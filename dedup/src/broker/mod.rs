@@ -94,20 +94,9 @@ impl LocalBroker {
         let items = self
             .rmap
             .register(vm, count_pages)
-            .ok_or(BrokerError::NoItems {
-                count_pages,
-                limit: Rmap::LIMIT,
-            })?;
+            .ok_or(BrokerError::NoItems { count_pages, limit: Rmap::LIMIT })?;
         let extents = ExtentMap::default();
-        self.members.insert(
-            vm,
-            Member {
-                items,
-                extents,
-                directed: Vec::new(),
-                waiting: 0,
-            },
-        );
+        self.members.insert(vm, Member { items, extents, directed: Vec::new(), waiting: 0 });
         Ok(())
     }
 
@@ -182,10 +171,7 @@ impl LocalBroker {
 
     fn item(&self, vm: VmId, linear: LinearIndex) -> Result<ItemId, BrokerError> {
         let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
-        member
-            .items
-            .item(linear)
-            .ok_or(BrokerError::BadLinearIndex { vm, linear })
+        member.items.item(linear).ok_or(BrokerError::BadLinearIndex { vm, linear })
     }
 
     /// Notes that pages of a VM lie over slots from now on, or, with no slot, over none.
@@ -200,14 +186,7 @@ impl LocalBroker {
         }
         let removed = |old: Extent| slots.unmap(old.slot, old.count_pages);
         match slot {
-            Some(slot) => member.extents.insert(
-                Extent {
-                    linear,
-                    slot,
-                    count_pages,
-                },
-                removed,
-            ),
+            Some(slot) => member.extents.insert(Extent { linear, slot, count_pages }, removed),
             None => member.extents.remove(linear, count_pages, removed),
         }
     }

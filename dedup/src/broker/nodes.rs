@@ -58,7 +58,9 @@ impl LocalBroker {
             // private again at once. It keeps its item until its agent has done so.
             if node.sharers == 1 && node.pending == 0 && !node.paired {
                 let lone = self.stable.items(&self.rmap, id).next();
-                lone.into_iter().for_each(|item| self.direct(item));
+                if let Some(lone) = lone {
+                    self.direct(lone);
+                }
             }
         } else if node.pending == 0 || !node.filled && self.only_waited(id) {
             self.dissolve(id);

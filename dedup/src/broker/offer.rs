@@ -13,10 +13,8 @@ impl LocalBroker {
         offers: &[Offer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        let items: Vec<ItemId> = offers
-            .iter()
-            .map(|offer| self.item(vm, offer.linear))
-            .collect::<Result<_, _>>()?;
+        let items: Vec<ItemId> =
+            offers.iter().map(|offer| self.item(vm, offer.linear)).collect::<Result<_, _>>()?;
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
             self.remove_item(item);

@@ -113,20 +113,16 @@ impl Rmap {
                 first: LinearIndex(u32::try_from(first).ok()?),
                 items: vec![RmapItem::Loose; len].into_boxed_slice(),
             };
-            let number = match self.free.pop() {
-                Some(number) => number,
-                None => {
-                    self.chunks.push(None);
-                    u32::try_from(self.chunks.len() - 1).ok()?
-                }
+            let number = if let Some(number) = self.free.pop() {
+                number
+            } else {
+                self.chunks.push(None);
+                u32::try_from(self.chunks.len() - 1).ok()?
             };
             self.chunks[number as usize] = Some(chunk);
             chunks.push(number);
         }
-        Some(ItemRange {
-            chunks,
-            count_pages,
-        })
+        Some(ItemRange { chunks, count_pages })
     }
 
     /// Frees the items of a VM, which must all be loose.
@@ -158,12 +154,7 @@ impl Rmap {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        let items: usize = self
-            .chunks
-            .iter()
-            .flatten()
-            .map(|chunk| chunk.items.len())
-            .sum();
+        let items: usize = self.chunks.iter().flatten().map(|chunk| chunk.items.len()).sum();
         items * size_of::<RmapItem>()
             + self.chunks.capacity() * size_of::<Option<Chunk>>()
             + self.free.capacity() * size_of::<u32>()

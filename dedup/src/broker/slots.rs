@@ -159,11 +159,7 @@ mod tests {
         let taken: Vec<_> = std::iter::from_fn(|| slots.allocate()).collect();
         assert_eq!(taken, [Slot(0), Slot(1), Slot(2)]);
         slots.release(Slot(1));
-        assert_eq!(
-            slots.allocate(),
-            Some(Slot(1)),
-            "a full store uses rested numbers"
-        );
+        assert_eq!(slots.allocate(), Some(Slot(1)), "a full store uses rested numbers");
     }
 
     #[test]
@@ -180,13 +176,10 @@ mod tests {
     #[test]
     fn freed_numbers_are_not_handed_out_at_once() {
         let mut slots = Slots::new(u32::MAX);
-        for expected in 0..MIN_RESTING + 1 {
+        for expected in 0..=MIN_RESTING {
             assert_eq!(slots.allocate(), Some(Slot(expected)));
             slots.release(Slot(expected));
         }
-        assert!(
-            slots.allocate().unwrap().0 <= MIN_RESTING,
-            "then an old one is taken up"
-        );
+        assert!(slots.allocate().unwrap().0 <= MIN_RESTING, "then an old one is taken up");
     }
 }

@@ -95,11 +95,7 @@ impl StableTree {
     /// Puts a loose item on the node's list, pending. O(1).
     pub(super) fn propose(&mut self, rmap: &mut Rmap, id: NodeId, item: ItemId, waited: bool) {
         let node = &mut self.nodes[id.index()];
-        let link = Link {
-            node: id,
-            next: node.head,
-            prev: None,
-        };
+        let link = Link { node: id, next: node.head, prev: None };
         if let Some(head) = node.head
             && let Some(head) = rmap.item_mut(head).link_mut()
         {
@@ -162,9 +158,7 @@ impl StableTree {
 
     /// The nodes in the tree, by fingerprint.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Fingerprint, NodeId)> + '_ {
-        self.tree
-            .iter()
-            .map(|(&fingerprint, &id)| (fingerprint, id))
+        self.tree.iter().map(|(&fingerprint, &id)| (fingerprint, id))
     }
 
     /// Bytes on the heap, about: B-tree entries count with their share of half-filled nodes.

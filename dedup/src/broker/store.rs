@@ -20,10 +20,7 @@ impl Store {
     ///
     /// The kernel's; nothing is left behind.
     pub(super) fn new(count_slots: u32) -> io::Result<Self> {
-        Ok(Self {
-            memfd: Memfd::new(count_slots)?,
-            slots: Slots::new(count_slots),
-        })
+        Ok(Self { memfd: Memfd::new(count_slots)?, slots: Slots::new(count_slots) })
     }
 
     pub(super) fn memfd(&self) -> &Memfd {

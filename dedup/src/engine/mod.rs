@@ -173,49 +173,20 @@ impl Engine {
     ///
     /// When the domain cannot be made, the VM is attached already, or its memory does not allow it.
     pub fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
-        let AttachSpec {
-            domain: name,
-            mode,
-            memory,
-            changes,
-        } = spec;
-        let count_pages: u64 = memory
-            .regions()
-            .iter()
-            .map(|region| u64::from(region.count_pages))
-            .sum();
+        let AttachSpec { domain: name, mode, memory, changes } = spec;
+        let count_pages: u64 =
+            memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
         let domain = self.domain(&name)?;
-        let broker_error = |source| AttachError::Broker {
-            vm,
-            domain: name.clone(),
-            source,
-        };
+        let broker_error = |source| AttachError::Broker { vm, domain: name.clone(), source };
         // More pages than an index can number are refused by the agent; no item is made for them.
         let count_pages = u32::try_from(count_pages).unwrap_or(u32::MAX);
-        domain
-            .broker
-            .register(vm, count_pages)
-            .map_err(broker_error)?;
+        domain.broker.register(vm, count_pages).map_err(broker_error)?;
         let (store, secret) = (Arc::clone(&domain.store), domain.broker.secret().clone());
         let budget = Arc::clone(&self.budget);
-        let spec = AgentSpec {
-            vm,
-            mode,
-            memory,
-            changes,
-            store,
-            secret,
-            budget,
-        };
+        let spec = AgentSpec { vm, mode, memory, changes, store, secret, budget };
         match Agent::new(spec) {
             Ok(agent) => {
-                self.members.insert(
-                    vm,
-                    Member {
-                        domain: name,
-                        agent,
-                    },
-                );
+                self.members.insert(vm, Member { domain: name, agent });
                 Ok(())
             }
             Err(source) => {
@@ -242,12 +213,7 @@ impl Engine {
 
     /// Visits every VM once, then carries out what the brokers want of the others' pages.
     pub fn pass(&mut self) -> PassReport {
-        let Self {
-            members,
-            domains,
-            workers,
-            ..
-        } = self;
+        let Self { members, domains, workers, .. } = self;
         let before = sum_events(members);
         let errors = workers.run(|| visit_all(members, domains));
         for (vm, error) in &errors {
@@ -280,36 +246,25 @@ impl Engine {
 
     /// What folding does and saves. O(pages that are there).
     pub fn stats(&self) -> DedupStats {
-        let domains: Vec<DomainStats> = self
-            .domains
-            .iter()
-            .map(|(name, domain)| domain.broker.stats(name))
-            .collect();
-        let vms: Vec<VmStats> = self
-            .members
-            .iter()
-            .map(|(vm, member)| self.vm_stats(*vm, member))
-            .collect();
+        let domains: Vec<DomainStats> =
+            self.domains.iter().map(|(name, domain)| domain.broker.stats(name)).collect();
+        let vms: Vec<VmStats> =
+            self.members.iter().map(|(vm, member)| self.vm_stats(*vm, member)).collect();
         let mut events = self.past;
-        vms.iter().for_each(|vm| events.add(&vm.events));
+        for vm in &vms {
+            events.add(&vm.events);
+        }
 
         let pages_shared = domains.iter().map(|domain| domain.pages_shared).sum();
         let pages_sharing: u64 = domains.iter().map(|domain| domain.pages_sharing).sum();
         let pages_zero: u64 = vms.iter().map(|vm| vm.zero_pages).sum();
         let saved_bytes = (pages_sharing + pages_zero) * PAGE_SIZE as u64;
-        let agents: u64 = self
-            .members
-            .values()
-            .map(|member| member.agent.metadata_bytes())
-            .sum();
+        let agents: u64 = self.members.values().map(|member| member.agent.metadata_bytes()).sum();
         let brokers: u64 = domains.iter().map(|domain| domain.metadata_bytes).sum();
         let metadata_bytes = agents + brokers;
         let page_table_bytes = self.view_page_table_bytes();
-        let live: u64 = self
-            .domains
-            .values()
-            .map(|domain| u64::from(domain.broker.live_slots()))
-            .sum();
+        let live: u64 =
+            self.domains.values().map(|domain| u64::from(domain.broker.live_slots())).sum();
         let idle_bytes = (live - pages_shared) * PAGE_SIZE as u64;
         let costs = metadata_bytes + page_table_bytes + idle_bytes;
         DedupStats {
@@ -341,39 +296,24 @@ impl Engine {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), CheckError> {
         for (name, domain) in &self.domains {
-            let wrong = |source| CheckError::Index {
-                domain: name.clone(),
-                source,
-            };
+            let wrong = |source| CheckError::Index { domain: name.clone(), source };
             domain.broker.check().map_err(wrong)?;
         }
         for (&vm, member) in &self.members {
-            member
-                .agent
-                .check()
-                .map_err(|source| CheckError::Mappings { vm, source })?;
+            member.agent.check().map_err(|source| CheckError::Mappings { vm, source })?;
         }
         Ok(())
     }
 
     fn domain(&mut self, name: &str) -> Result<&mut Domain, AttachError> {
         if !self.domains.contains_key(name) {
-            let broker =
-                LocalBroker::new(self.store_pages).map_err(|source| AttachError::Domain {
-                    domain: name.to_owned(),
-                    source,
-                })?;
+            let broker = LocalBroker::new(self.store_pages)
+                .map_err(|source| AttachError::Domain { domain: name.to_owned(), source })?;
             let store = broker
                 .store()
                 .and_then(|memfd| StoreAccess::new(memfd, self.store_pages))
-                .map_err(|source| AttachError::Store {
-                    domain: name.to_owned(),
-                    source,
-                })?;
-            let domain = Domain {
-                broker,
-                store: Arc::new(store),
-            };
+                .map_err(|source| AttachError::Store { domain: name.to_owned(), source })?;
+            let domain = Domain { broker, store: Arc::new(store) };
             self.domains.insert(name.to_owned(), domain);
         }
         match self.domains.get_mut(name) {
@@ -396,13 +336,8 @@ impl Engine {
     }
 
     fn vm_stats(&self, vm: VmId, member: &Member) -> VmStats {
-        let broker = self
-            .domains
-            .get(&member.domain)
-            .map(|domain| &domain.broker);
-        let waiting = broker
-            .and_then(|broker| broker.count_waiting(vm))
-            .unwrap_or(0);
+        let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
+        let waiting = broker.and_then(|broker| broker.count_waiting(vm)).unwrap_or(0);
         member.agent.stats(&member.domain, waiting)
     }
 
@@ -418,9 +353,9 @@ impl Engine {
 
 fn sum_events(members: &BTreeMap<VmId, Member>) -> Events {
     let mut sum = Events::default();
-    members
-        .values()
-        .for_each(|member| sum.add(member.agent.events()));
+    for member in members.values() {
+        sum.add(member.agent.events());
+    }
     sum
 }
 
@@ -440,9 +375,7 @@ fn visit_all(
         })
     };
     for (&vm, member) in members.iter_mut() {
-        visit(vm, member, |agent, broker| {
-            agent.pass(broker).map(|()| false)
-        });
+        visit(vm, member, |agent, broker| agent.pass(broker).map(|()| false));
     }
     // What one VM does can free or bind another's page, so until nobody has anything left.
     let mut busy = true;

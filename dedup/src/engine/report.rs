@@ -53,10 +53,6 @@ impl SettleReport {
     /// A report of passes that took `elapsed`.
     pub fn new(settled: bool, passes: u64, elapsed: Duration) -> Self {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            settled,
-            passes,
-            elapsed_ms,
-        }
+        Self { settled, passes, elapsed_ms }
     }
 }

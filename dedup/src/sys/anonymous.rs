@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::memory::{GuestMemory, Region};
 use crate::{LinearIndex, PAGE_SIZE};
@@ -43,10 +44,7 @@ impl AnonymousMemory {
             guest_phys: 0,
             host_addr: base.as_ptr() as usize,
         };
-        Ok(Self {
-            base,
-            region: [region],
-        })
+        Ok(Self { base, region: [region] })
     }
 
     /// Copies `bytes` to `offset_bytes`.
@@ -55,16 +53,10 @@ impl AnonymousMemory {
     ///
     /// When the bytes do not fit.
     pub fn write(&self, offset_bytes: usize, bytes: &[u8]) {
-        self.assert_inside(offset_bytes, bytes.len());
+        let destination = self.bytes_at(offset_bytes, bytes.len());
         // SAFETY: the destination is inside the mapping, which lives as long as `self` and to
         // which no reference exists; `bytes` cannot overlap it for the same reason.
-        unsafe {
-            ptr::copy_nonoverlapping(
-                bytes.as_ptr(),
-                self.base.as_ptr().add(offset_bytes),
-                bytes.len(),
-            );
-        }
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), destination, bytes.len()) };
     }
 
     /// Copies the bytes at `offset_bytes` to `bytes`.
@@ -73,15 +65,9 @@ impl AnonymousMemory {
     ///
     /// When there are not that many.
     pub fn read(&self, offset_bytes: usize, bytes: &mut [u8]) {
-        self.assert_inside(offset_bytes, bytes.len());
+        let source = self.bytes_at(offset_bytes, bytes.len());
         // SAFETY: as in `write`, with the roles exchanged.
-        unsafe {
-            ptr::copy_nonoverlapping(
-                self.base.as_ptr().add(offset_bytes),
-                bytes.as_mut_ptr(),
-                bytes.len(),
-            );
-        }
+        unsafe { ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len()) };
     }
 
     /// Writes the `u64` at `offset_bytes` and returns what it was, in one atomic step: a writer
@@ -91,17 +77,12 @@ impl AnonymousMemory {
     ///
     /// When the offset is not that of an aligned word inside.
     pub fn swap(&self, offset_bytes: usize, value: u64) -> u64 {
-        self.assert_inside(offset_bytes, size_of::<u64>());
-        assert!(
-            offset_bytes.is_multiple_of(size_of::<u64>()),
-            "unaligned offset {offset_bytes}"
-        );
+        assert!(offset_bytes.is_multiple_of(size_of::<u64>()), "unaligned offset {offset_bytes}");
+        let word = self.bytes_at(offset_bytes, size_of::<u64>());
         // SAFETY: inside the mapping, aligned (checked above; the mapping is page-aligned), and
         // only ever accessed through raw pointers.
-        let word = unsafe {
-            std::sync::atomic::AtomicU64::from_ptr(self.base.as_ptr().add(offset_bytes).cast())
-        };
-        word.swap(value, std::sync::atomic::Ordering::Relaxed)
+        let word = unsafe { AtomicU64::from_ptr(word.cast()) };
+        word.swap(value, Ordering::Relaxed)
     }
 
     /// Bytes in the mapping.
@@ -109,13 +90,16 @@ impl AnonymousMemory {
         self.region[0].len_bytes()
     }
 
-    fn assert_inside(&self, offset_bytes: usize, count_bytes: usize) {
+    /// The address of `count_bytes` bytes that lie inside.
+    fn bytes_at(&self, offset_bytes: usize, count_bytes: usize) -> *mut u8 {
         let end = offset_bytes.checked_add(count_bytes);
         assert!(
             end.is_some_and(|end| end <= self.len_bytes()),
             "{count_bytes} bytes at {offset_bytes} do not fit in {}",
             self.len_bytes()
         );
+        // SAFETY: inside the mapping, as was just checked.
+        unsafe { self.base.as_ptr().add(offset_bytes) }
     }
 }
 

@@ -45,18 +45,7 @@ impl Memfd {
     ///
     /// The kernel's (`ENOSPC`, `ENOMEM`); a part may be written.
     pub(crate) fn write(&self, slot: Slot, pages: &[u8]) -> io::Result<()> {
-        self.0
-            .write_all_at(pages, u64::from(slot.0) * PAGE_SIZE as u64)
-    }
-
-    /// Reads one page.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub(crate) fn read(&self, slot: Slot, page: &mut [u8; PAGE_SIZE]) -> io::Result<()> {
-        self.0
-            .read_exact_at(page, u64::from(slot.0) * PAGE_SIZE as u64)
+        self.0.write_all_at(pages, u64::from(slot.0) * PAGE_SIZE as u64)
     }
 
     /// Gives a slot's memory back to the kernel; it reads as zeroes afterwards.
@@ -66,14 +55,11 @@ impl Memfd {
     /// The kernel's; the slot is as it was.
     pub(crate) fn punch(&self, slot: Slot) -> io::Result<()> {
         let flags = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        let offset = i64::from(slot.0) * PAGE_SIZE as i64;
+        let len_bytes = PAGE_SIZE.cast_signed() as i64;
+        let offset = i64::from(slot.0) * len_bytes;
         // SAFETY: takes integers only, on a descriptor that `self` keeps open.
-        let result = unsafe { libc::fallocate(self.raw(), flags, offset, PAGE_SIZE as i64) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        let result = unsafe { libc::fallocate(self.raw(), flags, offset, len_bytes) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Bytes of memory that the kernel holds for the file.

@@ -103,7 +103,7 @@ impl Pagemap {
             let found = unsafe { ioctl_with_mut_ref(&self.0, PAGEMAP_SCAN(), &mut arg) };
             let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
             for run in &runs[..found] {
-                let page = |addr: u64| (addr as usize - span.start()) / PAGE_SIZE;
+                let page = |addr: u64| (addr - span.start() as u64) / PAGE_SIZE as u64;
                 let (first, after) = (page(run.start), page(run.end));
                 #[expect(clippy::cast_possible_truncation, reason = "bounded by the span's u32")]
                 visit(first as u32, (after - first) as u32, kind(run.categories));

@@ -28,11 +28,7 @@ impl<'a> Protected<'a> {
     ///
     /// The kernel's; no page is left protected.
     pub(crate) fn new(uffd: &'a Userfaultfd, span: Span<'a>) -> io::Result<Self> {
-        let protected = Self {
-            uffd,
-            span,
-            replaced: Vec::new(),
-        };
+        let protected = Self { uffd, span, replaced: Vec::new() };
         // On an error the value is dropped, which unprotects what had been done.
         uffd.write_protect(span, true)?;
         Ok(protected)
@@ -41,10 +37,7 @@ impl<'a> Protected<'a> {
     /// The bytes of page `index`, which cannot change while they are borrowed.
     pub(crate) fn page(&self, index: u32) -> &[u8; PAGE_SIZE] {
         let page = self.span.part(index, 1);
-        debug_assert!(
-            !self.is_replaced(index),
-            "page {index} is no longer protected"
-        );
+        debug_assert!(!self.is_replaced(index), "page {index} is no longer protected");
         // SAFETY: the page is mapped readable as long as the span's space lives, and is
         // write-protected from before this call until `self` is dropped, which this borrow
         // outlives not: `replace` takes `&mut self`.
@@ -64,9 +57,7 @@ impl<'a> Protected<'a> {
         slot: Slot,
     ) -> io::Result<()> {
         let offset_bytes = u64::from(slot.0) * PAGE_SIZE as u64;
-        self.span
-            .part(first, count_pages)
-            .map_file(store.raw(), offset_bytes)?;
+        self.span.part(first, count_pages).map_file(store.raw(), offset_bytes)?;
         self.mark_replaced(first, count_pages);
         Ok(())
     }
@@ -93,17 +84,12 @@ impl<'a> Protected<'a> {
     }
 
     fn mark_replaced(&mut self, first: u32, count_pages: u32) {
-        debug_assert!(
-            self.replaced.last().is_none_or(|&(_, end)| end <= first),
-            "out of order"
-        );
+        debug_assert!(self.replaced.last().is_none_or(|&(_, end)| end <= first), "out of order");
         self.replaced.push((first, first + count_pages));
     }
 
     fn is_replaced(&self, index: u32) -> bool {
-        self.replaced
-            .iter()
-            .any(|&(first, end)| (first..end).contains(&index))
+        self.replaced.iter().any(|&(first, end)| (first..end).contains(&index))
     }
 }
 
@@ -116,9 +102,8 @@ impl Drop for Protected<'_> {
             if next < first {
                 // Also removes the marker that a discarded page over a slot leaves behind, on
                 // which a later writer would sleep for good.
-                if let Err(error) = self
-                    .uffd
-                    .write_protect(self.span.part(next, first - next), false)
+                if let Err(error) =
+                    self.uffd.write_protect(self.span.part(next, first - next), false)
                 {
                     log::error!("cannot unprotect guest pages: {error}");
                 }

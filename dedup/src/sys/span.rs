@@ -51,20 +51,14 @@ impl Space {
             match end {
                 Some(end) if region.linear.0 == expected => expected = end,
                 _ => {
-                    return Err(RegionError::NotContiguous {
-                        found: *region,
-                        expected,
-                    });
+                    return Err(RegionError::NotContiguous { found: *region, expected });
                 }
             }
         }
         if expected == 0 {
             return Err(RegionError::Empty);
         }
-        Ok(Self {
-            memory,
-            count_pages: expected,
-        })
+        Ok(Self { memory, count_pages: expected })
     }
 
     /// How many pages the VM has: one above its highest linear index.
@@ -88,10 +82,7 @@ impl Space {
         let position = regions.partition_point(|region| region.linear <= linear) - 1;
         let region = &regions[position];
         let skip = linear.0 - region.linear.0;
-        assert!(
-            skip < region.count_pages && count_pages > 0,
-            "no page {linear:?}"
-        );
+        assert!(skip < region.count_pages && count_pages > 0, "no page {linear:?}");
         Span {
             host_addr: region.host_addr + skip as usize * PAGE_SIZE,
             count_pages: count_pages.min(region.count_pages - skip),
@@ -133,15 +124,8 @@ impl<'space> Span<'space> {
     ///
     /// When they are not all inside.
     pub(crate) fn part(self, first: u32, count_pages: u32) -> Span<'space> {
-        assert!(
-            first + count_pages <= self.count_pages,
-            "part outside of its span"
-        );
-        Span {
-            host_addr: self.host_addr + first as usize * PAGE_SIZE,
-            count_pages,
-            ..self
-        }
+        assert!(first + count_pages <= self.count_pages, "part outside of its span");
+        Span { host_addr: self.host_addr + first as usize * PAGE_SIZE, count_pages, ..self }
     }
 
     /// Copies page `index` while others may be writing it: old and new bytes may mix.
@@ -188,11 +172,7 @@ impl<'space> Span<'space> {
         // SAFETY: the range belongs to a `GuestMemory`, whose contract lets this crate discard
         // and mark its pages; none of the advice used here unmaps anything.
         let result = unsafe { libc::madvise(self.as_ptr(), self.len_bytes(), advice) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Maps fresh anonymous memory, which reads as zeroes, over the pages.
@@ -222,11 +202,7 @@ impl<'space> Span<'space> {
                 offset_bytes,
             )
         };
-        if addr == libc::MAP_FAILED {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if addr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     pub(super) fn as_ptr(self) -> *mut libc::c_void {

@@ -21,7 +21,7 @@ const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1 << 0;
 
 #[repr(C)]
 struct Api {
-    api: u64,
+    version: u64,
     features: u64,
     ioctls: u64,
 }
@@ -79,11 +79,9 @@ impl Userfaultfd {
     ///
     /// When the process may not or the kernel cannot; nothing is left open.
     pub(crate) fn new() -> Result<Self, UserfaultfdError> {
-        let fd = open_by_call()
-            .or_else(|_| open_by_device())
-            .map_err(UserfaultfdError::Open)?;
+        let fd = open_by_call().or_else(|_| open_by_device()).map_err(UserfaultfdError::Open)?;
         let mut api = Api {
-            api: UFFD_API,
+            version: UFFD_API,
             features: UFFD_FEATURE_PAGEFAULT_FLAG_WP
                 | UFFD_FEATURE_WP_HUGETLBFS_SHMEM
                 | UFFD_FEATURE_WP_UNPOPULATED,
@@ -104,11 +102,8 @@ impl Userfaultfd {
     ///
     /// The kernel's; a part of the mappings may be registered.
     pub(crate) fn register(&self, span: Span<'_>) -> io::Result<()> {
-        let mut register = Register {
-            range: range(span),
-            mode: UFFDIO_REGISTER_MODE_WP,
-            ioctls: 0,
-        };
+        let mut register =
+            Register { range: range(span), mode: UFFDIO_REGISTER_MODE_WP, ioctls: 0 };
         // SAFETY: reads and writes one `Register`. Registration only changes how write faults of
         // protected pages are handled.
         let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_REGISTER(), &mut register) };
@@ -121,15 +116,8 @@ impl Userfaultfd {
     ///
     /// The kernel's; a part of the pages may be done.
     pub(super) fn write_protect(&self, span: Span<'_>, protect: bool) -> io::Result<()> {
-        let mode = if protect {
-            UFFDIO_WRITEPROTECT_MODE_WP
-        } else {
-            0
-        };
-        let mut arg = WriteProtect {
-            range: range(span),
-            mode,
-        };
+        let mode = if protect { UFFDIO_WRITEPROTECT_MODE_WP } else { 0 };
+        let mut arg = WriteProtect { range: range(span), mode };
         loop {
             // SAFETY: reads and writes one `WriteProtect`. No byte changes.
             let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_WRITEPROTECT(), &mut arg) };
@@ -149,18 +137,11 @@ impl Userfaultfd {
 }
 
 fn range(span: Span<'_>) -> Range {
-    Range {
-        start: span.start() as u64,
-        len: span.len_bytes() as u64,
-    }
+    Range { start: span.start() as u64, len: span.len_bytes() as u64 }
 }
 
 fn done(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn open_by_call() -> io::Result<OwnedFd> {
@@ -170,15 +151,10 @@ fn open_by_call() -> io::Result<OwnedFd> {
 }
 
 fn open_by_device() -> io::Result<OwnedFd> {
-    let device = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/userfaultfd")?;
+    let device = File::options().read(true).write(true).open("/dev/userfaultfd")?;
     let flags = libc::c_ulong::from((libc::O_CLOEXEC | libc::O_NONBLOCK).cast_unsigned());
     // SAFETY: takes one integer and returns a new descriptor or -1.
-    owned(i64::from(unsafe {
-        ioctl_with_val(&device, USERFAULTFD_IOC_NEW(), flags)
-    }))
+    owned(i64::from(unsafe { ioctl_with_val(&device, USERFAULTFD_IOC_NEW(), flags) }))
 }
 
 fn owned(fd: i64) -> io::Result<OwnedFd> {

@@ -71,11 +71,6 @@ unsafe impl Sync for StoreView {}
 impl Drop for StoreView {
     fn drop(&mut self) {
         // SAFETY: exactly what `new` mapped; no borrow of it outlives `self`.
-        unsafe {
-            libc::munmap(
-                self.base.as_ptr().cast(),
-                self.count_slots as usize * PAGE_SIZE,
-            )
-        };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.count_slots as usize * PAGE_SIZE) };
     }
 }

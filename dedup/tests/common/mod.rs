@@ -96,7 +96,7 @@ pub fn page(number: u32) -> [u8; PAGE_SIZE] {
 
 /// Passes until nothing is left to do.
 pub fn settle(engine: &mut Engine) {
-    let report = engine.settle(Duration::from_secs(60), Duration::ZERO);
+    let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
     assert!(report.settled, "{report:?}");
     engine.check().unwrap();
 }

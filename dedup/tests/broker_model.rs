@@ -1,0 +1,300 @@
+//! The broker against a naive model: agents without memory, whose pages are a content each, and
+//! which answer as late, as wrongly and as reluctantly as real ones may.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "page counts are small, and a failure is a panic"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::page;
+use pagefold_dedup::broker::LocalBroker;
+use pagefold_dedup::extents::Extent;
+use pagefold_dedup::protocol::{Broker, Decision, Directive, Offer, Outcome};
+use pagefold_dedup::{LinearIndex, Slot, VmId};
+use proptest::prelude::*;
+
+const VMS: usize = 3;
+const PAGES: usize = 12;
+const CONTENTS: u32 = 5;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A guest writes; its agent notices at its next pass.
+    Write { vm: usize, page: usize, content: u32 },
+    /// An agent's pass. Pages of `skip` are not offered, those of `change` are written between
+    /// fingerprint and fill, those of `decline` are not merged although they could be.
+    Pass { vm: usize, skip: u16, change: u16, decline: u16 },
+    /// An agent does what it is told, but for pages of `decline`.
+    Follow { vm: usize, decline: u16 },
+    /// A VM ends, and another begins in its place.
+    Restart { vm: usize },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let rarely = || prop_oneof![3 => Just(0), 1 => any::<u16>()];
+    let step = prop_oneof![
+        6 => (0..VMS, 0..PAGES, 0..CONTENTS)
+            .prop_map(|(vm, page, content)| Step::Write { vm, page, content }),
+        6 => (0..VMS, rarely(), rarely(), rarely())
+            .prop_map(|(vm, skip, change, decline)| Step::Pass { vm, skip, change, decline }),
+        6 => (0..VMS, rarely()).prop_map(|(vm, decline)| Step::Follow { vm, decline }),
+        1 => (0..VMS).prop_map(|vm| Step::Restart { vm }),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Loose,
+    Waiting,
+    Shared(Slot),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    content: u32,
+    state: State,
+    /// Written since the broker was last told.
+    changed: bool,
+}
+
+struct World {
+    broker: LocalBroker,
+    vms: Vec<(VmId, Vec<Page>)>,
+    slots: BTreeMap<Slot, u32>,
+    next_vm: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let broker = LocalBroker::new(1 << 20).unwrap();
+        let mut world = Self { broker, vms: Vec::new(), slots: BTreeMap::new(), next_vm: 0 };
+        for _ in 0..VMS {
+            let vm = world.new_vm();
+            world.vms.push(vm);
+        }
+        world
+    }
+
+    fn new_vm(&mut self) -> (VmId, Vec<Page>) {
+        let id = VmId(self.next_vm);
+        self.next_vm += 1;
+        self.broker.register(id, PAGES as u32).unwrap();
+        let content = |number| number as u32 % CONTENTS;
+        let page = |number| Page { content: content(number), state: State::Loose, changed: false };
+        (id, (0..PAGES).map(page).collect())
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Write { vm, page, content } => {
+                self.vms[vm].1[page].content = content;
+                self.vms[vm].1[page].changed = true;
+            }
+            Step::Pass { vm, skip, change, decline } => self.pass(vm, skip, change, decline),
+            Step::Follow { vm, decline } => {
+                self.follow(vm, decline);
+            }
+            Step::Restart { vm } => {
+                self.broker.unregister(self.vms[vm].0).unwrap();
+                self.vms[vm] = self.new_vm();
+            }
+        }
+        self.broker.check().unwrap();
+        self.check_contents();
+    }
+
+    /// Every page that is shared, as far as the broker can know, reads as its slot does.
+    fn check_contents(&self) {
+        for (vm, pages) in &self.vms {
+            for (number, page) in pages.iter().enumerate().filter(|(_, page)| !page.changed) {
+                if let State::Shared(slot) = page.state {
+                    assert_eq!(self.slots[&slot], page.content, "page {number} of VM {vm}");
+                    assert!(self.broker.identity(slot).is_some(), "{slot:?} is in use");
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, vm: usize, skip: u16, change: u16, decline: u16) {
+        let id = self.vms[vm].0;
+        let mut outcomes = Vec::new();
+        for (number, page) in self.vms[vm].1.iter_mut().enumerate().filter(|(_, page)| page.changed)
+        {
+            page.changed = false;
+            if std::mem::replace(&mut page.state, State::Loose) != State::Loose {
+                outcomes.push(Outcome::Left { linear: LinearIndex(number as u32) });
+            }
+        }
+        self.broker.report(id, &outcomes).unwrap();
+
+        let offered: Vec<usize> = (0..PAGES)
+            .filter(|&number| {
+                self.vms[vm].1[number].state == State::Loose && skip >> number & 1 == 0
+            })
+            .collect();
+        let offers: Vec<Offer> = offered
+            .iter()
+            .map(|&number| Offer {
+                linear: LinearIndex(number as u32),
+                fingerprint: self
+                    .broker
+                    .secret()
+                    .fingerprint(&page(self.vms[vm].1[number].content)),
+            })
+            .collect();
+        let mut decisions = Vec::new();
+        self.broker.offer(id, &offers, &mut decisions).unwrap();
+        self.broker.check().unwrap();
+
+        let mut targets = Vec::new();
+        for (&number, decision) in offered.iter().zip(decisions) {
+            let model = &mut self.vms[vm].1[number];
+            match decision {
+                Decision::Wait => model.state = State::Waiting,
+                Decision::Keep => unreachable!("the store is large"),
+                Decision::Join(slot) => targets.push((number, slot)),
+                Decision::Create(slot) => {
+                    let before = model.content;
+                    if change >> number & 1 == 1 {
+                        model.content = (model.content + 1) % CONTENTS;
+                        model.changed = true;
+                    }
+                    let mut accepted = Vec::new();
+                    self.broker.fill(id, slot, &page(model.content), &mut accepted).unwrap();
+                    assert_eq!(accepted, [model.content == before]);
+                    if accepted[0] {
+                        self.slots.insert(slot, model.content);
+                    }
+                    targets.push((number, slot));
+                }
+            }
+        }
+        self.merge(vm, &targets, decline);
+    }
+
+    fn follow(&mut self, vm: usize, decline: u16) -> bool {
+        let id = self.vms[vm].0;
+        let mut directives = Vec::new();
+        self.broker.directives(id, &mut directives).unwrap();
+        let mut targets = Vec::new();
+        for directive in &directives {
+            match *directive {
+                Directive::Merge { linear, slot } => {
+                    assert_eq!(self.vms[vm].1[linear.0 as usize].state, State::Waiting);
+                    targets.push((linear.0 as usize, slot));
+                }
+                Directive::Unshare { linear } => {
+                    self.vms[vm].1[linear.0 as usize].state = State::Loose;
+                    self.broker.report(id, &[Outcome::Left { linear }]).unwrap();
+                }
+            }
+        }
+        self.merge(vm, &targets, decline);
+        !directives.is_empty()
+    }
+
+    fn merge(&mut self, vm: usize, targets: &[(usize, Slot)], decline: u16) {
+        let (id, pages) = &mut self.vms[vm];
+        for &(number, slot) in targets {
+            let linear = LinearIndex(number as u32);
+            let page = &mut pages[number];
+            let node_is_there = self.broker.identity(slot).is_some();
+            let equal = node_is_there && self.slots.get(&slot) == Some(&page.content);
+            let outcome = if equal && decline >> number & 1 == 0 {
+                page.state = State::Shared(slot);
+                Outcome::Merged(Extent { linear, slot, count_pages: 1 })
+            } else {
+                page.state = State::Loose;
+                Outcome::Declined { linear, slot }
+            };
+            self.broker.report(*id, &[outcome]).unwrap();
+        }
+    }
+
+    /// Lets every agent do its work until nothing is left, then compares with what must be shared.
+    fn settle_and_compare(&mut self) {
+        let mut busy = true;
+        while busy {
+            busy = false;
+            for vm in 0..VMS {
+                self.pass(vm, 0, 0, 0);
+            }
+            for vm in 0..VMS {
+                busy |= self.follow(vm, 0);
+            }
+            self.broker.check().unwrap();
+        }
+        let mut count = BTreeMap::<u32, u64>::new();
+        for page in self.vms.iter().flat_map(|(_, pages)| pages) {
+            *count.entry(page.content).or_default() += 1;
+        }
+        // A lone page may still share a slot with nobody, after its partners have left it.
+        for page in self.vms.iter().flat_map(|(_, pages)| pages) {
+            match page.state {
+                State::Shared(slot) => assert_eq!(self.slots[&slot], page.content),
+                State::Waiting => assert_eq!(count[&page.content], 1, "{page:?} has a twin"),
+                State::Loose => panic!("{page:?} was forgotten"),
+            }
+        }
+        let stats = self.broker.stats("test");
+        let pages: u64 = count.values().sum();
+        let contents = count.len() as u64;
+        assert_eq!(stats.pages_sharing, pages - contents);
+        assert_eq!(stats.pages_shared + stats.pages_unshared, contents);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #[test]
+    fn nothing_is_forgotten_or_shared_wrongly(steps in steps()) {
+        let mut world = World::new();
+        for step in &steps {
+            world.apply(step);
+        }
+        world.settle_and_compare();
+    }
+}
+
+#[test]
+fn messages_about_what_was_not_proposed_are_refused_and_change_nothing() {
+    let mut broker = LocalBroker::new(1 << 10).unwrap();
+    let (vm, stranger) = (VmId(0), VmId(1));
+    broker.register(vm, 4).unwrap();
+    broker.register(stranger, 4).unwrap();
+    assert!(broker.register(vm, 4).is_err(), "registered twice");
+    let offer = |linear| Offer {
+        linear: LinearIndex(linear),
+        fingerprint: pagefold_dedup::fingerprint::Fingerprint(7),
+    };
+    let mut decisions = Vec::new();
+    assert!(broker.offer(VmId(9), &[offer(0)], &mut decisions).is_err(), "an unknown VM");
+    assert!(broker.offer(vm, &[offer(0), offer(4)], &mut decisions).is_err(), "no such page");
+    broker.offer(vm, &[offer(0), offer(1)], &mut decisions).unwrap();
+    let [Decision::Wait, Decision::Create(slot)] = decisions[..] else { panic!("{decisions:?}") };
+    let mut accepted = Vec::new();
+    assert!(broker.fill(stranger, slot, &page(0), &mut accepted).is_err(), "another VM's slot");
+    assert!(broker.fill(vm, slot, &[0; 100], &mut accepted).is_err(), "not a page");
+    assert!(broker.fill(vm, Slot(999), &page(0), &mut accepted).is_err(), "no such slot");
+    assert!(accepted.is_empty());
+    let merged = |linear, slot| {
+        Outcome::Merged(Extent { linear: LinearIndex(linear), slot, count_pages: 1 })
+    };
+    assert!(broker.report(vm, &[merged(1, slot)]).is_err(), "merged with an empty slot");
+    assert!(broker.report(vm, &[merged(3, slot)]).is_err(), "merged without being asked");
+    assert!(broker.report(stranger, &[merged(1, slot)]).is_err(), "somebody else's merge");
+    let unbacked = Outcome::Unbacked { linear: LinearIndex(2), count_pages: u32::MAX };
+    assert!(broker.report(vm, &[unbacked]).is_err(), "more pages than there are");
+    broker.check().unwrap();
+    // The wrong bytes for the fingerprint: the node is no more, and its first page waits again.
+    broker.fill(vm, slot, &page(0), &mut accepted).unwrap();
+    assert_eq!(accepted, [false]);
+    assert_eq!(broker.stats("test").pages_unshared, 1);
+    broker.check().unwrap();
+}
