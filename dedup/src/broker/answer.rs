@@ -17,7 +17,9 @@ impl Broker for LocalBroker {
         offers: &[Offer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        self.decide_all(vm, offers, decisions)
+        let result = self.decide_all(vm, offers, decisions);
+        self.store.flush();
+        result
     }
 
     fn fill(
@@ -60,11 +62,14 @@ impl Broker for LocalBroker {
             }
             accepted.push(fits);
         }
+        self.store.flush();
         failure.map_or(Ok(()), |error| Err(BrokerError::Store(error)))
     }
 
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), BrokerError> {
-        outcomes.iter().try_for_each(|&outcome| self.apply(vm, outcome))
+        let result = outcomes.iter().try_for_each(|&outcome| self.apply(vm, outcome));
+        self.store.flush();
+        result
     }
 
     fn directives(&mut self, vm: VmId, directives: &mut Vec<Directive>) -> Result<(), BrokerError> {
@@ -103,6 +108,7 @@ impl Broker for LocalBroker {
         if let Some(member) = self.members.remove(&vm) {
             self.rmap.unregister(&member.items);
         }
+        self.store.flush();
         Ok(())
     }
 }

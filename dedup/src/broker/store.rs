@@ -11,6 +11,8 @@ use crate::{PAGE_SIZE, Slot};
 pub(super) struct Store {
     memfd: Memfd,
     pub(super) slots: Slots,
+    /// Slots that nobody shares any more and whose memory the kernel does not have back yet.
+    freed: Vec<Slot>,
 }
 
 impl Store {
@@ -20,7 +22,11 @@ impl Store {
     ///
     /// The kernel's; nothing is left behind.
     pub(super) fn new(count_slots: u32) -> io::Result<Self> {
-        Ok(Self { memfd: Memfd::new(count_slots)?, slots: Slots::new(count_slots) })
+        Ok(Self {
+            memfd: Memfd::new(count_slots)?,
+            slots: Slots::new(count_slots),
+            freed: Vec::new(),
+        })
     }
 
     pub(super) fn memfd(&self) -> &Memfd {
@@ -37,12 +43,23 @@ impl Store {
         self.memfd.write(slot, page)
     }
 
-    /// Gives a slot's memory back. Nobody may share it any more; mappings may still lie over it.
+    /// Lets go of a slot that nobody shares any more; mappings may still lie over it. Its memory
+    /// and its number are given back by the next [`flush`](Self::flush).
     pub(super) fn free(&mut self, slot: Slot) {
-        if let Err(error) = self.memfd.punch(slot) {
-            // The bytes stay until the number is used again; nobody can see them.
-            log::warn!("cannot give slot {} back to the kernel: {error}", slot.0);
+        self.freed.push(slot);
+    }
+
+    /// Gives the memory of freed slots back to the kernel, run by run, and then their numbers.
+    /// O(n log n) in slots freed since the last time.
+    pub(super) fn flush(&mut self) {
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.sort_unstable();
+        for run in freed.chunk_by(|one, next| one.offset(1) == *next) {
+            if let Err(error) = self.memfd.punch(run[0], run.len()) {
+                // The bytes stay until the numbers are used again; nobody can see them.
+                log::warn!("cannot give {} slots back to the kernel: {error}", run.len());
+            }
         }
-        self.slots.release(slot);
+        freed.into_iter().for_each(|slot| self.slots.release(slot));
     }
 }

@@ -48,15 +48,16 @@ impl Memfd {
         self.0.write_all_at(pages, u64::from(slot.0) * PAGE_SIZE as u64)
     }
 
-    /// Gives a slot's memory back to the kernel; it reads as zeroes afterwards.
+    /// Gives the memory of `count_slots` slots from `slot` on back to the kernel; they read as
+    /// zeroes afterwards.
     ///
     /// # Errors
     ///
-    /// The kernel's; the slot is as it was.
-    pub(crate) fn punch(&self, slot: Slot) -> io::Result<()> {
+    /// The kernel's; some of the slots may be as they were.
+    pub(crate) fn punch(&self, slot: Slot, count_slots: usize) -> io::Result<()> {
         let flags = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        let len_bytes = PAGE_SIZE.cast_signed() as i64;
-        let offset = i64::from(slot.0) * len_bytes;
+        let len_bytes = (count_slots * PAGE_SIZE).cast_signed() as i64;
+        let offset = i64::from(slot.0) * PAGE_SIZE.cast_signed() as i64;
         // SAFETY: takes integers only, on a descriptor that `self` keeps open.
         let result = unsafe { libc::fallocate(self.raw(), flags, offset, len_bytes) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -1,0 +1,193 @@
+//! From a description to a VM that can be started.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use kvm_ioctls::{VcpuFd, VmFd};
+use pagefold_dedup::VmId;
+use pagefold_devices::{ControlWord, InsertError, Paravirt, ParavirtPorts, PortBus};
+use pagefold_devices::{SERIAL_PORTS, SerialConsole};
+use pagefold_guest::params::Params;
+use pagefold_guest::ports;
+
+use crate::boot::{
+    BuiltinError, Entry, FlatError, general_registers, load_builtin, load_flat, special_registers,
+    tsc_khz,
+};
+use crate::config::{Guest, VmConfig};
+use crate::console::Console;
+use crate::dedup_host::AttachError;
+use crate::host::Host;
+use crate::kvm::OpenKvm;
+use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog};
+use crate::sys::memslot::MappedVm;
+use crate::vcpu::{SpawnVcpuError, Vcpu};
+use crate::vm::{Machine, Vm, VmHandle};
+use crate::watch::Watch;
+
+/// Why a VM could not be built; nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The host object has made as many VMs as there are numbers.
+    #[error("this host has no VM ids left")]
+    NoIds,
+    /// Its memory could not be made.
+    #[error(transparent)]
+    Ram(#[from] GuestRamError),
+    /// The host cannot bear it.
+    #[error(transparent)]
+    HostMemory(#[from] HostMemoryError),
+    /// KVM refused something.
+    #[error("KVM refuses to {attempted}{}", limits(source))]
+    Kvm {
+        /// What was tried.
+        attempted: &'static str,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The built-in guest could not be loaded.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
+    /// The flat image could not be loaded.
+    #[error(transparent)]
+    Flat(#[from] FlatError),
+    /// Two devices want the same port.
+    #[error("cannot put a device on the port bus")]
+    Device(#[from] InsertError),
+    /// Its vCPU could not be started.
+    #[error(transparent)]
+    Vcpu(#[from] SpawnVcpuError),
+    /// It could not be registered for folding.
+    #[error("cannot register VM {vm} for folding")]
+    Dedup {
+        /// The VM.
+        vm: VmId,
+        /// Why.
+        #[source]
+        source: AttachError,
+    },
+}
+
+/// What to do about the errors of which the kernel's words do not tell.
+fn limits(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => ": see the limit on open files (ulimit -n)",
+        Some(libc::ENOMEM) => {
+            ": see the limit on mappings (sysctl vm.max_map_count) and free memory"
+        }
+        _ => "",
+    }
+}
+
+/// A VM about to be built.
+#[derive(Debug)]
+#[must_use = "a VM is made by build()"]
+pub struct VmBuilder<'host> {
+    host: &'host Host,
+    config: VmConfig,
+}
+
+impl<'host> VmBuilder<'host> {
+    pub(crate) fn new(host: &'host Host, config: VmConfig) -> Self {
+        Self { host, config }
+    }
+
+    /// Makes the VM: memory, guest, devices and a vCPU waiting to be started.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration makes no sense, or the host cannot bear the VM; nothing of it is left
+    /// behind.
+    pub fn build(self) -> Result<VmHandle, BuildError> {
+        let Self { host, config } = self;
+        let id = host.registry().new_id().ok_or(BuildError::NoIds)?;
+
+        let ram = Arc::new(GuestRam::new(config.memory_bytes)?);
+        let reservation = host.memory().reserve(config.memory_bytes)?;
+        let kvm = host.kvm();
+        let fd = create_vm(kvm)?;
+        let mapped = MappedVm::new(fd, Arc::clone(&ram))
+            .map_err(|source| BuildError::Kvm { attempted: "take guest memory", source })?;
+        let mapped = Arc::new(mapped);
+
+        let fd = create_vcpu(kvm, mapped.fd())?;
+        let (entry, params) = load(&ram, &config.guest, &fd)?;
+        set_registers(&fd, &entry)?;
+
+        let watch = Arc::<Watch>::default();
+        let control = ControlWord::new(ports::Control::Run.to_register());
+        let bus = devices(Console::new(id, Arc::clone(&watch)), control.clone())?;
+        let vcpu = Vcpu { fd, ports: bus, vm: Arc::clone(&mapped) }
+            .spawn(format!("vm{id}-vcpu0"), host.obituaries().of(id))?;
+
+        // Last, so that nothing can fail after it and leave the VM registered.
+        let changes = Box::new(KvmDirtyLog::new(mapped));
+        host.dedup()
+            .attach(id, &ram, changes, config.dedup)
+            .map_err(|source| BuildError::Dedup { vm: id, source })?;
+
+        let dedup = host.dedup().clone();
+        let machine = Mutex::new(Some(Machine { vcpu, dedup, ram, reservation }));
+        let vm = Vm { id, config, params, control, watch, machine };
+        let handle = VmHandle { vm: Arc::new(vm) };
+        host.registry().insert(handle.clone());
+        Ok(handle)
+    }
+}
+
+fn create_vm(kvm: &OpenKvm) -> Result<VmFd, BuildError> {
+    loop {
+        match kvm.kvm.create_vm() {
+            // A signal for this thread is no reason not to make a VM.
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result.map_err(refused("create a VM")),
+        }
+    }
+}
+
+/// No interrupt controller: the guests here take no interrupts, and without one HLT exits to us.
+fn create_vcpu(kvm: &OpenKvm, vm: &VmFd) -> Result<VcpuFd, BuildError> {
+    let vcpu = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
+    vcpu.set_cpuid2(&kvm.cpuid).map_err(refused("set the CPUID"))?;
+    Ok(vcpu)
+}
+
+fn load(
+    ram: &GuestRam,
+    guest: &Guest,
+    vcpu: &VcpuFd,
+) -> Result<(Entry, Option<Params>), BuildError> {
+    match guest {
+        Guest::Builtin(builtin) => {
+            let (entry, params) = load_builtin(ram, builtin, tsc_khz(vcpu))?;
+            Ok((entry, Some(params)))
+        }
+        Guest::Flat(image) => Ok((load_flat(ram, image)?, None)),
+    }
+}
+
+fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), BuildError> {
+    let reset = vcpu.get_sregs().map_err(refused("tell the special registers"))?;
+    vcpu.set_sregs(&special_registers(&reset, entry))
+        .map_err(refused("set the special registers"))?;
+    vcpu.set_regs(&general_registers(entry)).map_err(refused("set the registers"))
+}
+
+fn devices(console: Console, control: ControlWord) -> Result<PortBus, InsertError> {
+    let mut bus = PortBus::new();
+    let serial = ports::SERIAL_PORT..=ports::SERIAL_PORT + (SERIAL_PORTS - 1);
+    bus.insert(serial, Box::new(SerialConsole::new(console)))?;
+    let block = ports::BLOCK_PORT..=ports::BLOCK_PORT + (ports::BLOCK_LEN - 1);
+    let offsets = ParavirtPorts {
+        sleep: ports::SLEEP_PORT - ports::BLOCK_PORT,
+        control: ports::CONTROL_PORT - ports::BLOCK_PORT,
+        exit: ports::EXIT_PORT - ports::BLOCK_PORT,
+    };
+    bus.insert(block, Box::new(Paravirt::new(offsets, control)))?;
+    Ok(bus)
+}
+
+fn refused(attempted: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {
+    move |error| BuildError::Kvm { attempted, source: error.into() }
+}

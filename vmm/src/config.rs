@@ -1,0 +1,77 @@
+//! What a VM is to be.
+
+use std::fmt;
+
+pub use pagefold_dedup::DedupMode;
+use pagefold_guest::workload::Preset;
+
+/// The built-in guest and its workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuiltinGuest {
+    /// The workload.
+    pub preset: Preset,
+    /// Which VM of its group this is: decides its own pages, and where every page lies.
+    pub vm_number: u32,
+    /// Guests with the same seed have the same common pages.
+    pub seed: u64,
+}
+
+/// At which privilege level a flat image starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// CPL 0, without descriptor tables: the first exception is a triple fault.
+    Kernel,
+    /// CPL 3 with IOPL 3, as the built-in guest starts.
+    User,
+}
+
+/// A few bytes of machine code, for testing what the VMM does with them. They are loaded at
+/// [`pagefold_guest::layout::IMAGE_GPA`] and entered at their first byte in long mode, with the
+/// memory mapped one to one and the devices of the built-in guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatImage {
+    /// The code.
+    pub code: Vec<u8>,
+    /// Its privilege level.
+    pub privilege: Privilege,
+}
+
+/// What runs in a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Guest {
+    /// The guest that comes with the VMM.
+    Builtin(BuiltinGuest),
+    /// A piece of code.
+    Flat(FlatImage),
+}
+
+/// Writes `builtin:NAME` or `flat`.
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin(builtin) => builtin.preset.fmt(f),
+            Self::Flat(_) => f.write_str("flat"),
+        }
+    }
+}
+
+/// What a VM is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmConfig {
+    /// Its memory in bytes, a multiple of 4096.
+    pub memory_bytes: u64,
+    /// What runs in it.
+    pub guest: Guest,
+    /// What folding may do with it.
+    pub dedup: DedupMode,
+    /// A name for people; ids are what tells VMs apart.
+    pub name: Option<String>,
+}
+
+impl VmConfig {
+    /// A VM with `memory_bytes` of memory that is folded and runs the built-in guest.
+    pub fn builtin(memory_bytes: u64, guest: BuiltinGuest) -> Self {
+        Self { memory_bytes, guest: Guest::Builtin(guest), dedup: DedupMode::On, name: None }
+    }
+}

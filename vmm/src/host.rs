@@ -1,0 +1,139 @@
+//! The host: what VMs of one program share.
+
+use std::sync::Arc;
+
+use pagefold_dedup::VmId;
+
+use crate::builder::VmBuilder;
+use crate::config::VmConfig;
+use crate::dedup_host::{DedupConfig, DedupHost, StartDedupError};
+use crate::event_loop::{EventLoop, EventLoopError, Obituaries};
+use crate::kvm::{OpenKvm, OpenKvmError};
+use crate::memory::{HostMemoryError, HostMemoryPool};
+use crate::registry::Registry;
+use crate::vm::VmHandle;
+
+/// What a host is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostConfig {
+    /// Whether VMs may together have more memory than the host: folding may make up for it, and if
+    /// it does not, the kernel ends whom it likes.
+    pub overcommit: bool,
+    /// How VMs are folded.
+    pub dedup: DedupConfig,
+}
+
+/// Why there is no host; nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// KVM cannot be used.
+    #[error(transparent)]
+    Kvm(#[from] OpenKvmError),
+    /// There is no folding.
+    #[error(transparent)]
+    Dedup(#[from] StartDedupError),
+    /// There is no event loop.
+    #[error(transparent)]
+    EventLoop(#[from] EventLoopError),
+}
+
+/// What VMs of one program share: KVM, the memory there is for them, folding, and the thread that
+/// tears them down. Clones are the same host; with the last one its VMs stop.
+#[derive(Debug, Clone)]
+pub struct Host {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    kvm: OpenKvm,
+    memory: HostMemoryPool,
+    dedup: DedupHost,
+    registry: Arc<Registry>,
+    event_loop: EventLoop,
+}
+
+impl Host {
+    /// Opens KVM, and starts folding and the event loop.
+    ///
+    /// # Errors
+    ///
+    /// When KVM is missing, forbidden or too old, or the host gives no descriptors, threads or
+    /// userfaultfd.
+    pub fn new(config: HostConfig) -> Result<Self, HostError> {
+        let kvm = OpenKvm::new()?;
+        let dedup = DedupHost::start(config.dedup)?;
+        let registry = Arc::<Registry>::default();
+        let event_loop = EventLoop::new(Arc::clone(&registry))?;
+        let memory = HostMemoryPool::new(config.overcommit);
+        let shared = Shared { kvm, memory, dedup, registry, event_loop };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Begins a VM.
+    pub fn vm(&self, config: VmConfig) -> VmBuilder<'_> {
+        VmBuilder::new(self, config)
+    }
+
+    /// All VMs, those that have stopped among them, in the order of their ids.
+    pub fn vms(&self) -> Vec<VmHandle> {
+        self.shared.registry.all()
+    }
+
+    /// The VM with this id; `None` if there never was one.
+    pub fn get(&self, id: VmId) -> Option<VmHandle> {
+        self.shared.registry.get(id)
+    }
+
+    /// Whether VMs with `memory_bytes` in all could be added: for a caller about to build many, who
+    /// would rather build none than half of them.
+    ///
+    /// # Errors
+    ///
+    /// When they could not.
+    pub fn check_room_for(&self, memory_bytes: u64) -> Result<(), HostMemoryError> {
+        self.shared.memory.check_room_for(memory_bytes)
+    }
+
+    /// Stops every VM and waits until they have: all at once, and not one after the other.
+    pub fn stop_all(&self) {
+        self.shared.stop_all();
+    }
+
+    /// Who folds.
+    pub fn dedup(&self) -> &DedupHost {
+        &self.shared.dedup
+    }
+
+    pub(crate) fn kvm(&self) -> &OpenKvm {
+        &self.shared.kvm
+    }
+
+    pub(crate) fn memory(&self) -> &HostMemoryPool {
+        &self.shared.memory
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    pub(crate) fn obituaries(&self) -> &Obituaries {
+        self.shared.event_loop.obituaries()
+    }
+}
+
+impl Shared {
+    fn stop_all(&self) {
+        let vms = self.registry.all();
+        vms.iter().for_each(VmHandle::request_stop);
+        for vm in vms {
+            vm.stop();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
+}

@@ -1,0 +1,111 @@
+//! Opening /dev/kvm.
+
+use std::io;
+
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
+
+/// Why KVM cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenKvmError {
+    /// There is no such device.
+    #[error(
+        "there is no /dev/kvm: load the module for this processor (modprobe kvm_intel or kvm_amd), \
+         turn on virtualization in the firmware, or, inside a VM, nested virtualization; in a \
+         container, pass the device in"
+    )]
+    Missing(#[source] io::Error),
+    /// This user may not open it.
+    #[error(
+        "no permission to use /dev/kvm: add the user to the group that owns it (usually: usermod -aG \
+         kvm USER, then log in again), or run as root"
+    )]
+    NoPermission(#[source] io::Error),
+    /// It cannot be opened for another reason.
+    #[error("cannot open /dev/kvm")]
+    Open(#[source] io::Error),
+    /// It speaks another language.
+    #[error(
+        "KVM has API version {found}, and version {KVM_API_VERSION} is needed: use Linux 2.6.22 or later"
+    )]
+    ApiVersion {
+        /// The version there is.
+        found: i32,
+    },
+    /// It lacks something.
+    #[error("this KVM lacks {capability}, which is needed to {purpose}: use a newer kernel")]
+    MissingCapability {
+        /// Its name in the KVM API.
+        capability: &'static str,
+        /// What for.
+        purpose: &'static str,
+    },
+    /// It does not say what processor it offers.
+    #[error("cannot ask KVM which CPUID it supports")]
+    Cpuid(#[source] io::Error),
+}
+
+/// KVM, and the processor it offers.
+#[derive(Debug)]
+pub(crate) struct OpenKvm {
+    pub(crate) kvm: Kvm,
+    pub(crate) cpuid: CpuId,
+}
+
+impl OpenKvm {
+    /// Opens and checks it.
+    pub(crate) fn new() -> Result<Self, OpenKvmError> {
+        let kvm = Kvm::new().map_err(|error| why_not_open(error.into()))?;
+        check_version(kvm.get_api_version())?;
+        for (cap, capability, purpose) in [
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY", "give a guest memory"),
+            (Cap::SyncMmu, "KVM_CAP_SYNC_MMU", "replace a guest's pages while it runs"),
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(OpenKvmError::MissingCapability { capability, purpose });
+            }
+        }
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|error| OpenKvmError::Cpuid(error.into()))?;
+        Ok(Self { kvm, cpuid })
+    }
+}
+
+fn check_version(found: i32) -> Result<(), OpenKvmError> {
+    if u32::try_from(found) == Ok(KVM_API_VERSION) {
+        Ok(())
+    } else {
+        Err(OpenKvmError::ApiVersion { found })
+    }
+}
+
+fn why_not_open(error: io::Error) -> OpenKvmError {
+    match error.raw_os_error() {
+        // The node can be there without a driver behind it.
+        Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => OpenKvmError::Missing(error),
+        Some(libc::EACCES | libc::EPERM) => OpenKvmError::NoPermission(error),
+        _ => OpenKvmError::Open(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(errno: i32) -> OpenKvmError {
+        why_not_open(io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn each_cause_has_its_own_advice() {
+        assert!(error(libc::ENOENT).to_string().contains("modprobe"));
+        assert!(error(libc::ENODEV).to_string().contains("modprobe"));
+        assert!(error(libc::EACCES).to_string().contains("usermod"));
+        assert!(matches!(error(libc::EMFILE), OpenKvmError::Open(_)));
+        let error = check_version(11).unwrap_err();
+        assert!(error.to_string().contains("version 11"), "{error}");
+        assert!(check_version(-1).is_err());
+        assert!(check_version(12).is_ok());
+    }
+}

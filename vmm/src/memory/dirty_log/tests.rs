@@ -1,0 +1,171 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::boot::{general_registers, load_flat, special_registers};
+use crate::config::{FlatImage, Privilege};
+use crate::kvm::OpenKvm;
+use crate::memory::GuestRam;
+use crate::vcpu::exit::{VmExit, enter};
+
+const MEMORY_BYTES: u64 = 8 << 20;
+const FIRST: usize = 0x20_0000 / 4096;
+
+proptest! {
+    #[test]
+    fn adding_at_an_offset_is_adding_each_bit(
+        before in prop::collection::vec(any::<u64>(), 6),
+        words in prop::collection::vec(any::<u64>(), 0..4),
+        first in 0_usize..130,
+    ) {
+        let mut set = before.clone();
+        add(&mut set, first, &words);
+        for bit in 0..6 * BITS {
+            let was = before[bit / BITS] >> (bit % BITS) & 1;
+            let added = bit
+                .checked_sub(first)
+                .and_then(|bit| Some(words.get(bit / BITS)? >> (bit % BITS) & 1))
+                .unwrap_or(0);
+            prop_assert_eq!(set[bit / BITS] >> (bit % BITS) & 1, was | added);
+        }
+    }
+}
+
+/// A guest that writes one byte into each of 100 pages from `FIRST` on, every other one, then
+/// touches an I/O port, and so on for ever.
+#[rustfmt::skip]
+const WRITER: &[u8] = &[
+    0xbf, 0x00, 0x00, 0x20, 0x00,             // mov edi, 0x200000
+    0xb9, 100, 0x00, 0x00, 0x00,              // mov ecx, 100
+    0xfe, 0x07,                               // inc byte [rdi]
+    0x81, 0xc7, 0x00, 0x20, 0x00, 0x00,       // add edi, 0x2000
+    0xff, 0xc9,                               // dec ecx
+    0x75, 0xf4,                               // jnz -12
+    0xe6, 0x80,                               // out 0x80, al
+    0xeb, 0xe6,                               // jmp -26
+];
+
+struct Machine {
+    // Before the VM, as in `Vcpu`.
+    vcpu: kvm_ioctls::VcpuFd,
+    vm: Arc<MappedVm>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let kvm = OpenKvm::new().unwrap();
+        let ram = Arc::new(GuestRam::new(MEMORY_BYTES).unwrap());
+        let vm = Arc::new(MappedVm::new(kvm.kvm.create_vm().unwrap(), ram).unwrap());
+        let vcpu = vm.fd().create_vcpu(0).unwrap();
+        vcpu.set_cpuid2(&kvm.cpuid).unwrap();
+        let image = FlatImage { code: WRITER.to_vec(), privilege: Privilege::User };
+        let entry = load_flat(vm.ram(), &image).unwrap();
+        let sregs = special_registers(&vcpu.get_sregs().unwrap(), &entry);
+        vcpu.set_sregs(&sregs).unwrap();
+        vcpu.set_regs(&general_registers(&entry)).unwrap();
+        Self { vcpu, vm }
+    }
+
+    /// Runs the guest until it has written all its pages once more.
+    fn one_round(&mut self) {
+        let run_bytes = self.vm.fd().run_size();
+        let exit = enter(&mut self.vcpu, run_bytes);
+        assert!(matches!(exit, VmExit::PortWrite { port: 0x80, width: 1, .. }), "{exit:?}");
+    }
+
+    fn log(&self) -> KvmDirtyLog {
+        KvmDirtyLog::new(Arc::clone(&self.vm))
+    }
+}
+
+fn collect(log: &mut KvmDirtyLog) -> BTreeSet<usize> {
+    let mut changed = Bitmap::new(log.vm.ram().count_pages());
+    log.collect(&mut changed).unwrap();
+    changed.iter().collect()
+}
+
+fn written_by_guest() -> BTreeSet<usize> {
+    (FIRST..).step_by(2).take(100).collect()
+}
+
+#[test]
+fn what_the_guest_writes_is_reported_once_each_time() {
+    let mut machine = Machine::new();
+    let mut log = machine.log();
+    collect(&mut log);
+    for _ in 0..20 {
+        machine.one_round();
+        assert!(collect(&mut log).is_superset(&written_by_guest()));
+        assert!(collect(&mut log).is_disjoint(&written_by_guest()));
+    }
+}
+
+#[test]
+fn what_the_vmm_writes_is_reported_too() {
+    let machine = Machine::new();
+    let mut log = machine.log();
+    // What was loaded before the first call counts as written.
+    let loaded = collect(&mut log);
+    assert!(loaded.contains(&(0x1_0000 / 4096)) && loaded.contains(&(0x10_0000 / 4096)));
+    assert_eq!(collect(&mut log), BTreeSet::new());
+    machine.vm.ram().memory().write_slice(&[1; 4097], GuestAddress(0x30_0fff)).unwrap();
+    assert_eq!(collect(&mut log), BTreeSet::from([0x300, 0x301]));
+}
+
+#[test]
+fn bits_that_are_set_stay_set() {
+    let mut machine = Machine::new();
+    let mut log = machine.log();
+    let mut changed = Bitmap::new(machine.vm.ram().count_pages());
+    changed.insert(2047);
+    machine.one_round();
+    log.collect(&mut changed).unwrap();
+    assert!(changed.contains(2047) && changed.contains(FIRST));
+}
+
+#[test]
+fn what_was_read_before_an_error_is_handed_on_after_it() {
+    let machine = Machine::new();
+    let mut log = machine.log();
+    collect(&mut log);
+    // As an error in the middle leaves it.
+    log.undelivered.push(Written { first: 64, words: vec![0b101] });
+    assert_eq!(collect(&mut log), BTreeSet::from([64, 66]));
+    assert_eq!(collect(&mut log), BTreeSet::new());
+}
+
+#[test]
+fn no_write_is_missed_while_vmm_and_guest_write() {
+    let mut machine = Machine::new();
+    let mut log = machine.log();
+    collect(&mut log);
+    let vm = Arc::clone(&machine.vm);
+    let (rounds, page) = (2000_u64, 0x70_0000 / 4096);
+    let writer = std::thread::spawn(move || {
+        for value in 1..=rounds {
+            vm.ram().memory().write_obj(value, GuestAddress(0x70_0000)).unwrap();
+        }
+    });
+    // A value that differs from the one seen at the report before must have been reported: by this
+    // report, or by the next one if the write was under way.
+    let read = |log: &KvmDirtyLog| -> u64 {
+        log.vm.ram().memory().read_obj(GuestAddress(0x70_0000)).unwrap()
+    };
+    let (mut known, mut overdue) = (0, false);
+    while known < rounds {
+        let seen = read(&log);
+        machine.one_round();
+        let reported = collect(&mut log);
+        assert!(reported.is_superset(&written_by_guest()));
+        let is_reported = reported.contains(&page);
+        if seen != known {
+            assert!(is_reported || !overdue, "{known} to {seen}");
+            overdue = true;
+            known = seen;
+        }
+        overdue &= !is_reported;
+    }
+    writer.join().unwrap();
+}

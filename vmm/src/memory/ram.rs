@@ -1,0 +1,259 @@
+//! Guest RAM: private anonymous memory that folding can replace page by page.
+
+use std::io;
+
+use pagefold_dedup::{LinearIndex, PAGE_SIZE};
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::mmap::{FromRangesError, MmapRegionError};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::sys::madvise::{Advice, advise};
+
+/// Guest memory that remembers which pages the VMM itself wrote: KVM's dirty log knows only what
+/// the guest wrote.
+pub type GuestMemory = GuestMemoryMmap<AtomicBitmap>;
+
+/// The most memory a VM can have: what lies below the hole for devices, which ends at 4 GiB.
+pub const MAX_MEMORY_BYTES: u64 = 3 << 30;
+
+const PAGE_BYTES: u64 = PAGE_SIZE as u64;
+
+/// An interval of linear indexes, with where the guest and the host see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RamRegion {
+    /// Linear index of the first page: the pages of all regions below it in guest-physical order.
+    pub first: LinearIndex,
+    /// How many pages there are.
+    pub count_pages: u32,
+    /// Guest-physical address of the first page.
+    pub guest_address: GuestAddress,
+    /// Host virtual address of the first page. Nothing but volatile access may be made there.
+    pub host_address: usize,
+}
+
+impl RamRegion {
+    /// Bytes in the region.
+    pub fn len_bytes(&self) -> u64 {
+        u64::from(self.count_pages) * PAGE_BYTES
+    }
+}
+
+/// Why guest RAM could not be made; nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestRamError {
+    /// The size is zero or not a whole number of pages.
+    #[error(
+        "a VM's memory is a multiple of 4096 bytes, and not empty: {memory_bytes} bytes is not"
+    )]
+    NotPages {
+        /// The size asked for.
+        memory_bytes: u64,
+    },
+    /// The size is above [`MAX_MEMORY_BYTES`].
+    #[error(
+        "a VM can have at most {} MiB of memory, and {} MiB was asked for: use more VMs, or \
+         smaller ones",
+        MAX_MEMORY_BYTES >> 20,
+        memory_bytes >> 20
+    )]
+    TooLarge {
+        /// The size asked for.
+        memory_bytes: u64,
+    },
+    /// The host does not map that much.
+    #[error(
+        "cannot map {memory_bytes} bytes of guest memory: see the limits on address space (ulimit \
+         -v) and on mappings (sysctl vm.max_map_count)"
+    )]
+    Map {
+        /// The size asked for.
+        memory_bytes: u64,
+        /// vm-memory's reason.
+        #[source]
+        source: FromRangesError,
+    },
+    /// The kernel refused advice on the mapping, without which guests would leak into children and
+    /// core dumps, or could not be folded.
+    #[error("cannot set {advice} on guest memory")]
+    Advise {
+        /// The name of the advice, as in madvise(2).
+        advice: &'static str,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The RAM of one VM.
+#[derive(Debug)]
+pub struct GuestRam {
+    memory: GuestMemory,
+    regions: Vec<RamRegion>,
+}
+
+impl GuestRam {
+    /// RAM of `memory_bytes`, all zeroes, at guest-physical address 0.
+    ///
+    /// The memory is reserved and not populated: a page takes host memory when it is first written.
+    ///
+    /// # Errors
+    ///
+    /// When the size is not one a VM can have, or the host refuses the mapping; nothing is left
+    /// behind.
+    pub fn new(memory_bytes: u64) -> Result<Self, GuestRamError> {
+        if memory_bytes == 0 || !memory_bytes.is_multiple_of(PAGE_BYTES) {
+            return Err(GuestRamError::NotPages { memory_bytes });
+        }
+        if memory_bytes > MAX_MEMORY_BYTES {
+            return Err(GuestRamError::TooLarge { memory_bytes });
+        }
+        // One region for now. A second one, from 4 GiB on, would follow it here, and its linear
+        // indexes those of this one.
+        let len =
+            usize::try_from(memory_bytes).map_err(|_| GuestRamError::TooLarge { memory_bytes })?;
+        Self::from_ranges(&[(GuestAddress(0), len)])
+    }
+
+    /// RAM in `ranges` of page-aligned guest-physical address and length in bytes, ascending.
+    fn from_ranges(ranges: &[(GuestAddress, usize)]) -> Result<Self, GuestRamError> {
+        // Private, anonymous, MAP_NORESERVE.
+        let memory = GuestMemory::from_ranges(ranges).map_err(|source| GuestRamError::Map {
+            memory_bytes: ranges.iter().map(|&(_, len)| len as u64).sum(),
+            source,
+        })?;
+        let mut regions = Vec::with_capacity(ranges.len());
+        let mut first = LinearIndex(0);
+        for region in memory.iter() {
+            // A forked child that kept the mapping would hold every page of the guest alive, and
+            // make each write of the guest copy a page. Core dumps must not contain tenants. And
+            // folding replaces 4 KiB mappings: a huge page would be split at the first merge, and
+            // khugepaged would undo merges by collapsing what is left.
+            for (advice, name) in [
+                (Advice::DontFork, "MADV_DONTFORK"),
+                (Advice::DontDump, "MADV_DONTDUMP"),
+                (Advice::NoHugePage, "MADV_NOHUGEPAGE"),
+            ] {
+                let result = advise(region, advice);
+                if let Err(error) = &result
+                    && matches!(advice, Advice::NoHugePage)
+                    && error.raw_os_error() == Some(libc::EINVAL)
+                {
+                    // A kernel without transparent huge pages does not know the advice.
+                    continue;
+                }
+                result.map_err(|source| GuestRamError::Advise { advice: name, source })?;
+            }
+            let host_address = region.as_ptr().addr();
+            let count_pages = u32::try_from(region.len() / PAGE_BYTES)
+                .map_err(|_| GuestRamError::TooLarge { memory_bytes: region.len() })?;
+            let guest_address = region.start_addr();
+            regions.push(RamRegion { first, count_pages, guest_address, host_address });
+            first = first.offset(count_pages);
+        }
+        Ok(Self { memory, regions })
+    }
+
+    /// The memory, for reading and for writing that is tracked.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// The regions in guest-physical order, which is also linear order.
+    pub fn regions(&self) -> &[RamRegion] {
+        &self.regions
+    }
+
+    /// How many pages there are: one more than the last linear index.
+    pub fn count_pages(&self) -> usize {
+        self.regions.iter().map(|region| region.count_pages as usize).sum()
+    }
+
+    /// How many bytes there are.
+    pub fn len_bytes(&self) -> u64 {
+        self.regions.iter().map(RamRegion::len_bytes).sum()
+    }
+
+    /// Takes what the VMM itself has written to the region at `position` since the last call: one
+    /// bit a page, and bits that are set meanwhile stay for the next call.
+    pub(crate) fn take_written(&self, position: usize) -> Vec<u64> {
+        self.memory
+            .iter()
+            .nth(position)
+            .map_or_else(Vec::new, |region| (**region).bitmap().get_and_reset())
+    }
+}
+
+/// Reason of a mapping that failed, for tests and callers that look through the chain.
+impl GuestRamError {
+    /// The kernel's error where it was the kernel that refused.
+    pub fn os_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Map {
+                source: FromRangesError::MmapRegion(MmapRegionError::Mmap(error)), ..
+            }
+            | Self::Advise { source: error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn sizes_that_are_not_pages_are_refused_with_the_size() {
+        for bytes in [0, 1, 4095, 4097, (64 << 20) + 512] {
+            let error = GuestRam::new(bytes).unwrap_err();
+            assert!(
+                matches!(error, GuestRamError::NotPages { memory_bytes } if memory_bytes == bytes)
+            );
+        }
+    }
+
+    #[test]
+    fn more_than_fits_below_the_hole_is_refused_with_both_sizes() {
+        let error = GuestRam::new(MAX_MEMORY_BYTES + 4096).unwrap_err();
+        assert!(error.to_string().contains("at most 3072 MiB"), "{error}");
+        assert!(GuestRam::new(!4095).is_err());
+        assert_eq!(GuestRam::new(MAX_MEMORY_BYTES).unwrap().count_pages(), 786_432);
+    }
+
+    #[test]
+    fn linear_indexes_run_on_over_the_hole() {
+        let above = GuestAddress(4 << 30);
+        let ram = GuestRam::from_ranges(&[(GuestAddress(0), 5 << 12), (above, 3 << 12)]).unwrap();
+        let [low, high] = ram.regions() else { panic!("{:?}", ram.regions()) };
+        assert_eq!(
+            (low.first, low.count_pages, low.guest_address),
+            (LinearIndex(0), 5, GuestAddress(0))
+        );
+        assert_eq!((high.first, high.count_pages, high.guest_address), (LinearIndex(5), 3, above));
+        assert_eq!((ram.count_pages(), ram.len_bytes()), (8, 8 << 12));
+    }
+
+    #[test]
+    fn own_writes_are_taken_once() {
+        let ram = GuestRam::new(100 << 12).unwrap();
+        ram.memory().write_obj(7_u64, GuestAddress(70 * 4096 - 4)).unwrap();
+        assert_eq!(ram.take_written(0), [0, 0b11 << 5]);
+        assert_eq!(ram.take_written(0), [0, 0]);
+    }
+
+    #[test]
+    fn the_mapping_is_neither_inherited_nor_dumped_nor_huge() {
+        let ram = GuestRam::new(4 << 20).unwrap();
+        let start = format!("{:x}-", ram.regions()[0].host_address);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let flags = maps
+            .lines()
+            .skip_while(|line| !line.starts_with(&start))
+            .find_map(|line| line.strip_prefix("VmFlags:"))
+            .unwrap();
+        for flag in ["dc", "dd", "nh", "nr"] {
+            assert!(flags.split(' ').any(|word| word == flag), "{flag} is not in {flags}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What is asked of a VM, and why it may not happen.
+
+use std::fmt;
+use std::time::Duration;
+
+use pagefold_dedup::VmId;
+
+use crate::vcpu::StopReason;
+#[cfg(doc)]
+use crate::vm::VmHandle;
+
+/// Something that was asked of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// [`VmHandle::start`].
+    Start,
+    /// [`VmHandle::pause`].
+    Pause,
+    /// [`VmHandle::resume`].
+    Resume,
+    /// [`VmHandle::set_control`].
+    Control,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Control => "control",
+        })
+    }
+}
+
+/// Why a VM did not do what it was asked; it goes on as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperationError {
+    /// It has never been started.
+    #[error("cannot {operation} VM {vm}: it has not been started")]
+    NotStarted {
+        /// The VM.
+        vm: VmId,
+        /// What was asked.
+        operation: Operation,
+    },
+    /// It is paused, which is not left by starting.
+    #[error("cannot start VM {vm}: it is paused, resume it")]
+    Paused {
+        /// The VM.
+        vm: VmId,
+    },
+    /// It has stopped, or does so just now, and stays stopped.
+    #[error("cannot {operation} VM {vm}: it has stopped")]
+    Stopped {
+        /// The VM.
+        vm: VmId,
+        /// What was asked.
+        operation: Operation,
+    },
+}
+
+/// Why a guest was not found ready, or at rest; the VM goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// It did not say so in time.
+    #[error("the guest of VM {vm} was not {awaited} within {} ms", timeout.as_millis())]
+    TimedOut {
+        /// The VM.
+        vm: VmId,
+        /// What was waited for.
+        awaited: &'static str,
+        /// For how long.
+        timeout: Duration,
+    },
+    /// It stopped first.
+    #[error("VM {vm} stopped before its guest was {awaited}: {reason}")]
+    Stopped {
+        /// The VM.
+        vm: VmId,
+        /// What was waited for.
+        awaited: &'static str,
+        /// Why it stopped.
+        reason: StopReason,
+    },
+}

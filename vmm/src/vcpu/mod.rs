@@ -1,0 +1,25 @@
+//! A virtual CPU: one thread that enters the guest, and answers what the guest leaves it for.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `exit` | why the guest was left: [`VmExit`](exit::VmExit), read out of KVM |
+//! | `step` | what to do about it: a pure function |
+//! | `state` | what the thread is doing, and how commands and steps change that: pure too |
+//! | `kick` | taking a vCPU out of the guest |
+//! | `run` | the thread that puts these together |
+//!
+//! Lock order: a vCPU's thread takes only locks that are held for moments and under which nothing
+//! else is taken: a device's, and its VM's watch.
+
+pub(crate) mod exit;
+mod kick;
+mod run;
+mod state;
+mod step;
+mod stop;
+
+pub use exit::InternalError;
+pub use run::SpawnVcpuError;
+pub(crate) use run::{Ended, Vcpu, VcpuHandle};
+pub(crate) use state::Command;
+pub use stop::StopReason;

@@ -1,0 +1,289 @@
+//! A VM, as the program that embeds it sees it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pagefold_dedup::VmId;
+use pagefold_devices::ControlWord;
+use pagefold_guest::params::Params;
+use pagefold_guest::ports::Control;
+
+use crate::config::VmConfig;
+use crate::dedup_host::DedupHost;
+use crate::memory::{GuestRam, MemoryReservation};
+use crate::operation::{Operation, OperationError, WaitError};
+use crate::status::{VmState, VmStatus};
+use crate::vcpu::{Command, StopReason, VcpuHandle};
+use crate::watch::{Watch, Watched};
+
+/// What a VM has until it stops.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    // Fields are dropped in this order: the thread is joined first.
+    pub(crate) vcpu: VcpuHandle,
+    pub(crate) dedup: DedupHost,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) reservation: MemoryReservation,
+}
+
+/// A VM. Lock order: `machine`, then whatever the vCPU's thread takes, then the watch.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    pub(crate) id: VmId,
+    pub(crate) config: VmConfig,
+    pub(crate) params: Option<Params>,
+    pub(crate) control: ControlWord,
+    pub(crate) watch: Arc<Watch>,
+    /// Held throughout an operation, so that one is done before the next begins.
+    pub(crate) machine: Mutex<Option<Machine>>,
+}
+
+/// A handle on a VM; clones are the same VM.
+///
+/// Handles do not keep a VM running: it runs until it ends, is stopped, or its
+/// [`Host`](crate::Host) is dropped. Its last status can be read after that.
+#[derive(Debug, Clone)]
+pub struct VmHandle {
+    pub(crate) vm: Arc<Vm>,
+}
+
+impl VmHandle {
+    /// Its id: from 0 up within its host, never used twice.
+    pub fn id(&self) -> VmId {
+        self.vm.id
+    }
+
+    /// What it was built from.
+    pub fn config(&self) -> &VmConfig {
+        &self.vm.config
+    }
+
+    /// The parameters of the built-in guest; `None` if something else runs in it.
+    pub fn params(&self) -> Option<&Params> {
+        self.vm.params.as_ref()
+    }
+
+    /// Starts the guest, and does nothing if it runs.
+    ///
+    /// # Errors
+    ///
+    /// When the VM is paused or has stopped; it stays so.
+    pub fn start(&self) -> Result<(), OperationError> {
+        self.run(Operation::Start)
+    }
+
+    /// Takes the guest out of execution, and does nothing if it is. It is out when this returns:
+    /// not one of its instructions is executed until it is resumed.
+    ///
+    /// # Errors
+    ///
+    /// When the VM has not been started or has stopped; it stays so.
+    pub fn pause(&self) -> Result<(), OperationError> {
+        let machine = self.vm.machine();
+        let machine = machine.as_ref().ok_or_else(|| self.stopped(Operation::Pause))?;
+        match self.vm.watch.state() {
+            VmState::Running => self.command(machine, Operation::Pause, Command::Pause)?,
+            VmState::Paused => return Ok(()),
+            VmState::Created => return Err(self.not_started(Operation::Pause)),
+            VmState::Stopped => return Err(self.stopped(Operation::Pause)),
+        }
+        self.vm.watch.change(|watched| watched.state = VmState::Paused);
+        Ok(())
+    }
+
+    /// Lets a paused guest go on where it was, asleep if it slept, and does nothing if it runs.
+    ///
+    /// # Errors
+    ///
+    /// When the VM has not been started or has stopped; it stays so.
+    pub fn resume(&self) -> Result<(), OperationError> {
+        self.run(Operation::Resume)
+    }
+
+    /// Stops the VM for good, and does nothing if it has stopped. When this returns its thread has
+    /// ended, it is folded no longer, and its memory is given back.
+    pub fn stop(&self) -> StopReason {
+        self.request_stop();
+        self.wait_for_end()
+    }
+
+    /// Makes the VM stop, and does not wait until it has.
+    pub fn request_stop(&self) {
+        if let Some(machine) = self.vm.machine().as_ref() {
+            machine.vcpu.post(Command::Stop);
+        }
+    }
+
+    /// Waits until the VM has stopped, by itself or by command: with `None` it has not within
+    /// `timeout`. What this says of the end is true of [`stop`](Self::stop) too.
+    pub fn wait(&self, timeout: Duration) -> Option<StopReason> {
+        self.vm.watch.wait(timeout, |watched| watched.stop_reason.clone())
+    }
+
+    /// Waits until the guest has said that it is ready, and says how many milliseconds after its
+    /// start that was.
+    ///
+    /// # Errors
+    ///
+    /// When it did not within `timeout`, or the VM stopped first.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<u64, WaitError> {
+        self.wait_for("ready", timeout, Watched::ready_ms)
+    }
+
+    /// Waits until the guest, told to rest, has put back what it was changing.
+    ///
+    /// # Errors
+    ///
+    /// When it did not within `timeout`, or the VM stopped first.
+    pub fn wait_resting(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.wait_for("resting", timeout, |watched| watched.words.resting.then_some(()))
+    }
+
+    /// Tells the built-in guest what to do from now on, and does nothing if it was told so last. It
+    /// learns at once, even if it sleeps. After [`Control::Finish`] it ends by itself.
+    ///
+    /// # Errors
+    ///
+    /// When the VM has stopped.
+    pub fn set_control(&self, control: Control) -> Result<(), OperationError> {
+        let machine = self.vm.machine();
+        let machine = machine.as_ref().ok_or_else(|| self.stopped(Operation::Control))?;
+        let register = control.to_register();
+        if self.vm.control.get() == register {
+            return Ok(());
+        }
+        // Until the guest has seen the change, what it last said of resting is out of date.
+        self.vm.watch.change(|watched| watched.words.resting = false);
+        self.vm.control.set(register);
+        machine.vcpu.post(Command::Wake);
+        Ok(())
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> VmState {
+        self.vm.watch.state()
+    }
+
+    /// Everything there is to know about it now.
+    pub fn status(&self) -> VmStatus {
+        let Vm { id, config, watch, .. } = &*self.vm;
+        let watched = watch.now();
+        VmStatus {
+            id: *id,
+            name: config.name.clone(),
+            guest: config.guest.to_string(),
+            dedup: config.dedup,
+            state: watched.state,
+            memory_bytes: config.memory_bytes,
+            ready_ms: watched.ready_ms(),
+            resting: watched.words.resting,
+            writes: watched.words.tally.map(|tally| tally.writes),
+            verifications: watched.words.tally.map(|tally| tally.verifications),
+            corrupt: watched.words.corrupt(),
+            corrupt_lines: watched.words.corrupt_lines,
+            panic: watched.words.panic,
+            stop_message: watched.stop_reason.as_ref().map(ToString::to_string),
+            clean: watched.stop_reason.as_ref().map(StopReason::is_clean),
+            stop_reason: watched.stop_reason,
+        }
+    }
+
+    /// Its memory; `None` once it has stopped. Whoever holds on to it keeps it from being given
+    /// back.
+    pub fn ram(&self) -> Option<Arc<GuestRam>> {
+        self.vm.machine().as_ref().map(|machine| Arc::clone(&machine.ram))
+    }
+
+    fn run(&self, operation: Operation) -> Result<(), OperationError> {
+        // While there is a machine and its lock is held, nobody else changes the state.
+        let machine = self.vm.machine();
+        let machine = machine.as_ref().ok_or_else(|| self.stopped(operation))?;
+        match (self.vm.watch.state(), operation) {
+            (VmState::Running, _) => return Ok(()),
+            (VmState::Stopped, _) => return Err(self.stopped(operation)),
+            (VmState::Paused, Operation::Start) => {
+                return Err(OperationError::Paused { vm: self.vm.id });
+            }
+            (VmState::Created, Operation::Resume) => return Err(self.not_started(operation)),
+            _ => {}
+        }
+        // The clock starts, and the state changes, before the guest can say that it is ready.
+        let before = self.vm.watch.state();
+        self.vm.watch.change(|watched| {
+            watched.state = VmState::Running;
+            watched.started_at.get_or_insert_with(Instant::now);
+        });
+        self.command(machine, operation, Command::Run).inspect_err(|_| {
+            self.vm.watch.change(|watched| watched.state = before);
+        })
+    }
+
+    /// Gives the vCPU a command and waits until it is done.
+    fn command(
+        &self,
+        machine: &Machine,
+        operation: Operation,
+        command: Command,
+    ) -> Result<(), OperationError> {
+        if machine.vcpu.command(command) { Ok(()) } else { Err(self.stopped(operation)) }
+    }
+
+    fn wait_for_end(&self) -> StopReason {
+        loop {
+            if let Some(reason) = self.wait(Duration::MAX) {
+                return reason;
+            }
+        }
+    }
+
+    fn wait_for<T>(
+        &self,
+        awaited: &'static str,
+        timeout: Duration,
+        seek: impl Fn(&Watched) -> Option<T>,
+    ) -> Result<T, WaitError> {
+        let vm = self.vm.id;
+        self.vm
+            .watch
+            .wait(timeout, |watched| match seek(watched) {
+                Some(found) => Some(Ok(found)),
+                None => watched.stop_reason.clone().map(Err),
+            })
+            .ok_or(WaitError::TimedOut { vm, awaited, timeout })?
+            .map_err(|reason| WaitError::Stopped { vm, awaited, reason })
+    }
+
+    fn not_started(&self, operation: Operation) -> OperationError {
+        OperationError::NotStarted { vm: self.vm.id, operation }
+    }
+
+    fn stopped(&self, operation: Operation) -> OperationError {
+        OperationError::Stopped { vm: self.vm.id, operation }
+    }
+
+    /// Gives back everything the VM has, after its vCPU ended for `reason`. Called by the event
+    /// loop alone.
+    pub(crate) fn tear_down(&self, reason: StopReason) {
+        // Not in the condition, where the lock would be held to the end.
+        let machine = self.vm.machine().take();
+        if let Some(Machine { vcpu, dedup, ram, reservation }) = machine {
+            // The guest is out for good before folding lets go of its memory, and that before the
+            // memory goes.
+            drop(vcpu);
+            dedup.detach(self.vm.id);
+            drop(ram);
+            drop(reservation);
+        }
+        log::info!("VM {} has stopped: {reason}", self.vm.id);
+        self.vm.watch.change(|watched| {
+            watched.state = VmState::Stopped;
+            watched.stop_reason.get_or_insert(reason);
+        });
+    }
+}
+
+impl Vm {
+    fn machine(&self) -> MutexGuard<'_, Option<Machine>> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,211 @@
+//! The command itself: what it prints, what it ends with, and what it leaves behind.
+
+// A failure here is a failure of its test.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use pagefold::api::ApiClient;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn pagefold(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pagefold"));
+    command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    pagefold(args).output().unwrap()
+}
+
+fn stdout_json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A run without end whose control socket is there.
+fn serving(socket: &Path) -> Child {
+    let socket = socket.to_str().unwrap();
+    let mut child = pagefold(&["run", "--memory", "8M", "--json", "--api-socket", socket])
+        .env("RUST_LOG", "pagefold::api=info")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.find(|line| line.as_ref().unwrap().contains("control socket at"));
+    assert!(line.is_some(), "{:?}", child.wait_with_output());
+    child
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn a_run_settles_and_prints_one_json_object() {
+    let output =
+        output(&["run", "-n", "2", "--memory", "16M", "--for", "1s", "--settle", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(stderr(&output), "");
+    let report = stdout_json(&output);
+    for vm in report["vms"].as_array().unwrap() {
+        assert_eq!((&vm["corrupt"], &vm["finished"]), (&0.into(), &true.into()), "{vm}");
+        assert!(vm["verifications"].as_u64().unwrap() > 0, "{vm}");
+    }
+    assert_eq!(report["vms"].as_array().unwrap().len(), 2);
+    assert_eq!(report["settle"]["settled"], true);
+    let memory = &report["memory"];
+    assert_eq!(memory["guest_bytes"], 32 << 20);
+    let bytes = |field: &str| memory[field].as_u64().unwrap();
+    assert!(bytes("saved_bytes") * 100 >= bytes("ideal_saved_bytes") * 97, "{memory}");
+    assert!(bytes("resident_bytes") < bytes("guest_bytes"), "{memory}");
+}
+
+#[test]
+fn nothing_is_folded_with_dedup_off_and_nothing_is_claimed() {
+    let args = ["run", "-n", "1", "--memory", "8M", "--for", "1s", "--dedup", "off", "--json"];
+    let output = output(&args);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let memory = &stdout_json(&output)["memory"];
+    assert_eq!(memory["saved_bytes"], 0);
+    assert!(memory["resident_bytes"].is_null(), "{memory}");
+}
+
+#[test]
+fn a_signal_ends_a_run_that_still_reports_and_cleans_up() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    for name in ["-INT", "-TERM"] {
+        let child = serving(&socket);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(stdout_json(&output)["vms"].as_array().unwrap().len(), 2);
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn a_live_socket_is_refused_and_a_killed_runs_socket_is_replaced() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let path = socket.to_str().unwrap();
+    let mut child = serving(&socket);
+    let args = ["run", "-n", "1", "--memory", "8M", "--for", "1s", "--api-socket", path];
+    let refused = output(&args);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(stderr(&refused).contains("another process listens"), "{refused:?}");
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(socket.exists());
+    let replaced = output(&args);
+    assert_eq!(replaced.status.code(), Some(0), "{replaced:?}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn stats_shows_what_a_run_serves() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let path = socket.to_str().unwrap();
+    let child = serving(&socket);
+    let json = output(&["stats", "--api-socket", path, "--json"]);
+    assert_eq!(json.status.code(), Some(0), "{json:?}");
+    assert!(stdout_json(&json)["pages_sharing"].is_u64());
+    let table = output(&["stats", "--api-socket", path]);
+    assert!(String::from_utf8(table.stdout).unwrap().starts_with("saved "));
+    assert!(ApiClient::new(&socket).unwrap().dedup().is_ok());
+
+    signal(&child, "-INT");
+    child.wait_with_output().unwrap();
+    let nobody = output(&["stats", "--api-socket", path]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("help: "), "{nobody:?}");
+}
+
+#[test]
+fn analyze_counts_and_folds_what_the_census_says() {
+    let directory = TempDir::new().unwrap();
+    let image = |name: &str, pages: &[u8]| {
+        let path = directory.path().join(name);
+        let bytes: Vec<u8> = pages.iter().flat_map(|&fill| [fill; 4096]).collect();
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (first, second) = (image("first", &[1, 2, 3, 0, 4]), image("second", &[1, 9, 2, 3, 0, 0]));
+    let output = output(&["analyze", &first, &second, "--fold", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = stdout_json(&output);
+    let census = &report["census"];
+    for (field, want) in [
+        ("pages", 11),
+        ("zero_pages", 3),
+        ("distinct_pages", 5),
+        ("saveable_pages", 6),
+        ("same_position_pages", 1),
+        ("extents", 3),
+    ] {
+        assert_eq!(census[field], want, "{field}: {census}");
+    }
+    assert_eq!(report["fold"]["saved_pages"], 6);
+    assert_eq!(report["fold"]["verified"], true);
+    assert_eq!(report["images"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn every_failure_says_why_and_what_to_do() {
+    let directory = TempDir::new().unwrap();
+    let odd = directory.path().join("odd");
+    fs::write(&odd, [1; 4097]).unwrap();
+    let odd = odd.to_str().unwrap();
+    for (args, code, part) in [
+        (&["run", "-n", "4096", "--memory", "3G"][..], 1, "not enough memory"),
+        (&["run", "--memory", "8K"], 2, "--memory 8K"),
+        (&["run", "--memory", "64MB"], 2, "64M, 1G or 1024K"),
+        (&["run", "--guest", "linux"], 2, "builtin:churn"),
+        (&["run", "--no-such"], 2, "--no-such"),
+        (&["fold"], 2, "fold"),
+        (&["analyze"], 2, "IMAGE"),
+        (&["analyze", odd], 1, "4097 bytes"),
+        (&["analyze", "/nonexistent/image"], 1, "/nonexistent/image"),
+        (&["analyze", "/dev/null"], 1, "/dev/null"),
+    ] {
+        let output = output(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let text = stderr(&output);
+        assert!(text.starts_with("error: ") && text.contains(part), "{args:?}: {text}");
+        assert!(text.contains("\nhelp: ") || text.contains("--help"), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_closed_stdout_is_said_and_no_panic() {
+    let mut child = pagefold(&["doctor"]);
+    let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("cannot write the result"), "{output:?}");
+}
+
+#[test]
+fn the_doctor_finds_what_these_tests_need() {
+    let output = output(&["doctor"]);
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for name in ["/dev/kvm", "userfaultfd", "PAGEMAP_SCAN", "vm.max_map_count", "huge pages"] {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+}
