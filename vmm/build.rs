@@ -76,10 +76,7 @@ fn build_image() -> Result<PathBuf, String> {
     if image.is_file() {
         Ok(image)
     } else {
-        Err(format!(
-            "cargo built the guest image, but not at {}",
-            image.display()
-        ))
+        Err(format!("cargo built the guest image, but not at {}", image.display()))
     }
 }
 

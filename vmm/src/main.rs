@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The `pagefold` command.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use hyper::Method;
 use pagefold::api::ApiClient;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -30,17 +31,26 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A run without end whose control socket is there.
+/// A run without end whose VMs are running and whose control socket is there.
 fn serving(socket: &Path) -> Child {
     let socket = socket.to_str().unwrap();
-    let mut child = pagefold(&["run", "--memory", "8M", "--json", "--api-socket", socket])
-        .env("RUST_LOG", "pagefold::api=info")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = pagefold(&[
+        "run",
+        "--memory",
+        "8M",
+        "--guest",
+        "builtin:idle",
+        "--json",
+        "--api-socket",
+        socket,
+    ])
+    .env("RUST_LOG", "pagefold=info")
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let line = lines.find(|line| line.as_ref().unwrap().contains("control socket at"));
+    let line = lines.find(|line| line.as_ref().unwrap().contains("VMs are running"));
     assert!(line.is_some(), "{:?}", child.wait_with_output());
     child
 }
@@ -111,6 +121,41 @@ fn a_live_socket_is_refused_and_a_killed_runs_socket_is_replaced() {
     let replaced = output(&args);
     assert_eq!(replaced.status.code(), Some(0), "{replaced:?}");
     assert!(!socket.exists());
+}
+
+#[test]
+fn the_socket_controls_real_vms() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let child = serving(&socket);
+    let client = ApiClient::new(&socket).unwrap();
+    let ask = |method: Method, target: &str| {
+        let (status, body) = client.request(method, target, b"").unwrap();
+        (status.as_u16(), serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    // Idle guests write nothing any more once they are ready.
+    let (status, report) = ask(Method::POST, "/v1/dedup/settle");
+    assert_eq!((status, &report["settled"]), (200, &true.into()), "{report}");
+    for (verb, state) in [("pause", "paused"), ("resume", "running"), ("stop", "stopped")] {
+        let (status, vm) = ask(Method::PUT, &format!("/v1/vms/1/{verb}"));
+        assert_eq!((status, &vm["state"]), (200, &state.into()), "{vm}");
+    }
+    for verb in ["pause", "resume"] {
+        let (status, error) = ask(Method::PUT, &format!("/v1/vms/1/{verb}"));
+        assert_eq!(status, 409);
+        assert!(error["error"].as_str().unwrap().contains("it has stopped"), "{error}");
+    }
+    assert_eq!(ask(Method::GET, "/v1/vms/0").1["state"], "running");
+    assert_eq!(ask(Method::GET, "/v1/vms/2").0, 404);
+
+    // One VM paused and one stopped from outside: the run ends well all the same.
+    assert_eq!(ask(Method::PUT, "/v1/vms/0/pause").0, 200);
+    signal(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = stdout_json(&output);
+    assert_eq!(report["vms"][0]["stop_reason"]["kind"], "exited");
+    assert_eq!(report["vms"][1]["stop_reason"]["kind"], "requested");
 }
 
 #[test]

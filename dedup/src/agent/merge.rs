@@ -1,123 +1,127 @@
 //! The merge protocol: protect, compare, map, let go.
 //!
-//! From the moment a run is protected until it is let go, no message is sent and nothing waits on
-//! anybody else, so that a writer sleeps for as long as it takes to compare and map
-//! [`MAX_RUN_PAGES`](super::runs::MAX_RUN_PAGES) pages and no longer.
+//! From the moment a window is protected until it is let go, no message is sent and nothing waits
+//! on anybody else, so that a writer sleeps for as long as it takes to handle a window and no
+//! longer.
 
 use std::io;
 
 use super::Agent;
 use super::changes::count;
-use super::runs::{Run, Target, cut};
+use super::runs::{Action, Run, windows};
 use super::store::StoreAccess;
-use crate::LinearIndex;
 use crate::extents::{Extent, ExtentMap};
+use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;
 use crate::sys::{Protected, Space, Span, Userfaultfd};
+use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// What became of a part of a run.
 enum Step {
-    /// Mapped to the slots.
-    Merged(Extent),
-    /// Not equal any more.
-    Changed(Extent),
+    /// It has what it wants.
+    Done(Run),
+    /// It does not hold that any more.
+    Changed(Run),
     /// The kernel refused.
-    Refused(Extent, io::Error),
+    Refused(Run, io::Error),
 }
 
 impl Agent {
-    /// Drops the targets that the mapping budget cannot pay for, and says so in `outcomes`.
-    pub(super) fn within_budget(
-        &mut self,
-        targets: &[Target],
-        outcomes: &mut Vec<Outcome>,
-    ) -> Vec<Run> {
+    /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
+    pub(super) fn within_budget(&mut self, runs: &mut Vec<Run>, outcomes: &mut Vec<Outcome>) {
         let mut planned = 0;
-        let mut affordable = cut(targets, &self.extents);
-        affordable.retain(|run| {
+        runs.retain(|run| {
             let min_pages = self.budget.min_run_pages(planned);
-            if run.in_place || run.extent.count_pages >= min_pages {
-                planned += if run.in_place { 0 } else { 2 };
+            if run.cost_vmas() == 0 || run.count_pages >= min_pages {
+                planned += run.cost_vmas();
                 return true;
             }
             self.deferred_at = self.deferred_at.min(min_pages);
-            for Target { linear, slot } in run.targets() {
-                self.events.budget_skips += 1;
-                self.deferred.insert(linear.0 as usize);
-                outcomes.push(Outcome::Declined { linear, slot });
-            }
+            self.deferred.insert_range(run.positions());
+            self.events.budget_skips += u64::from(run.count_pages);
+            outcomes.extend(run.shares().map(declined));
             false
         });
-        affordable
     }
 
-    /// Merges runs, in ascending order, and says what became of each page in `outcomes`.
+    /// Carries out runs, in ascending order, and says what became of each page in `outcomes`.
     pub(super) fn merge(&mut self, runs: &[Run], outcomes: &mut Vec<Outcome>) {
-        for run in runs {
-            let mut next = 0;
-            // A run of linear indexes may cross from one region to the next.
-            while next < run.extent.count_pages {
-                let linear = run.extent.linear.offset(next);
-                let span = self.space.span(linear, run.extent.count_pages - next);
-                let extent = Extent {
-                    linear,
-                    slot: run.extent.slot.offset(next),
-                    count_pages: span.count_pages(),
-                };
-                let part = Run { extent, in_place: run.in_place };
-                next += extent.count_pages;
-                for step in merge_span(&self.uffd, &self.store, span, &part) {
-                    self.record(step, run.in_place, outcomes);
-                }
+        for window in windows(runs) {
+            for step in self.merge_window(window) {
+                self.record(step, outcomes);
             }
         }
-        let mut mapped = runs.iter().filter(|run| !run.in_place).map(|run| run.extent);
+        let mut mapped = runs.iter().filter(|run| run.cost_vmas() > 0);
         if let Some(first) = mapped.next() {
             let last = mapped.next_back().unwrap_or(first);
-            self.seal(first.linear, last.linear.0 + last.count_pages - first.linear.0);
+            self.seal(first.linear, last.end().0 - first.linear.0);
         }
     }
 
-    fn record(&mut self, step: Step, in_place: bool, outcomes: &mut Vec<Outcome>) {
-        let (run, merged) = match step {
-            Step::Merged(run) => (run, true),
+    fn merge_window(&self, window: &[Run]) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(window.len());
+        let (Some(first), Some(last)) = (window.first(), window.last()) else { return steps };
+        let count_pages = last.end().0 - first.linear.0;
+        let span = self.space.span(first.linear, count_pages);
+        if span.count_pages() < count_pages {
+            // The window crosses from one region to the next: each side by itself.
+            let (here, there) = split(window, first.linear.offset(span.count_pages()));
+            steps.extend(self.merge_window(&here));
+            steps.extend(self.merge_window(&there));
+            return steps;
+        }
+        merge_span(&self.uffd, &self.store, span, window, &mut steps);
+        steps
+    }
+
+    fn record(&mut self, step: Step, outcomes: &mut Vec<Outcome>) {
+        let (run, is_done) = match step {
+            Step::Done(run) => (run, true),
             Step::Changed(run) => {
-                self.events.declines += u64::from(run.count_pages);
+                self.events.declines += run.extent().map_or(0, |run| u64::from(run.count_pages));
                 (run, false)
             }
             Step::Refused(run, error) => {
-                log::debug!("VM {}: cannot merge {} pages: {error}", self.vm, run.count_pages);
+                log::debug!("VM {}: cannot fold {} pages: {error}", self.vm, run.count_pages);
                 self.events.errors += 1;
                 (run, false)
             }
         };
-        let pages = run.linear.0 as usize..(run.linear.0 + run.count_pages) as usize;
-        self.waiting.remove_range(pages.clone());
-        if !merged {
-            self.pending.insert_range(pages);
-            let declined = Run { extent: run, in_place };
-            outcomes.extend(
-                declined
-                    .targets()
-                    .map(|Target { linear, slot }| Outcome::Declined { linear, slot }),
-            );
+        let count_pages = u64::from(run.count_pages);
+        self.waiting.remove_range(run.positions());
+        if !is_done {
+            self.pending.insert_range(run.positions());
+            outcomes.extend(run.shares().map(declined));
             return;
         }
-        self.shared.insert_range(pages.clone());
-        self.pending.remove_range(pages);
-        if in_place {
-            self.events.remerges += u64::from(run.count_pages);
+        self.pending.remove_range(run.positions());
+        if let Some(extent) = run.extent() {
+            self.shared.insert_range(run.positions());
+            outcomes.push(Outcome::Merged(extent));
         } else {
-            self.events.merges += u64::from(run.count_pages);
-            self.extents.insert(run, |_| {});
+            self.zero.insert_range(run.positions());
         }
-        outcomes.push(Outcome::Merged(run));
+        match run.action {
+            Action::Map(slot) => {
+                self.events.merges += count_pages;
+                let Run { linear, count_pages, .. } = run;
+                self.extents.insert(Extent { linear, slot, count_pages }, |_| {});
+            }
+            Action::Return(_) => self.events.remerges += count_pages,
+            Action::Discard => self.events.zero_discards += count_pages,
+            Action::Replace => {
+                self.events.zero_discards += count_pages;
+                let Run { linear, count_pages, .. } = run;
+                self.extents.remove(linear, count_pages, |_| {});
+                outcomes.push(Outcome::Unbacked { linear, count_pages });
+            }
+        }
     }
 
     /// Marks what was mapped into `count_pages` pages from `linear` on as guest memory and has the
     /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
     /// system call for all, which also lets the kernel join neighbouring mappings.
-    pub(super) fn seal(&mut self, linear: LinearIndex, count_pages: u32) {
+    fn seal(&mut self, linear: LinearIndex, count_pages: u32) {
         let mut next = 0;
         while next < count_pages {
             let span = self.space.span(linear.offset(next), count_pages - next);
@@ -139,6 +143,10 @@ impl Agent {
     }
 }
 
+fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
+    Outcome::Declined { linear, slot }
+}
+
 /// How many mappings the kernel keeps for a VM's memory.
 fn count_vmas(space: &Space, extents: &ExtentMap) -> u64 {
     let vmas = space.regions().iter().map(|region| {
@@ -147,38 +155,78 @@ fn count_vmas(space: &Space, extents: &ExtentMap) -> u64 {
     vmas.sum()
 }
 
-fn merge_span(uffd: &Userfaultfd, store: &StoreAccess, span: Span<'_>, run: &Run) -> Vec<Step> {
-    let extent = run.extent;
-    let part = |first: u32, count_pages: u32| Extent {
-        linear: extent.linear.offset(first),
-        slot: extent.slot.offset(first),
-        count_pages,
-    };
+/// Splits runs at a page.
+fn split(runs: &[Run], at: LinearIndex) -> (Vec<Run>, Vec<Run>) {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for run in runs {
+        let count_before = at.0.saturating_sub(run.linear.0).min(run.count_pages);
+        if count_before > 0 {
+            before.push(run.part(0, count_before));
+        }
+        if count_before < run.count_pages {
+            after.push(run.part(count_before, run.count_pages - count_before));
+        }
+    }
+    (before, after)
+}
+
+/// Carries out the runs of `window`, which `span` covers from the first page to the last.
+fn merge_span(
+    uffd: &Userfaultfd,
+    store: &StoreAccess,
+    span: Span<'_>,
+    window: &[Run],
+    steps: &mut Vec<Step>,
+) {
     let mut protected = match Protected::new(uffd, span) {
         Ok(protected) => protected,
-        Err(error) => return vec![Step::Refused(extent, error)],
+        Err(error) => {
+            let code = error.raw_os_error().unwrap_or(libc::EIO);
+            let refused = |run: &Run| Step::Refused(*run, io::Error::from_raw_os_error(code));
+            steps.extend(window.iter().map(refused));
+            return;
+        }
     };
-    let equal: Vec<bool> = (0..extent.count_pages)
-        .map(|page| store.view.equals(extent.slot.offset(page), protected.page(page)))
-        .collect();
-    let mut steps = Vec::new();
-    let mut first = 0;
-    for pages in equal.chunk_by(|one, other| one == other) {
-        let sub_run = part(first, count(pages.len()));
-        steps.push(if pages[0] {
-            let result = if run.in_place {
-                protected.discard(first, sub_run.count_pages)
+    let start = window[0].linear;
+    for run in window {
+        let first = run.linear.0 - start.0;
+        let as_wanted: Vec<bool> = (0..run.count_pages)
+            .map(|page| holds(store, run.action, page, protected.page(first + page)))
+            .collect();
+        let mut page = 0;
+        for alike in as_wanted.chunk_by(|one, other| one == other) {
+            let part = run.part(page, count(alike.len()));
+            steps.push(if alike[0] {
+                match act(&mut protected, store, first + page, &part) {
+                    Ok(()) => Step::Done(part),
+                    Err(error) => Step::Refused(part, error),
+                }
             } else {
-                protected.map_slots(first, sub_run.count_pages, &store.memfd, sub_run.slot)
-            };
-            match result {
-                Ok(()) => Step::Merged(sub_run),
-                Err(error) => Step::Refused(sub_run, error),
-            }
-        } else {
-            Step::Changed(sub_run)
-        });
-        first += sub_run.count_pages;
+                Step::Changed(part)
+            });
+            page += part.count_pages;
+        }
     }
-    steps
+}
+
+/// Whether the bytes of the page at `offset` in a run are what its action takes them for.
+fn holds(store: &StoreAccess, action: Action, offset: u32, bytes: &[u8; PAGE_SIZE]) -> bool {
+    match action {
+        Action::Map(slot) | Action::Return(slot) => store.view.equals(slot.offset(offset), bytes),
+        Action::Discard | Action::Replace => is_zero(bytes),
+    }
+}
+
+/// Does what is to be done with pages that hold what they should and cannot change.
+fn act(
+    protected: &mut Protected<'_>,
+    store: &StoreAccess,
+    first: u32,
+    run: &Run,
+) -> io::Result<()> {
+    match run.action {
+        Action::Map(slot) => protected.map_slots(first, run.count_pages, &store.memfd, slot),
+        Action::Return(_) | Action::Discard => protected.discard(first, run.count_pages),
+        Action::Replace => protected.map_anonymous(first, run.count_pages),
+    }
 }

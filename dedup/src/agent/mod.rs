@@ -1,8 +1,8 @@
 //! The agent: the part that lives with a VM, and the only one that touches guest memory.
 //!
-//! A pass asks what changed ([`changes`]), reads what has come to rest ([`scan`]), gives zero pages
-//! back ([`zero`]), offers the others to the broker and maps them where it says ([`pass`],
-//! [`merge`]), within the mapping budget ([`budget`]). Nothing it needs the broker for happens
+//! A pass ([`pass`]) asks what changed ([`changes`]), reads what has come to rest ([`scan`]), offers
+//! it to the broker, and gives zero pages back and maps the others where the broker says
+//! ([`merge`]), within the mapping budget ([`budget`]). Nothing it needs the broker for happens
 //! while a page is protected.
 
 pub mod budget;
@@ -14,7 +14,6 @@ mod runs;
 mod scan;
 mod store;
 pub mod track;
-mod zero;
 
 use std::io;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::changes::linear_index;
-use super::runs::{Run, Target, cut};
+use super::changes::{count, linear_index};
+use super::runs::{Run, Target, Want, cut};
 use super::scan::Content;
 use super::{Agent, AgentError};
 use crate::mode::DedupMode;
@@ -57,49 +57,60 @@ impl Agent {
         let (mut targets, mut outcomes) = (Vec::new(), Vec::new());
         for directive in &directives {
             match *directive {
-                Directive::Merge { linear, slot } => targets.push(Target { linear, slot }),
+                Directive::Merge { linear, slot } => {
+                    self.waiting.remove(linear.0 as usize);
+                    targets.push(Target { linear, want: Want::Share(slot) });
+                }
                 Directive::Unshare { linear } => self.unshare(linear, &mut outcomes),
             }
         }
-        let runs = self.within_budget(&targets, &mut outcomes);
+        let mut runs = cut(targets, &self.extents);
+        self.within_budget(&mut runs, &mut outcomes);
         self.merge(&runs, &mut outcomes);
-        for target in &targets {
-            self.waiting.remove(target.linear.0 as usize);
-        }
         broker.report(self.vm, &outcomes)?;
         Ok(!directives.is_empty())
     }
 
+    /// Reads pages, finds out what each is to be, and has it so.
     fn fold(&mut self, broker: &mut dyn Broker, pages: &[usize]) -> Result<(), AgentError> {
         let contents = self.read(pages);
-        let mut outcomes = Vec::new();
-        let zeroes: Vec<usize> = pages
-            .iter()
-            .zip(&contents)
-            .filter_map(|(&page, content)| (*content == Content::Zero).then_some(page))
-            .collect();
-        self.discard_zeroes(&zeroes, &mut outcomes);
-        broker.report(self.vm, &outcomes)?;
-        if self.mode == DedupMode::Zero {
-            return Ok(());
-        }
-        let offers: Vec<Offer> = pages
-            .iter()
-            .zip(&contents)
-            .filter_map(|(&page, content)| match *content {
-                Content::Data(fingerprint) => {
-                    Some(Offer { linear: linear_index(page), fingerprint })
+        let (mut targets, mut offers) = (Vec::new(), Vec::new());
+        for (&page, content) in pages.iter().zip(contents) {
+            let linear = linear_index(page);
+            match content {
+                Content::Zero => targets.push(Target { linear, want: Want::Zero }),
+                Content::Data(fingerprint) if self.mode == DedupMode::On => {
+                    offers.push(Offer { linear, fingerprint });
                 }
-                Content::Zero => None,
-            })
-            .collect();
-        self.offer(broker, &offers)
+                Content::Data(_) => {}
+            }
+        }
+        let creators = self.offer(broker, &offers, &mut targets)?;
+        targets.sort_unstable_by_key(|target| target.linear);
+
+        let mut outcomes = Vec::new();
+        let mut runs = cut(targets, &self.extents);
+        self.within_budget(&mut runs, &mut outcomes);
+        let empty = self.fill(broker, &runs, &creators)?;
+        if !empty.is_empty() {
+            runs = self.without(&runs, &empty, &mut outcomes);
+        }
+        self.merge(&runs, &mut outcomes);
+        broker.report(self.vm, &outcomes)?;
+        Ok(())
     }
 
-    fn offer(&mut self, broker: &mut dyn Broker, offers: &[Offer]) -> Result<(), AgentError> {
+    /// Offers pages, adds those that are to share to `targets`, and returns the ones among them
+    /// whose slot is new, ascending.
+    fn offer(
+        &mut self,
+        broker: &mut dyn Broker,
+        offers: &[Offer],
+        targets: &mut Vec<Target>,
+    ) -> Result<Vec<(LinearIndex, Slot)>, AgentError> {
         let mut decisions = Vec::with_capacity(offers.len());
         broker.offer(self.vm, offers, &mut decisions)?;
-        let (mut targets, mut creators) = (Vec::new(), Vec::new());
+        let mut creators = Vec::new();
         for (&Offer { linear, .. }, decision) in offers.iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
@@ -108,29 +119,14 @@ impl Agent {
                 Decision::Keep => {
                     self.pending.insert(linear.0 as usize);
                 }
-                Decision::Join(slot) => targets.push(Target { linear, slot }),
+                Decision::Join(slot) => targets.push(Target { linear, want: Want::Share(slot) }),
                 Decision::Create(slot) => {
-                    targets.push(Target { linear, slot });
-                    creators.push(Target { linear, slot });
+                    targets.push(Target { linear, want: Want::Share(slot) });
+                    creators.push((linear, slot));
                 }
             }
         }
-        let mut outcomes = Vec::new();
-        let mut runs = self.within_budget(&targets, &mut outcomes);
-        let empty = self.fill(broker, &runs, &creators)?;
-        if !empty.is_empty() {
-            let (gone, kept): (Vec<_>, Vec<_>) =
-                runs.iter().flat_map(Run::targets).partition(|target| empty.contains(&target.slot));
-            for Target { linear, slot } in gone {
-                self.events.declines += 1;
-                self.pending.insert(linear.0 as usize);
-                outcomes.push(Outcome::Declined { linear, slot });
-            }
-            runs = cut(&kept, &self.extents);
-        }
-        self.merge(&runs, &mut outcomes);
-        broker.report(self.vm, &outcomes)?;
-        Ok(())
+        Ok(creators)
     }
 
     /// Hands over the bytes for the slots of those `creators` (ascending) that are still part of
@@ -140,33 +136,62 @@ impl Agent {
         &mut self,
         broker: &mut dyn Broker,
         runs: &[Run],
-        creators: &[Target],
+        creators: &[(LinearIndex, Slot)],
     ) -> Result<HashSet<Slot>, AgentError> {
-        let mut empty: HashSet<Slot> = creators.iter().map(|creator| creator.slot).collect();
-        let is_creator = |target: &Target| {
-            creators.binary_search_by_key(&target.linear, |creator| creator.linear).is_ok()
+        let mut empty: HashSet<Slot> = creators.iter().map(|&(_, slot)| slot).collect();
+        let is_creator = |(linear, _): &(LinearIndex, Slot)| {
+            creators.binary_search_by_key(linear, |&(creator, _)| creator).is_ok()
         };
-        let fills: Vec<Target> = runs.iter().flat_map(Run::targets).filter(is_creator).collect();
+        let fills: Vec<(LinearIndex, Slot)> =
+            runs.iter().flat_map(Run::shares).filter(is_creator).collect();
         let (mut bytes, mut accepted) = (Vec::new(), Vec::new());
-        let neighbours = |one: &Target, next: &Target| one.slot.offset(1) == next.slot;
+        let neighbours =
+            |one: &(LinearIndex, Slot), next: &(LinearIndex, Slot)| one.1.offset(1) == next.1;
         for batch in fills.chunk_by(neighbours).flat_map(|batch| batch.chunks(FILL_PAGES)) {
             bytes.resize(batch.len() * PAGE_SIZE, 0);
-            for (target, page) in batch.iter().zip(bytes.as_chunks_mut().0) {
-                self.space.span(target.linear, 1).copy_page(0, page);
+            for (&(linear, _), page) in batch.iter().zip(bytes.as_chunks_mut().0) {
+                self.space.span(linear, 1).copy_page(0, page);
             }
             accepted.clear();
-            match broker.fill(self.vm, batch[0].slot, &bytes, &mut accepted) {
+            match broker.fill(self.vm, batch[0].1, &bytes, &mut accepted) {
                 Err(error @ BrokerError::Store(_)) => {
                     log::warn!("VM {}: cannot share pages: {}", self.vm, describe(&error));
                     self.events.errors += 1;
                 }
                 result => result?,
             }
-            for (target, _) in batch.iter().zip(&accepted).filter(|(_, accepted)| **accepted) {
-                empty.remove(&target.slot);
+            for ((_, slot), _) in batch.iter().zip(&accepted).filter(|(_, accepted)| **accepted) {
+                empty.remove(slot);
             }
         }
         Ok(empty)
+    }
+
+    /// The runs without the pages that were to share slots that hold nothing.
+    fn without(
+        &mut self,
+        runs: &[Run],
+        empty: &HashSet<Slot>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Vec<Run> {
+        let mut kept = Vec::new();
+        for run in runs {
+            let gone =
+                |page: &u32| run.part(*page, 1).shares().any(|(_, slot)| empty.contains(&slot));
+            let pages: Vec<u32> = (0..run.count_pages).collect();
+            for part in pages.chunk_by(|one, next| gone(one) == gone(next)) {
+                let sub_run = run.part(part[0], count(part.len()));
+                if gone(&part[0]) {
+                    self.events.declines += part.len() as u64;
+                    self.pending.insert_range(sub_run.positions());
+                    let declined = |(linear, slot)| Outcome::Declined { linear, slot };
+                    outcomes.extend(sub_run.shares().map(declined));
+                } else {
+                    kept.push(sub_run);
+                }
+            }
+        }
+        kept
     }
 
     /// Makes a page private again that nobody shares.

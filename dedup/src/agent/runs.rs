@@ -1,87 +1,217 @@
-//! Pages that are to go to slots, cut into the runs that are protected and mapped at once.
+//! What is to become of pages, cut into runs that are handled at once, and windows that are
+//! protected at once.
+
+use std::ops::Range;
 
 use crate::extents::{Extent, ExtentMap};
 use crate::{LinearIndex, Slot};
 
-/// Pages that are write-protected together at most: a bound on how long a writer can sleep.
-pub(super) const MAX_RUN_PAGES: u32 = 512;
+/// Pages that are write-protected together at most: with [`MAX_WINDOW_RUNS`] a bound on how long a
+/// writer can sleep.
+pub(super) const MAX_WINDOW_PAGES: u32 = 512;
 
-/// A page and the slot that it is to share.
+/// Runs that are handled under one protection at most.
+const MAX_WINDOW_RUNS: usize = 64;
+
+/// Pages between two runs of a window at most. They are protected for nothing, and a guest faults
+/// when it next writes one, but protecting each run by itself costs it more.
+const MAX_GAP_PAGES: u32 = 8;
+
+/// What a page is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// A sharer of this slot.
+    Share(Slot),
+    /// A page of zeroes that takes no memory.
+    Zero,
+}
+
+/// A page and what it is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) linear: LinearIndex,
-    pub(super) slot: Slot,
+    pub(super) want: Want,
 }
 
-/// Consecutive pages that are to go to consecutive slots.
+/// How a run of pages gets what it wants, once it is found to hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Map it on to the slots from this one on.
+    Map(Slot),
+    /// It lies over just these slots: give back its private copies.
+    Return(Slot),
+    /// It is anonymous memory: give it back.
+    Discard,
+    /// It lies over slots that would show: map anonymous memory over it.
+    Replace,
+}
+
+/// Consecutive pages with one action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
-    pub(super) extent: Extent,
-    /// Whether the pages lie over just those slots already, so that giving back their private
-    /// copies is all there is to do.
-    pub(super) in_place: bool,
+    pub(super) linear: LinearIndex,
+    pub(super) count_pages: u32,
+    pub(super) action: Action,
 }
 
 impl Run {
-    /// The pages one by one.
-    pub(super) fn targets(&self) -> impl Iterator<Item = Target> + use<> {
-        let Extent { linear, slot, count_pages } = self.extent;
-        (0..count_pages).map(move |n| Target { linear: linear.offset(n), slot: slot.offset(n) })
+    fn of(target: Target, extents: &ExtentMap) -> Self {
+        let under = extents.slot(target.linear);
+        let action = match target.want {
+            Want::Share(slot) if under == Some(slot) => Action::Return(slot),
+            Want::Share(slot) => Action::Map(slot),
+            Want::Zero if under.is_some() => Action::Replace,
+            Want::Zero => Action::Discard,
+        };
+        Self { linear: target.linear, count_pages: 1, action }
+    }
+
+    /// One above the last page.
+    pub(super) fn end(&self) -> LinearIndex {
+        self.linear.offset(self.count_pages)
+    }
+
+    /// The pages as positions in a bitmap.
+    pub(super) fn positions(&self) -> Range<usize> {
+        self.linear.0 as usize..self.end().0 as usize
+    }
+
+    /// The `count_pages` pages from page `first` of this run on.
+    pub(super) fn part(&self, first: u32, count_pages: u32) -> Self {
+        let action = match self.action {
+            Action::Map(slot) => Action::Map(slot.offset(first)),
+            Action::Return(slot) => Action::Return(slot.offset(first)),
+            other => other,
+        };
+        Self { linear: self.linear.offset(first), count_pages, action }
+    }
+
+    /// The slots it goes to, as an extent.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        match self.action {
+            Action::Map(slot) | Action::Return(slot) => {
+                Some(Extent { linear: self.linear, slot, count_pages: self.count_pages })
+            }
+            Action::Discard | Action::Replace => None,
+        }
+    }
+
+    /// Each page that goes to a slot, and that slot.
+    pub(super) fn shares(&self) -> impl Iterator<Item = (LinearIndex, Slot)> + use<> {
+        self.extent().into_iter().flat_map(|Extent { linear, slot, count_pages }| {
+            (0..count_pages).map(move |n| (linear.offset(n), slot.offset(n)))
+        })
+    }
+
+    /// Mappings that it may cost: its own, and one more where it splits another.
+    pub(super) fn cost_vmas(&self) -> u64 {
+        match self.action {
+            Action::Map(_) | Action::Replace => 2,
+            Action::Return(_) | Action::Discard => 0,
+        }
+    }
+
+    /// Whether `next` continues this run.
+    fn continues(&self, next: &Self) -> bool {
+        let slots_continue = match (self.action, next.action) {
+            (Action::Map(slot), Action::Map(next))
+            | (Action::Return(slot), Action::Return(next)) => slot.offset(self.count_pages) == next,
+            (one, other) => one == other,
+        };
+        self.end() == next.linear && slots_continue
     }
 }
 
 /// Cuts targets, ascending by page, into maximal runs.
-pub(super) fn cut(targets: &[Target], extents: &ExtentMap) -> Vec<Run> {
+pub(super) fn cut(targets: impl IntoIterator<Item = Target>, extents: &ExtentMap) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for &Target { linear, slot } in targets {
-        let in_place = extents.slot(linear) == Some(slot);
-        if let Some(Run { extent, in_place: before }) = runs.last_mut()
-            && *before == in_place
-            && extent.count_pages < MAX_RUN_PAGES
-            && extent.linear.offset(extent.count_pages) == linear
-            && extent.slot.offset(extent.count_pages) == slot
-        {
-            extent.count_pages += 1;
-        } else {
-            runs.push(Run { extent: Extent { linear, slot, count_pages: 1 }, in_place });
+    for target in targets {
+        let next = Run::of(target, extents);
+        match runs.last_mut() {
+            Some(run) if run.count_pages < MAX_WINDOW_PAGES && run.continues(&next) => {
+                run.count_pages += 1;
+            }
+            _ => runs.push(next),
         }
     }
     runs
+}
+
+/// Groups runs, ascending, that lie near each other.
+pub(super) fn windows(runs: &[Run]) -> impl Iterator<Item = &[Run]> {
+    let mut rest = runs;
+    std::iter::from_fn(move || {
+        let first = rest.first()?;
+        let mut len = 1;
+        while let (Some(last), Some(next)) = (rest.get(len - 1), rest.get(len))
+            && len < MAX_WINDOW_RUNS
+            && next.linear.0 - last.end().0 <= MAX_GAP_PAGES
+            && next.end().0 - first.linear.0 <= MAX_WINDOW_PAGES
+        {
+            len += 1;
+        }
+        let (window, others) = rest.split_at(len);
+        rest = others;
+        Some(window)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(linear: u32, slot: u32, count_pages: u32, in_place: bool) -> Run {
-        let extent = Extent { linear: LinearIndex(linear), slot: Slot(slot), count_pages };
-        Run { extent, in_place }
+    fn share(linear: u32, slot: u32) -> Target {
+        Target { linear: LinearIndex(linear), want: Want::Share(Slot(slot)) }
+    }
+
+    fn run(linear: u32, count_pages: u32, action: Action) -> Run {
+        Run { linear: LinearIndex(linear), count_pages, action }
     }
 
     #[test]
-    fn runs_end_where_pages_slots_or_mappings_do() {
+    fn runs_end_where_pages_slots_or_actions_do() {
         let mut extents = ExtentMap::default();
-        extents.insert(run(4, 24, 1, true).extent, |_| {});
-        let targets = [(1, 21), (2, 22), (3, 23), (4, 24), (5, 25), (7, 26), (8, 40)]
-            .map(|(linear, slot)| Target { linear: LinearIndex(linear), slot: Slot(slot) });
-        let runs = cut(&targets, &extents);
+        let extent = Extent { linear: LinearIndex(4), slot: Slot(24), count_pages: 1 };
+        extents.insert(extent, |_| {});
+        extents.insert(Extent { linear: LinearIndex(11), ..extent }, |_| {});
+        let zero = |linear| Target { linear: LinearIndex(linear), want: Want::Zero };
+        let mut targets: Vec<Target> =
+            [(1, 21), (2, 22), (3, 23), (4, 24), (5, 25), (7, 26), (8, 40)]
+                .map(|(linear, slot)| share(linear, slot))
+                .to_vec();
+        targets.extend([9, 10, 11, 12].map(zero));
+        let runs = cut(targets, &extents);
         let expected = [
-            run(1, 21, 3, false),
-            run(4, 24, 1, true),
-            run(5, 25, 1, false),
-            run(7, 26, 1, false),
-            run(8, 40, 1, false),
+            run(1, 3, Action::Map(Slot(21))),
+            run(4, 1, Action::Return(Slot(24))),
+            run(5, 1, Action::Map(Slot(25))),
+            run(7, 1, Action::Map(Slot(26))),
+            run(8, 1, Action::Map(Slot(40))),
+            run(9, 2, Action::Discard),
+            run(11, 1, Action::Replace),
+            run(12, 1, Action::Discard),
         ];
         assert_eq!(runs, expected);
-        assert!(runs.iter().flat_map(Run::targets).eq(targets));
     }
 
     #[test]
     fn no_run_is_longer_than_a_writer_should_sleep() {
-        let targets: Vec<Target> =
-            (0..=MAX_RUN_PAGES).map(|n| Target { linear: LinearIndex(n), slot: Slot(n) }).collect();
+        let targets = (0..=MAX_WINDOW_PAGES).map(|n| share(n, n));
         let lengths: Vec<u32> =
-            cut(&targets, &ExtentMap::default()).iter().map(|run| run.extent.count_pages).collect();
-        assert_eq!(lengths, [MAX_RUN_PAGES, 1]);
+            cut(targets, &ExtentMap::default()).iter().map(|run| run.count_pages).collect();
+        assert_eq!(lengths, [MAX_WINDOW_PAGES, 1]);
+    }
+
+    #[test]
+    fn windows_hold_near_runs_up_to_their_limits() {
+        let lengths = |runs: &[Run]| windows(runs).map(<[Run]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[]), [0; 0]);
+        let single = |linear| run(linear, 1, Action::Discard);
+        let far = 1 + MAX_GAP_PAGES + 1;
+        assert_eq!(lengths(&[single(0), single(far - 1), single(2 * far - 1)]), [2, 1]);
+        let many: Vec<Run> = (0..65).map(|n| single(2 * n)).collect();
+        assert_eq!(lengths(&many), [MAX_WINDOW_RUNS, 1]);
+        let long = [run(0, 500, Action::Discard), run(501, 12, Action::Discard)];
+        assert_eq!(lengths(&long), [1, 1]);
     }
 }

@@ -60,6 +60,8 @@ impl Store {
                 log::warn!("cannot give {} slots back to the kernel: {error}", run.len());
             }
         }
-        freed.into_iter().for_each(|slot| self.slots.release(slot));
+        for slot in freed {
+            self.slots.release(slot);
+        }
     }
 }

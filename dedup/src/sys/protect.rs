@@ -16,8 +16,8 @@ use crate::{PAGE_SIZE, Slot};
 pub(crate) struct Protected<'a> {
     uffd: &'a Userfaultfd,
     span: Span<'a>,
-    /// Pages whose mapping was replaced: `first..end` runs in ascending order. They are no longer
-    /// registered, so that only the others can and need be unprotected.
+    /// Pages whose mapping was replaced: `first..end` runs in ascending order. They are neither
+    /// protected nor registered any more.
     replaced: Vec<(u32, u32)>,
 }
 
@@ -83,6 +83,19 @@ impl<'a> Protected<'a> {
         self.span.part(first, count_pages).discard()
     }
 
+    /// Unprotects each stretch that was not replaced, then wakes those who wait for the rest.
+    fn unprotect_piecewise(&self) -> io::Result<()> {
+        let end = self.span.count_pages();
+        let mut next = 0;
+        for &(first, after) in self.replaced.iter().chain([&(end, end)]) {
+            if next < first {
+                self.uffd.write_protect(self.span.part(next, first - next), false)?;
+            }
+            next = after;
+        }
+        self.uffd.wake(self.span)
+    }
+
     fn mark_replaced(&mut self, first: u32, count_pages: u32) {
         debug_assert!(self.replaced.last().is_none_or(|&(_, end)| end <= first), "out of order");
         self.replaced.push((first, first + count_pages));
@@ -96,24 +109,21 @@ impl<'a> Protected<'a> {
 impl Drop for Protected<'_> {
     /// Unprotects what is still protected and wakes every writer.
     fn drop(&mut self) {
-        let end = self.span.count_pages();
-        let mut next = 0;
-        for &(first, after) in self.replaced.iter().chain([&(end, end)]) {
-            if next < first {
-                // Also removes the marker that a discarded page over a slot leaves behind, on
-                // which a later writer would sleep for good.
-                if let Err(error) =
-                    self.uffd.write_protect(self.span.part(next, first - next), false)
-                {
-                    log::error!("cannot unprotect guest pages: {error}");
-                }
-            }
-            next = after;
-        }
-        if !self.replaced.is_empty()
-            && let Err(error) = self.uffd.wake(self.span)
-        {
-            log::error!("cannot wake writers of merged pages: {error}");
+        let count_replaced: u32 = self.replaced.iter().map(|&(first, end)| end - first).sum();
+        let result = if count_replaced == self.span.count_pages() {
+            self.uffd.wake(self.span)
+        } else {
+            // What was mapped anew must be registered before one call can cover all. Unprotecting
+            // also removes the marker that a discarded page over a slot leaves behind, on which a
+            // later writer would sleep for good.
+            let registered =
+                if count_replaced == 0 { Ok(()) } else { self.uffd.register(self.span) };
+            registered
+                .and_then(|()| self.uffd.write_protect(self.span, false))
+                .or_else(|_| self.unprotect_piecewise())
+        };
+        if let Err(error) = result {
+            log::error!("cannot let guest pages go: {error}");
         }
     }
 }

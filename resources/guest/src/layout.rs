@@ -58,9 +58,7 @@ impl Heap {
     /// The heap page at `gpa`, `None` where no heap page is.
     pub fn page_at(&self, gpa: u64) -> Option<u32> {
         let index = gpa.checked_sub(self.base_gpa)? / PAGE_BYTES;
-        u32::try_from(index)
-            .ok()
-            .filter(|index| *index < self.pages)
+        u32::try_from(index).ok().filter(|index| *index < self.pages)
     }
 }
 
@@ -79,10 +77,7 @@ pub fn heap(memory_bytes: u64) -> Result<Heap, MemorySizeError> {
     let table_pages = (pages * TABLE_ENTRY_BYTES).div_ceil(PAGE_BYTES);
     let pages = u32::try_from(pages - table_pages)
         .map_err(|_| MemorySizeError::OutOfRange { memory_bytes })?;
-    Ok(Heap {
-        base_gpa: TABLE_GPA + table_pages * PAGE_BYTES,
-        pages,
-    })
+    Ok(Heap { base_gpa: TABLE_GPA + table_pages * PAGE_BYTES, pages })
 }
 
 /// How many heap pages a guest with `memory_bytes` of memory has.
@@ -136,18 +131,9 @@ mod tests {
 
     #[test]
     fn sizes_out_of_range_are_refused_with_the_range() {
-        for bytes in [
-            0,
-            MIN_MEMORY_BYTES - PAGE_BYTES,
-            MAX_MEMORY_BYTES + PAGE_BYTES,
-        ] {
+        for bytes in [0, MIN_MEMORY_BYTES - PAGE_BYTES, MAX_MEMORY_BYTES + PAGE_BYTES] {
             let error = heap(bytes).unwrap_err();
-            assert_eq!(
-                error,
-                MemorySizeError::OutOfRange {
-                    memory_bytes: bytes
-                }
-            );
+            assert_eq!(error, MemorySizeError::OutOfRange { memory_bytes: bytes });
             assert!(std::format!("{error}").contains("4 MiB to 3072 MiB"));
         }
         assert!(heap(u64::MAX).is_err());

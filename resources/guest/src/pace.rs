@@ -16,12 +16,7 @@ pub struct Pace {
 impl Pace {
     /// A pace of `per_s` things per second that starts at time `now`.
     pub const fn new(per_s: u32, tsc_khz: u32, now: u64) -> Self {
-        Self {
-            per_s,
-            tsc_khz,
-            last: now,
-            credit: 0,
-        }
+        Self { per_s, tsc_khz, last: now, credit: 0 }
     }
 
     /// How many things have become due since the last call, at most what [`BACKLOG_MS`] makes due.

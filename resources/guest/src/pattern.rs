@@ -74,11 +74,7 @@ impl Mismatch {
         let at = ((self.want ^ self.got).trailing_zeros() / 8) as usize;
         let at = at.min(7);
         let offset = u16::try_from(self.word % PAGE_WORDS * 8 + at).unwrap_or(0);
-        (
-            offset,
-            self.want.to_le_bytes()[at],
-            self.got.to_le_bytes()[at],
-        )
+        (offset, self.want.to_le_bytes()[at], self.got.to_le_bytes()[at])
     }
 }
 
@@ -168,46 +164,25 @@ impl Content {
     }
 
     fn head(&self) -> [u64; HEAD_WORDS] {
-        if self.kind == ContentKind::Zero {
-            [0; HEAD_WORDS]
-        } else {
-            [self.first, self.second]
-        }
+        if self.kind == ContentKind::Zero { [0; HEAD_WORDS] } else { [self.first, self.second] }
     }
 
     fn words(&self) -> Words {
-        Words {
-            state: self.first ^ self.second.rotate_left(32),
-        }
+        Words { state: self.first ^ self.second.rotate_left(32) }
     }
 }
 
 /// Compares words of a page, the first of them at index `at`, with what they must be.
 #[inline]
 fn compare(at: usize, got: &[u64], want: &[u64]) -> Result<(), Mismatch> {
-    let differences = got
-        .iter()
-        .zip(want)
-        .fold(0, |all, (got, want)| all | (got ^ want));
-    if differences == 0 {
-        Ok(())
-    } else {
-        Err(first_mismatch(at, got, want))
-    }
+    let differences = got.iter().zip(want).fold(0, |all, (got, want)| all | (got ^ want));
+    if differences == 0 { Ok(()) } else { Err(first_mismatch(at, got, want)) }
 }
 
 #[cold]
 fn first_mismatch(at: usize, got: &[u64], want: &[u64]) -> Mismatch {
-    let first = got
-        .iter()
-        .zip(want)
-        .position(|(got, want)| got != want)
-        .unwrap_or(0);
-    Mismatch {
-        word: at + first,
-        want: want[first],
-        got: got[first],
-    }
+    let first = got.iter().zip(want).position(|(got, want)| got != want).unwrap_or(0);
+    Mismatch { word: at + first, want: want[first], got: got[first] }
 }
 
 /// The words after the head.

@@ -18,11 +18,7 @@ struct Entry {
 impl<const N: usize> Pending<N> {
     /// Nothing pending.
     pub const fn new() -> Self {
-        Self {
-            entries: [Entry { due: 0, page: 0 }; N],
-            len: 0,
-            earliest: u64::MAX,
-        }
+        Self { entries: [Entry { due: 0, page: 0 }; N], len: 0, earliest: u64::MAX }
     }
 
     /// How many pages are pending.

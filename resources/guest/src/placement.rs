@@ -45,11 +45,7 @@ impl PageTag {
 
     /// The tag with these bits, `None` if they name no pool.
     pub const fn from_bits(bits: u32) -> Option<Self> {
-        if bits >> ID_BITS <= 2 {
-            Some(Self(bits))
-        } else {
-            None
-        }
+        if bits >> ID_BITS <= 2 { Some(Self(bits)) } else { None }
     }
 
     /// The bits.
@@ -81,10 +77,7 @@ impl PageTag {
 /// [`PlacementError`] if the slice is not as long as the parameters have pages; it is unchanged.
 pub fn place(params: &Params, tags: &mut [u32]) -> Result<(), PlacementError> {
     if tags.len() as u64 != params.pages() {
-        return Err(PlacementError {
-            asked: params.pages(),
-            room: tags.len(),
-        });
+        return Err(PlacementError { asked: params.pages(), room: tags.len() });
     }
     let mut run_count: u32 = 0;
     for kind in PageKind::ALL {

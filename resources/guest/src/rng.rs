@@ -19,9 +19,7 @@ pub const fn scramble(value: u64) -> u64 {
 impl Rng {
     /// The sequence for a seed and a stream: different streams of one seed are unrelated.
     pub const fn new(seed: u64, stream: u64) -> Self {
-        Self {
-            state: scramble(seed ^ scramble(stream.wrapping_add(GOLDEN))),
-        }
+        Self { state: scramble(seed ^ scramble(stream.wrapping_add(GOLDEN))) }
     }
 
     /// The next 64 bits.
@@ -49,10 +47,7 @@ mod tests {
         for _ in 0..7_000 {
             seen[rng.below(7) as usize] += 1;
         }
-        assert!(
-            seen.iter().all(|count| (800..1_200).contains(count)),
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|count| (800..1_200).contains(count)), "{seen:?}");
         assert_eq!(rng.below(0), 0);
         assert_eq!(rng.below(1), 0);
     }

@@ -121,13 +121,8 @@ impl FromStr for Preset {
     type Err = UnknownPresetError;
 
     fn from_str(text: &str) -> Result<Self, UnknownPresetError> {
-        let name = text
-            .strip_prefix(BUILTIN_PREFIX)
-            .ok_or(UnknownPresetError)?;
-        Self::ALL
-            .into_iter()
-            .find(|preset| preset.name() == name)
-            .ok_or(UnknownPresetError)
+        let name = text.strip_prefix(BUILTIN_PREFIX).ok_or(UnknownPresetError)?;
+        Self::ALL.into_iter().find(|preset| preset.name() == name).ok_or(UnknownPresetError)
     }
 }
 
@@ -163,14 +158,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_the_names() {
-        for text in [
-            "",
-            "mix",
-            "builtin:",
-            "builtin:Mix",
-            "builtin:mix ",
-            "vmlinux",
-        ] {
+        for text in ["", "mix", "builtin:", "builtin:Mix", "builtin:mix ", "vmlinux"] {
             let error = text.parse::<Preset>().unwrap_err();
             assert_eq!(
                 error.to_string(),
@@ -195,9 +183,6 @@ mod tests {
         let small = Preset::Churn.params(7, 3, MIN_MEMORY_BYTES, 1).unwrap();
         let large = Preset::Churn.params(7, 3, 64 << 20, 1).unwrap();
         assert!(small.churn_back_per_s < small.common_pages);
-        assert_eq!(
-            (large.churn_new_per_s, large.churn_back_per_s),
-            (2_000, 2_000)
-        );
+        assert_eq!((large.churn_new_per_s, large.churn_back_per_s), (2_000, 2_000));
     }
 }

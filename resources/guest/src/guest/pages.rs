@@ -102,10 +102,7 @@ impl Pages {
         let tag = self.tag(index);
         let (_, versions) = self.memory.tables();
         let version = versions[index as usize];
-        (
-            Content::of(self.seed, self.vm_number, tag, version),
-            version,
-        )
+        (Content::of(self.seed, self.vm_number, tag, version), version)
     }
 
     #[cold]

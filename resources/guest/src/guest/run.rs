@@ -63,9 +63,7 @@ impl Run {
 
     /// Works until the VMM says to finish; the exit code.
     pub(crate) fn until_finished(mut self) -> u32 {
-        print(&Report::Ready {
-            pages: self.pages.count(),
-        });
+        print(&Report::Ready { pages: self.pages.count() });
         let run_slice_us = self.slice_us();
         loop {
             let start = self.clock.now();
@@ -131,10 +129,7 @@ impl Run {
             return;
         }
         let delay_ms = BACK_AFTER_MS + self.choice.below(BACK_SPREAD_MS);
-        if self
-            .pending
-            .push(index, now + self.clock.ticks_in_ms(delay_ms))
-        {
+        if self.pending.push(index, now + self.clock.ticks_in_ms(delay_ms)) {
             self.pages.rewrite(index);
         }
     }
@@ -154,11 +149,7 @@ impl Run {
         }
         let tally = self.pages.tally();
         print(&Report::Done(tally));
-        if tally.corrupt == 0 {
-            EXIT_OK
-        } else {
-            EXIT_CORRUPT
-        }
+        if tally.corrupt == 0 { EXIT_OK } else { EXIT_CORRUPT }
     }
 
     fn write_back_all(&mut self) {
@@ -182,9 +173,7 @@ impl Run {
             }
         }
         let from = self.choice.below(count);
-        (from..count)
-            .chain(0..from)
-            .find(|index| is_wanted(self.pages.kind(*index)))
+        (from..count).chain(0..from).find(|index| is_wanted(self.pages.kind(*index)))
     }
 }
 

@@ -34,9 +34,7 @@ impl PanicLine {
     /// Prints the line's first word.
     pub(crate) fn begin() -> Self {
         let _ = Serial.write_str(PANIC);
-        Self {
-            left: MAX_LINE_BYTES - PANIC.len(),
-        }
+        Self { left: MAX_LINE_BYTES - PANIC.len() }
     }
 }
 

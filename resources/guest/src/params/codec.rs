@@ -12,10 +12,7 @@ impl Params {
     /// The parameter page.
     pub fn encode(&self) -> [u8; PARAMS_BYTES] {
         let mut page = [0; PARAMS_BYTES];
-        let mut out = Cursor {
-            page: &mut page,
-            at: 0,
-        };
+        let mut out = Cursor { page: &mut page, at: 0 };
         out.put(MAGIC.to_le_bytes());
         out.put(VERSION.to_le_bytes());
         out.put(self.vm_number.to_le_bytes());
@@ -87,14 +84,10 @@ impl Params {
             }
         }
         if self.churn_new_per_s > 0 && self.own_pages == 0 {
-            return Err(ParamsError::NothingToWrite {
-                field: "churn_new_per_s",
-            });
+            return Err(ParamsError::NothingToWrite { field: "churn_new_per_s" });
         }
         if self.churn_back_per_s > 0 && self.common_pages == 0 && self.zero_pages == 0 {
-            return Err(ParamsError::NothingToWrite {
-                field: "churn_back_per_s",
-            });
+            return Err(ParamsError::NothingToWrite { field: "churn_back_per_s" });
         }
         Ok(())
     }

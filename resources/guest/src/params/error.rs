@@ -52,10 +52,9 @@ impl fmt::Display for ParamsError {
             ),
             // The source says it all.
             Self::Memory(_) => write!(f, "the parameter page has an impossible memory size"),
-            Self::PageCount { asked, heap } => write!(
-                f,
-                "the parameter page asks for {asked} pages, the heap has {heap}"
-            ),
+            Self::PageCount { asked, heap } => {
+                write!(f, "the parameter page asks for {asked} pages, the heap has {heap}")
+            }
             Self::Zero { field } => write!(f, "{field} is zero in the parameter page"),
             Self::NothingToWrite { field } => {
                 write!(f, "{field} has no pages to write in the parameter page")

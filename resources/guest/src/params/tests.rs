@@ -18,55 +18,34 @@ fn a_page_nobody_wrote_is_refused_by_its_magic() {
 fn another_version_is_refused_by_its_number() {
     let mut page = mix().encode();
     page[8] = 9;
-    assert_eq!(
-        Params::decode(&page),
-        Err(ParamsError::Version { found: 9 })
-    );
+    assert_eq!(Params::decode(&page), Err(ParamsError::Version { found: 9 }));
 }
 
 #[test]
 fn counts_that_are_not_the_heap_are_refused() {
     let heap = mix().common_pages + mix().own_pages + mix().zero_pages;
-    let params = Params {
-        common_pages: u32::MAX,
-        own_pages: u32::MAX,
-        ..mix()
-    };
+    let params = Params { common_pages: u32::MAX, own_pages: u32::MAX, ..mix() };
     assert_eq!(
         Params::decode(&params.encode()),
-        Err(ParamsError::PageCount {
-            asked: params.pages(),
-            heap
-        })
+        Err(ParamsError::PageCount { asked: params.pages(), heap })
     );
 }
 
 #[test]
 fn rates_without_pages_are_refused() {
-    let params = Params {
-        own_pages: 0,
-        common_pages: mix().common_pages + mix().own_pages,
-        ..mix()
-    };
+    let params =
+        Params { own_pages: 0, common_pages: mix().common_pages + mix().own_pages, ..mix() };
     let field = "churn_new_per_s";
     assert_eq!(params.check(), Err(ParamsError::NothingToWrite { field }));
     let heap = u32::try_from(mix().pages()).unwrap();
-    let params = Params {
-        own_pages: heap,
-        common_pages: 0,
-        zero_pages: 0,
-        ..mix()
-    };
+    let params = Params { own_pages: heap, common_pages: 0, zero_pages: 0, ..mix() };
     let field = "churn_back_per_s";
     assert_eq!(params.check(), Err(ParamsError::NothingToWrite { field }));
 }
 
 #[test]
 fn a_clock_without_frequency_is_refused() {
-    let params = Params {
-        tsc_khz: 0,
-        ..mix()
-    };
+    let params = Params { tsc_khz: 0, ..mix() };
     assert_eq!(params.check(), Err(ParamsError::Zero { field: "tsc_khz" }));
 }
 

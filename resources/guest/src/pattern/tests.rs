@@ -27,11 +27,7 @@ fn common_pages_are_the_same_in_each_vm_and_at_rest_again_after_scratch() {
 fn zero_pages_are_zero_at_rest_only() {
     let tag = PageTag::new(PageKind::Zero, 7);
     assert_eq!(*filled(&Content::of(1, 0, tag, 4)), [0; PAGE_WORDS]);
-    assert!(
-        filled(&Content::of(1, 0, tag, 5))
-            .iter()
-            .all(|word| *word != 0)
-    );
+    assert!(filled(&Content::of(1, 0, tag, 5)).iter().all(|word| *word != 0));
 }
 
 #[test]
@@ -64,12 +60,7 @@ fn no_word_of_many_pages_repeats() {
     for id in 0..100 {
         let page = filled(&Content::of(1, 0, PageTag::new(PageKind::Common, id), 0));
         // The second word says which group the page belongs to: it is the same in all of them.
-        words.extend(
-            page.iter()
-                .enumerate()
-                .filter(|(at, _)| *at != 1)
-                .map(|(_, word)| *word),
-        );
+        words.extend(page.iter().enumerate().filter(|(at, _)| *at != 1).map(|(_, word)| *word));
     }
     assert_eq!(words.len(), 100 * (PAGE_WORDS - 1));
 }

@@ -44,11 +44,7 @@ fn vms_have_their_pages_at_different_places() {
     let a = placed(&params(1, 0, 8_000, 2_000, 4_000));
     let b = placed(&params(1, 1, 8_000, 2_000, 4_000));
     let same = a.iter().zip(&b).filter(|(a, b)| a == b).count();
-    assert!(
-        same < a.len() / 20,
-        "{same} of {} at the same place",
-        a.len()
-    );
+    assert!(same < a.len() / 20, "{same} of {} at the same place", a.len());
 }
 
 #[test]

@@ -77,29 +77,14 @@ pub enum Report<'a> {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            writes,
-            verifications,
-            corrupt,
-        } = self;
-        write!(
-            f,
-            "writes={writes} verifications={verifications} corrupt={corrupt}"
-        )
+        let Self { writes, verifications, corrupt } = self;
+        write!(f, "writes={writes} verifications={verifications} corrupt={corrupt}")
     }
 }
 
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            page,
-            offset,
-            want,
-            got,
-            gpa,
-            kind,
-            version,
-        } = self;
+        let Self { page, offset, want, got, gpa, kind, version } = self;
         write!(
             f,
             "page={page} offset={offset} want={want:02x} got={got:02x} gpa={gpa:#x} kind={} \

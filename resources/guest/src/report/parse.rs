@@ -17,10 +17,7 @@ impl<'a> Report<'a> {
         if !line.iter().all(|byte| matches!(byte, b' '..=b'~')) {
             return Self::Unknown;
         }
-        core::str::from_utf8(line)
-            .ok()
-            .and_then(parse_text)
-            .unwrap_or(Self::Unknown)
+        core::str::from_utf8(line).ok().and_then(parse_text).unwrap_or(Self::Unknown)
     }
 }
 
@@ -31,9 +28,7 @@ fn parse_text(line: &str) -> Option<Report<'_>> {
     }
     let mut fields = rest.split(' ');
     let report = match word {
-        "READY" => Report::Ready {
-            pages: u32::try_from(decimal(&mut fields, "pages=")?).ok()?,
-        },
+        "READY" => Report::Ready { pages: u32::try_from(decimal(&mut fields, "pages=")?).ok()? },
         "BEAT" => Report::Beat(tally(&mut fields)?),
         "REST" => Report::Rest(tally(&mut fields)?),
         "DONE" => Report::Done(tally(&mut fields)?),

@@ -23,17 +23,15 @@ fn corruptions() -> impl Strategy<Value = Corruption> {
         prop::sample::select(&ContentKind::ALL[..]),
         any::<u32>(),
     )
-        .prop_map(
-            |(page, offset, (want, got), gpa, kind, version)| Corruption {
-                page,
-                offset,
-                want,
-                got,
-                gpa,
-                kind,
-                version,
-            },
-        )
+        .prop_map(|(page, offset, (want, got), gpa, kind, version)| Corruption {
+            page,
+            offset,
+            want,
+            got,
+            gpa,
+            kind,
+            version,
+        })
 }
 
 fn reports() -> impl Strategy<Value = Report<'static>> {
@@ -63,10 +61,7 @@ fn lines_look_as_documented() {
             version: 0,
         })
     );
-    assert_eq!(
-        Report::parse(b"READY pages=15881"),
-        Report::Ready { pages: 15_881 }
-    );
+    assert_eq!(Report::parse(b"READY pages=15881"), Report::Ready { pages: 15_881 });
     assert_eq!(Report::Panic("why").to_string(), "PANIC why");
 }
 

@@ -1,0 +1,59 @@
+# Everything that is built, checked or measured. `make` alone says what there is.
+
+CARGO ?= cargo
+# A toolchain without rustfmt or clippy borrows another's: CARGO_FMT="cargo +nightly fmt".
+CARGO_FMT ?= $(CARGO) fmt
+CARGO_CLIPPY ?= $(CARGO) clippy
+
+# cargo-deny is taken from the path, or built once (two to four minutes on two cores) and kept
+# outside of the tree, where a fresh clone finds it again.
+TOOLS ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/pagefold/tools
+DENY_VERSION := 0.20.2
+DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
+
+.DEFAULT_GOAL := help
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest deny unit-tests vm-tests bench clean
+
+help: ## say what there is (this text)
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## build the command: target/release/pagefold
+	$(CARGO) build --release --locked
+
+test: check-fmt lint deny unit-tests vm-tests ## everything that must pass before a change lands (needs /dev/kvm)
+
+check-fmt:
+	$(CARGO_FMT) --all --check
+
+fmt: ## format the sources
+	$(CARGO_FMT) --all
+
+lint: lint-workspace lint-guest ## clippy over the workspace and the built-in guest's image
+
+lint-workspace:
+	$(CARGO_CLIPPY) --workspace --all-targets --locked -- -D warnings
+
+# The image is built for another world (no std, no unwinding) and only with its own profile.
+lint-guest:
+	$(CARGO_CLIPPY) --package pagefold-guest --bin pagefold-guest-image --features freestanding \
+		--profile guest --locked -- -D warnings
+
+deny: $(DENY) ## licences, sources and doubled crates
+	$(DENY) --locked check bans licenses sources
+
+$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny:
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(TOOLS)/cargo-deny-$(DENY_VERSION)
+
+unit-tests: ## unit and property tests, and the examples in the documentation
+	$(CARGO) test --workspace --lib --bins --locked
+	$(CARGO) test --workspace --doc --locked
+
+vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
+	$(CARGO) test --workspace --test '*' --locked
+
+bench: ## folding against the kernel's ksmd, on the same images (needs root), and four VMs for 15 s
+	$(CARGO) bench --package pagefold-tests --locked
+	$(CARGO) run --release --locked -- run -n 4 --memory 64M --guest builtin:mix --for 15s --settle
+
+clean: ## remove what was built (the tools stay)
+	$(CARGO) clean

@@ -1,0 +1,78 @@
+//! Reading a request's body: bounded in size and in time.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use hyper::body::Body as _;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+
+/// The largest body that is read, in bytes.
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A body that may be left out: JSON of a `T`, whatever the content type says.
+///
+/// `curl --data` sends its JSON as a form; to refuse it for that would help nobody.
+pub(super) struct OptionalJson<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = read(request, state).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            ApiError::bad_request(
+                format!("the body is not what this request takes: {error}"),
+                "leave the body out, or send {\"timeout_ms\": 30000}",
+            )
+        })
+    }
+}
+
+/// No body.
+pub(super) struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if read(request, state).await?.is_empty() {
+            Ok(Self)
+        } else {
+            Err(ApiError::bad_request("this request takes no body", "send it without one"))
+        }
+    }
+}
+
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let hint = format!("a body has at most {MAX_BODY_BYTES} bytes");
+    // A length that is announced is refused before anything of it has arrived.
+    if request.body().size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is longer than is taken",
+            hint,
+        ));
+    }
+    match tokio::time::timeout(BODY_LIMIT, Bytes::from_request(request, state)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(rejection)) => {
+            let error = format!("the body could not be read: {}", rejection.body_text());
+            Err(ApiError::new(rejection.status(), error, hint))
+        }
+        Err(_) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} s", BODY_LIMIT.as_secs()),
+            "send as many bytes as Content-Length says",
+        )),
+    }
+}

@@ -1,0 +1,145 @@
+//! The thread that serves the socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::control::Control;
+use super::refusal::WithReasons;
+use super::routes;
+use super::socket::{self, SocketError, SocketFile};
+
+/// Connections served at once; further ones wait in the socket's queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Threads for requests that block: each connection may have one under way.
+const MAX_BLOCKING_THREADS: usize = 16;
+
+/// How long a request's head may take to arrive, and how long a connection may stay idle.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long to wait before accepting again when the process is short of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why there is no server; nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The socket cannot be had.
+    #[error("cannot open the control socket")]
+    Socket(#[source] SocketError),
+    /// The system gave no thread or no event queue.
+    #[error("cannot start the control socket's thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A control socket that is served until this is dropped.
+#[derive(Debug)]
+pub struct ApiServer {
+    path: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    // Last, so that the file goes when nobody listens any more.
+    _file: SocketFile,
+}
+
+impl ApiServer {
+    /// Makes the socket and serves `control` on a thread of its own.
+    ///
+    /// A stale socket at `path` is replaced; one that somebody listens on, or any other file, is not.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; nothing is left behind, except that a stale socket may be gone.
+    pub fn bind(path: &Path, control: Arc<dyn Control>) -> Result<Self, BindError> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .build()
+            .map_err(BindError::Thread)?;
+        let (listener, file) = runtime.block_on(socket::listen(path)).map_err(BindError::Socket)?;
+        let (stop, stopped) = oneshot::channel();
+        let router = routes::router(control);
+        let thread = thread::Builder::new()
+            .name("pagefold-api".to_owned())
+            .spawn(move || run(runtime, listener, router, stopped))
+            .map_err(BindError::Thread)?;
+        log::info!("control socket at {}", path.display());
+        Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread), _file: file })
+    }
+
+    /// Where the socket is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stops serving and removes the socket: the same as dropping it.
+    ///
+    /// Requests under way are cut off; what they asked for may still be carried out.
+    pub fn stop(self) {}
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        // Failing to send means that the thread has ended already.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the control socket's thread had panicked");
+        }
+    }
+}
+
+fn run(runtime: Runtime, listener: UnixListener, router: Router, stopped: oneshot::Receiver<()>) {
+    runtime.block_on(async move {
+        let accepting = tokio::spawn(accept(listener, router));
+        // Either way of ending is the server's end: `stop`, or its sender is gone.
+        let _ = stopped.await;
+        accepting.abort();
+    });
+    // Not waiting for blocking calls: a settle may take minutes.
+    runtime.shutdown_background();
+}
+
+async fn accept(listener: UnixListener, router: Router) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    serve(stream, router).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                log::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(WithReasons::new(stream)), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        log::debug!("a connection ended early: {error}");
+    }
+}

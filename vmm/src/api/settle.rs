@@ -1,0 +1,37 @@
+//! What settling is asked for.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The longest time limit that a settle request may ask for.
+pub const MAX_SETTLE_LIMIT: Duration = Duration::from_mins(10);
+
+/// The time limit of a request that names none.
+const DEFAULT_TIMEOUT_MS: u64 = 30_000;
+
+/// The body of a settle request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettleRequest {
+    #[serde(default = "default_timeout_ms")]
+    timeout_ms: u64,
+}
+
+impl SettleRequest {
+    /// The time limit; `None` if it is longer than [`MAX_SETTLE_LIMIT`].
+    pub(super) fn limit(self) -> Option<Duration> {
+        let limit = Duration::from_millis(self.timeout_ms);
+        (limit <= MAX_SETTLE_LIMIT).then_some(limit)
+    }
+}
+
+impl Default for SettleRequest {
+    fn default() -> Self {
+        Self { timeout_ms: DEFAULT_TIMEOUT_MS }
+    }
+}
+
+fn default_timeout_ms() -> u64 {
+    DEFAULT_TIMEOUT_MS
+}

@@ -1,0 +1,245 @@
+//! Counting pages by content.
+//!
+//! A content is known by the first 128 bits of its BLAKE3 hash: enough to count, as two different
+//! pages with one key are not to be met (and no page is mapped by it: folding compares bytes).
+//! Besides the images' own pages in flight, a census holds 16 bytes a page, and about 40 a content.
+
+use std::collections::HashMap;
+
+use pagefold_dedup::PAGE_SIZE;
+use serde::Serialize;
+
+use super::extents::{self, Lengths};
+use super::image::{Image, ImageError};
+
+/// A content's key; that of a page of zeroes is 0.
+type Key = u128;
+
+const ZERO: Key = 0;
+
+/// All images together and each.
+#[derive(Debug)]
+pub(super) struct Census {
+    pub(super) images: Vec<ImageCensus>,
+    pub(super) total: TotalCensus,
+    /// Contents that more than one page has: the slots that sharing them needs.
+    pub(super) slots: u64,
+}
+
+/// One image.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct ImageCensus {
+    /// The file.
+    pub(super) path: String,
+    /// Its pages.
+    pub(super) pages: u64,
+    /// Those of zeroes.
+    pub(super) zero_pages: u64,
+    /// Non-zero pages whose content another page has too, in whatever image.
+    pub(super) shareable_pages: u64,
+    /// Non-zero pages equal to the page at the same offset in the first image; `None` for that.
+    pub(super) same_position_pages: Option<u64>,
+    /// Runs of shareable pages on consecutive slots.
+    pub(super) extents: u64,
+    /// Mappings that the image takes when all of them are made.
+    pub(super) vmas_needed: u64,
+}
+
+/// All images together.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct TotalCensus {
+    /// Pages.
+    pub(super) pages: u64,
+    /// Pages of zeroes.
+    pub(super) zero_pages: u64,
+    /// Different contents, zeroes not counted.
+    pub(super) distinct_pages: u64,
+    /// Non-zero pages whose content another page has too.
+    pub(super) shareable_pages: u64,
+    /// Non-zero pages beyond the first of their content, and all zero pages.
+    pub(super) saveable_pages: u64,
+    /// The same in bytes.
+    pub(super) saveable_bytes: u64,
+    /// Non-zero pages of the second and further images that equal the page at the same offset in
+    /// the first.
+    pub(super) same_position_pages: u64,
+    /// Runs of shareable pages on consecutive slots, with slots in first-seen order.
+    pub(super) extents: u64,
+    /// How long they are.
+    pub(super) extent_lengths: Lengths,
+    /// Mappings that all images take when all extents are made.
+    pub(super) vmas_needed: u64,
+}
+
+/// Reads every image once and counts.
+pub(super) fn take(images: &[Image]) -> Result<Census, ImageError> {
+    let keys = images.iter().map(keys_of).collect::<Result<Vec<_>, _>>()?;
+    let paths: Vec<String> =
+        images.iter().map(|image| image.path().display().to_string()).collect();
+    Ok(count(&paths, &keys))
+}
+
+fn keys_of(image: &Image) -> Result<Vec<Key>, ImageError> {
+    let chunks = image
+        .map_chunks(|_, bytes| bytes.chunks_exact(PAGE_SIZE).map(key_of).collect::<Vec<_>>())?;
+    Ok(chunks.concat())
+}
+
+fn key_of(page: &[u8]) -> Key {
+    if page.iter().all(|&byte| byte == 0) {
+        return ZERO;
+    }
+    let mut bytes = [0; 16];
+    blake3::Hasher::new().update(page).finalize_xof().fill(&mut bytes);
+    Key::from_le_bytes(bytes)
+}
+
+fn count(paths: &[String], keys: &[Vec<Key>]) -> Census {
+    let mut copies: HashMap<Key, u32> = HashMap::new();
+    for &key in keys.iter().flatten().filter(|&&key| key != ZERO) {
+        let copies = copies.entry(key).or_default();
+        *copies = copies.saturating_add(1);
+    }
+    let distinct_pages = copies.len() as u64;
+    copies.retain(|_, copies| *copies > 1);
+    let slots = number_slots(keys, copies);
+
+    let mut lengths = Lengths::default();
+    let images: Vec<ImageCensus> = paths
+        .iter()
+        .zip(keys)
+        .enumerate()
+        .map(|(index, (path, image))| {
+            let found: Vec<Option<u32>> = image.iter().map(|key| slots.get(key).copied()).collect();
+            let runs = extents::runs(&found, &mut lengths);
+            ImageCensus {
+                path: path.clone(),
+                pages: image.len() as u64,
+                zero_pages: image.iter().filter(|&&key| key == ZERO).count() as u64,
+                shareable_pages: found.iter().flatten().count() as u64,
+                same_position_pages: (index > 0).then(|| same_position(&keys[0], image)),
+                extents: runs.extents,
+                vmas_needed: runs.extents + runs.gaps,
+            }
+        })
+        .collect();
+
+    let sum = |value: fn(&ImageCensus) -> u64| images.iter().map(value).sum::<u64>();
+    let pages = sum(|image| image.pages);
+    let saveable_pages = pages - distinct_pages;
+    let total = TotalCensus {
+        pages,
+        zero_pages: sum(|image| image.zero_pages),
+        distinct_pages,
+        shareable_pages: sum(|image| image.shareable_pages),
+        saveable_pages,
+        saveable_bytes: saveable_pages * PAGE_SIZE as u64,
+        same_position_pages: sum(|image| image.same_position_pages.unwrap_or(0)),
+        extents: sum(|image| image.extents),
+        extent_lengths: lengths,
+        vmas_needed: sum(|image| image.vmas_needed),
+    };
+    Census { slots: slots.len() as u64, images, total }
+}
+
+/// Numbers the contents in `copies` in the order in which the images show them: neighbours in the
+/// first image to have them become neighbours in the store.
+fn number_slots(keys: &[Vec<Key>], copies: HashMap<Key, u32>) -> HashMap<Key, u32> {
+    const UNNUMBERED: u32 = u32::MAX;
+    let mut slots = copies;
+    for slot in slots.values_mut() {
+        *slot = UNNUMBERED;
+    }
+    let mut next = 0;
+    for key in keys.iter().flatten() {
+        if let Some(slot) = slots.get_mut(key)
+            && *slot == UNNUMBERED
+        {
+            *slot = next;
+            next += 1;
+        }
+    }
+    slots
+}
+
+fn same_position(first: &[Key], image: &[Key]) -> u64 {
+    first.iter().zip(image).filter(|(a, b)| a == b && **a != ZERO).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A census of images given as letters: `.` is a page of zeroes.
+    fn census(images: &[&str]) -> Census {
+        let keys: Vec<Vec<Key>> = images
+            .iter()
+            .map(|image| {
+                image.chars().map(|c| if c == '.' { ZERO } else { u128::from(c) }).collect()
+            })
+            .collect();
+        let paths: Vec<String> = images.iter().map(|&image| image.to_owned()).collect();
+        count(&paths, &keys)
+    }
+
+    #[test]
+    fn every_page_beyond_the_first_of_its_content_and_every_zero_page_can_be_saved() {
+        let total = census(&["abca..", "xabz."]).total;
+        assert_eq!((total.pages, total.zero_pages, total.distinct_pages), (11, 3, 5));
+        // a twice more, b once more, three zeroes.
+        assert_eq!(total.saveable_pages, 6);
+        assert_eq!(total.saveable_bytes, 6 * 4096);
+        assert_eq!(total.shareable_pages, 5);
+    }
+
+    #[test]
+    fn images_with_nothing_in_common_need_one_mapping_each() {
+        let census = census(&["abc", "def"]);
+        assert_eq!((census.total.saveable_pages, census.total.extents), (0, 0));
+        assert_eq!((census.total.vmas_needed, census.slots), (2, 0));
+    }
+
+    #[test]
+    fn extents_follow_the_order_in_which_contents_are_first_seen() {
+        // Slots: a0 b1 c2 d3. The first image is "abcd" in one run, less the private p.
+        let census = census(&["abpcd", "cdab", "badc"]);
+        assert_eq!(census.slots, 4);
+        let extents: Vec<u64> = census.images.iter().map(|image| image.extents).collect();
+        assert_eq!(extents, [2, 2, 4]);
+        assert_eq!(census.images[0].vmas_needed, 3);
+        assert_eq!(census.images[2].vmas_needed, 4);
+        assert_eq!(census.total.extent_lengths.max, 2);
+    }
+
+    #[test]
+    fn a_content_repeated_in_place_breaks_the_run() {
+        let census = census(&["aaa"]);
+        assert_eq!((census.total.extents, census.slots), (3, 1));
+        assert_eq!(census.total.saveable_pages, 2);
+    }
+
+    #[test]
+    fn same_positions_are_those_of_the_first_image() {
+        let census = census(&["ab.d", "aX.d", "ba.", "XXXXd"]);
+        let same: Vec<Option<u64>> =
+            census.images.iter().map(|image| image.same_position_pages).collect();
+        assert_eq!(same, [None, Some(2), Some(0), Some(0)]);
+        assert_eq!(census.total.same_position_pages, 2);
+    }
+
+    #[test]
+    fn keys_tell_pages_apart_and_zeroes_from_others() {
+        let zero = [0; PAGE_SIZE];
+        let mut one = zero;
+        one[PAGE_SIZE - 1] = 1;
+        let mut other = zero;
+        other[0] = 1;
+        assert_eq!(key_of(&zero), ZERO);
+        let keys = [key_of(&zero), key_of(&one), key_of(&other)];
+        let distinct: BTreeSet<Key> = keys.into_iter().collect();
+        assert_eq!(distinct.len(), 3);
+        assert_eq!(key_of(&one), key_of(&one.clone()));
+    }
+}

@@ -1,0 +1,102 @@
+//! Runs of pages on consecutive slots, and how long they are.
+
+use serde::Serialize;
+
+/// What one image falls into.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Runs {
+    /// Maximal runs of pages on consecutive slots.
+    pub(super) extents: u64,
+    /// Maximal runs of pages without a slot.
+    pub(super) gaps: u64,
+}
+
+/// Finds the runs in the slots of an image's pages, and adds the extents' lengths to `lengths`.
+pub(super) fn runs(slots: &[Option<u32>], lengths: &mut Lengths) -> Runs {
+    let mut runs = Runs::default();
+    for run in slots.chunk_by(|a, b| match (a, b) {
+        (Some(a), Some(b)) => a.checked_add(1) == Some(*b),
+        (None, None) => true,
+        _ => false,
+    }) {
+        if run[0].is_some() {
+            runs.extents += 1;
+            lengths.add(run.len() as u64);
+        } else {
+            runs.gaps += 1;
+        }
+    }
+    runs
+}
+
+/// How long extents are.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(super) struct Lengths {
+    /// Pages in the longest.
+    pub(super) max: u64,
+    /// Pages in one on average; `None` of none.
+    pub(super) mean: Option<f64>,
+    /// By powers of two: 1, 2 to 3, 4 to 7, and so on; the last one is that of the longest.
+    pub(super) classes: Vec<Class>,
+}
+
+/// The extents of similar length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Class {
+    /// The shortest length in the class, in pages.
+    pub(super) from: u64,
+    /// The longest.
+    pub(super) to: u64,
+    /// Extents.
+    pub(super) extents: u64,
+    /// Pages in them.
+    pub(super) pages: u64,
+}
+
+impl Lengths {
+    fn add(&mut self, len: u64) {
+        self.max = self.max.max(len);
+        let index = len.ilog2() as usize;
+        while self.classes.len() <= index {
+            let from = 1 << self.classes.len();
+            self.classes.push(Class { from, to: from * 2 - 1, extents: 0, pages: 0 });
+        }
+        self.classes[index].extents += 1;
+        self.classes[index].pages += len;
+        self.mean = Some(self.exact_mean());
+    }
+
+    // A float has 53 bits: more pages than that are not held by any machine.
+    #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+    fn exact_mean(&self) -> f64 {
+        let sum = |value: fn(&Class) -> u64| self.classes.iter().map(value).sum::<u64>() as f64;
+        sum(|class| class.pages) / sum(|class| class.extents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_where_slots_or_pages_jump() {
+        let mut lengths = Lengths::default();
+        let slots = [Some(4), Some(5), Some(6), None, None, Some(7), Some(7), Some(6), None];
+        assert_eq!(runs(&slots, &mut lengths), Runs { extents: 4, gaps: 2 });
+        assert_eq!((lengths.max, lengths.mean), (3, Some(1.5)));
+        assert_eq!(
+            lengths.classes,
+            [
+                Class { from: 1, to: 1, extents: 3, pages: 3 },
+                Class { from: 2, to: 3, extents: 1, pages: 3 },
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_has_no_mean() {
+        let mut lengths = Lengths::default();
+        assert_eq!(runs(&[], &mut lengths), Runs::default());
+        assert_eq!(lengths.mean, None);
+    }
+}

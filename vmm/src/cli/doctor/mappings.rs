@@ -1,0 +1,36 @@
+//! `vm.max_map_count`: how many mappings a process may have.
+
+use std::fs;
+
+use super::finding::{Finding, Verdict};
+use super::folding::Trial;
+
+/// The kernel's default, which does for a few hundred thousand shared pages in runs.
+const DEFAULT_COUNT: u64 = 65_530;
+
+/// A setting with which busy hosts never run short.
+const AMPLE_COUNT: u64 = 1_048_576;
+
+/// Whether there are mappings to fold with.
+pub(super) fn check(trial: &Trial) -> Finding {
+    let max: Option<u64> = fs::read_to_string("/proc/sys/vm/max_map_count")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let left = match trial {
+        Trial::Folded { vmas_budget } => format!(", of which guest memory may use {vmas_budget}"),
+        _ => String::new(),
+    };
+    let raise = Some(format!("sysctl vm.max_map_count={AMPLE_COUNT}"));
+    let (verdict, found, fix) = match max {
+        Some(max) if max >= DEFAULT_COUNT => (Verdict::Good, format!("{max}{left}"), None),
+        Some(max) => (Verdict::Poor, format!("only {max}{left}"), raise),
+        None => (Verdict::Poor, "cannot be read".to_owned(), None),
+    };
+    Finding {
+        name: "vm.max_map_count",
+        verdict,
+        found,
+        meaning: "each run of folded pages takes one mapping; when they run short, less is folded",
+        fix,
+    }
+}

@@ -1,0 +1,43 @@
+//! `pagefold doctor`: what this machine offers, what that means, and how to fix what is missing.
+//!
+//! What can be tried is tried: KVM is opened as a run opens it, and a few pages are folded.
+
+mod finding;
+mod folding;
+mod kvm;
+mod mappings;
+mod memory;
+
+use super::failure::Failure;
+use super::{Outcome, print};
+use finding::Verdict;
+
+/// What `pagefold doctor` takes: nothing.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+/// Checks everything and says what was found.
+pub(super) fn run(_: &Args) -> Result<Outcome, Failure> {
+    let trial = folding::Trial::run();
+    let findings = [
+        kvm::check(),
+        folding::check_userfaultfd(&trial),
+        folding::check_pagemap(&trial),
+        folding::check_trial(&trial),
+        mappings::check(&trial),
+        memory::check_available(),
+        memory::check_overcommit(),
+        memory::check_huge_pages(),
+    ];
+    for finding in &findings {
+        print(&finding.to_string())?;
+    }
+    let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
+    if missing == 0 {
+        print("\nEverything needed is there. Try: pagefold run -n 4 --for 20s\n")?;
+        Ok(Outcome::Fine)
+    } else {
+        print(&format!("\n{missing} of the things that a run needs are missing: see above.\n"))?;
+        Ok(Outcome::Lacking)
+    }
+}

@@ -1,0 +1,123 @@
+//! The `pagefold` command: what it takes, and what it ends with.
+
+mod analyze;
+mod doctor;
+mod failure;
+mod process;
+mod run;
+mod size;
+mod stats;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Advise, Failure};
+
+/// What the help says below the options of what it is true of.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all went well (a run that SIGINT or SIGTERM ended early, too)
+  1  it could not be done; the last lines say why and what to do
+  2  the command line makes no sense
+  3  a guest found a wrong byte in its memory
+  4  a guest crashed, or did not finish
+  128 + N  a second signal N ended the process at once
+
+Logs go to stderr; RUST_LOG=info or RUST_LOG=pagefold=debug shows more of them.
+See what this machine can do with: pagefold doctor";
+
+/// A small KVM VMM that holds identical pages of its guests only once
+#[derive(Debug, Parser)]
+#[command(name = "pagefold", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Launch VMs, fold their memory, and say what that saved
+    #[command(after_help = EXIT_CODES)]
+    Run(run::Args),
+    /// Show the folding of a `run --api-socket`
+    Stats(stats::Args),
+    /// Count, and with --fold fold, identical pages of raw memory images
+    Analyze(analyze::Args),
+    /// Check what this machine offers, and say how to fix what is missing
+    Doctor(doctor::Args),
+}
+
+/// How a command ends that did what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All went well.
+    Fine,
+    /// It was done, and the answer is that something is missing.
+    Lacking,
+    /// A guest found a wrong byte in its memory.
+    Corrupt,
+    /// A guest crashed, or did not finish.
+    Crashed,
+}
+
+impl Outcome {
+    fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Lacking => 1,
+            Self::Corrupt => 3,
+            Self::Crashed => 4,
+        }
+    }
+}
+
+/// Does what the command line says. Clap ends the process itself for `--help` and for usage errors.
+pub(crate) fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Stats(args) => stats::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(failure) => {
+            // With stderr gone, the code is all that is left to say.
+            let _ = write!(io::stderr(), "{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Writes a command's result to stdout.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .advise("cannot write the result", "look at what stdout leads to")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_the_exit_codes() {
+        let help = Cli::command().render_help().to_string();
+        for outcome in [Outcome::Fine, Outcome::Corrupt, Outcome::Crashed] {
+            assert!(help.contains(&format!("\n  {}  ", outcome.code())), "{help}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the kernel says of this process.
+//!
+//! Source: the kernel's `Documentation/filesystems/proc.rst`.
+
+use std::fs;
+use std::time::Duration;
+
+/// `/proc` counts processor time in these: `USER_HZ`, the same on every x86-64 kernel.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Processor time that all threads of this process have used, ended ones included, to a hundredth
+/// of a second. `None` if the kernel does not say.
+pub(super) fn cpu_time() -> Option<Duration> {
+    cpu_time_of(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+fn cpu_time_of(stat: &str) -> Option<Duration> {
+    // The second field is the command's name in parentheses, and may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
+}
+
+/// Memory that is this process's, in bytes: what it shares with others is counted in part (`Pss`).
+/// `None` if the kernel does not say.
+pub(super) fn pss_bytes() -> Option<u64> {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    field_kib(&rollup, "Pss:").map(|kib| kib * 1024)
+}
+
+/// Memory that could be had without swapping, in bytes. `None` if the kernel does not say.
+pub(super) fn available_bytes() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    field_kib(&meminfo, "MemAvailable:").map(|kib| kib * 1024)
+}
+
+fn field_kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse() {
+        let stat = "7 (a) b) S 1 1 1 0 -1 4194560 1 2 3 4 250 150 0 0 20 0";
+        assert_eq!(cpu_time_of(stat), Some(Duration::from_secs(4)));
+        assert_eq!(cpu_time_of("7 (a"), None);
+    }
+
+    #[test]
+    fn the_kernel_says_how_much_memory_there_is() {
+        assert!(available_bytes().expect("MemAvailable") > 0);
+        assert!(pss_bytes().expect("Pss") > 0);
+        assert!(cpu_time().is_some());
+    }
+}

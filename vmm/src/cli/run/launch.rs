@@ -1,0 +1,70 @@
+//! From a plan to running VMs and a control socket.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pagefold::api::{ApiServer, BindError, SocketError};
+use pagefold::{BuildError, Host, HostConfig, VmHandle};
+
+use super::plan::Plan;
+use crate::cli::failure::{Advise, Failure};
+
+/// Everything that runs. The host comes last: with it, the VMs end.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) started: Instant,
+    pub(super) vms: Vec<VmHandle>,
+    _api: Option<ApiServer>,
+    pub(super) host: Host,
+}
+
+/// Launches all VMs or none.
+pub(super) fn launch(plan: &Plan) -> Result<Launched, Failure> {
+    let started = Instant::now();
+    let host = host(plan)?;
+    host.check_room_for(plan.all_memory_bytes()).advise(
+        "not enough memory",
+        "lower -n or --memory, or add --overcommit and rely on folding",
+    )?;
+    let api = plan.api_socket.as_deref().map(|path| serve(path, &host)).transpose()?;
+    let vms = (0..plan.count)
+        .map(|vm_number| host.vm(plan.vm(vm_number)).build())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::caused("cannot build a VM", &error, advice(&error)))?;
+    for vm in &vms {
+        vm.start().advise("cannot start a VM", "see the log above, or RUST_LOG=debug for more")?;
+    }
+    log::info!("{} VMs are running", vms.len());
+    Ok(Launched { started, vms, _api: api, host })
+}
+
+fn host(plan: &Plan) -> Result<Host, Failure> {
+    let config = HostConfig { overcommit: plan.overcommit, ..HostConfig::default() };
+    Host::new(config).advise("cannot run VMs here", "`pagefold doctor` checks all that is needed")
+}
+
+fn serve(path: &Path, host: &Host) -> Result<ApiServer, Failure> {
+    ApiServer::bind(path, Arc::new(host.clone())).map_err(|error| {
+        let advice = match &error {
+            BindError::Socket(SocketError::InUse { .. }) => {
+                "give another --api-socket, or end the process that has this one"
+            }
+            BindError::Socket(SocketError::NotASocket { .. }) => {
+                "give another --api-socket; no other file is ever replaced"
+            }
+            BindError::Socket(SocketError::Busy { .. }) => "try again",
+            BindError::Socket(_) => "give a short --api-socket in a directory you may write to",
+            BindError::Thread(_) => "see the limits in `ulimit -a`",
+        };
+        Failure::caused("cannot serve the control socket", &error, advice)
+    })
+}
+
+fn advice(error: &BuildError) -> &'static str {
+    match error {
+        BuildError::HostMemory(_) => "lower -n or --memory, or add --overcommit",
+        BuildError::Dedup { .. } => "`pagefold doctor` says what folding lacks; or add --dedup off",
+        _ => "`pagefold doctor` checks all that is needed; fewer VMs (-n) need less of it",
+    }
+}

@@ -1,0 +1,83 @@
+//! `pagefold run`: launch VMs, fold them, and say what that saved.
+//!
+//! A run goes through these phases; SIGINT or SIGTERM ends whichever it is in early:
+//!
+//! 1. the guests fill their memory and say that they are ready;
+//! 2. they work, for as long as `--for` says;
+//! 3. with `--settle` they are put to rest: they stop writing, and go on verifying;
+//! 4. with `--settle` folding goes on until a pass finds nothing more to do;
+//! 5. the numbers are taken;
+//! 6. the guests verify every page once more and end.
+
+mod events;
+mod launch;
+mod phases;
+mod plan;
+mod progress;
+mod report;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pagefold_dedup::DedupMode;
+use pagefold_guest::workload::Preset;
+
+use super::failure::{Advise, Failure};
+use super::size::Size;
+use super::{Outcome, print};
+use events::Events;
+use plan::Plan;
+
+/// What `pagefold run` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How many VMs
+    #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    count: u32,
+    /// Memory of each VM; K, M and G are binary
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    memory: Size,
+    /// What the guests do: builtin:idle, builtin:mix or builtin:churn
+    #[arg(long, value_name = "builtin:NAME", default_value_t = Preset::Mix)]
+    guest: Preset,
+    /// How long the guests work once all are ready, as in 20s or "1m 30s"; without it, until SIGINT
+    /// or SIGTERM
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Before the numbers are taken, let the guests rest and fold until nothing is left to do
+    #[arg(long)]
+    settle: bool,
+    /// Guests of the same seed have the same common pages
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Serve the control socket there, for `pagefold stats` or curl --unix-socket
+    #[arg(long, value_name = "PATH")]
+    api_socket: Option<PathBuf>,
+    /// Fold all (on), give back zero pages only (zero), or nothing (off)
+    #[arg(long, value_name = "MODE", default_value_t = DedupMode::On)]
+    dedup: DedupMode,
+    /// Launch even if the VMs together have more memory than is available
+    #[arg(long)]
+    overcommit: bool,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// Launches, waits, and reports.
+pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
+    let plan = Plan::new(args)?;
+    // Before anything that would have to be cleaned up is there.
+    let mut events = Events::new()?;
+    let launched = launch::launch(&plan)?;
+    let report = phases::all(&plan, &launched, &mut events)?;
+    if args.json {
+        let json = serde_json::to_string(&report)
+            .advise("cannot write the report as JSON", "report this as a fault")?;
+        print(&format!("{json}\n"))?;
+    } else {
+        print(&table::text(&report))?;
+    }
+    Ok(report.outcome())
+}

@@ -1,0 +1,118 @@
+//! Sizes of memory, as they are typed and as they are shown.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Size(pub(super) u64);
+
+/// A size that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SizeError {
+    #[error("a size is a number with K, M or G (binary: 1K is 1024 bytes), as in 64M, 1G or 1024K")]
+    Form,
+    #[error("the size is too large")]
+    TooLarge,
+    #[error("a size must be a whole number of 4096-byte pages, as 64M or 4K is")]
+    NotPages,
+    #[error("a size must not be zero")]
+    Zero,
+}
+
+impl FromStr for Size {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+        let shift = match &text[digits.len()..] {
+            "" => 0,
+            "K" | "k" | "KiB" => 10,
+            "M" | "m" | "MiB" => 20,
+            "G" | "g" | "GiB" => 30,
+            _ => return Err(SizeError::Form),
+        };
+        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(SizeError::Form);
+        }
+        let count: u64 = digits.parse().map_err(|_| SizeError::TooLarge)?;
+        let bytes = count.checked_mul(1 << shift).ok_or(SizeError::TooLarge)?;
+        if bytes == 0 {
+            return Err(SizeError::Zero);
+        }
+        if !bytes.is_multiple_of(pagefold_dedup::PAGE_SIZE as u64) {
+            return Err(SizeError::NotPages);
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// As it is typed: in the largest unit that needs no fraction.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shift, unit) = [(30, "G"), (20, "M"), (10, "K")]
+            .into_iter()
+            .find(|(shift, _)| self.0.trailing_zeros() >= *shift)
+            .unwrap_or((0, ""));
+        write!(f, "{}{unit}", self.0 >> shift)
+    }
+}
+
+/// Bytes for people: MiB with one digit, or `?` for what is not known.
+pub(super) fn mib(bytes: Option<u64>) -> String {
+    bytes.map_or_else(
+        || "?".to_owned(),
+        |bytes| {
+            // In tenths, rounded, without a float's loss: for petabytes it still is exact.
+            let tenths = (u128::from(bytes) * 10 + (1 << 19)) >> 20;
+            format!("{}.{} MiB", tenths / 10, tenths % 10)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffixes_are_binary() {
+        for (text, bytes) in [
+            ("64M", 64 << 20),
+            ("1G", 1 << 30),
+            ("1024K", 1 << 20),
+            ("4k", 4096),
+            ("4096", 4096),
+            ("2GiB", 2 << 30),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_read_says_what_is_allowed() {
+        for text in ["", "M", "64MB", "64 M", "-1M", "+1M", "1.5G", "0x10", "64M4", "١K"] {
+            assert_eq!(text.parse::<Size>(), Err(SizeError::Form), "{text}");
+        }
+        assert_eq!("0".parse::<Size>(), Err(SizeError::Zero));
+        assert_eq!("5K".parse::<Size>(), Err(SizeError::NotPages));
+        for text in ["99999999999999999999", "18446744073709551615G"] {
+            assert_eq!(text.parse::<Size>(), Err(SizeError::TooLarge), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_displays_as_it_is_typed() {
+        for text in ["64M", "1G", "1028K", "3G"] {
+            assert_eq!(text.parse::<Size>().expect("a size").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_rounded_and_the_unknown_as_unknown() {
+        assert_eq!(mib(Some(64 << 20)), "64.0 MiB");
+        assert_eq!(mib(Some((1 << 20) - 1)), "1.0 MiB");
+        assert_eq!(mib(Some(52_429)), "0.1 MiB");
+        assert_eq!(mib(None), "?");
+        assert!(mib(Some(u64::MAX)).ends_with(" MiB"));
+    }
+}
