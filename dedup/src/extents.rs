@@ -122,17 +122,28 @@ impl ExtentMap {
         }
     }
 
+    /// The extents, or parts of them, that lie within the pages from `start` up to `end`.
+    /// O(log n + extents in the range).
+    pub fn overlapping(
+        &self,
+        start: LinearIndex,
+        end: LinearIndex,
+    ) -> impl Iterator<Item = Extent> + '_ {
+        let first = self.at_or_before(start.0).map_or(start.0, |extent| extent.linear.0);
+        self.runs.range(first..end.0).filter_map(move |(&linear, &run)| {
+            let extent = extent(linear, run);
+            let (from, to) = (linear.max(start.0), extent.end().min(end.0));
+            (from < to).then(|| extent.part(from, to))
+        })
+    }
+
     /// How many mappings the kernel needs for the pages from `start` up to `end`: the extents in
     /// there and the gaps between them. O(extents in the range).
     pub fn count_vmas(&self, start: LinearIndex, end: LinearIndex) -> usize {
         let (mut vmas, mut next) = (0, start.0);
-        let first = self.at_or_before(start.0).map_or(start.0, |extent| extent.linear.0);
-        for (&linear, &run) in self.runs.range(first..end.0) {
-            let (from, to) = (linear.max(start.0), extent(linear, run).end().min(end.0));
-            if from < to {
-                vmas += 1 + usize::from(next < from);
-                next = to;
-            }
+        for extent in self.overlapping(start, end) {
+            vmas += 1 + usize::from(next < extent.linear.0);
+            next = extent.end();
         }
         vmas + usize::from(next < end.0)
     }

@@ -21,12 +21,10 @@ pub struct Offer {
 /// What the broker wants done with an offered page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing: it has no twin yet and waits on the unstable tree.
+    /// Nothing for now. It has no twin yet, or a directive will say what to do.
     Wait,
     /// Compare it with this slot and map it there.
     Join(Slot),
-    /// Fill this new slot with its bytes, then as for `Join`. A twin is waiting.
-    Create(Slot),
     /// Nothing: the broker has no room. The page may be offered again later.
     Keep,
 }
@@ -61,6 +59,14 @@ pub enum Outcome {
 /// What the broker wants done with a page that was not offered just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Directive {
+    /// A twin of the waiting page was found, and this is the first that is to share: fill this new
+    /// slot with its bytes, then as for `Merge`.
+    Create {
+        /// The page.
+        linear: LinearIndex,
+        /// The slot.
+        slot: Slot,
+    },
     /// A twin of the waiting page was found: compare it with this slot and map it there.
     Merge {
         /// The page.
@@ -79,7 +85,9 @@ impl Directive {
     /// The page it is about.
     pub fn linear(&self) -> LinearIndex {
         match *self {
-            Self::Merge { linear, .. } | Self::Unshare { linear } => linear,
+            Self::Create { linear, .. } | Self::Merge { linear, .. } | Self::Unshare { linear } => {
+                linear
+            }
         }
     }
 }
@@ -127,9 +135,8 @@ pub enum BrokerError {
 
 /// The broker as an agent sees it.
 pub trait Broker {
-    /// Offers pages in ascending order and appends one decision for each to `decisions`. Whatever
-    /// was known of an offered page is forgotten first. Slots are handed out in the order of the
-    /// offers, so that neighbours get neighbouring slots. O(log n) an offer.
+    /// Offers pages and appends one decision for each to `decisions`. Whatever was known of an
+    /// offered page is forgotten first. O(log n) an offer.
     ///
     /// # Errors
     ///
@@ -141,8 +148,8 @@ pub trait Broker {
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError>;
 
-    /// Hands over the bytes for slots that were decided as [`Decision::Create`]: `pages` for
-    /// consecutive slots from `first` on. Appends to `accepted` whether each slot now holds them;
+    /// Hands over the bytes for slots of [`Directive::Create`]: `pages` for consecutive slots from
+    /// `first` on. Appends to `accepted` whether each slot now holds them;
     /// one whose bytes do not have the fingerprint that was offered does not, and is no more.
     ///
     /// # Errors
@@ -165,12 +172,19 @@ pub trait Broker {
     /// was done, nothing of it or after it.
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), BrokerError>;
 
-    /// Appends what the broker wants of the VM to `directives`, in ascending order, once each.
+    /// Appends what the broker wants of the VM to `directives`, in ascending order, once each, at
+    /// most `limit` at a time. New slots are given out in this order, so that neighbours get
+    /// neighbouring slots. Whoever is told to create must fill before it joins. O(n log n).
     ///
     /// # Errors
     ///
     /// An unknown VM.
-    fn directives(&mut self, vm: VmId, directives: &mut Vec<Directive>) -> Result<(), BrokerError>;
+    fn directives(
+        &mut self,
+        vm: VmId,
+        limit: usize,
+        directives: &mut Vec<Directive>,
+    ) -> Result<(), BrokerError>;
 
     /// Forgets the VM. Its memory must no longer be mapped to any slot.
     ///

@@ -55,10 +55,10 @@ impl MappingBudget {
         self.used.fetch_sub(before, Ordering::Relaxed);
     }
 
-    /// The shortest run worth merging when `planned` more mappings are about to be made;
-    /// `u32::MAX` when none is.
-    pub(super) fn min_run_pages(&self, planned: u64) -> u32 {
-        let used = self.used() + planned;
+    /// The shortest run worth merging when `planned` more mappings are about to be made (less, if
+    /// negative); `u32::MAX` when none is.
+    pub(super) fn min_run_pages(&self, planned: i64) -> u32 {
+        let used = self.used().saturating_add_signed(planned);
         let part = used.saturating_mul(16).checked_div(self.limit).unwrap_or(u64::MAX);
         STEPS.iter().find(|&&(up_to, _)| part < up_to).map_or(u32::MAX, |&(_, pages)| pages)
     }

@@ -20,6 +20,11 @@ impl Agent {
     pub(super) fn take_changes(&mut self, broker: &mut dyn Broker) -> Result<Bitmap, AgentError> {
         let mut fresh = Bitmap::new(self.pending.len());
         self.changes.collect(&mut fresh).map_err(AgentError::Changes)?;
+        if std::mem::take(&mut self.is_marking) {
+            self.touched.clear();
+        } else {
+            self.touched.union_with(&fresh);
+        }
         let mut calm = self.pending.clone();
         calm.subtract(&fresh);
 

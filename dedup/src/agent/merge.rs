@@ -10,7 +10,7 @@ use super::Agent;
 use super::changes::count;
 use super::runs::{Action, Run, windows};
 use super::store::StoreAccess;
-use crate::extents::{Extent, ExtentMap};
+use crate::extents::ExtentMap;
 use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;
 use crate::sys::{Protected, Space, Span, Userfaultfd};
@@ -29,13 +29,17 @@ enum Step {
 impl Agent {
     /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
     pub(super) fn within_budget(&mut self, runs: &mut Vec<Run>, outcomes: &mut Vec<Outcome>) {
-        let mut planned = 0;
+        // What the mappings would be if every run came off.
+        let mut planned = self.extents.clone();
+        let mut more_vmas = 0_i64;
         runs.retain(|run| {
-            let min_pages = self.budget.min_run_pages(planned);
-            if run.cost_vmas() == 0 || run.count_pages >= min_pages {
-                planned += run.cost_vmas();
+            let more = more_vmas_with(&self.space, &mut planned, run);
+            let min_pages = self.budget.min_run_pages(more_vmas);
+            if more <= 0 || run.count_pages >= min_pages {
+                more_vmas += more;
                 return true;
             }
+            undo(&mut planned, &self.extents, run);
             self.deferred_at = self.deferred_at.min(min_pages);
             self.deferred.insert_range(run.positions());
             self.events.budget_skips += u64::from(run.count_pages);
@@ -51,7 +55,7 @@ impl Agent {
                 self.record(step, outcomes);
             }
         }
-        let mut mapped = runs.iter().filter(|run| run.cost_vmas() > 0);
+        let mut mapped = runs.iter().filter(|run| run.is_mapped());
         if let Some(first) = mapped.next() {
             let last = mapped.next_back().unwrap_or(first);
             self.seal(first.linear, last.end().0 - first.linear.0);
@@ -75,6 +79,7 @@ impl Agent {
     }
 
     fn record(&mut self, step: Step, outcomes: &mut Vec<Outcome>) {
+        let is_refused = matches!(step, Step::Refused(..));
         let (run, is_done) = match step {
             Step::Done(run) => (run, true),
             Step::Changed(run) => {
@@ -89,6 +94,9 @@ impl Agent {
         };
         let count_pages = u64::from(run.count_pages);
         self.waiting.remove_range(run.positions());
+        if !is_refused {
+            self.note_work(run.positions());
+        }
         if !is_done {
             self.pending.insert_range(run.positions());
             outcomes.extend(run.shares().map(declined));
@@ -102,20 +110,16 @@ impl Agent {
             self.zero.insert_range(run.positions());
         }
         match run.action {
-            Action::Map(slot) => {
-                self.events.merges += count_pages;
-                let Run { linear, count_pages, .. } = run;
-                self.extents.insert(Extent { linear, slot, count_pages }, |_| {});
-            }
+            Action::Map(_) => self.events.merges += count_pages,
             Action::Return(_) => self.events.remerges += count_pages,
             Action::Discard => self.events.zero_discards += count_pages,
             Action::Replace => {
                 self.events.zero_discards += count_pages;
                 let Run { linear, count_pages, .. } = run;
-                self.extents.remove(linear, count_pages, |_| {});
                 outcomes.push(Outcome::Unbacked { linear, count_pages });
             }
         }
+        apply(&mut self.extents, &run);
     }
 
     /// Marks what was mapped into `count_pages` pages from `linear` on as guest memory and has the
@@ -147,11 +151,38 @@ fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::Declined { linear, slot }
 }
 
+/// Adds a run to the plan and says how many more mappings it makes. O(log n).
+fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
+    // Only the run's own pages and its neighbours can change what the kernel keeps apart.
+    let region = space.region(run.linear);
+    let start = LinearIndex(run.linear.0.saturating_sub(1).max(region.linear.0));
+    let end = LinearIndex((run.end().0 + 1).min(region.end().0));
+    let before = planned.count_vmas(start, end);
+    apply(planned, run);
+    planned.count_vmas(start, end).cast_signed() as i64 - before.cast_signed() as i64
+}
+
+/// Makes extents what they are once a run has come off.
+fn apply(extents: &mut ExtentMap, run: &Run) {
+    match (run.action, run.extent()) {
+        (Action::Map(_), Some(extent)) => extents.insert(extent, |_| {}),
+        (Action::Replace, _) => extents.remove(run.linear, run.count_pages, |_| {}),
+        _ => {}
+    }
+}
+
+/// Makes extents what they are in `original` for the pages of a run.
+fn undo(planned: &mut ExtentMap, original: &ExtentMap, run: &Run) {
+    planned.remove(run.linear, run.count_pages, |_| {});
+    for extent in original.overlapping(run.linear, run.end()) {
+        planned.insert(extent, |_| {});
+    }
+}
+
 /// How many mappings the kernel keeps for a VM's memory.
 fn count_vmas(space: &Space, extents: &ExtentMap) -> u64 {
-    let vmas = space.regions().iter().map(|region| {
-        extents.count_vmas(region.linear, region.linear.offset(region.count_pages)) as u64
-    });
+    let vmas =
+        space.regions().iter().map(|region| extents.count_vmas(region.linear, region.end()) as u64);
     vmas.sum()
 }
 

@@ -99,6 +99,12 @@ pub(crate) struct Agent {
     deferred: Bitmap,
     /// The shortest run that was asked for when a page was deferred.
     deferred_at: u32,
+    /// Pages that have changed since the mark: see [`mark`](Self::mark).
+    touched: Bitmap,
+    /// Whether the mark is still to be set: what the change source names next changed before it.
+    is_marking: bool,
+    /// Pages without such a change that there was something to do about, since last asked.
+    backlog_pages: u64,
     events: Events,
 }
 
@@ -137,8 +143,11 @@ impl Agent {
             shared: none.clone(),
             zero: none.clone(),
             waiting: none.clone(),
-            deferred: none,
+            deferred: none.clone(),
             deferred_at: u32::MAX,
+            touched: none,
+            is_marking: false,
+            backlog_pages: 0,
             events: Events::default(),
         };
         agent.account_mappings();
@@ -158,6 +167,24 @@ impl Agent {
         self.extents = ExtentMap::default();
         self.account_mappings();
         Ok(())
+    }
+
+    /// Has pages that change from now on not count as backlog: what a guest goes on writing can
+    /// never all be folded.
+    pub(crate) fn mark(&mut self) {
+        self.is_marking = true;
+    }
+
+    /// How many pages there was something to do about, since last asked, that have not changed
+    /// since the mark.
+    pub(crate) fn take_backlog(&mut self) -> u64 {
+        std::mem::take(&mut self.backlog_pages)
+    }
+
+    /// Counts pages that there was something to do about.
+    fn note_work(&mut self, pages: std::ops::Range<usize>) {
+        let untouched = pages.filter(|&page| !self.touched.contains(page)).count();
+        self.backlog_pages += untouched as u64;
     }
 
     pub(crate) fn events(&self) -> &Events {
@@ -184,7 +211,8 @@ impl Agent {
 
     /// Bytes of this structure and what it points to, memory and store excepted.
     pub(crate) fn metadata_bytes(&self) -> u64 {
-        let bitmaps = [&self.pending, &self.shared, &self.zero, &self.waiting, &self.deferred];
+        let bitmaps =
+            [&self.pending, &self.shared, &self.zero, &self.waiting, &self.deferred, &self.touched];
         let bitmaps: usize = bitmaps.iter().map(|bitmap| bitmap.heap_bytes()).sum();
         (size_of::<Self>() + bitmaps + self.extents.heap_bytes()) as u64
     }

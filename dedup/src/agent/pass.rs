@@ -45,33 +45,44 @@ impl Agent {
         Ok(())
     }
 
-    /// Does what the broker wants of pages that were not offered just now; says whether there was
-    /// anything.
+    /// Does what the broker wants of pages that were not offered just now, a batch at most; says
+    /// whether there was anything.
     ///
     /// # Errors
     ///
     /// When the broker fails. Every page is in a state that the next pass handles.
     pub(crate) fn follow(&mut self, broker: &mut dyn Broker) -> Result<bool, AgentError> {
         let mut directives = Vec::new();
-        broker.directives(self.vm, &mut directives)?;
-        let (mut targets, mut outcomes) = (Vec::new(), Vec::new());
+        broker.directives(self.vm, BATCH_PAGES, &mut directives)?;
+        let (mut targets, mut creators) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::new();
         for directive in &directives {
-            match *directive {
-                Directive::Merge { linear, slot } => {
-                    self.waiting.remove(linear.0 as usize);
-                    targets.push(Target { linear, want: Want::Share(slot) });
+            let (linear, slot) = match *directive {
+                Directive::Create { linear, slot } => {
+                    creators.push((linear, slot));
+                    (linear, slot)
                 }
-                Directive::Unshare { linear } => self.unshare(linear, &mut outcomes),
-            }
+                Directive::Merge { linear, slot } => (linear, slot),
+                Directive::Unshare { linear } => {
+                    self.unshare(linear, &mut outcomes);
+                    continue;
+                }
+            };
+            self.waiting.remove(linear.0 as usize);
+            targets.push(Target { linear, want: Want::Share(slot) });
         }
-        let mut runs = cut(targets, &self.extents);
-        self.within_budget(&mut runs, &mut outcomes);
-        self.merge(&runs, &mut outcomes);
-        broker.report(self.vm, &outcomes)?;
+        if let Err(error) = self.carry_out(broker, targets, &creators, outcomes) {
+            for linear in directives.iter().map(Directive::linear) {
+                if !self.shared.contains(linear.0 as usize) {
+                    self.pending.insert(linear.0 as usize);
+                }
+            }
+            return Err(error);
+        }
         Ok(!directives.is_empty())
     }
 
-    /// Reads pages, finds out what each is to be, and has it so.
+    /// Reads pages, gives zeroes back, and offers the others.
     fn fold(&mut self, broker: &mut dyn Broker, pages: &[usize]) -> Result<(), AgentError> {
         let contents = self.read(pages);
         let (mut targets, mut offers) = (Vec::new(), Vec::new());
@@ -85,33 +96,9 @@ impl Agent {
                 Content::Data(_) => {}
             }
         }
-        let creators = self.offer(broker, &offers, &mut targets)?;
-        targets.sort_unstable_by_key(|target| target.linear);
-
-        let mut outcomes = Vec::new();
-        let mut runs = cut(targets, &self.extents);
-        self.within_budget(&mut runs, &mut outcomes);
-        let empty = self.fill(broker, &runs, &creators)?;
-        if !empty.is_empty() {
-            runs = self.without(&runs, &empty, &mut outcomes);
-        }
-        self.merge(&runs, &mut outcomes);
-        broker.report(self.vm, &outcomes)?;
-        Ok(())
-    }
-
-    /// Offers pages, adds those that are to share to `targets`, and returns the ones among them
-    /// whose slot is new, ascending.
-    fn offer(
-        &mut self,
-        broker: &mut dyn Broker,
-        offers: &[Offer],
-        targets: &mut Vec<Target>,
-    ) -> Result<Vec<(LinearIndex, Slot)>, AgentError> {
         let mut decisions = Vec::with_capacity(offers.len());
-        broker.offer(self.vm, offers, &mut decisions)?;
-        let mut creators = Vec::new();
-        for (&Offer { linear, .. }, decision) in offers.iter().zip(decisions) {
+        broker.offer(self.vm, &offers, &mut decisions)?;
+        for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
                     self.waiting.insert(linear.0 as usize);
@@ -120,13 +107,29 @@ impl Agent {
                     self.pending.insert(linear.0 as usize);
                 }
                 Decision::Join(slot) => targets.push(Target { linear, want: Want::Share(slot) }),
-                Decision::Create(slot) => {
-                    targets.push(Target { linear, want: Want::Share(slot) });
-                    creators.push((linear, slot));
-                }
             }
         }
-        Ok(creators)
+        targets.sort_unstable_by_key(|target| target.linear);
+        self.carry_out(broker, targets, &[], Vec::new())
+    }
+
+    /// Has targets, ascending, be what they are to be, as far as the budget allows and they still
+    /// can, and tells the broker, after `outcomes`. The slots of `creators` are filled first.
+    fn carry_out(
+        &mut self,
+        broker: &mut dyn Broker,
+        targets: Vec<Target>,
+        creators: &[(LinearIndex, Slot)],
+        mut outcomes: Vec<Outcome>,
+    ) -> Result<(), AgentError> {
+        let mut runs = cut(targets, &self.extents);
+        self.within_budget(&mut runs, &mut outcomes);
+        let empty = self.fill(broker, &runs, creators)?;
+        if !empty.is_empty() {
+            runs = self.without(&runs, &empty, &mut outcomes);
+        }
+        self.merge(&runs, &mut outcomes);
+        Ok(broker.report(self.vm, &outcomes)?)
     }
 
     /// Hands over the bytes for the slots of those `creators` (ascending) that are still part of
@@ -183,6 +186,7 @@ impl Agent {
                 let sub_run = run.part(part[0], count(part.len()));
                 if gone(&part[0]) {
                     self.events.declines += part.len() as u64;
+                    self.note_work(sub_run.positions());
                     self.pending.insert_range(sub_run.positions());
                     let declined = |(linear, slot)| Outcome::Declined { linear, slot };
                     outcomes.extend(sub_run.shares().map(declined));
@@ -202,6 +206,7 @@ impl Agent {
                 // Offered again by the next pass: its twin may have come to rest by then.
                 self.pending.insert(linear.0 as usize);
                 self.events.unshares += 1;
+                self.note_work(linear.0 as usize..linear.0 as usize + 1);
                 outcomes.push(Outcome::Left { linear });
             }
             Err(error) => {

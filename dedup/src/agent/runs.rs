@@ -103,12 +103,9 @@ impl Run {
         })
     }
 
-    /// Mappings that it may cost: its own, and one more where it splits another.
-    pub(super) fn cost_vmas(&self) -> u64 {
-        match self.action {
-            Action::Map(_) | Action::Replace => 2,
-            Action::Return(_) | Action::Discard => 0,
-        }
+    /// Whether it gets a new mapping.
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self.action, Action::Map(_) | Action::Replace)
     }
 
     /// Whether `next` continues this run.

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
-use super::rmap::RmapItem;
+use super::rmap::{RmapItem, Role};
+use super::stable::Stage;
 use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::protocol::{Broker, BrokerError, Decision, Directive, Offer, Outcome};
@@ -33,9 +34,9 @@ impl Broker for LocalBroker {
         if !rest.is_empty() {
             return Err(BrokerError::BadLength(pages.len() * PAGE_SIZE + rest.len()));
         }
-        let nodes: Vec<NodeId> = (first.0..)
+        let creators: Vec<(ItemId, NodeId)> = (first.0..)
             .take(pages.len())
-            .map(|slot| self.node_to_fill(vm, Slot(slot)))
+            .map(|slot| self.creator(vm, Slot(slot)))
             .collect::<Result<_, _>>()?;
         let secret = &self.secret;
         let hashes: Vec<(Fingerprint, Identity)> = pages
@@ -43,22 +44,18 @@ impl Broker for LocalBroker {
             .map(|page| (secret.fingerprint(page), secret.identity(page)))
             .collect();
         let mut failure = None;
-        for ((&id, page), (fingerprint, identity)) in nodes.iter().zip(pages).zip(hashes) {
-            let (expected, slot) = {
-                let node = self.stable.node(id);
-                (node.fingerprint, node.slot)
-            };
-            let mut fits = fingerprint == expected && failure.is_none();
-            if fits && let Err(error) = self.store.fill(slot, page) {
+        for (number, ((&(item, node), page), (fingerprint, identity))) in
+            (first.0..).zip(creators.iter().zip(pages).zip(hashes))
+        {
+            let mut fits = fingerprint == self.stable.node(node).fingerprint && failure.is_none();
+            if fits && let Err(error) = self.store.fill(Slot(number), page) {
                 failure = Some(error);
                 fits = false;
             }
             if fits {
-                let node = self.stable.node_mut(id);
-                node.filled = true;
-                node.identity = identity;
+                self.stable.node_mut(node).fill(identity);
             } else {
-                self.dissolve(id);
+                self.remove_item(item);
             }
             accepted.push(fits);
         }
@@ -72,33 +69,13 @@ impl Broker for LocalBroker {
         result
     }
 
-    fn directives(&mut self, vm: VmId, directives: &mut Vec<Directive>) -> Result<(), BrokerError> {
-        let mut directed = std::mem::take(&mut self.member_mut(vm)?.directed);
-        directed.sort_unstable();
-        directed.dedup();
-        let mut unfilled = Vec::new();
-        for linear in directed {
-            // The state may have moved on since the page was noted: it says what holds now.
-            match *self.rmap.item(self.item(vm, linear)?) {
-                RmapItem::Pending { link, waited: true } => {
-                    let node = self.stable.node(link.node);
-                    if node.filled {
-                        directives.push(Directive::Merge { linear, slot: node.slot });
-                    } else {
-                        unfilled.push(linear);
-                    }
-                }
-                RmapItem::Stable(link) => {
-                    let node = self.stable.node(link.node);
-                    if node.sharers == 1 && node.pending == 0 && !node.paired {
-                        directives.push(Directive::Unshare { linear });
-                    }
-                }
-                RmapItem::Pending { .. } | RmapItem::Loose | RmapItem::Waiting(_) => {}
-            }
-        }
-        self.member_mut(vm)?.directed = unfilled;
-        Ok(())
+    fn directives(
+        &mut self,
+        vm: VmId,
+        limit: usize,
+        directives: &mut Vec<Directive>,
+    ) -> Result<(), BrokerError> {
+        self.direct_all(vm, limit, directives)
     }
 
     fn unregister(&mut self, vm: VmId) -> Result<(), BrokerError> {
@@ -144,7 +121,7 @@ impl LocalBroker {
                 let slot = run.slot.offset(offset);
                 let item = self.item(vm, run.linear.offset(offset))?;
                 match self.pending_on(item, slot) {
-                    Some(id) if self.stable.node(id).filled => Ok(item),
+                    Some(id) if self.stable.node(id).stage() == Stage::Filled => Ok(item),
                     _ => Err(BrokerError::BadSlot { vm, slot }),
                 }
             })
@@ -160,23 +137,26 @@ impl LocalBroker {
     /// The node on which the item is pending, if that node's slot is `slot`.
     fn pending_on(&self, item: ItemId, slot: Slot) -> Option<NodeId> {
         match *self.rmap.item(item) {
-            RmapItem::Pending { link, .. } if self.stable.node(link.node).slot == slot => {
+            RmapItem::Pending { link, role: Role::Creating | Role::Joining }
+                if self.stable.node(link.node).slot() == Some(slot) =>
+            {
                 Some(link.node)
             }
             _ => None,
         }
     }
 
-    /// The node of a slot that has no bytes yet and waits for those of a page of this VM.
-    fn node_to_fill(&self, vm: VmId, slot: Slot) -> Result<NodeId, BrokerError> {
+    /// The page of this VM whose bytes a slot waits for.
+    fn creator(&self, vm: VmId, slot: Slot) -> Result<(ItemId, NodeId), BrokerError> {
         let refused = BrokerError::BadSlot { vm, slot };
-        let Some(id) = self.store.slots.node(slot) else {
+        let Some(id) = self.store.slots.node(slot) else { return Err(refused) };
+        let node = self.stable.node(id);
+        if node.stage() != Stage::Reserved || node.slot() != Some(slot) {
             return Err(refused);
-        };
-        let proposed_to_vm = self.stable.items(&self.rmap, id).any(|item| {
-            self.rmap.page(item).0 == vm
-                && matches!(self.rmap.item(item), RmapItem::Pending { waited: false, .. })
-        });
-        if self.stable.node(id).filled || !proposed_to_vm { Err(refused) } else { Ok(id) }
+        }
+        self.items_in(id, Role::Creating)
+            .find(|&item| self.rmap.page(item).0 == vm)
+            .map(|item| (item, id))
+            .ok_or(refused)
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
-use super::rmap::RmapItem;
+use super::rmap::{RmapItem, Role};
+use super::stable::Stage;
 use crate::{LinearIndex, Slot, VmId};
 
 /// An invariant that does not hold.
@@ -60,10 +61,10 @@ impl LocalBroker {
                 RmapItem::Pending { link, .. } => *tally.pending.entry(link.node).or_default() += 1,
                 RmapItem::Stable(link) => {
                     *tally.sharers.entry(link.node).or_default() += 1;
-                    let (slot, over) =
-                        (self.stable.node(link.node).slot, member.extents.slot(linear));
+                    let slot = self.stable.node(link.node).slot();
+                    let over = member.extents.slot(linear);
                     ensure!(
-                        over == Some(slot),
+                        slot.is_some() && over == slot,
                         "page {number} of VM {vm} shares {slot:?} over {over:?}"
                     );
                 }
@@ -80,13 +81,21 @@ impl LocalBroker {
     }
 
     fn check_stable(&self, tally: &Tally) -> Result<(), IndexError> {
-        let (mut shared, mut sharers, mut nodes) = (0, 0, 0);
+        let (mut shared, mut sharers, mut slots) = (0, 0, 0);
         for (fingerprint, id) in self.stable.iter() {
             let node = self.stable.node(id);
             ensure!(node.fingerprint == fingerprint, "{id:?} stands in the wrong place");
-            ensure!(self.store.slots.node(node.slot) == Some(id), "{id:?} and its slot differ");
-            ensure!(node.filled || node.sharers == 0, "{id:?} is shared and holds nothing");
-            ensure!(node.sharers + node.pending > 0, "{id:?} is of no use to anybody");
+            let filled = node.stage() == Stage::Filled;
+            ensure!(filled || node.sharers == 0, "{id:?} is shared and holds nothing");
+            let least = if node.stage() == Stage::Matched { 2 } else { 1 };
+            ensure!(node.sharers + node.pending >= least, "{id:?} is of no use to anybody");
+            if let Some(slot) = node.slot() {
+                ensure!(self.store.slots.node(slot) == Some(id), "{id:?} and its slot differ");
+                slots += 1;
+            }
+            let creators = self.items_in(id, Role::Creating).count();
+            let reserved = node.stage() == Stage::Reserved;
+            ensure!(creators == 1 || !reserved, "{creators} fill the slot of {id:?}");
             ensure!(node.sharers < 2 || node.paired, "{id:?} has {} sharers", node.sharers);
             let found = tally.sharers.get(&id).copied().unwrap_or(0);
             ensure!(found == node.sharers, "{id:?}: {found} sharers, {} counted", node.sharers);
@@ -96,7 +105,6 @@ impl LocalBroker {
             ensure!(listed == node.sharers + node.pending, "{id:?}: {listed} items on its list");
             shared += u64::from(node.sharers > 0);
             sharers += u64::from(node.sharers);
-            nodes += 1;
         }
         ensure!(shared == self.stable.shared, "{shared} shared, {} counted", self.stable.shared);
         ensure!(
@@ -105,7 +113,7 @@ impl LocalBroker {
             self.stable.sharers
         );
         let live = self.store.slots.live();
-        ensure!(nodes == live, "{nodes} nodes, {live} slots in use");
+        ensure!(slots == live, "nodes have {slots} slots, {live} are in use");
         Ok(())
     }
 

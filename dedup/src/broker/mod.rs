@@ -5,6 +5,7 @@
 
 mod answer;
 mod check;
+mod direct;
 mod ids;
 mod nodes;
 mod offer;
@@ -113,7 +114,7 @@ impl LocalBroker {
     /// The name of the bytes in a slot; `None` when it holds none.
     pub fn identity(&self, slot: Slot) -> Option<Identity> {
         let node = self.stable.node(self.store.slots.node(slot)?);
-        node.filled.then_some(node.identity)
+        node.filled_slot().map(|_| node.identity)
     }
 
     /// A read-only descriptor of the store, for an agent.

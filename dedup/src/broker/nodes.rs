@@ -1,7 +1,8 @@
 //! The life of a stable node: proposed, filled, shared, dissolved.
 
 use super::ids::{ItemId, NodeId};
-use super::rmap::RmapItem;
+use super::rmap::{RmapItem, Role};
+use super::stable::Stage;
 use super::{LocalBroker, Member};
 use crate::VmId;
 use crate::fingerprint::Fingerprint;
@@ -43,8 +44,8 @@ impl LocalBroker {
         Some(item)
     }
 
-    /// Has the item's agent do what the item's state says: map it if it is pending, make it
-    /// private if it is stable.
+    /// Has the item's agent do what the item's state says: map it if it waits to share a node, make
+    /// it private if it shares one with nobody.
     pub(super) fn direct(&mut self, item: ItemId) {
         let (_, linear) = self.rmap.page(item);
         self.owner_mut(item).directed.push(linear);
@@ -62,38 +63,53 @@ impl LocalBroker {
                     self.direct(lone);
                 }
             }
-        } else if node.pending == 0 || !node.filled && self.only_waited(id) {
+            return;
+        }
+        if node.stage() == Stage::Reserved && !self.has_creator(id) {
+            // Nobody will fill the slot. Whoever still waits may be told to fill another.
+            self.release_slot(id);
+            let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
+            for item in waiting {
+                self.direct(item);
+            }
+        }
+        let node = self.stable.node(id);
+        let least = if node.stage() == Stage::Matched { 2 } else { 1 };
+        if node.pending < least {
             self.dissolve(id);
         }
     }
 
-    /// Whether nobody is left who could fill the node: all of its items had been waiting when they
-    /// were proposed to it.
-    fn only_waited(&self, id: NodeId) -> bool {
-        self.stable
-            .items(&self.rmap, id)
-            .all(|item| matches!(self.rmap.item(item), RmapItem::Pending { waited: true, .. }))
+    fn has_creator(&self, id: NodeId) -> bool {
+        self.items_in(id, Role::Creating).next().is_some()
     }
 
-    /// Removes a node that nobody shares. A pending item that had been waiting waits again; any
-    /// other is forgotten, and its agent will offer it anew when it finds that it cannot join.
-    pub(super) fn dissolve(&mut self, id: NodeId) {
-        let (slot, fingerprint) = {
-            let node = self.stable.node(id);
-            debug_assert_eq!(node.sharers, 0, "a node goes that is shared");
-            (node.slot, node.fingerprint)
-        };
-        let items: Vec<ItemId> = self.stable.items(&self.rmap, id).collect();
-        let mut waited = None;
-        for item in items {
-            if let RmapItem::Pending { waited: true, .. } = self.rmap.item(item) {
-                waited = Some(item);
-            }
+    pub(super) fn items_in(&self, id: NodeId, wanted: Role) -> impl Iterator<Item = ItemId> + '_ {
+        self.stable.items(&self.rmap, id).filter(move |&item| {
+            matches!(self.rmap.item(item), RmapItem::Pending { role, .. } if *role == wanted)
+        })
+    }
+
+    /// Takes a node's slot back, if it has one.
+    fn release_slot(&mut self, id: NodeId) {
+        if let Some(slot) = self.stable.node_mut(id).take_slot() {
+            self.store.free(slot);
+        }
+    }
+
+    /// Removes a node that nobody shares, and that at most one page still could. If that page's
+    /// agent knows nothing of it the page waits again; otherwise it is forgotten, and its agent will
+    /// offer it anew when it finds that it cannot join.
+    fn dissolve(&mut self, id: NodeId) {
+        self.release_slot(id);
+        let fingerprint = self.stable.node(id).fingerprint;
+        let last = self.stable.items(&self.rmap, id).next();
+        let waits = self.items_in(id, Role::Waiting).next().is_some();
+        if let Some(item) = last {
             self.stable.unlink(&mut self.rmap, item);
         }
         self.stable.remove(id);
-        self.store.free(slot);
-        if let Some(item) = waited {
+        if let Some(item) = last.filter(|_| waits) {
             self.wait(item, fingerprint);
         }
     }

@@ -1,7 +1,8 @@
 //! Offers: where a calm page could go.
 
 use super::LocalBroker;
-use super::ids::ItemId;
+use super::ids::{ItemId, NodeId};
+use super::rmap::Role;
 use crate::VmId;
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{BrokerError, Decision, Offer};
@@ -26,26 +27,28 @@ impl LocalBroker {
     /// Looks a loose item's content up in the stable tree, then in the unstable one.
     fn decide(&mut self, item: ItemId, fingerprint: Fingerprint) -> Decision {
         if let Some(id) = self.stable.find(fingerprint) {
-            let slot = self.stable.node(id).slot;
-            self.stable.propose(&mut self.rmap, id, item, false);
-            return Decision::Join(slot);
+            if let Some(slot) = self.stable.node(id).filled_slot() {
+                self.stable.propose(&mut self.rmap, id, item, Role::Joining);
+                return Decision::Join(slot);
+            }
+            self.match_with(id, item);
+            return Decision::Wait;
         }
         if self.wait(item, fingerprint) {
             return Decision::Wait;
         }
-        let Some(slot) = self.store.slots.allocate() else {
+        let Some(id) = self.stable.insert(fingerprint) else {
             return Decision::Keep;
         };
-        let Some(id) = self.stable.insert(fingerprint, slot) else {
-            self.store.slots.release(slot);
-            return Decision::Keep;
-        };
-        self.store.slots.set_node(slot, id);
         if let Some(twin) = self.take_waiting(fingerprint) {
-            self.stable.propose(&mut self.rmap, id, twin, true);
-            self.direct(twin);
+            self.match_with(id, twin);
         }
-        self.stable.propose(&mut self.rmap, id, item, false);
-        Decision::Create(slot)
+        self.match_with(id, item);
+        Decision::Wait
+    }
+
+    fn match_with(&mut self, id: NodeId, item: ItemId) {
+        self.stable.propose(&mut self.rmap, id, item, Role::Waiting);
+        self.direct(item);
     }
 }

@@ -18,16 +18,26 @@ pub(super) enum RmapItem {
     Loose,
     /// On the unstable tree: calm, and without a twin.
     Waiting(Fingerprint),
-    /// Proposed to a stable node; its agent has not answered yet.
+    /// To share a stable node, if it can.
     Pending {
         /// The node, and the neighbours on its list.
         link: Link,
-        /// Whether the page had been waiting on the unstable tree, to which it then returns if the
-        /// node comes to nothing, or had been offered just now.
-        waited: bool,
+        /// What its agent knows of that.
+        role: Role,
     },
     /// Mapped to a stable node's slot.
     Stable(Link),
+}
+
+/// What an agent knows of a page that is to share a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Nothing yet: to it, the page has no twin.
+    Waiting,
+    /// It was told to hand over the bytes for the node's slot, and then to map the page there.
+    Creating,
+    /// It was told to map the page to the node's slot.
+    Joining,
 }
 
 /// An item's place on a stable node's list.

@@ -4,27 +4,38 @@
 use std::collections::BTreeMap;
 
 use super::ids::{ItemId, NodeId};
-use super::rmap::{Link, Rmap, RmapItem};
+use super::rmap::{Link, Rmap, RmapItem, Role};
 use crate::Slot;
 use crate::fingerprint::{Fingerprint, Identity};
 
-/// A slot in use.
+/// How far a stable node has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Two pages or more seem to be equal. There is no slot yet: it is given out when the first of
+    /// their agents asks what to do, in the order of its pages.
+    Matched,
+    /// An agent was told to fill the slot.
+    Reserved,
+    /// The slot holds the bytes.
+    Filled,
+}
+
+/// A content that is shared, or about to be.
 #[derive(Debug, Clone)]
 pub(super) struct StableNode {
     /// Its place in the tree.
     pub(super) fingerprint: Fingerprint,
     /// The name of its bytes; nothing sensible before it is filled.
     pub(super) identity: Identity,
-    /// Where its bytes are.
-    pub(super) slot: Slot,
+    /// Where its bytes are; means nothing while it is matched.
+    slot: Slot,
     /// Items on the list that are stable.
     pub(super) sharers: u32,
     /// Items on the list that are pending.
     pub(super) pending: u32,
     /// The first item of the list.
     head: Option<ItemId>,
-    /// Whether the slot holds its bytes.
-    pub(super) filled: bool,
+    stage: Stage,
     /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
     /// partner it was made for declined.
     pub(super) paired: bool,
@@ -32,6 +43,42 @@ pub(super) struct StableNode {
 
 // Room is left for a chain's links.
 const _: () = assert!(size_of::<StableNode>() <= 64);
+
+impl StableNode {
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The slot, once there is one.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        (self.stage != Stage::Matched).then_some(self.slot)
+    }
+
+    /// The slot, once it holds the bytes.
+    pub(super) fn filled_slot(&self) -> Option<Slot> {
+        (self.stage == Stage::Filled).then_some(self.slot)
+    }
+
+    /// Gives a matched node its slot.
+    pub(super) fn reserve(&mut self, slot: Slot) {
+        debug_assert_eq!(self.stage, Stage::Matched);
+        (self.stage, self.slot) = (Stage::Reserved, slot);
+    }
+
+    /// Notes that the slot holds the bytes, and their name.
+    pub(super) fn fill(&mut self, identity: Identity) {
+        debug_assert_eq!(self.stage, Stage::Reserved);
+        (self.stage, self.identity) = (Stage::Filled, identity);
+    }
+
+    /// Takes the slot from a node that nobody shares, and leaves it matched.
+    pub(super) fn take_slot(&mut self) -> Option<Slot> {
+        debug_assert_eq!(self.sharers, 0, "the slot of a node that is shared");
+        let slot = self.slot();
+        self.stage = Stage::Matched;
+        slot
+    }
+}
 
 /// The tree, its nodes, and the exact sums over them.
 #[derive(Debug, Default)]
@@ -59,17 +106,17 @@ impl StableTree {
         &mut self.nodes[id.index()]
     }
 
-    /// Puts a node without items in; its fingerprint must not be there. `None` when ids run out.
-    /// O(log n).
-    pub(super) fn insert(&mut self, fingerprint: Fingerprint, slot: Slot) -> Option<NodeId> {
+    /// Puts a matched node without items in; its fingerprint must not be there. `None` when ids run
+    /// out. O(log n).
+    pub(super) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
         let node = StableNode {
             fingerprint,
             identity: Identity([0; blake3::OUT_LEN]),
-            slot,
+            slot: Slot(0),
             sharers: 0,
             pending: 0,
             head: None,
-            filled: false,
+            stage: Stage::Matched,
             paired: false,
         };
         let id = if let Some(id) = self.free.pop() {
@@ -93,7 +140,7 @@ impl StableTree {
     }
 
     /// Puts a loose item on the node's list, pending. O(1).
-    pub(super) fn propose(&mut self, rmap: &mut Rmap, id: NodeId, item: ItemId, waited: bool) {
+    pub(super) fn propose(&mut self, rmap: &mut Rmap, id: NodeId, item: ItemId, role: Role) {
         let node = &mut self.nodes[id.index()];
         let link = Link { node: id, next: node.head, prev: None };
         if let Some(head) = node.head
@@ -103,7 +150,7 @@ impl StableTree {
         }
         node.head = Some(item);
         node.pending += 1;
-        *rmap.item_mut(item) = RmapItem::Pending { link, waited };
+        *rmap.item_mut(item) = RmapItem::Pending { link, role };
     }
 
     /// Makes a pending item stable; says on which node. O(1).

@@ -15,26 +15,32 @@ pub struct PassReport {
     pub folded_pages: u64,
     /// Pages that were read.
     pub scanned_pages: u64,
-    /// Pages made private again because nobody shared them.
-    pub unshared_pages: u64,
+    /// Pages that there was something to do about, and that have not changed since the last
+    /// [`Engine::mark`](crate::Engine::mark).
+    pub backlog_pages: u64,
     /// VMs whose visit ended early, and why.
     pub errors: Vec<(VmId, AgentError)>,
 }
 
 impl PassReport {
-    pub(super) fn new(before: &Events, after: &Events, errors: Vec<(VmId, AgentError)>) -> Self {
+    pub(super) fn new(
+        before: &Events,
+        after: &Events,
+        backlog_pages: u64,
+        errors: Vec<(VmId, AgentError)>,
+    ) -> Self {
         let folded = |events: &Events| events.merges + events.remerges + events.zero_discards;
         Self {
             folded_pages: folded(after) - folded(before),
             scanned_pages: after.pages_scanned - before.pages_scanned,
-            unshared_pages: after.unshares - before.unshares,
+            backlog_pages,
             errors,
         }
     }
 
-    /// Whether the pass found nothing to do.
+    /// Whether the pass found nothing to do but for pages that keep changing.
     pub fn is_quiet(&self) -> bool {
-        self.folded_pages == 0 && self.unshared_pages == 0 && self.errors.is_empty()
+        self.backlog_pages == 0 && self.errors.is_empty()
     }
 }
 

@@ -16,6 +16,11 @@ pub struct Region {
 }
 
 impl Region {
+    /// One above the last page's linear index.
+    pub fn end(&self) -> LinearIndex {
+        self.linear.offset(self.count_pages)
+    }
+
     /// The region's size in bytes.
     pub fn len_bytes(&self) -> usize {
         self.count_pages as usize * PAGE_SIZE

@@ -71,6 +71,16 @@ impl Space {
         self.memory.regions()
     }
 
+    /// The region that a page lies in. O(log regions).
+    ///
+    /// # Panics
+    ///
+    /// When the VM has no such page.
+    pub(crate) fn region(&self, linear: LinearIndex) -> &Region {
+        let regions = self.regions();
+        &regions[regions.partition_point(|region| region.linear <= linear) - 1]
+    }
+
     /// The longest span from `linear` on that has at most `count_pages` pages and lies in one
     /// region, so that its addresses are consecutive.
     ///
@@ -78,9 +88,7 @@ impl Space {
     ///
     /// When the VM has no such page.
     pub(crate) fn span(&self, linear: LinearIndex, count_pages: u32) -> Span<'_> {
-        let regions = self.regions();
-        let position = regions.partition_point(|region| region.linear <= linear) - 1;
-        let region = &regions[position];
+        let region = self.region(linear);
         let skip = linear.0 - region.linear.0;
         assert!(skip < region.count_pages && count_pages > 0, "no page {linear:?}");
         Span {

@@ -155,7 +155,8 @@ impl DedupHost {
         self.ask(|answer| Request::Stats { answer })
     }
 
-    /// Waits until a pass finds nothing more to do, at most for `limit`.
+    /// Waits until everything is folded that has been at rest since this call, at most for `limit`.
+    /// Pages that guests go on writing are not waited for.
     ///
     /// # Errors
     ///

@@ -89,9 +89,9 @@ impl Runner {
     }
 
     fn pass(&mut self) {
-        let was_quiet = self.engine.pass().is_quiet();
-        self.quiet = if was_quiet { self.quiet.saturating_add(1) } else { 0 };
-        self.waiters.retain_mut(|waiter| !waiter.note(was_quiet));
+        let report = self.engine.pass();
+        self.quiet = if report.folded_pages == 0 { self.quiet.saturating_add(1) } else { 0 };
+        self.waiters.retain_mut(|waiter| !waiter.note(report.is_quiet()));
     }
 
     fn answer(&mut self, request: Request) {
@@ -109,6 +109,7 @@ impl Runner {
             }
             Request::Settle { limit, answer } => {
                 let since = Instant::now();
+                self.engine.mark();
                 self.waiters.push(Waiter { since, limit, passes: 0, quiet: 0, answer });
             }
             Request::Check { answer } => {
