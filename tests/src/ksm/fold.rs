@@ -25,6 +25,9 @@ pub struct Fold {
     pub converged: Cost,
     /// The same to the end of the second scan without another.
     pub settled: Cost,
+    /// The same to the end of its first scan, which saves next to nothing: it takes the checksums by
+    /// which the second knows the pages that are at rest.
+    pub first_scan: Cost,
     /// Scans to the last page saved, that one included.
     pub converged_scans: u64,
     /// What KSM says.
@@ -79,7 +82,8 @@ fn run(knobs: &Knobs, ksmd: &Ksmd, interrupt: &Interrupt) -> Result<Fold, KsmErr
     let cpu_before = ksmd.cpu_time()?;
     let started = Instant::now();
     knobs.start()?;
-    let (mut converged, mut converged_scans, mut saved) = (Cost::default(), 0, 0);
+    let (mut converged, mut converged_scans, mut saved) = (Cost::default(), 1, 0);
+    let (mut first_scan, mut scans_before_look) = (None, 0);
     loop {
         std::thread::sleep(LOOK);
         interrupt.check()?;
@@ -87,13 +91,21 @@ fn run(knobs: &Knobs, ksmd: &Ksmd, interrupt: &Interrupt) -> Result<Fold, KsmErr
         let scans = counters.full_scans - scans_before;
         let cpu = ksmd.cpu_time()?.saturating_sub(cpu_before);
         let now = Cost { elapsed: started.elapsed(), cpu };
+        if scans > 0 {
+            first_scan.get_or_insert(now);
+        }
         if counters.saved_pages() != saved {
-            // Found by the scan that was going on, or by one that has ended since the last look.
-            (converged, converged_scans, saved) = (now, scans + 1, counters.saved_pages());
-        } else if scans >= converged_scans.max(1) + QUIET_SCANS {
-            return Ok(Fold { converged, settled: now, converged_scans, counters });
+            // Where a scan ended since the last look, that one found them: it may have been the
+            // next, but then ksmd is held for a moment too short rather than for a scan too long.
+            (converged, converged_scans) = (now, scans_before_look + 1);
+            saved = counters.saved_pages();
+        } else if scans >= converged_scans + QUIET_SCANS
+            && let Some(first_scan) = first_scan
+        {
+            return Ok(Fold { converged, settled: now, first_scan, converged_scans, counters });
         } else if now.elapsed > LIMIT {
             return Err(KsmError::Timeout(LIMIT.as_secs()));
         }
+        scans_before_look = scans;
     }
 }
