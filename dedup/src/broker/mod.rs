@@ -4,6 +4,7 @@
 //! single-threaded over plain data structures and never touches guest memory.
 
 mod answer;
+mod arena;
 mod check;
 mod direct;
 mod ids;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use super::arena::push_tight;
 use super::ids::NodeId;
 use crate::Slot;
 
@@ -60,7 +61,7 @@ impl Slots {
             Some(number) => Slot(number),
             None if full => return None,
             None => {
-                self.states.push(SlotState::default());
+                push_tight(&mut self.states, SlotState::default());
                 Slot(u32::try_from(self.states.len() - 1).ok()?)
             }
         };

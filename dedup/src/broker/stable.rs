@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::arena::push_tight;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{Link, Rmap, RmapItem, Role};
 use crate::Slot;
@@ -124,7 +125,7 @@ impl StableTree {
             id
         } else {
             let id = NodeId::from_index(self.nodes.len())?;
-            self.nodes.push(node);
+            push_tight(&mut self.nodes, node);
             id
         };
         let before = self.tree.insert(fingerprint, id);
