@@ -13,6 +13,20 @@ use pagefold_dedup::{DedupMode, Engine, EngineConfig, PAGE_SIZE};
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
+/// Two VMs of `count_pages` pages, each equal to the other's and to no other, all shared.
+fn twins(count_pages: u32) -> (Engine, TestVm, TestVm) {
+    let mut engine = engine();
+    let a = TestVm::attached(&mut engine, 0, count_pages);
+    let b = TestVm::attached(&mut engine, 1, count_pages);
+    for number in 0..count_pages {
+        a.write(number as usize, &page(number));
+        b.write(number as usize, &page(number));
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, u64::from(count_pages));
+    (engine, a, b)
+}
+
 #[test]
 fn equal_pages_of_two_vms_share_one_slot() {
     let mut engine = engine();
@@ -77,13 +91,7 @@ fn zero_pages_are_given_back_and_come_to_life_when_written() {
 
 #[test]
 fn a_write_breaks_sharing_and_writing_back_restores_it_without_a_new_mapping() {
-    let mut engine = engine();
-    let (a, b) = (TestVm::attached(&mut engine, 0, 16), TestVm::attached(&mut engine, 1, 16));
-    for number in 0..16 {
-        a.write(number, &page(number as u32));
-        b.write(number, &page(number as u32));
-    }
-    settle(&mut engine);
+    let (mut engine, a, b) = twins(16);
     let vmas = engine.stats().vmas_used;
 
     a.poke(5, 100, 1);
@@ -106,13 +114,7 @@ fn a_write_breaks_sharing_and_writing_back_restores_it_without_a_new_mapping() {
 
 #[test]
 fn a_page_in_an_extent_that_becomes_zero_reads_as_zero() {
-    let mut engine = engine();
-    let (a, b) = (TestVm::attached(&mut engine, 0, 16), TestVm::attached(&mut engine, 1, 16));
-    for number in 0..16 {
-        a.write(number, &page(number as u32));
-        b.write(number, &page(number as u32));
-    }
-    settle(&mut engine);
+    let (mut engine, a, b) = twins(16);
     (4..8).for_each(|number| a.write(number, &ZEROES));
     settle(&mut engine);
     let stats = engine.stats();
@@ -126,13 +128,7 @@ fn a_page_in_an_extent_that_becomes_zero_reads_as_zero() {
 
 #[test]
 fn a_slot_is_freed_with_its_last_sharer_and_its_old_mapping_never_shows_through() {
-    let mut engine = engine();
-    let (a, b) = (TestVm::attached(&mut engine, 0, 8), TestVm::attached(&mut engine, 1, 8));
-    for number in 0..8 {
-        a.write(number, &page(number as u32));
-        b.write(number, &page(number as u32));
-    }
-    settle(&mut engine);
+    let (mut engine, a, b) = twins(8);
     for number in 0..8 {
         a.write(number, &page(100 + number as u32));
         b.write(number, &page(200 + number as u32));

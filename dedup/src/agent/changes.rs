@@ -75,7 +75,8 @@ impl Agent {
             let mut next = range.start;
             while next < range.end {
                 let span = self.space.span(linear_index(next), count(range.end - next));
-                self.pagemap
+                self.process
+                    .pagemap
                     .scan(span, |first, count_pages, kind| {
                         let start = next + first as usize;
                         (start..start + count_pages as usize)

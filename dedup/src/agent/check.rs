@@ -61,7 +61,8 @@ impl Agent {
         }
         let mut exposed = None;
         for region in self.space.regions() {
-            self.pagemap
+            self.process
+                .pagemap
                 .scan(self.space.whole(region), |first, count_pages, kind| {
                     let first = (region.linear.0 + first) as usize;
                     let mut pages = first..first + count_pages as usize;

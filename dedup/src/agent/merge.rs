@@ -74,7 +74,7 @@ impl Agent {
             steps.extend(self.merge_window(&there));
             return steps;
         }
-        merge_span(&self.uffd, &self.store, span, window, &mut steps);
+        merge_span(&self.process.uffd, &self.store, span, window, &mut steps);
         steps
     }
 
@@ -129,7 +129,8 @@ impl Agent {
         let mut next = 0;
         while next < count_pages {
             let span = self.space.span(linear.offset(next), count_pages - next);
-            if let Err(error) = span.advise_guest().and_then(|()| self.uffd.register(span)) {
+            if let Err(error) = span.advise_guest().and_then(|()| self.process.uffd.register(span))
+            {
                 // Its pages cannot be protected, so they stay as they are until this succeeds.
                 log::warn!("VM {}: cannot mark merged memory: {error}", self.vm);
                 self.events.errors += 1;

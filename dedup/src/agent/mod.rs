@@ -10,6 +10,7 @@ mod changes;
 mod check;
 mod merge;
 mod pass;
+mod process;
 mod runs;
 mod scan;
 mod store;
@@ -19,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use check::MappingError;
+pub(crate) use process::ProcessMemory;
 pub(crate) use store::StoreAccess;
 
 use crate::bitmap::Bitmap;
@@ -27,9 +29,7 @@ use crate::fingerprint::Secret;
 use crate::mode::DedupMode;
 use crate::protocol::BrokerError;
 use crate::stats::{Events, VmStats};
-use crate::sys::{
-    GuestMemory, PageKind, Pagemap, RegionError, Space, Userfaultfd, UserfaultfdError,
-};
+use crate::sys::{GuestMemory, PageKind, RegionError, Space, UserfaultfdError};
 use crate::{ChangeSource, VmId};
 use budget::MappingBudget;
 
@@ -70,6 +70,7 @@ pub(crate) struct AgentSpec {
     pub(crate) mode: DedupMode,
     pub(crate) memory: Arc<dyn GuestMemory>,
     pub(crate) changes: Box<dyn ChangeSource>,
+    pub(crate) process: Arc<ProcessMemory>,
     pub(crate) store: Arc<StoreAccess>,
     pub(crate) secret: Secret,
     pub(crate) budget: Arc<MappingBudget>,
@@ -84,11 +85,10 @@ pub(crate) struct Agent {
     mode: DedupMode,
     space: Space,
     changes: Box<dyn ChangeSource>,
+    process: Arc<ProcessMemory>,
     store: Arc<StoreAccess>,
     secret: Secret,
     budget: Arc<MappingBudget>,
-    uffd: Userfaultfd,
-    pagemap: Pagemap,
     extents: ExtentMap,
     /// What the extents count for in the budget.
     vmas: u64,
@@ -115,14 +115,12 @@ impl Agent {
     ///
     /// When the memory or the kernel does not allow it; the memory is as it was.
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
-        let AgentSpec { vm, mode, memory, changes, store, secret, budget } = spec;
+        let AgentSpec { vm, mode, memory, changes, process, store, secret, budget } = spec;
         let space = Space::new(memory)?;
-        let uffd = Userfaultfd::new()?;
-        let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
         for region in space.regions() {
             let span = space.whole(region);
             span.advise_guest()
-                .and_then(|()| uffd.register(span))
+                .and_then(|()| process.uffd.register(span))
                 .map_err(AgentSetupError::Prepare)?;
         }
         let count_pages = space.count_pages() as usize;
@@ -132,11 +130,10 @@ impl Agent {
             mode,
             space,
             changes,
+            process,
             store,
             secret,
             budget,
-            uffd,
-            pagemap,
             extents: ExtentMap::default(),
             vmas: 0,
             pending: Bitmap::full(count_pages),
@@ -229,7 +226,7 @@ impl Agent {
     fn private_bytes(&self) -> io::Result<u64> {
         let mut pages = 0;
         for region in self.space.regions() {
-            self.pagemap.scan(self.space.whole(region), |_, count_pages, kind| {
+            self.process.pagemap.scan(self.space.whole(region), |_, count_pages, kind| {
                 pages += if kind == PageKind::Private { u64::from(count_pages) } else { 0 };
             })?;
         }

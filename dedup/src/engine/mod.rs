@@ -17,7 +17,9 @@ use cpu::Workers;
 pub use report::{PassReport, SettleReport};
 
 use crate::agent::budget::MappingBudget;
-use crate::agent::{Agent, AgentError, AgentSetupError, AgentSpec, MappingError, StoreAccess};
+use crate::agent::{
+    Agent, AgentError, AgentSetupError, AgentSpec, MappingError, ProcessMemory, StoreAccess,
+};
 use crate::broker::{DomainError, IndexError, LocalBroker};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, BrokerError};
@@ -134,6 +136,8 @@ pub struct Engine {
     members: BTreeMap<VmId, Member>,
     domains: BTreeMap<String, Domain>,
     workers: Workers,
+    /// Opened for the first VM: without VMs an engine needs no permissions.
+    process: Option<Arc<ProcessMemory>>,
     budget: Arc<MappingBudget>,
     store_pages: u32,
     full_scans: u64,
@@ -160,6 +164,7 @@ impl Engine {
             members: BTreeMap::new(),
             domains: BTreeMap::new(),
             workers: Workers::new(config.count_threads).map_err(EngineError::Threads)?,
+            process: None,
             budget: Arc::new(budget),
             store_pages,
             full_scans: 0,
@@ -176,6 +181,7 @@ impl Engine {
         let AttachSpec { domain: name, mode, memory, changes } = spec;
         let count_pages: u64 =
             memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
+        let process = self.process(vm)?;
         let domain = self.domain(&name)?;
         let broker_error = |source| AttachError::Broker { vm, domain: name.clone(), source };
         // More pages than an index can number are refused by the agent; no item is made for them.
@@ -183,7 +189,7 @@ impl Engine {
         domain.broker.register(vm, count_pages).map_err(broker_error)?;
         let (store, secret) = (Arc::clone(&domain.store), domain.broker.secret().clone());
         let budget = Arc::clone(&self.budget);
-        let spec = AgentSpec { vm, mode, memory, changes, store, secret, budget };
+        let spec = AgentSpec { vm, mode, memory, changes, process, store, secret, budget };
         match Agent::new(spec) {
             Ok(agent) => {
                 self.members.insert(vm, Member { domain: name, agent });
@@ -314,6 +320,14 @@ impl Engine {
             member.agent.check().map_err(|source| CheckError::Mappings { vm, source })?;
         }
         Ok(())
+    }
+
+    fn process(&mut self, vm: VmId) -> Result<Arc<ProcessMemory>, AttachError> {
+        if let Some(process) = &self.process {
+            return Ok(Arc::clone(process));
+        }
+        let process = ProcessMemory::open().map_err(|source| AttachError::Agent { vm, source })?;
+        Ok(Arc::clone(self.process.insert(Arc::new(process))))
     }
 
     fn domain(&mut self, name: &str) -> Result<&mut Domain, AttachError> {
