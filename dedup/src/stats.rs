@@ -83,6 +83,10 @@ pub struct DomainStats {
     pub pages_sharing: u64,
     /// Calm pages without a twin: KSM's `pages_unshared`.
     pub pages_unshared: u64,
+    /// Contents with more sharers than one slot may have: KSM's `stable_node_chains`.
+    pub stable_node_chains: u64,
+    /// Slots of such contents: KSM's `stable_node_dups`.
+    pub stable_node_dups: u64,
     /// Bytes that the kernel holds for the store. `None` when the kernel did not say.
     pub store_bytes: Option<u64>,
     /// Bytes of trees, items, nodes and slot tables.
@@ -98,6 +102,10 @@ pub struct DedupStats {
     pub pages_sharing: u64,
     /// Calm pages without a twin.
     pub pages_unshared: u64,
+    /// Contents with more sharers than one slot may have.
+    pub stable_node_chains: u64,
+    /// Slots of such contents.
+    pub stable_node_dups: u64,
     /// Pages written too recently to be looked at.
     pub pages_volatile: u64,
     /// Pages saved because they are zero.

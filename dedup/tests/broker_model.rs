@@ -73,12 +73,14 @@ struct World {
     vms: Vec<(VmId, Vec<Page>)>,
     slots: BTreeMap<Slot, u32>,
     next_vm: u32,
+    max_page_sharing: u32,
 }
 
 impl World {
-    fn new() -> Self {
-        let broker = LocalBroker::new(1 << 20).unwrap();
-        let mut world = Self { broker, vms: Vec::new(), slots: BTreeMap::new(), next_vm: 0 };
+    fn new(max_page_sharing: u32) -> Self {
+        let broker = LocalBroker::new(1 << 20, max_page_sharing).unwrap();
+        let mut world =
+            Self { broker, vms: Vec::new(), slots: BTreeMap::new(), next_vm: 0, max_page_sharing };
         for _ in 0..VMS {
             let vm = world.new_vm();
             world.vms.push(vm);
@@ -248,31 +250,47 @@ impl World {
             }
             self.broker.check().unwrap();
         }
-        let mut count = BTreeMap::<u32, u64>::new();
+        // For each content the sharers of each of its slots, and the pages that wait.
+        let mut contents = BTreeMap::<u32, (BTreeMap<Slot, u32>, u32)>::new();
         for page in self.vms.iter().flat_map(|(_, pages)| pages) {
-            *count.entry(page.content).or_default() += 1;
-        }
-        // A lone page may still share a slot with nobody, after its partners have left it.
-        for page in self.vms.iter().flat_map(|(_, pages)| pages) {
+            let (slots, waiting) = contents.entry(page.content).or_default();
             match page.state {
-                State::Shared(slot) => assert_eq!(self.slots[&slot], page.content),
-                State::Waiting => assert_eq!(count[&page.content], 1, "{page:?} has a twin"),
+                State::Shared(slot) => {
+                    assert_eq!(self.slots[&slot], page.content);
+                    *slots.entry(slot).or_default() += 1;
+                }
+                State::Waiting => *waiting += 1,
                 State::Loose => panic!("{page:?} was forgotten"),
             }
         }
+        // A lone page may still share a slot with nobody, after its partners have left it.
+        let (mut shared, mut sharers, mut unshared) = (0, 0, 0);
+        let (mut chains, mut dups) = (0, 0);
+        for (content, (slots, waiting)) in &contents {
+            let limit = self.max_page_sharing;
+            assert!(slots.values().all(|&sharers| sharers <= limit), "{content}: {slots:?}");
+            let full = slots.values().all(|&sharers| sharers == limit);
+            assert!(*waiting == 0 || *waiting == 1 && full, "{content}: {waiting} wait, {slots:?}");
+            shared += slots.len() as u64;
+            sharers += slots.values().map(|&sharers| u64::from(sharers)).sum::<u64>();
+            unshared += u64::from(*waiting);
+            if slots.len() > 1 {
+                chains += 1;
+                dups += slots.len() as u64;
+            }
+        }
         let stats = self.broker.stats("test");
-        let pages: u64 = count.values().sum();
-        let contents = count.len() as u64;
-        assert_eq!(stats.pages_sharing, pages - contents);
-        assert_eq!(stats.pages_shared + stats.pages_unshared, contents);
+        assert_eq!((stats.pages_shared, stats.pages_sharing), (shared, sharers - shared));
+        assert_eq!(stats.pages_unshared, unshared);
+        assert_eq!((stats.stable_node_chains, stats.stable_node_dups), (chains, dups));
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
     #[test]
-    fn nothing_is_forgotten_or_shared_wrongly(steps in steps()) {
-        let mut world = World::new();
+    fn nothing_is_forgotten_or_shared_wrongly(steps in steps(), limit in 2_u32..8) {
+        let mut world = World::new(limit);
         for step in &steps {
             world.apply(step);
         }
@@ -282,7 +300,7 @@ proptest! {
 
 #[test]
 fn messages_about_what_was_not_proposed_are_refused_and_change_nothing() {
-    let mut broker = LocalBroker::new(1 << 10).unwrap();
+    let mut broker = LocalBroker::new(1 << 10, 256).unwrap();
     let (vm, stranger) = (VmId(0), VmId(1));
     broker.register(vm, 4).unwrap();
     broker.register(stranger, 4).unwrap();

@@ -50,12 +50,12 @@ fn equal_pages_of_two_vms_share_one_slot() {
 #[test]
 fn equal_pages_of_one_vm_are_shared() {
     let mut engine = engine();
-    let vm = TestVm::attached(&mut engine, 0, 600);
-    (0..600).for_each(|number| vm.write(number, &page(7)));
+    let vm = TestVm::attached(&mut engine, 0, 200);
+    (0..200).for_each(|number| vm.write(number, &page(7)));
     settle(&mut engine);
     let stats = engine.stats();
-    assert_eq!((stats.pages_shared, stats.pages_sharing), (1, 599));
-    (0..600).for_each(|number| assert_eq!(vm.read(number), page(7)));
+    assert_eq!((stats.pages_shared, stats.pages_sharing), (1, 199));
+    (0..200).for_each(|number| assert_eq!(vm.read(number), page(7)));
 }
 
 #[test]
@@ -263,4 +263,83 @@ fn short_runs_are_put_off_when_mappings_are_short_and_taken_up_when_they_are_not
         assert_eq!(a.read(number), page(number as u32));
         assert_eq!(b.read(other), page(number as u32));
     }
+}
+
+/// What the kernel's `ksm_tests -M` expects of that many equal pages and that limit.
+fn expected_of_equal_pages(count_pages: u64, limit: u64) -> (u64, u64) {
+    match count_pages % limit {
+        0 | 1 => (count_pages / limit, count_pages / limit * (limit - 1)),
+        _ => (count_pages / limit + 1, count_pages - (count_pages / limit + 1)),
+    }
+}
+
+#[test]
+fn no_slot_has_more_sharers_than_allowed() {
+    for (count_pages, limit) in [(9, 3), (10, 3), (11, 3), (2, 2), (3, 2), (64, 2), (600, 256)] {
+        let config = EngineConfig { max_page_sharing: Some(limit), ..EngineConfig::default() };
+        let mut engine = Engine::new(config).unwrap();
+        let vm = TestVm::attached(&mut engine, 0, count_pages);
+        (0..count_pages as usize).for_each(|number| vm.write(number, &page(7)));
+        settle(&mut engine);
+        let stats = engine.stats();
+        let expected = expected_of_equal_pages(count_pages.into(), limit.into());
+        assert_eq!((stats.pages_shared, stats.pages_sharing), expected, "{count_pages} by {limit}");
+        (0..count_pages as usize).for_each(|number| assert_eq!(vm.read(number), page(7)));
+    }
+}
+
+#[test]
+fn the_258th_sharer_opens_a_dup_and_a_chain_of_one_collapses() {
+    let mut engine = engine();
+    let vm = TestVm::attached(&mut engine, 0, 258);
+    (0..257).for_each(|number| vm.write(number, &page(7)));
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!((stats.pages_shared, stats.pages_sharing, stats.pages_unshared), (1, 255, 1));
+    assert_eq!((stats.stable_node_chains, stats.stable_node_dups), (0, 0));
+
+    vm.write(257, &page(7));
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!((stats.pages_shared, stats.pages_sharing, stats.pages_unshared), (2, 256, 0));
+    assert_eq!((stats.stable_node_chains, stats.stable_node_dups), (1, 2));
+
+    // The two pages of the second slot are written: one of the two slots is left.
+    let mut changed = 0;
+    for number in 0..258 {
+        vm.poke(number, 9, 9);
+        settle(&mut engine);
+        changed += 1;
+        if engine.stats().stable_node_chains == 0 {
+            break;
+        }
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.stable_node_chains, stats.stable_node_dups), (0, 0));
+    assert!(changed < 258 && stats.pages_sharing > 0, "after {changed} writes: {stats:?}");
+}
+
+#[test]
+fn a_page_that_waits_because_all_slots_are_full_gets_the_first_room() {
+    let config = EngineConfig { max_page_sharing: Some(3), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    let vm = TestVm::attached(&mut engine, 0, 4);
+    (0..4).for_each(|number| vm.write(number, &page(7)));
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_unshared, 1);
+    vm.poke(0, 9, 9);
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!((stats.pages_shared, stats.pages_sharing, stats.pages_unshared), (1, 2, 1));
+}
+
+#[test]
+fn a_limit_below_two_is_refused() {
+    let config = EngineConfig { max_page_sharing: Some(1), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    let vm = TestVm::new(0, 4);
+    let error = vm.try_attach(&mut engine, "test", DedupMode::On).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.to_string().contains("at least 2"), "{cause}");
+    assert_eq!(engine.vms().count(), 0);
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::LocalBroker;
+use super::chain::Entry;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
 use super::stable::Stage;
+use crate::fingerprint::Fingerprint;
 use crate::{LinearIndex, Slot, VmId};
 
 /// An invariant that does not hold.
@@ -28,6 +30,14 @@ struct Tally {
     pending: BTreeMap<NodeId, u32>,
     waiting: u64,
     mappings: BTreeMap<Slot, u32>,
+}
+
+/// What the nodes, walked one by one, add up to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sums {
+    shared: u64,
+    sharers: u64,
+    slots: u32,
 }
 
 impl LocalBroker {
@@ -81,39 +91,65 @@ impl LocalBroker {
     }
 
     fn check_stable(&self, tally: &Tally) -> Result<(), IndexError> {
-        let (mut shared, mut sharers, mut slots) = (0, 0, 0);
-        for (fingerprint, id) in self.stable.iter() {
-            let node = self.stable.node(id);
-            ensure!(node.fingerprint == fingerprint, "{id:?} stands in the wrong place");
-            let filled = node.stage() == Stage::Filled;
-            ensure!(filled || node.sharers == 0, "{id:?} is shared and holds nothing");
-            let least = if node.stage() == Stage::Matched { 2 } else { 1 };
-            ensure!(node.sharers + node.pending >= least, "{id:?} is of no use to anybody");
-            if let Some(slot) = node.slot() {
-                ensure!(self.store.slots.node(slot) == Some(id), "{id:?} and its slot differ");
-                slots += 1;
+        let (mut sums, mut chains, mut dups) = (Sums::default(), 0, 0);
+        for (fingerprint, entry) in self.stable.entries() {
+            match entry {
+                Entry::Node(id) => self.check_node(fingerprint, id, tally, &mut sums)?,
+                Entry::Chain(chain) => {
+                    let nodes = self.stable.chains.dups(chain);
+                    ensure!(nodes.len() > 1, "{chain:?} has {} dups", nodes.len());
+                    let with_room = nodes.iter().any(|&dup| self.stable.has_room(dup));
+                    let leads = self.stable.has_room(nodes[0]);
+                    ensure!(leads == with_room, "a dup of {chain:?} has room and does not lead");
+                    for &dup in nodes {
+                        self.check_node(fingerprint, dup, tally, &mut sums)?;
+                    }
+                    chains += 1;
+                    dups += nodes.len() as u64;
+                }
             }
-            let creators = self.items_in(id, Role::Creating).count();
-            let reserved = node.stage() == Stage::Reserved;
-            ensure!(creators == 1 || !reserved, "{creators} fill the slot of {id:?}");
-            ensure!(node.sharers < 2 || node.paired, "{id:?} has {} sharers", node.sharers);
-            let found = tally.sharers.get(&id).copied().unwrap_or(0);
-            ensure!(found == node.sharers, "{id:?}: {found} sharers, {} counted", node.sharers);
-            let found = tally.pending.get(&id).copied().unwrap_or(0);
-            ensure!(found == node.pending, "{id:?}: {found} pending, {} counted", node.pending);
-            let listed = self.check_list(id)?;
-            ensure!(listed == node.sharers + node.pending, "{id:?}: {listed} items on its list");
-            shared += u64::from(node.sharers > 0);
-            sharers += u64::from(node.sharers);
         }
-        ensure!(shared == self.stable.shared, "{shared} shared, {} counted", self.stable.shared);
-        ensure!(
-            sharers == self.stable.sharers,
-            "{sharers} sharers, {} counted",
-            self.stable.sharers
-        );
-        let live = self.store.slots.live();
-        ensure!(slots == live, "nodes have {slots} slots, {live} are in use");
+        let counted = Sums {
+            shared: self.stable.shared,
+            sharers: self.stable.sharers,
+            slots: self.store.slots.live(),
+        };
+        ensure!(sums == counted, "{sums:?}, counted {counted:?}");
+        let counted = (self.stable.chains.len(), self.stable.chains.count_dups);
+        ensure!((chains, dups) == counted, "{chains} chains with {dups} dups, counted {counted:?}");
+        Ok(())
+    }
+
+    fn check_node(
+        &self,
+        fingerprint: Fingerprint,
+        id: NodeId,
+        tally: &Tally,
+        sums: &mut Sums,
+    ) -> Result<(), IndexError> {
+        let node = self.stable.node(id);
+        ensure!(node.fingerprint == fingerprint, "{id:?} stands in the wrong place");
+        let filled = node.stage() == Stage::Filled;
+        ensure!(filled || node.sharers == 0, "{id:?} is shared and holds nothing");
+        let least = if node.stage() == Stage::Matched { 2 } else { 1 };
+        ensure!(node.load() >= least, "{id:?} is of no use to anybody");
+        ensure!(self.stable.is_within_limit(id), "{id:?} has {} items", node.load());
+        if let Some(slot) = node.slot() {
+            ensure!(self.store.slots.node(slot) == Some(id), "{id:?} and its slot differ");
+            sums.slots += 1;
+        }
+        let creators = self.items_in(id, Role::Creating).count();
+        let reserved = node.stage() == Stage::Reserved;
+        ensure!(creators == 1 || !reserved, "{creators} fill the slot of {id:?}");
+        ensure!(node.sharers < 2 || node.paired, "{id:?} has {} sharers", node.sharers);
+        let found = tally.sharers.get(&id).copied().unwrap_or(0);
+        ensure!(found == node.sharers, "{id:?}: {found} sharers, {} counted", node.sharers);
+        let found = tally.pending.get(&id).copied().unwrap_or(0);
+        ensure!(found == node.pending, "{id:?}: {found} pending, {} counted", node.pending);
+        let listed = self.check_list(id)?;
+        ensure!(listed == node.load(), "{id:?}: {listed} items on its list");
+        sums.shared += u64::from(node.sharers > 0);
+        sums.sharers += u64::from(node.sharers);
         Ok(())
     }
 
@@ -139,7 +175,8 @@ impl LocalBroker {
         for (fingerprint, item) in self.unstable.iter() {
             let state = self.rmap.item(item);
             ensure!(*state == RmapItem::Waiting(fingerprint), "{item:?} waits and is {state:?}");
-            ensure!(self.stable.find(fingerprint).is_none(), "{item:?} waits beside its node");
+            let room = self.stable.find(fingerprint);
+            ensure!(room.is_none(), "{item:?} waits, and there is room at {room:?}");
         }
         let len = self.unstable.len() as u64;
         ensure!(len == tally.waiting, "{len} on the unstable tree, {} wait", tally.waiting);

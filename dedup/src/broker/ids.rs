@@ -32,5 +32,10 @@ id! {
     NodeId
 }
 
+id! {
+    /// A chain: the stable nodes of one content.
+    ChainId
+}
+
 // What makes the links fit: no link costs four more bytes for being absent.
 const _: () = assert!(size_of::<Option<ItemId>>() == 4 && size_of::<Option<NodeId>>() == 4);

@@ -5,6 +5,7 @@
 
 mod answer;
 mod arena;
+mod chain;
 mod check;
 mod direct;
 mod ids;
@@ -33,9 +34,15 @@ use crate::stats::DomainStats;
 use crate::sys::Memfd;
 use crate::{LinearIndex, Slot, VmId};
 
+/// The least that `max_page_sharing` can be: a slot is made for two pages.
+const MIN_PAGE_SHARING: u32 = 2;
+
 /// Why a domain could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DomainError {
+    /// The limit of sharers makes no sense.
+    #[error("max_page_sharing is {0}, and at least 2 pages share a slot; 256 is the default")]
+    MaxPageSharing(u32),
     /// The kernel gave no randomness for the secret.
     #[error("cannot draw a secret for the domain")]
     Secret(#[source] getrandom::Error),
@@ -68,16 +75,20 @@ pub struct LocalBroker {
 }
 
 impl LocalBroker {
-    /// Makes an empty domain whose store holds `count_slots` pages at most.
+    /// Makes an empty domain whose store holds `count_slots` pages at most, and in which a slot is
+    /// shared by `max_page_sharing` pages at most.
     ///
     /// # Errors
     ///
-    /// When the kernel gives no randomness or no memory file; nothing is left behind.
-    pub fn new(count_slots: u32) -> Result<Self, DomainError> {
+    /// When fewer than two may share, which is no sharing, or the kernel gives no randomness or no memory file; nothing is left behind.
+    pub fn new(count_slots: u32, max_page_sharing: u32) -> Result<Self, DomainError> {
+        if max_page_sharing < MIN_PAGE_SHARING {
+            return Err(DomainError::MaxPageSharing(max_page_sharing));
+        }
         Ok(Self {
             secret: Secret::random().map_err(DomainError::Secret)?,
             store: Store::new(count_slots).map_err(DomainError::Store)?,
-            stable: StableTree::default(),
+            stable: StableTree::new(max_page_sharing),
             unstable: UnstableTree::default(),
             rmap: Rmap::default(),
             members: BTreeMap::new(),
@@ -130,6 +141,8 @@ impl LocalBroker {
             pages_shared: self.stable.shared,
             pages_sharing: self.stable.sharers - self.stable.shared,
             pages_unshared: self.unstable.len() as u64,
+            stable_node_chains: self.stable.chains.len(),
+            stable_node_dups: self.stable.chains.count_dups,
             store_bytes: self.store.memfd().resident_bytes().ok(),
             metadata_bytes: self.heap_bytes() as u64,
         }

@@ -20,10 +20,27 @@ impl LocalBroker {
             }
             RmapItem::Pending { .. } | RmapItem::Stable(_) => {
                 if let Some(node) = self.stable.unlink(&mut self.rmap, item) {
+                    if self.stable.was_full(node) {
+                        self.invite(node);
+                    }
                     self.settle_node(node);
                 }
             }
         }
+    }
+
+    /// Gives the room that a full node has lost an item's worth of to the page that waits for it.
+    /// Pages of a content that has nodes wait only while all of these are full.
+    fn invite(&mut self, id: NodeId) {
+        if let Some(waiting) = self.take_waiting(self.stable.node(id).fingerprint) {
+            self.match_with(id, waiting);
+        }
+    }
+
+    /// Proposes a loose item, whose agent is to ask what to do, to a node.
+    pub(super) fn match_with(&mut self, id: NodeId, item: ItemId) {
+        self.stable.propose(&mut self.rmap, id, item, Role::Waiting);
+        self.direct(item);
     }
 
     /// Puts a loose item on the unstable tree; `false` when its place there is taken.
@@ -109,7 +126,11 @@ impl LocalBroker {
             self.stable.unlink(&mut self.rmap, item);
         }
         self.stable.remove(id);
-        if let Some(item) = last.filter(|_| waits) {
+        let Some(item) = last.filter(|_| waits) else { return };
+        // Another dup may have come to have room while this one had a use for the page.
+        if let Some(dup) = self.stable.find(fingerprint) {
+            self.match_with(dup, item);
+        } else {
             self.wait(item, fingerprint);
         }
     }

@@ -1,7 +1,7 @@
 //! Offers: where a calm page could go.
 
 use super::LocalBroker;
-use super::ids::{ItemId, NodeId};
+use super::ids::ItemId;
 use super::rmap::Role;
 use crate::VmId;
 use crate::fingerprint::Fingerprint;
@@ -24,7 +24,8 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Looks a loose item's content up in the stable tree, then in the unstable one.
+    /// Looks a loose item's content up in the stable tree, and where no node of it has room, in the
+    /// unstable one.
     fn decide(&mut self, item: ItemId, fingerprint: Fingerprint) -> Decision {
         if let Some(id) = self.stable.find(fingerprint) {
             if let Some(slot) = self.stable.node(id).filled_slot() {
@@ -45,10 +46,5 @@ impl LocalBroker {
         }
         self.match_with(id, item);
         Decision::Wait
-    }
-
-    fn match_with(&mut self, id: NodeId, item: ItemId) {
-        self.stable.propose(&mut self.rmap, id, item, Role::Waiting);
-        self.direct(item);
     }
 }

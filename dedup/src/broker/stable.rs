@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::arena::push_tight;
-use super::ids::{ItemId, NodeId};
+use super::chain::{Chains, Entry};
+use super::ids::{ChainId, ItemId, NodeId};
 use super::rmap::{Link, Rmap, RmapItem, Role};
 use crate::Slot;
 use crate::fingerprint::{Fingerprint, Identity};
@@ -37,15 +38,21 @@ pub(super) struct StableNode {
     /// The first item of the list.
     head: Option<ItemId>,
     stage: Stage,
+    /// Where it stands among its chain's dups; 0 for a regular node.
+    place: u32,
     /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
     /// partner it was made for declined.
     pub(super) paired: bool,
 }
 
-// Room is left for a chain's links.
 const _: () = assert!(size_of::<StableNode>() <= 64);
 
 impl StableNode {
+    /// Items on the list: those that share the slot, and those that may.
+    pub(super) fn load(&self) -> u32 {
+        self.sharers + self.pending
+    }
+
     pub(super) fn stage(&self) -> Stage {
         self.stage
     }
@@ -81,12 +88,15 @@ impl StableNode {
     }
 }
 
-/// The tree, its nodes, and the exact sums over them.
-#[derive(Debug, Default)]
+/// The tree, its nodes and chains, and the exact sums over them.
+#[derive(Debug)]
 pub(super) struct StableTree {
-    tree: BTreeMap<Fingerprint, NodeId>,
+    tree: BTreeMap<Fingerprint, Entry>,
+    pub(super) chains: Chains,
     nodes: Vec<StableNode>,
     free: Vec<NodeId>,
+    /// Items that a node may have.
+    max_page_sharing: u32,
     /// Nodes with at least one sharer.
     pub(super) shared: u64,
     /// Items that are stable.
@@ -94,9 +104,40 @@ pub(super) struct StableTree {
 }
 
 impl StableTree {
-    /// The node of a content. O(log n).
+    pub(super) fn new(max_page_sharing: u32) -> Self {
+        Self {
+            tree: BTreeMap::new(),
+            chains: Chains::default(),
+            nodes: Vec::new(),
+            free: Vec::new(),
+            max_page_sharing,
+            shared: 0,
+            sharers: 0,
+        }
+    }
+
+    /// A node of a content that has room for another item. O(log n).
     pub(super) fn find(&self, fingerprint: Fingerprint) -> Option<NodeId> {
-        self.tree.get(&fingerprint).copied()
+        let id = match *self.tree.get(&fingerprint)? {
+            Entry::Node(id) => id,
+            Entry::Chain(chain) => self.chains.dups(chain)[0],
+        };
+        self.has_room(id).then_some(id)
+    }
+
+    /// Whether another item may be proposed to a node.
+    pub(super) fn has_room(&self, id: NodeId) -> bool {
+        self.node(id).load() < self.max_page_sharing
+    }
+
+    /// Whether a node has no more items than it may.
+    pub(super) fn is_within_limit(&self, id: NodeId) -> bool {
+        self.node(id).load() <= self.max_page_sharing
+    }
+
+    /// Whether a node has just come to have room again.
+    pub(super) fn was_full(&self, id: NodeId) -> bool {
+        self.node(id).load() + 1 == self.max_page_sharing
     }
 
     pub(super) fn node(&self, id: NodeId) -> &StableNode {
@@ -107,8 +148,8 @@ impl StableTree {
         &mut self.nodes[id.index()]
     }
 
-    /// Puts a matched node without items in; its fingerprint must not be there. `None` when ids run
-    /// out. O(log n).
+    /// Puts a matched node without items in, as a dup if the content has nodes already; these must
+    /// be full. `None` when ids run out. O(log n).
     pub(super) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
         let node = StableNode {
             fingerprint,
@@ -117,6 +158,7 @@ impl StableTree {
             sharers: 0,
             pending: 0,
             head: None,
+            place: 0,
             stage: Stage::Matched,
             paired: false,
         };
@@ -128,16 +170,92 @@ impl StableTree {
             push_tight(&mut self.nodes, node);
             id
         };
-        let before = self.tree.insert(fingerprint, id);
-        debug_assert!(before.is_none(), "a content twice in the stable tree");
+        if self.place(fingerprint, id).is_none() {
+            self.free.push(id);
+            return None;
+        }
         Some(id)
     }
 
-    /// Takes a node that has no items out. O(log n).
+    /// Gives a new node its place in the tree or on its chain.
+    fn place(&mut self, fingerprint: Fingerprint, id: NodeId) -> Option<()> {
+        let chain = match self.tree.get(&fingerprint) {
+            None => {
+                self.tree.insert(fingerprint, Entry::Node(id));
+                return Some(());
+            }
+            Some(&Entry::Chain(chain)) => chain,
+            Some(&Entry::Node(regular)) => {
+                let chain = self.chains.insert()?;
+                self.chains.push(chain, regular);
+                self.tree.insert(fingerprint, Entry::Chain(chain));
+                chain
+            }
+        };
+        let place = self.chains.push(chain, id);
+        self.nodes[id.index()].place = u32::try_from(place).ok()?;
+        self.lead(chain, place);
+        Some(())
+    }
+
+    /// Takes a node that has no items out. A chain that it leaves with one dup is one no more.
+    /// O(log n).
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
-        self.tree.remove(&self.nodes[id.index()].fingerprint);
+        let (fingerprint, place) = (self.node(id).fingerprint, self.node(id).place);
+        match self.tree.get(&fingerprint) {
+            Some(&Entry::Chain(chain)) => {
+                if let Some(moved) = self.chains.take(chain, place as usize) {
+                    self.nodes[moved.index()].place = place;
+                }
+                if let [last] = *self.chains.dups(chain) {
+                    self.chains.take(chain, 0);
+                    self.chains.remove(chain);
+                    self.nodes[last.index()].place = 0;
+                    self.tree.insert(fingerprint, Entry::Node(last));
+                } else if place == 0 {
+                    self.elect(chain);
+                }
+            }
+            _ => {
+                self.tree.remove(&fingerprint);
+            }
+        }
         self.free.push(id);
+    }
+
+    /// Makes the dup at `place` its chain's first.
+    fn lead(&mut self, chain: ChainId, place: usize) {
+        self.chains.swap(chain, 0, place);
+        let dups = self.chains.dups(chain);
+        self.nodes[dups[place].index()].place = self.nodes[dups[0].index()].place;
+        self.nodes[dups[0].index()].place = 0;
+    }
+
+    /// Makes the fullest dup that has room its chain's first, if there is one. O(dups), and done
+    /// once for every dup that fills up.
+    fn elect(&mut self, chain: ChainId) {
+        let dups = self.chains.dups(chain).iter();
+        let with_room = dups.filter(|&&dup| self.has_room(dup));
+        if let Some(&best) = with_room.max_by_key(|dup| self.node(**dup).load()) {
+            self.lead(chain, self.node(best).place as usize);
+        }
+    }
+
+    /// Sees to it that the first dup of a node's chain has room if any has, after the node has got
+    /// or lost an item.
+    fn keep_lead(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if node.place == 0 && self.has_room(id) {
+            return;
+        }
+        let Some(&Entry::Chain(chain)) = self.tree.get(&node.fingerprint) else { return };
+        let place = node.place as usize;
+        if place == 0 {
+            self.elect(chain);
+        } else if self.has_room(id) && !self.has_room(self.chains.dups(chain)[0]) {
+            self.lead(chain, place);
+        }
     }
 
     /// Puts a loose item on the node's list, pending. O(1).
@@ -152,6 +270,7 @@ impl StableTree {
         node.head = Some(item);
         node.pending += 1;
         *rmap.item_mut(item) = RmapItem::Pending { link, role };
+        self.keep_lead(id);
     }
 
     /// Makes a pending item stable; says on which node. O(1).
@@ -192,6 +311,7 @@ impl StableTree {
             node.pending -= 1;
         }
         *rmap.item_mut(item) = RmapItem::Loose;
+        self.keep_lead(link.node);
         Some(link.node)
     }
 
@@ -204,14 +324,15 @@ impl StableTree {
         std::iter::successors(self.node(id).head, |&item| rmap.item(item).link()?.next)
     }
 
-    /// The nodes in the tree, by fingerprint.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Fingerprint, NodeId)> + '_ {
-        self.tree.iter().map(|(&fingerprint, &id)| (fingerprint, id))
+    /// What stands in the tree, by fingerprint.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Fingerprint, Entry)> + '_ {
+        self.tree.iter().map(|(&fingerprint, &entry)| (fingerprint, entry))
     }
 
     /// Bytes on the heap, about: B-tree entries count with their share of half-filled nodes.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.tree.len() * size_of::<(Fingerprint, NodeId)>() * 3 / 2
+        self.tree.len() * size_of::<(Fingerprint, Entry)>() * 3 / 2
+            + self.chains.heap_bytes()
             + self.nodes.capacity() * size_of::<StableNode>()
             + self.free.capacity() * size_of::<NodeId>()
     }

@@ -27,6 +27,9 @@ use crate::stats::{DedupStats, DomainStats, Events, VmStats};
 use crate::sys::GuestMemory;
 use crate::{ChangeSource, PAGE_SIZE, VmId};
 
+/// KSM's default: walks of a few milliseconds at most, and a copy in 256 that is not saved.
+const DEFAULT_MAX_PAGE_SHARING: u32 = 256;
+
 /// Passes without work after which memory counts as settled: what changed during the first has
 /// been looked at by the second.
 const QUIET_PASSES: u32 = 2;
@@ -140,6 +143,7 @@ pub struct Engine {
     process: Option<Arc<ProcessMemory>>,
     budget: Arc<MappingBudget>,
     store_pages: u32,
+    max_page_sharing: u32,
     full_scans: u64,
     /// Events of VMs that are gone.
     past: Events,
@@ -167,6 +171,7 @@ impl Engine {
             process: None,
             budget: Arc::new(budget),
             store_pages,
+            max_page_sharing: config.max_page_sharing.unwrap_or(DEFAULT_MAX_PAGE_SHARING),
             full_scans: 0,
             past: Events::default(),
         })
@@ -288,6 +293,8 @@ impl Engine {
             pages_shared,
             pages_sharing,
             pages_unshared: domains.iter().map(|domain| domain.pages_unshared).sum(),
+            stable_node_chains: domains.iter().map(|domain| domain.stable_node_chains).sum(),
+            stable_node_dups: domains.iter().map(|domain| domain.stable_node_dups).sum(),
             pages_volatile: vms.iter().map(|vm| vm.volatile_pages).sum(),
             pages_zero,
             full_scans: self.full_scans,
@@ -332,7 +339,7 @@ impl Engine {
 
     fn domain(&mut self, name: &str) -> Result<&mut Domain, AttachError> {
         if !self.domains.contains_key(name) {
-            let broker = LocalBroker::new(self.store_pages)
+            let broker = LocalBroker::new(self.store_pages, self.max_page_sharing)
                 .map_err(|source| AttachError::Domain { domain: name.to_owned(), source })?;
             let store = broker
                 .store()

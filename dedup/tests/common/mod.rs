@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::{
-    AnonymousMemory, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId,
+    AnonymousMemory, AttachError, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig,
+    PAGE_SIZE, VmId,
 };
 
 /// Memory that remembers which pages were written through it.
@@ -46,13 +47,22 @@ impl TestVm {
     }
 
     pub fn attach(&self, engine: &mut Engine, domain: &str, mode: DedupMode) {
+        self.try_attach(engine, domain, mode).unwrap();
+    }
+
+    pub fn try_attach(
+        &self,
+        engine: &mut Engine,
+        domain: &str,
+        mode: DedupMode,
+    ) -> Result<(), AttachError> {
         let spec = AttachSpec {
             domain: domain.to_owned(),
             mode,
             memory: self.memory.clone(),
             changes: Box::new(Written(self.written.clone())),
         };
-        engine.attach(self.id, spec).unwrap();
+        engine.attach(self.id, spec)
     }
 
     pub fn write(&self, page: usize, bytes: &[u8; PAGE_SIZE]) {

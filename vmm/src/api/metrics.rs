@@ -26,6 +26,16 @@ fn totals(page: &mut Exposition, stats: &DedupStats) {
     gauge("pagefold_pages_sharing", "Pages saved by sharing.", Some(stats.pages_sharing));
     gauge("pagefold_pages_unshared", "Calm pages without a twin.", Some(stats.pages_unshared));
     gauge(
+        "pagefold_stable_node_chains",
+        "Contents with more sharers than one slot may have.",
+        Some(stats.stable_node_chains),
+    );
+    gauge(
+        "pagefold_stable_node_dups",
+        "Slots of contents with more sharers than one slot may have.",
+        Some(stats.stable_node_dups),
+    );
+    gauge(
         "pagefold_pages_volatile",
         "Pages written too recently to be looked at.",
         Some(stats.pages_volatile),
@@ -86,6 +96,10 @@ fn domains(page: &mut Exposition, domains: &[DomainStats]) {
     gauge("pages_shared", "Slots in use.", |domain| Some(domain.pages_shared));
     gauge("pages_sharing", "Pages saved by sharing.", |domain| Some(domain.pages_sharing));
     gauge("pages_unshared", "Calm pages without a twin.", |domain| Some(domain.pages_unshared));
+    gauge("stable_node_chains", "Contents with more sharers than one slot may have.", |domain| {
+        Some(domain.stable_node_chains)
+    });
+    gauge("stable_node_dups", "Slots of such contents.", |domain| Some(domain.stable_node_dups));
     gauge("store_bytes", "Bytes that the kernel holds for the store.", |domain| domain.store_bytes);
     gauge("metadata_bytes", "Bytes of trees, items, nodes and slot tables.", |domain| {
         Some(domain.metadata_bytes)
