@@ -11,10 +11,10 @@ use crate::protocol::{Broker, BrokerError, Decision, Directive, Offer, Outcome};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// Pages that are read, offered and merged before the next ones are looked at.
-const BATCH_PAGES: usize = 8192;
+const BATCH_PAGES: usize = 4096;
 
 /// Pages whose bytes are handed over for new slots in one message.
-const FILL_PAGES: usize = 256;
+const FILL_PAGES: usize = 64;
 
 impl Agent {
     /// Looks at every page that has changed and come to rest since the last pass.

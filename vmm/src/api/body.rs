@@ -29,12 +29,17 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(T::default()));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+        let refused = |error: &dyn std::fmt::Display| {
             ApiError::bad_request(
                 format!("the body is not what this request takes: {error}"),
                 "leave the body out, or send {\"timeout_ms\": 30000}",
             )
-        })
+        };
+        // serde would take an array for a struct, too.
+        if !bytes.trim_ascii().starts_with(b"{") {
+            return Err(refused(&"it is no JSON object"));
+        }
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| refused(&error))
     }
 }
 

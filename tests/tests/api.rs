@@ -1,0 +1,315 @@
+//! The control socket of a real run, asked by a client that knows nothing of Pagefold.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::{fs, io, thread};
+
+use pagefold_tests::harness::PATIENCE;
+use pagefold_tests::harness::command::{Running, output};
+use pagefold_tests::harness::guest_ram::{guest_mappings, store};
+use pagefold_tests::harness::http::{begin, get, raw, request};
+use pagefold_tests::harness::prometheus;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A run whose guests are ready, and its socket.
+struct Served {
+    running: Running,
+    directory: TempDir,
+}
+
+impl Served {
+    fn new(count: u32, guest: &str) -> Self {
+        let directory = TempDir::new().expect("a folder");
+        let args = ["--memory", "16M", "--guest", guest];
+        let running = Running::with_ready_guests(count, &args, &directory.path().join("api"));
+        Self { running, directory }
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("api")
+    }
+
+    /// Waits until a guest has written and verified more than it has now.
+    fn wait_for_progress(&mut self, vm: u32) {
+        let socket = self.socket();
+        let (writes, verifications) = progress(&socket, vm);
+        loop {
+            self.running.wait_for_line(&format!("VM {vm} says BEAT"));
+            let now = progress(&socket, vm);
+            if now.0 > writes && now.1 > verifications {
+                return;
+            }
+        }
+    }
+
+    /// Ends the run, asserts that it ended well, and returns its report.
+    fn end(self) -> Value {
+        self.running.signal("TERM");
+        let ended = self.running.end();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        ended.json()
+    }
+}
+
+#[test]
+fn a_paused_guest_makes_no_progress_and_goes_on_when_it_is_resumed() {
+    let mut served = Served::new(2, "builtin:churn");
+    let socket = &served.socket();
+    assert_eq!(put(socket, "/v1/vms/0/pause")["state"], "paused");
+    assert_eq!(put(socket, "/v1/vms/0/pause")["state"], "paused", "once more does nothing");
+    let paused = progress(socket, 0);
+    // Three heartbeats of its neighbour, each later than the one before.
+    for _ in 0..3 {
+        served.wait_for_progress(1);
+    }
+    assert_eq!(progress(socket, 0), paused, "a paused guest went on");
+    assert_eq!(put(socket, "/v1/vms/0/resume")["state"], "running");
+    served.wait_for_progress(0);
+
+    // One that is paused at the end is woken for it, and has missed nothing.
+    assert_eq!(put(socket, "/v1/vms/1/pause")["state"], "paused");
+    for vm in served.end()["vms"].as_array().expect("an array") {
+        assert_eq!((&vm["corrupt"], &vm["clean"]), (&0.into(), &true.into()), "{vm}");
+    }
+}
+
+#[test]
+fn one_vm_of_three_is_stopped_and_the_figures_of_the_others_stay_exact() {
+    let served = Served::new(3, "builtin:idle");
+    let socket = &served.socket();
+    settle(socket);
+    let before = get(socket, "/v1/dedup");
+    assert_exact(&served, &before, 3);
+    assert_eq!(put(socket, "/v1/vms/1/stop")["state"], "stopped");
+    assert_eq!(put(socket, "/v1/vms/1/stop")["state"], "stopped", "once more does nothing");
+    for verb in ["pause", "resume"] {
+        let answer = request(socket, "PUT", &format!("/v1/vms/1/{verb}"), "");
+        assert_eq!(answer.status, 409, "{answer:?}");
+        assert!(text(&answer.json()["error"]).contains("it has stopped"), "{answer:?}");
+    }
+    // Pages that only two of three had are their own again; those of two are shared on.
+    settle(socket);
+    let after = get(socket, "/v1/dedup");
+    assert_exact(&served, &after, 2);
+    let ids: Vec<_> =
+        after["vms"].as_array().expect("an array").iter().map(|vm| &vm["id"]).collect();
+    assert_eq!(ids, [0, 2]);
+    let sharing = |stats: &Value| stats["pages_sharing"].as_u64().expect("a number");
+    let per_vm = sharing(&before) / 2;
+    assert!(sharing(&after).abs_diff(per_vm) * 100 <= per_vm, "{before} → {after}");
+    assert_eq!(get(socket, "/v1/vms").as_array().map(Vec::len), Some(3), "it is not forgotten");
+
+    let report = served.end();
+    let kinds: Vec<_> = (0..3).map(|vm| &report["vms"][vm]["stop_reason"]["kind"]).collect();
+    assert_eq!(kinds, ["exited", "requested", "exited"]);
+    for vm in [0, 2] {
+        assert_eq!(report["vms"][vm]["corrupt"], 0);
+    }
+}
+
+#[test]
+fn settling_answers_when_all_is_folded_or_the_time_is_over() {
+    let served = Served::new(2, "builtin:idle");
+    let socket = &served.socket();
+    for body in ["", "{}", "{\"timeout_ms\": 30000}"] {
+        let answer = request(socket, "POST", "/v1/dedup/settle", body);
+        assert_eq!((answer.status, &answer.json()["settled"]), (200, &true.into()), "{answer:?}");
+    }
+    let late = request(socket, "POST", "/v1/dedup/settle", "{\"timeout_ms\": 0}");
+    assert_eq!(late.status, 504, "{late:?}");
+    assert_eq!(late.json()["report"]["settled"], false);
+    assert!(!text(&late.json()["hint"]).is_empty());
+    served.end();
+}
+
+#[test]
+fn the_metrics_are_prometheus_text_and_say_what_the_json_says() {
+    let mut served = Served::new(2, "builtin:idle");
+    let socket = &served.socket();
+    // What guests have found is not known before they say so.
+    for vm in 0..2 {
+        drop(served.running.wait_for_line(&format!("VM {vm} says BEAT")));
+    }
+    settle(socket);
+    let answer = request(socket, "GET", "/metrics", "");
+    let stats = get(socket, "/v1/dedup");
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").is_some_and(|kind| kind.contains("version=0.0.4")));
+    let samples = prometheus::parse(&answer.body);
+    let metric = |name, label| prometheus::value(&samples, name, label);
+    for (name, field) in [
+        ("pagefold_pages_shared", "pages_shared"),
+        ("pagefold_pages_sharing", "pages_sharing"),
+        ("pagefold_pages_zero", "pages_zero"),
+        ("pagefold_saved_bytes", "saved_bytes"),
+        ("pagefold_vmas_used", "vmas_used"),
+        ("pagefold_merges_total", "merges"),
+    ] {
+        assert_eq!(metric(name, None), stats[field].as_f64(), "{name}");
+    }
+    for id in ["0", "1"] {
+        let vm = Some(("vm", id));
+        assert_eq!(metric("pagefold_vm_pages", vm), Some(4096.0));
+        assert_eq!(metric("pagefold_vm_running", vm), Some(1.0));
+        assert_eq!(metric("pagefold_guest_corrupt_total", vm), Some(0.0));
+    }
+    served.end();
+}
+
+#[test]
+fn garbage_is_answered_with_what_was_wrong_and_hurts_nobody() {
+    let served = Served::new(2, "builtin:mix");
+    let socket = &served.socket();
+    for (method, target, body, status) in [
+        ("GET", "/v1/vms/2", "", 404),
+        ("GET", "/v1/vms/-1", "", 400),
+        ("GET", "/v1/vms/0x0", "", 400),
+        ("GET", "/v1/vms/99999999999", "", 400),
+        ("GET", "/v1/vms/%ff", "", 400),
+        ("GET", "/v2/vms", "", 404),
+        ("GET", "/", "", 404),
+        ("DELETE", "/v1/vms/0", "", 405),
+        ("GET", "/v1/vms/0/stop", "", 405),
+        ("PUT", "/v1/vms/7/stop", "", 404),
+        ("PUT", "/v1/vms/0/stop", "now", 400),
+        ("POST", "/v1/dedup/settle", "{", 400),
+        ("POST", "/v1/dedup/settle", "{\"timeout\": 1}", 400),
+        ("POST", "/v1/dedup/settle", "{\"timeout_ms\": -1}", 400),
+        ("POST", "/v1/dedup/settle", "{\"timeout_ms\": 1e300}", 400),
+        ("POST", "/v1/dedup/settle", "7", 400),
+        ("POST", "/v1/dedup/settle", "{\"timeout_ms\": 9999999999}", 400),
+    ] {
+        let answer = request(socket, method, target, body);
+        assert_eq!(answer.status, status, "{method} {target} {body}: {answer:?}");
+        assert_says_why(&answer.json());
+    }
+    let large = "x".repeat(1 << 20);
+    let heads: [(&[u8], u16); 5] = [
+        (b"hello\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET /v1/vms HTTP/1.1\r\nContent-Length: many\r\n\r\n", 400),
+        (b"POST /v1/dedup/settle HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9999999\r\n\r\n", 413),
+    ];
+    for (bytes, status) in heads {
+        let answer = raw(socket, bytes);
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_says_why(&answer.json());
+    }
+    let endless = raw(socket, format!("GET /{large} HTTP/1.1\r\n\r\n").as_bytes());
+    assert!([414, 431].contains(&endless.status), "{endless:?}");
+    assert_says_why(&endless.json());
+    // Nothing of that has done anything.
+    for vm in get(socket, "/v1/vms").as_array().expect("an array") {
+        assert_eq!(vm["state"], "running", "{vm}");
+    }
+    served.end();
+}
+
+#[test]
+fn a_settle_request_that_is_no_object_is_refused() {
+    let served = Served::new(1, "builtin:idle");
+    for body in ["[]", "[30000]", "null", "\"\""] {
+        let answer = request(&served.socket(), "POST", "/v1/dedup/settle", body);
+        assert_eq!(answer.status, 400, "{body}: {answer:?}");
+        assert_says_why(&answer.json());
+    }
+    served.end();
+}
+
+#[test]
+fn clients_that_hang_or_leave_hold_up_nobody() {
+    let served = Served::new(1, "builtin:churn");
+    let socket = &served.socket();
+    // One that never finishes its request, one that leaves while it is answered, one that waits.
+    let mut silent = UnixStream::connect(socket).expect("somebody listens");
+    silent.write_all(b"GET /v1/v").expect("taken");
+    drop(begin(socket, "POST", "/v1/dedup/settle"));
+    let waiting = begin(socket, "POST", "/v1/dedup/settle");
+    let askers: Vec<_> = (0..8)
+        .map(|_| {
+            let socket = socket.clone();
+            thread::spawn(move || {
+                for _ in 0..20 {
+                    assert_eq!(get(&socket, "/v1/vms/0")["id"], 0);
+                }
+            })
+        })
+        .collect();
+    for asker in askers {
+        asker.join().expect("answered");
+    }
+    // The end of the run cuts off whoever still waits.
+    served.end();
+    for mut client in [silent, waiting] {
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let ended = client.read_to_end(&mut Vec::new());
+        let is_late = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        assert!(!ended.is_err_and(|error| is_late(&error)), "still connected");
+    }
+}
+
+#[test]
+fn the_socket_is_its_users_alone_and_stats_reads_it() {
+    let served = Served::new(1, "builtin:idle");
+    let socket = served.socket();
+    let mode = fs::metadata(&socket).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "{mode:o}");
+    let path = socket.to_str().expect("UTF-8");
+    let stats = output(&["stats", "--json", "--api-socket", path]);
+    assert!(stats.status.success() && stats.stderr.is_empty(), "{stats:?}");
+    let stats: Value = serde_json::from_slice(&stats.stdout).expect("JSON");
+    assert_eq!(stats["vms"].as_array().map(Vec::len), Some(1));
+    served.end();
+}
+
+/// A guest's writes and verifications, as far as it has told.
+fn progress(socket: &Path, vm: u32) -> (u64, u64) {
+    let vm = get(socket, &format!("/v1/vms/{vm}"));
+    let count = |field: &str| vm[field].as_u64().unwrap_or(0);
+    (count("writes"), count("verifications"))
+}
+
+fn settle(socket: &Path) {
+    let answer = request(socket, "POST", "/v1/dedup/settle", "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+fn put(socket: &Path, target: &str) -> Value {
+    let answer = request(socket, "PUT", target, "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+/// Asserts that counters fit each other, and the kernel's figures.
+fn assert_exact(served: &Served, stats: &Value, count_vms: u64) {
+    let number = |object: &Value, field: &str| {
+        object[field].as_u64().unwrap_or_else(|| panic!("{field}: {object}"))
+    };
+    let vms = stats["vms"].as_array().expect("an array");
+    assert_eq!(vms.len() as u64, count_vms);
+    let sum = |field| vms.iter().map(|vm| number(vm, field)).sum::<u64>();
+    let (shared, sharing) = (number(stats, "pages_shared"), number(stats, "pages_sharing"));
+    assert_eq!(sum("merging_pages"), shared + sharing, "{stats}");
+    assert_eq!(sum("zero_pages"), number(stats, "pages_zero"), "{stats}");
+    assert_eq!(number(stats, "saved_bytes"), (sharing + number(stats, "pages_zero")) * 4096);
+    let pid = served.running.pid();
+    assert_eq!(store(pid).held_bytes, shared * 4096, "{stats}");
+    let private: u64 = guest_mappings(pid).iter().map(|mapping| mapping.anonymous_bytes).sum();
+    // Guests verify, and touch their stacks, between one look and the other.
+    let resident = number(stats, "resident_bytes") - shared * 4096;
+    assert!(resident.abs_diff(private) * 100 <= private, "{private}: {stats}");
+}
+
+fn assert_says_why(error: &Value) {
+    for field in ["error", "hint"] {
+        assert!(!text(&error[field]).is_empty(), "{field}: {error}");
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
