@@ -48,6 +48,15 @@ impl Memfd {
         self.0.write_all_at(pages, u64::from(slot.0) * PAGE_SIZE as u64)
     }
 
+    /// Reads one page.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn read(&self, slot: Slot, page: &mut [u8; PAGE_SIZE]) -> io::Result<()> {
+        self.0.read_exact_at(page, u64::from(slot.0) * PAGE_SIZE as u64)
+    }
+
     /// Gives the memory of `count_slots` slots from `slot` on back to the kernel; they read as
     /// zeroes afterwards.
     ///
