@@ -1,4 +1,48 @@
 //! Memory deduplication for microVMs in user space.
+//!
+//! An [`Engine`] folds the memory of any number of VMs: identical pages of VMs of one domain are
+//! kept once, in a memory file, and mapped privately where they were. Whoever owns the engine
+//! decides when it works:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use pagefold_dedup::{
+//!     AnonymousMemory, AttachSpec, DedupMode, Engine, EngineConfig, PAGE_SIZE, Unchanging, VmId,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut engine = Engine::new(EngineConfig::default())?;
+//! for id in 0..2 {
+//!     let memory = AnonymousMemory::new(64)?;
+//!     memory.write(7 * PAGE_SIZE, &[0xa5; PAGE_SIZE]);
+//!     let spec = AttachSpec {
+//!         domain: "example".to_owned(),
+//!         mode: DedupMode::On,
+//!         memory: Arc::new(memory),
+//!         changes: Box::new(Unchanging),
+//!     };
+//!     engine.attach(VmId(id), spec)?;
+//! }
+//! engine.settle(Duration::from_secs(10), Duration::ZERO);
+//! assert_eq!(engine.stats().pages_sharing, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`Engine`] | all folding of one process, pass by pass |
+//! | [`agent`] | one VM's memory: reads, compares, maps |
+//! | [`broker`] | one domain's trees, items and store: decides |
+//! | [`protocol`] | what the two say to each other, in batches |
+//! | [`regions`], [`extents`], [`bitmap`] | where the guest sees which page; which pages lie over which slots; sets of pages |
+//! | [`fingerprint`] | how a page is found, and how it is named |
+//! | [`stats`] | counters |
+//!
+//! It needs Linux 6.7 or later, and a userfaultfd that covers faults of the kernel if KVM runs on
+//! the memory. ARCHITECTURE.md says why no write is lost.
 
 pub mod agent;
 pub mod bitmap;
@@ -8,14 +52,17 @@ pub mod extents;
 pub mod fingerprint;
 mod mode;
 pub mod protocol;
+pub mod regions;
 pub mod stats;
 mod sys;
 mod types;
 
+pub use agent::layout::LayoutChange;
 pub use agent::track::{ChangeSource, Unchanging};
+pub use agent::walk::{Mapping, PageState};
 pub use engine::{
-    AttachError, AttachSpec, CheckError, Engine, EngineConfig, EngineError, PassReport,
-    SettleReport,
+    AttachError, AttachSpec, CheckError, Engine, EngineConfig, EngineError, FoundPage,
+    LayoutChangeError, PassReport, SettleReport, WalkError, WalkReport,
 };
 pub use mode::{DedupMode, UnknownModeError};
 pub use sys::{AnonymousMemory, GuestMemory, Region, RegionError, UserfaultfdError};

@@ -1,10 +1,12 @@
 //! An agent's picture of its VM's memory, held against the kernel's.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use super::Agent;
 use super::changes::linear_index;
 use crate::extents::{Extent, ExtentMap};
+use crate::regions::RegionsCheckError;
 use crate::sys::{PageKind, Region};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
@@ -14,6 +16,9 @@ pub enum MappingError {
     /// The kernel did not say.
     #[error("cannot read the process's mappings")]
     Read(#[source] io::Error),
+    /// The regions are not as they should be.
+    #[error("the regions")]
+    Regions(#[source] RegionsCheckError),
     /// A line of `/proc/self/maps` is not as it should be.
     #[error("cannot understand the mapping '{0}'")]
     Parse(String),
@@ -36,6 +41,16 @@ impl Agent {
     /// The first difference.
     pub(crate) fn check(&self) -> Result<(), MappingError> {
         let differs = |what: String| MappingError::Differs { vm: self.vm, what };
+        self.regions.check().map_err(MappingError::Regions)?;
+        let mut misplaced = None;
+        self.regions.all(|region| {
+            let fits = self.host_addr(region) == Some(region.host_addr);
+            misplaced = (!fits).then_some(*region);
+            if fits { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if let Some(region) = misplaced {
+            return Err(differs(format!("{region:?} is not where its memory is")));
+        }
         let (extents, vmas) = self.kernel_extents()?;
         if extents != self.extents {
             let ours = self.extents.iter().find(|one| !extents.iter().any(|other| other == *one));

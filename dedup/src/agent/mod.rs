@@ -1,13 +1,14 @@
 //! The agent: the part that lives with a VM, and the only one that touches guest memory.
 //!
-//! A pass ([`pass`]) asks what changed ([`changes`]), reads what has come to rest ([`scan`]), offers
+//! A pass (`pass`) asks what changed (`changes`), reads what has come to rest (`scan`), offers
 //! it to the broker, and gives zero pages back and maps the others where the broker says
-//! ([`merge`]), within the mapping budget ([`budget`]). Nothing it needs the broker for happens
+//! (`merge`), within the mapping budget (`budget`). Nothing it needs the broker for happens
 //! while a page is protected.
 
 pub mod budget;
 mod changes;
 mod check;
+pub(crate) mod layout;
 mod merge;
 mod pass;
 mod process;
@@ -15,6 +16,7 @@ mod runs;
 mod scan;
 mod store;
 pub mod track;
+pub(crate) mod walk;
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::extents::ExtentMap;
 use crate::fingerprint::Secret;
 use crate::mode::DedupMode;
 use crate::protocol::BrokerError;
+use crate::regions::{LayoutError, Regions};
 use crate::stats::{Events, VmStats};
 use crate::sys::{GuestMemory, PageKind, RegionError, Space, UserfaultfdError};
 use crate::{ChangeSource, VmId};
@@ -39,6 +42,9 @@ pub enum AgentSetupError {
     /// Its regions make no sense.
     #[error("the VM's memory cannot be folded")]
     Regions(#[from] RegionError),
+    /// Its regions contradict each other.
+    #[error("the VM's regions cannot be laid out")]
+    Layout(#[from] LayoutError),
     /// Its pages cannot be protected.
     #[error("guest pages cannot be write-protected")]
     Userfaultfd(#[from] UserfaultfdError),
@@ -84,6 +90,8 @@ pub(crate) struct Agent {
     vm: VmId,
     mode: DedupMode,
     space: Space,
+    /// Where the guest sees which page.
+    regions: Regions,
     changes: Box<dyn ChangeSource>,
     process: Arc<ProcessMemory>,
     store: Arc<StoreAccess>,
@@ -117,6 +125,7 @@ impl Agent {
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
         let AgentSpec { vm, mode, memory, changes, process, store, secret, budget } = spec;
         let space = Space::new(memory)?;
+        let regions = Regions::of(space.regions())?;
         for region in space.regions() {
             let span = space.whole(region);
             span.advise_guest()
@@ -129,6 +138,7 @@ impl Agent {
             vm,
             mode,
             space,
+            regions,
             changes,
             process,
             store,
@@ -211,7 +221,8 @@ impl Agent {
         let bitmaps =
             [&self.pending, &self.shared, &self.zero, &self.waiting, &self.deferred, &self.touched];
         let bitmaps: usize = bitmaps.iter().map(|bitmap| bitmap.heap_bytes()).sum();
-        (size_of::<Self>() + bitmaps + self.extents.heap_bytes()) as u64
+        let maps = self.extents.heap_bytes() + self.regions.heap_bytes();
+        (size_of::<Self>() + bitmaps + maps) as u64
     }
 
     /// Looks at pages again that had been put off, once shorter runs are affordable than then.

@@ -16,6 +16,7 @@ mod slots;
 mod stable;
 mod store;
 mod unstable;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -5,7 +5,9 @@
 
 mod config;
 mod cpu;
+mod layout;
 mod report;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +16,9 @@ use std::time::{Duration, Instant};
 
 pub use config::EngineConfig;
 use cpu::Workers;
+pub use layout::LayoutChangeError;
 pub use report::{PassReport, SettleReport};
+pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
 use crate::agent::{

@@ -11,7 +11,8 @@ use crate::{LinearIndex, PAGE_SIZE};
 #[derive(Debug)]
 pub struct AnonymousMemory {
     base: NonNull<u8>,
-    region: [Region; 1],
+    len_bytes: usize,
+    regions: Box<[Region]>,
 }
 
 impl AnonymousMemory {
@@ -21,6 +22,20 @@ impl AnonymousMemory {
     ///
     /// The kernel's refusal (`ENOMEM`), or `InvalidInput` for no pages at all; nothing is mapped.
     pub fn new(count_pages: u32) -> io::Result<Self> {
+        Self::with_layout(&[(0, count_pages)])
+    }
+
+    /// Maps memory that the guest sees in pieces: a guest-physical address, in bytes, and a number
+    /// of pages for each. They become one region each, one behind the other by linear index and
+    /// host address.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal (`ENOMEM`), or `InvalidInput` for no pages at all or more than an index
+    /// can number; nothing is mapped.
+    pub fn with_layout(pieces: &[(u64, u32)]) -> io::Result<Self> {
+        let count_pages = pieces.iter().try_fold(0_u32, |sum, &(_, count)| sum.checked_add(count));
+        let count_pages = count_pages.ok_or(io::ErrorKind::InvalidInput)?;
         let len_bytes = count_pages as usize * PAGE_SIZE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing
         // that exists; a zero length is refused by the kernel.
@@ -38,13 +53,15 @@ impl AnonymousMemory {
             Some(base) if addr != libc::MAP_FAILED => base,
             _ => return Err(io::Error::last_os_error()),
         };
-        let region = Region {
-            linear: LinearIndex(0),
-            count_pages,
-            guest_phys: 0,
-            host_addr: base.as_ptr() as usize,
+        let mut linear = LinearIndex(0);
+        let region = |&(guest_phys, count_pages): &(u64, u32)| {
+            let host_addr = base.as_ptr() as usize + linear.0 as usize * PAGE_SIZE;
+            let region = Region { linear, count_pages, guest_phys, host_addr };
+            linear = region.end();
+            region
         };
-        Ok(Self { base, region: [region] })
+        let regions = pieces.iter().map(region).collect();
+        Ok(Self { base, len_bytes, regions })
     }
 
     /// Copies `bytes` to `offset_bytes`.
@@ -87,7 +104,7 @@ impl AnonymousMemory {
 
     /// Bytes in the mapping.
     pub fn len_bytes(&self) -> usize {
-        self.region[0].len_bytes()
+        self.len_bytes
     }
 
     /// The address of `count_bytes` bytes that lie inside.
@@ -113,7 +130,7 @@ unsafe impl Sync for AnonymousMemory {}
 // into it is ever handed out.
 unsafe impl GuestMemory for AnonymousMemory {
     fn regions(&self) -> &[Region] {
-        &self.region
+        &self.regions
     }
 }
 

@@ -32,10 +32,17 @@ impl ChangeSource for Written {
 
 impl TestVm {
     pub fn new(id: u32, count_pages: u32) -> Self {
+        Self::with_layout(id, &[(0, count_pages)])
+    }
+
+    /// A VM that sees its memory in pieces: guest-physical address and pages of each.
+    pub fn with_layout(id: u32, pieces: &[(u64, u32)]) -> Self {
+        let memory = AnonymousMemory::with_layout(pieces).unwrap();
+        let count_pages = memory.len_bytes() / PAGE_SIZE;
         Self {
             id: VmId(id),
-            memory: Arc::new(AnonymousMemory::new(count_pages).unwrap()),
-            written: Arc::new(Mutex::new(Bitmap::new(count_pages as usize))),
+            memory: Arc::new(memory),
+            written: Arc::new(Mutex::new(Bitmap::new(count_pages))),
         }
     }
 

@@ -1,0 +1,78 @@
+//! The agent's half of the reverse walk: from a page to where the guest sees it, and back.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use super::Agent;
+use crate::regions::Visits;
+use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
+
+/// A place where a guest sees a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mapping {
+    /// The guest's VM.
+    pub vm: VmId,
+    /// The page.
+    pub linear: LinearIndex,
+    /// Where the guest sees it, in bytes.
+    pub guest_phys: u64,
+    /// Where this process sees it, in bytes.
+    pub host_addr: usize,
+}
+
+/// What folding has made of a page, as of its VM's last pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PageState {
+    /// It shares a slot.
+    Shared(Slot),
+    /// It is zero and was given back.
+    Zero,
+    /// It is at rest and has no twin.
+    Waiting,
+    /// It has a twin and would be shared if there were mappings to spare.
+    Deferred,
+    /// It changed and has not been at rest since.
+    Volatile,
+    /// None of these: it is not there, or its VM's mode does not let it be shared.
+    Loose,
+}
+
+impl Agent {
+    /// Calls `visit` with each place where the guest sees a page, until it breaks. O(log regions)
+    /// for each.
+    pub(crate) fn mappings(
+        &self,
+        linear: LinearIndex,
+        mut visit: impl FnMut(&Mapping) -> ControlFlow<()>,
+    ) -> Visits {
+        self.regions.stab(linear, |region| {
+            let skip_bytes = (linear.0 - region.linear.0) as usize * PAGE_SIZE;
+            visit(&Mapping {
+                vm: self.vm,
+                linear,
+                guest_phys: region.guest_phys + skip_bytes as u64,
+                host_addr: region.host_addr + skip_bytes,
+            })
+        })
+    }
+
+    /// The page that the guest sees at an address. O(log regions).
+    pub(crate) fn page_at(&self, guest_phys: u64) -> Option<LinearIndex> {
+        self.regions.at_guest(guest_phys).map(|(_, linear)| linear)
+    }
+
+    /// What has become of a page, which must be one of the VM's.
+    pub(crate) fn page_state(&self, linear: LinearIndex) -> PageState {
+        let page = linear.0 as usize;
+        match self.extents.slot(linear).filter(|_| self.shared.contains(page)) {
+            Some(slot) => PageState::Shared(slot),
+            None if self.zero.contains(page) => PageState::Zero,
+            None if self.waiting.contains(page) => PageState::Waiting,
+            None if self.deferred.contains(page) => PageState::Deferred,
+            None if self.pending.contains(page) => PageState::Volatile,
+            None => PageState::Loose,
+        }
+    }
+}

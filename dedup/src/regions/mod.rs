@@ -1,0 +1,190 @@
+//! The regions of one VM: which linear pages the guest sees where, as an interval tree.
+//!
+//! Regions may overlap by linear index, as when the guest sees one page at two addresses, but
+//! never by guest-physical address, so a region is named by the guest-physical address of its
+//! first page. Two questions are answered: where the guest sees a linear page
+//! ([`stab`](Regions::stab)), and which page it sees at an address ([`at_guest`](Regions::at_guest)).
+//!
+//! The first is an AVL tree by linear index in which each node knows the highest end below it: the
+//! kernel's interval tree, in an arena and with links of four bytes. A sorted vector cannot leave
+//! out what begins before a page and ends before it too once regions overlap. A treap's height is
+//! a matter of luck, and a guest that plugs memory and moves it would not need much. Nodes never
+//! move, so the other index refers to them. A region costs at most 40 bytes here and about 24 there.
+
+mod check;
+mod error;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+pub use check::RegionsCheckError;
+pub use error::LayoutError;
+use tree::{IntervalTree, RegionId};
+
+use crate::{LinearIndex, PAGE_SIZE, Region};
+
+/// How far a visit of regions went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Visits {
+    /// Regions handed to the visitor: what the kernel counts as iterations of its interval tree.
+    pub intervals: u64,
+    /// Nodes of the tree that were looked at to find them.
+    pub nodes: u64,
+    /// Whether the visitor ended the visit.
+    pub stopped: bool,
+}
+
+/// The regions of one VM.
+#[derive(Debug, Default)]
+pub struct Regions {
+    tree: IntervalTree,
+    /// By guest-physical address of the first page.
+    by_guest: BTreeMap<u64, RegionId>,
+}
+
+impl Regions {
+    /// Puts regions into an empty map. O(n log n).
+    ///
+    /// # Errors
+    ///
+    /// The first region that cannot be inserted; nothing is left behind.
+    pub fn of(regions: &[Region]) -> Result<Self, LayoutError> {
+        let mut map = Self::default();
+        regions.iter().try_for_each(|&region| map.insert(region))?;
+        Ok(map)
+    }
+
+    /// How many regions there are.
+    pub fn len(&self) -> usize {
+        self.by_guest.len()
+    }
+
+    /// Whether there is no region.
+    pub fn is_empty(&self) -> bool {
+        self.by_guest.is_empty()
+    }
+
+    /// Adds a region, which may overlap others by linear index. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// When it has no pages, is not aligned, goes beyond what numbers can express, or takes
+    /// guest-physical addresses that another has; nothing has changed.
+    pub fn insert(&mut self, region: Region) -> Result<(), LayoutError> {
+        let end = error::guest_end(&region)?;
+        if let Some(other) = self.guest_overlap(region.guest_phys, end) {
+            return Err(LayoutError::GuestOverlap { region, other });
+        }
+        let id = self.tree.insert(region).ok_or(LayoutError::Full)?;
+        self.by_guest.insert(region.guest_phys, id);
+        Ok(())
+    }
+
+    /// Takes the region out that begins at `guest_phys`. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// When none begins there; nothing has changed.
+    pub fn remove(&mut self, guest_phys: u64) -> Result<Region, LayoutError> {
+        let id = self.by_guest.remove(&guest_phys).ok_or(LayoutError::NoRegion { guest_phys })?;
+        Ok(self.tree.remove(id))
+    }
+
+    /// Cuts the region that begins at `guest_phys` in two, the first with `count_pages` pages.
+    /// O(log n).
+    ///
+    /// # Errors
+    ///
+    /// When no region begins there, or a part would have no pages; nothing has changed.
+    pub fn split(&mut self, guest_phys: u64, count_pages: u32) -> Result<(), LayoutError> {
+        let whole = *self.region(guest_phys)?;
+        if count_pages == 0 || count_pages >= whole.count_pages {
+            return Err(LayoutError::BadSplit { region: whole, count_pages });
+        }
+        if self.tree.is_full() {
+            return Err(LayoutError::Full);
+        }
+        self.remove(guest_phys)?;
+        let skip = count_pages as usize * PAGE_SIZE;
+        self.insert(Region { count_pages, ..whole })?;
+        self.insert(Region {
+            linear: whole.linear.offset(count_pages),
+            count_pages: whole.count_pages - count_pages,
+            guest_phys: whole.guest_phys + skip as u64,
+            host_addr: whole.host_addr + skip,
+        })
+    }
+
+    /// Moves the region that begins at `guest_phys` to other addresses. Its pages keep their linear
+    /// indexes, so whatever was merged before is found where it is now. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// When no region begins there, or the new addresses would be refused by
+    /// [`insert`](Self::insert); nothing has changed.
+    pub fn move_to(
+        &mut self,
+        guest_phys: u64,
+        new_guest_phys: u64,
+        new_host_addr: usize,
+    ) -> Result<(), LayoutError> {
+        let before = self.remove(guest_phys)?;
+        let moved = Region { guest_phys: new_guest_phys, host_addr: new_host_addr, ..before };
+        self.insert(moved).inspect_err(|_| {
+            let restored = self.insert(before);
+            debug_assert!(restored.is_ok(), "its place was free a moment ago");
+        })
+    }
+
+    /// Calls `visit` with each region that has the page, in linear order, until it breaks.
+    /// O(log n) when regions do not overlap, else O(log n) for each region found.
+    pub fn stab(
+        &self,
+        linear: LinearIndex,
+        visit: impl FnMut(&Region) -> ControlFlow<()>,
+    ) -> Visits {
+        self.tree.stab(linear, visit)
+    }
+
+    /// Calls `visit` with every region, in linear order, until it breaks: what a walk must not do,
+    /// for comparison. O(n).
+    pub fn all(&self, visit: impl FnMut(&Region) -> ControlFlow<()>) -> Visits {
+        self.tree.all(visit)
+    }
+
+    /// The region that the guest sees at an address, and the page in it. O(log n).
+    pub fn at_guest(&self, guest_phys: u64) -> Option<(&Region, LinearIndex)> {
+        let (_, &id) = self.by_guest.range(..=guest_phys).next_back()?;
+        let region = self.tree.region(id);
+        let skip = u32::try_from((guest_phys - region.guest_phys) / PAGE_SIZE as u64).ok()?;
+        (skip < region.count_pages).then(|| (region, region.linear.offset(skip)))
+    }
+
+    /// Bytes on the heap, about: B-tree entries count with their share of half-filled nodes.
+    pub fn heap_bytes(&self) -> usize {
+        self.tree.heap_bytes() + self.by_guest.len() * size_of::<(u64, RegionId)>() * 3 / 2
+    }
+
+    /// The region that begins at `guest_phys`. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// When none begins there.
+    pub fn region(&self, guest_phys: u64) -> Result<&Region, LayoutError> {
+        match self.by_guest.get(&guest_phys) {
+            Some(&id) => Ok(self.tree.region(id)),
+            None => Err(LayoutError::NoRegion { guest_phys }),
+        }
+    }
+
+    /// A region that has guest-physical addresses from `start` up to `end`.
+    fn guest_overlap(&self, start: u64, end: u64) -> Option<Region> {
+        let (_, &id) = self.by_guest.range(..end).next_back()?;
+        let region = *self.tree.region(id);
+        (region.guest_phys + region.len_bytes() as u64 > start).then_some(region)
+    }
+}
