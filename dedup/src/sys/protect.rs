@@ -127,3 +127,65 @@ impl Drop for Protected<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+    use crate::sys::{AnonymousMemory, Space};
+    use crate::{LinearIndex, PAGE_SIZE};
+
+    /// Whether a thread of this process sleeps, as it does in a page fault that is held up.
+    fn sleeps(thread: libc::pid_t) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();
+        matches!(state, Some('S' | 'D'))
+    }
+
+    /// Protects one page of new memory, has `writer` write to it, and looks at the page when the
+    /// writer sleeps.
+    fn hold_up_a_writer(populate: bool) {
+        let memory = Arc::new(AnonymousMemory::new(1).unwrap());
+        if populate {
+            memory.write(0, &[1]);
+        }
+        let space = Space::new(memory.clone()).unwrap();
+        let span = space.span(LinearIndex(0), 1);
+        let uffd = Userfaultfd::new().unwrap();
+        uffd.register(span).unwrap();
+        let protected = Protected::new(&uffd, span).unwrap();
+        let (started, writer_thread) = channel();
+        let writer = thread::spawn({
+            let memory = memory.clone();
+            move || {
+                // SAFETY: gettid(2) has no preconditions.
+                started.send(unsafe { libc::gettid() }).unwrap();
+                memory.swap(0, 7)
+            }
+        });
+        let thread = writer_thread.recv().unwrap();
+        while !sleeps(thread) {
+            assert!(!writer.is_finished(), "the writer was not held up");
+            thread::yield_now();
+        }
+        let before = u8::from(populate);
+        assert_eq!(protected.page(0)[0], before);
+        assert_eq!(protected.page(0)[1..], [0; PAGE_SIZE - 1]);
+        drop(protected);
+        assert_eq!(writer.join().unwrap(), u64::from(before));
+        assert_eq!(memory.swap(0, 0), 7, "and then its write was done");
+    }
+
+    #[test]
+    fn a_writer_to_a_protected_page_sleeps_until_it_is_let_go() {
+        hold_up_a_writer(true);
+    }
+
+    #[test]
+    fn so_does_the_first_writer_to_a_page_that_is_not_there() {
+        hold_up_a_writer(false);
+    }
+}
