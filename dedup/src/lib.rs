@@ -62,7 +62,7 @@ pub use agent::track::{ChangeSource, Unchanging};
 pub use agent::walk::{Mapping, PageState};
 pub use engine::{
     AttachError, AttachSpec, CheckError, Engine, EngineConfig, EngineError, FoundPage,
-    LayoutChangeError, PassReport, SettleReport, WalkError, WalkReport,
+    LayoutChangeError, PassReport, SettleReport, Settling, WalkError, WalkReport,
 };
 pub use mode::{DedupMode, UnknownModeError};
 pub use sys::{AnonymousMemory, GuestMemory, Region, RegionError, UserfaultfdError};

@@ -18,8 +18,8 @@ impl Agent {
     /// Asks which pages changed since the last pass, withdraws those from the trees, and returns
     /// the calm ones: changed before, and not since.
     pub(super) fn take_changes(&mut self, broker: &mut dyn Broker) -> Result<Bitmap, AgentError> {
-        let mut fresh = Bitmap::new(self.pending.len());
-        self.changes.collect(&mut fresh).map_err(AgentError::Changes)?;
+        self.changes.collect(&mut self.fresh).map_err(AgentError::Changes)?;
+        let mut fresh = self.fresh.clone();
         if std::mem::take(&mut self.is_marking) {
             self.touched.clear();
         } else {
@@ -32,10 +32,8 @@ impl Agent {
         suspects.union_with(&self.zero);
         suspects.intersect_with(&fresh);
         let mut left = self.find_private(&suspects)?;
-        for linear in left.iter().filter(|&linear| self.shared.contains(linear)) {
-            debug_assert!(self.extents.slot(linear_index(linear)).is_some());
-            self.events.breaks += 1;
-        }
+        // Nothing can fail any more before all that was collected has been taken in.
+        self.fresh.clear();
         // A page of zeroes has no item to take back.
         self.zero.subtract(&left);
         fresh.subtract(&suspects);
@@ -44,6 +42,7 @@ impl Agent {
         self.deferred.subtract(&fresh);
 
         left.intersect_with(&self.shared);
+        self.events.breaks += left.count() as u64;
         self.shared.subtract(&left);
         fresh.intersect_with(&self.waiting);
         self.waiting.subtract(&fresh);

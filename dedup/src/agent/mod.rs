@@ -100,6 +100,8 @@ pub(crate) struct Agent {
     extents: ExtentMap,
     /// What the extents count for in the budget.
     vmas: u64,
+    /// What the change source has named and no pass has taken in, should one have failed.
+    fresh: Bitmap,
     pending: Bitmap,
     shared: Bitmap,
     zero: Bitmap,
@@ -146,6 +148,7 @@ impl Agent {
             budget,
             extents: ExtentMap::default(),
             vmas: 0,
+            fresh: none.clone(),
             pending: Bitmap::full(count_pages),
             shared: none.clone(),
             zero: none.clone(),
@@ -218,8 +221,15 @@ impl Agent {
 
     /// Bytes of this structure and what it points to, memory and store excepted.
     pub(crate) fn metadata_bytes(&self) -> u64 {
-        let bitmaps =
-            [&self.pending, &self.shared, &self.zero, &self.waiting, &self.deferred, &self.touched];
+        let bitmaps = [
+            &self.fresh,
+            &self.pending,
+            &self.shared,
+            &self.zero,
+            &self.waiting,
+            &self.deferred,
+            &self.touched,
+        ];
         let bitmaps: usize = bitmaps.iter().map(|bitmap| bitmap.heap_bytes()).sum();
         let maps = self.extents.heap_bytes() + self.regions.heap_bytes();
         (size_of::<Self>() + bitmaps + maps) as u64

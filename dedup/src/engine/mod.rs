@@ -7,17 +7,19 @@ mod config;
 mod cpu;
 mod layout;
 mod report;
+mod settle;
 mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use config::EngineConfig;
 use cpu::Workers;
 pub use layout::LayoutChangeError;
-pub use report::{PassReport, SettleReport};
+pub use report::PassReport;
+pub use settle::{SettleReport, Settling};
 pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
@@ -33,10 +35,6 @@ use crate::{ChangeSource, PAGE_SIZE, VmId};
 
 /// KSM's default: walks of a few milliseconds at most, and a copy in 256 that is not saved.
 const DEFAULT_MAX_PAGE_SHARING: u32 = 256;
-
-/// Passes without work after which memory counts as settled: what changed during the first has
-/// been looked at by the second.
-const QUIET_PASSES: u32 = 2;
 
 /// Why an engine could not be made. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -251,15 +249,11 @@ impl Engine {
     /// `limit` is over, with `interval` between passes, in which running VMs show which of their
     /// pages keep changing.
     pub fn settle(&mut self, limit: Duration, interval: Duration) -> SettleReport {
-        let started = Instant::now();
         self.mark();
-        let (mut passes, mut quiet) = (0, 0);
+        let mut settling = Settling::new(limit);
         loop {
-            quiet = if self.pass().is_quiet() { quiet + 1 } else { 0 };
-            passes += 1;
-            let settled = quiet == QUIET_PASSES;
-            if settled || started.elapsed() + interval > limit {
-                return SettleReport::new(settled, passes, started.elapsed());
+            if let Some(report) = settling.note(&self.pass()) {
+                return report;
             }
             std::thread::sleep(interval);
         }

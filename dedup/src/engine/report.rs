@@ -1,8 +1,4 @@
-//! What a pass, or a series of them, came to.
-
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
+//! What a pass came to.
 
 use crate::VmId;
 use crate::agent::AgentError;
@@ -41,24 +37,5 @@ impl PassReport {
     /// Whether the pass found nothing to do but for pages that keep changing.
     pub fn is_quiet(&self) -> bool {
         self.backlog_pages == 0 && self.errors.is_empty()
-    }
-}
-
-/// How an attempt to fold everything ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SettleReport {
-    /// Whether nothing is left to fold.
-    pub settled: bool,
-    /// Passes made.
-    pub passes: u64,
-    /// Time taken, in milliseconds.
-    pub elapsed_ms: u64,
-}
-
-impl SettleReport {
-    /// A report of passes that took `elapsed`.
-    pub fn new(settled: bool, passes: u64, elapsed: Duration) -> Self {
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        Self { settled, passes, elapsed_ms }
     }
 }

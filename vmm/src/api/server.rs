@@ -18,6 +18,7 @@ use super::control::Control;
 use super::refusal::WithReasons;
 use super::routes;
 use super::socket::{self, SocketError, SocketFile};
+use crate::sys::signal::block_in_this_thread;
 
 /// Connections served at once; further ones wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -71,7 +72,14 @@ impl ApiServer {
         let router = routes::router(control);
         let thread = thread::Builder::new()
             .name("pagefold-api".to_owned())
-            .spawn(move || run(runtime, listener, router, stopped))
+            .spawn(move || {
+                // The threads of blocking calls inherit the mask.
+                if let Err(error) = block_in_this_thread() {
+                    // Only where a handler of the program around us runs depends on it.
+                    log::warn!("cannot block signals in the control socket's thread: {error}");
+                }
+                run(runtime, listener, router, stopped);
+            })
             .map_err(BindError::Thread)?;
         log::info!("control socket at {}", path.display());
         Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread), _file: file })

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
-    AttachError, AttachSpec, CheckError, Engine, EngineError, SettleReport, VmId,
+    AttachError, AttachSpec, CheckError, Engine, EngineError, SettleReport, Settling, VmId,
 };
 
 use super::DedupConfig;
 
-/// Passes in a row without work after which passes become rare, and settling ends: what changed
-/// during the first has been looked at by the second.
-const QUIET_PASSES: u32 = 2;
+/// Passes in a row that fold nothing after which passes become rare: what changed during the first
+/// has been looked at by the second.
+const IDLE_PASSES: u32 = 2;
 
 /// What the folding thread can be asked. Whoever asks may have gone when it answers.
 pub(super) enum Request {
@@ -25,26 +25,8 @@ pub(super) enum Request {
 
 /// Somebody who waits for folding to settle.
 struct Waiter {
-    since: Instant,
-    limit: Duration,
-    passes: u64,
-    quiet: u32,
+    settling: Settling,
     answer: Sender<SettleReport>,
-}
-
-impl Waiter {
-    /// Takes note of a pass; says whether the waiter has been answered.
-    fn note(&mut self, was_quiet: bool) -> bool {
-        self.passes += 1;
-        self.quiet = if was_quiet { self.quiet + 1 } else { 0 };
-        let settled = self.quiet == QUIET_PASSES;
-        if settled || self.since.elapsed() >= self.limit {
-            let report = SettleReport::new(settled, self.passes, self.since.elapsed());
-            let _ = self.answer.send(report);
-            return true;
-        }
-        false
-    }
 }
 
 /// The engine and when it works.
@@ -53,14 +35,14 @@ pub(super) struct Runner {
     config: DedupConfig,
     inbox: Receiver<Request>,
     waiters: Vec<Waiter>,
-    /// Passes in a row that found nothing to do.
-    quiet: u32,
+    /// Passes in a row that folded nothing.
+    idle: u32,
 }
 
 impl Runner {
     pub(super) fn new(config: DedupConfig, inbox: Receiver<Request>) -> Result<Self, EngineError> {
         let engine = Engine::new(config.engine)?;
-        Ok(Self { engine, config, inbox, waiters: Vec::new(), quiet: 0 })
+        Ok(Self { engine, config, inbox, waiters: Vec::new(), idle: 0 })
     }
 
     /// Works until nobody can ask for anything any more.
@@ -81,7 +63,7 @@ impl Runner {
 
     /// How long to rest after a pass: nothing is calm that was not left alone for as long.
     fn interval(&self) -> Duration {
-        if self.quiet < QUIET_PASSES || !self.waiters.is_empty() {
+        if self.idle < IDLE_PASSES || !self.waiters.is_empty() {
             self.config.busy_interval
         } else {
             self.config.idle_interval
@@ -90,14 +72,20 @@ impl Runner {
 
     fn pass(&mut self) {
         let report = self.engine.pass();
-        self.quiet = if report.folded_pages == 0 { self.quiet.saturating_add(1) } else { 0 };
-        self.waiters.retain_mut(|waiter| !waiter.note(report.is_quiet()));
+        self.idle = if report.folded_pages == 0 { self.idle.saturating_add(1) } else { 0 };
+        self.waiters.retain_mut(|waiter| match waiter.settling.note(&report) {
+            Some(end) => {
+                let _ = waiter.answer.send(end);
+                false
+            }
+            None => true,
+        });
     }
 
     fn answer(&mut self, request: Request) {
         match request {
             Request::Attach { vm, spec, answer } => {
-                self.quiet = 0;
+                self.idle = 0;
                 let _ = answer.send(self.engine.attach(vm, *spec));
             }
             Request::Detach { vm, answer } => {
@@ -108,9 +96,8 @@ impl Runner {
                 let _ = answer.send(self.engine.stats());
             }
             Request::Settle { limit, answer } => {
-                let since = Instant::now();
                 self.engine.mark();
-                self.waiters.push(Waiter { since, limit, passes: 0, quiet: 0, answer });
+                self.waiters.push(Waiter { settling: Settling::new(limit), answer });
             }
             Request::Check { answer } => {
                 let _ = answer.send(self.engine.check());
