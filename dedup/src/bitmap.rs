@@ -100,6 +100,16 @@ impl Bitmap {
         self.combine(other, |mine, theirs| mine & !theirs);
     }
 
+    /// Takes out every member of `other` that lies in `range`.
+    ///
+    /// # Panics
+    ///
+    /// When the range reaches beyond the length.
+    pub fn subtract_within(&mut self, other: &Self, range: Range<usize>) {
+        assert!(range.end <= self.len.min(other.len), "{} is too high", range.end);
+        for_masks(range, |word, mask| self.words[word] &= !(other.words[word] & mask));
+    }
+
     /// Keeps only members of `other`.
     pub fn intersect_with(&mut self, other: &Self) {
         self.combine(other, |mine, theirs| mine & theirs);
@@ -128,13 +138,31 @@ impl Bitmap {
 
     /// The maximal runs of consecutive members, in ascending order.
     pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        let mut next = 0;
+        self.runs_within(0..self.len)
+    }
+
+    /// The maximal runs of consecutive members within `range`, in ascending order.
+    pub fn runs_within(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let (mut next, stop) = (range.start, range.end.min(self.len));
         std::iter::from_fn(move || {
-            let start = self.find(next, 0)?;
-            let end = self.find(start, u64::MAX).unwrap_or(self.len).min(self.len);
+            let start = self.find(next, 0).filter(|&start| start < stop)?;
+            let end = self.find(start, u64::MAX).unwrap_or(self.len).min(stop);
             next = end;
             Some(start..end)
         })
+    }
+
+    /// The end of the longest range from `start` on that has at most about `members` members (a
+    /// word's worth more, at most) and `span` numbers. O(span / 64).
+    pub fn stretch(&self, start: usize, members: usize, span: usize) -> usize {
+        let stop = start.saturating_add(span).min(self.len);
+        let (mut next, mut count) = (start, 0);
+        while next < stop && count < members {
+            let end = stop.min((next / BITS + 1) * BITS);
+            count += (self.words[next / BITS] >> (next % BITS)).count_ones() as usize;
+            next = end;
+        }
+        next
     }
 
     /// Bytes the set takes on the heap.
@@ -203,6 +231,32 @@ mod tests {
                 let maximal = bitmap.runs().zip(bitmap.runs().skip(1)).all(|(a, b)| a.end < b.start);
                 prop_assert!(maximal);
             }
+        }
+
+        #[test]
+        fn parts_of_a_set_agree_with_the_whole(
+            members in prop::collection::btree_set(0_usize..300, 0..200),
+            others in prop::collection::btree_set(0_usize..300, 0..200),
+            start in 0_usize..300, end in 0_usize..300, limit in 1_usize..100,
+        ) {
+            let set = |members: &BTreeSet<usize>| {
+                let mut bitmap = Bitmap::new(300);
+                members.iter().for_each(|&member| { bitmap.insert(member); });
+                bitmap
+            };
+            let (bitmap, other) = (set(&members), set(&others));
+            let within = start.min(end)..start.max(end);
+            let inside = members.iter().copied().filter(|member| within.contains(member));
+            prop_assert!(bitmap.runs_within(within.clone()).flatten().eq(inside));
+            let mut rest = bitmap.clone();
+            rest.subtract_within(&other, within.clone());
+            let kept = |member: &usize| !(others.contains(member) && within.contains(member));
+            prop_assert!(rest.iter().eq(members.iter().copied().filter(kept)));
+            let stop = bitmap.stretch(start, limit, 100);
+            prop_assert!(stop <= (start + 100).min(300) && stop > start);
+            let count = members.range(start..stop).count();
+            prop_assert!(count < limit + BITS);
+            prop_assert!(count >= limit || stop == (start + 100).min(300));
         }
     }
 

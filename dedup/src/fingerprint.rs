@@ -18,9 +18,18 @@ const SECRET_BYTES: usize = 192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub u64);
 
-/// A stable page's name: BLAKE3 of its bytes, keyed by its domain.
+/// Bytes of BLAKE3's output that name a page. Without the key nobody can search for a collision, and
+/// among the 2^32 pages of a full index one is there by chance in 1 of 2^64.
+const IDENTITY_BYTES: usize = 16;
+
+/// A stable page's name: the first 128 bits of BLAKE3 of its bytes, keyed by its domain.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Identity(pub [u8; blake3::OUT_LEN]);
+pub struct Identity(pub [u8; IDENTITY_BYTES]);
+
+impl Identity {
+    /// The name of no bytes yet.
+    pub(crate) const NONE: Self = Self([0; IDENTITY_BYTES]);
+}
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -64,7 +73,10 @@ impl Secret {
 
     /// The name of a page. About 1.8 µs.
     pub fn identity(&self, page: &[u8; PAGE_SIZE]) -> Identity {
-        Identity(*blake3::keyed_hash(&self.identity, page).as_bytes())
+        let mut identity = Identity::NONE;
+        let mut output = blake3::Hasher::new_keyed(&self.identity).update(page).finalize_xof();
+        output.fill(&mut identity.0);
+        identity
     }
 }
 

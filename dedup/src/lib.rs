@@ -39,6 +39,7 @@
 //! | [`protocol`] | what the two say to each other, in batches |
 //! | [`regions`], [`extents`], [`bitmap`] | where the guest sees which page; which pages lie over which slots; sets of pages |
 //! | [`fingerprint`] | how a page is found, and how it is named |
+//! | [`knobs`] | what can be changed while it works |
 //! | [`stats`] | counters |
 //!
 //! It needs Linux 6.7 or later, and a userfaultfd that covers faults of the kernel if KVM runs on
@@ -50,6 +51,7 @@ pub mod broker;
 mod engine;
 pub mod extents;
 pub mod fingerprint;
+pub mod knobs;
 mod mode;
 pub mod protocol;
 pub mod regions;
@@ -62,8 +64,9 @@ pub use agent::track::{ChangeSource, Unchanging};
 pub use agent::walk::{Mapping, PageState};
 pub use engine::{
     AttachError, AttachSpec, CheckError, Engine, EngineConfig, EngineError, FoundPage,
-    LayoutChangeError, PassReport, SettleReport, Settling, WalkError, WalkReport,
+    LayoutChangeError, ModeError, PassReport, SettleReport, Settling, Step, WalkError, WalkReport,
 };
+pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
 pub use sys::{AnonymousMemory, GuestMemory, Region, RegionError, UserfaultfdError};
 pub use types::{LinearIndex, PAGE_SIZE, Slot, VmId};

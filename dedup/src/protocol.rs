@@ -67,7 +67,8 @@ pub enum Directive {
         /// The slot.
         slot: Slot,
     },
-    /// A twin of the waiting page was found: compare it with this slot and map it there.
+    /// A twin of the waiting page was found, or what it shares is being moved: compare it with this
+    /// slot and map it there.
     Merge {
         /// The page.
         linear: LinearIndex,
@@ -146,6 +147,19 @@ pub trait Broker {
         vm: VmId,
         offers: &[Offer],
         decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError>;
+
+    /// Says that pages have come to rest, each once, and appends to `skip` whether to pass it over
+    /// this time because it keeps changing: KSM's smart scan. O(1) a page.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was done.
+    fn age(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        skip: &mut Vec<bool>,
     ) -> Result<(), BrokerError>;
 
     /// Hands over the bytes for slots of [`Directive::Create`]: `pages` for consecutive slots from

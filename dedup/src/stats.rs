@@ -4,11 +4,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::knobs::Knobs;
+
 /// Counters that add up over VMs, domains and time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
     /// Pages whose bytes were read and fingerprinted.
     pub pages_scanned: u64,
+    /// Pages that had come to rest and were passed over because they keep changing: KSM's
+    /// `pages_skipped`.
+    pub pages_skipped: u64,
     /// Pages mapped onto a slot.
     pub merges: u64,
     /// Pages that went back to the slot they had left, within their old mapping.
@@ -23,6 +28,8 @@ pub struct Events {
     pub budget_skips: u64,
     /// Pages made private again because no partner was left to share with.
     pub unshares: u64,
+    /// Pages made private again because they are not to be folded any more.
+    pub unmerges: u64,
     /// Steps that the kernel refused; each was undone and is tried again.
     pub errors: u64,
 }
@@ -31,6 +38,7 @@ impl Events {
     /// Adds another's counts to these.
     pub fn add(&mut self, other: &Self) {
         self.pages_scanned += other.pages_scanned;
+        self.pages_skipped += other.pages_skipped;
         self.merges += other.merges;
         self.remerges += other.remerges;
         self.breaks += other.breaks;
@@ -38,6 +46,7 @@ impl Events {
         self.zero_discards += other.zero_discards;
         self.budget_skips += other.budget_skips;
         self.unshares += other.unshares;
+        self.unmerges += other.unmerges;
         self.errors += other.errors;
     }
 }
@@ -110,6 +119,8 @@ pub struct DedupStats {
     pub pages_volatile: u64,
     /// Pages saved because they are zero.
     pub pages_zero: u64,
+    /// What folding has been told.
+    pub knobs: Knobs,
     /// Passes over all VMs.
     pub full_scans: u64,
     /// What has happened, with the VMs that are gone.

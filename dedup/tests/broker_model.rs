@@ -12,7 +12,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::page;
-use pagefold_dedup::broker::LocalBroker;
+use pagefold_dedup::broker::{LocalBroker, MoveError};
 use pagefold_dedup::extents::Extent;
 use pagefold_dedup::protocol::{Broker, Decision, Directive, Offer, Outcome};
 use pagefold_dedup::{LinearIndex, Slot, VmId};
@@ -35,6 +35,12 @@ enum Step {
     Follow { vm: usize, limit: usize, change: u16, keep: u16, decline: u16 },
     /// A VM ends, and another begins in its place.
     Restart { vm: usize },
+    /// The sharers of what a page shares are to move to another slot.
+    Move { vm: usize, page: usize },
+    /// Moves that were declined are asked for again.
+    Resume,
+    /// Small dups are joined.
+    Prune,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -47,6 +53,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         9 => (0..VMS, 1..=PAGES, rarely(), rarely(), rarely()).prop_map(
             |(vm, limit, change, keep, decline)| Step::Follow { vm, limit, change, keep, decline }),
         1 => (0..VMS).prop_map(|vm| Step::Restart { vm }),
+        2 => (0..VMS, 0..PAGES).prop_map(|(vm, page)| Step::Move { vm, page }),
+        1 => Just(Step::Resume),
+        1 => Just(Step::Prune),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -115,6 +124,20 @@ impl World {
             Step::Restart { vm } => {
                 self.broker.unregister(self.vms[vm].0).unwrap();
                 self.vms[vm] = self.new_vm();
+            }
+            Step::Move { vm, page } => {
+                let State::Shared(slot) = self.vms[vm].1[page].state else { return };
+                match self.broker.begin_move(slot) {
+                    Ok(to) => {
+                        assert!(self.broker.count_moves() > 0);
+                        self.slots.insert(to, self.slots[&slot]);
+                    }
+                    Err(error) => assert!(matches!(error, MoveError::Busy(_)), "{error}"),
+                }
+            }
+            Step::Resume => self.broker.resume_moves(),
+            Step::Prune => {
+                self.broker.prune(usize::MAX);
             }
         }
         self.broker.check().unwrap();
@@ -206,7 +229,7 @@ impl World {
                     }
                 }
                 Directive::Merge { slot, .. } => {
-                    assert_eq!(model.state, State::Waiting);
+                    assert_ne!(model.state, State::Loose);
                     targets.push((number, slot));
                 }
                 Directive::Unshare { linear } => {
@@ -230,7 +253,10 @@ impl World {
                 page.state = State::Shared(slot);
                 Outcome::Merged(Extent { linear, slot, count_pages: 1 })
             } else {
-                page.state = State::Loose;
+                // A page that was to move keeps what it has.
+                if page.state == State::Waiting {
+                    page.state = State::Loose;
+                }
                 Outcome::Declined { linear, slot }
             };
             self.broker.report(*id, &[outcome]).unwrap();
@@ -242,6 +268,7 @@ impl World {
         let mut busy = true;
         while busy {
             busy = false;
+            self.broker.resume_moves();
             for vm in 0..VMS {
                 self.pass(vm, 0, 0);
             }
@@ -250,6 +277,7 @@ impl World {
             }
             self.broker.check().unwrap();
         }
+        assert_eq!(self.broker.count_moves(), 0, "a move did not end");
         // For each content the sharers of each of its slots, and the pages that wait.
         let mut contents = BTreeMap::<u32, (BTreeMap<Slot, u32>, u32)>::new();
         for page in self.vms.iter().flat_map(|(_, pages)| pages) {

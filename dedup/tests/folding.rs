@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{TestVm, engine, page, settle};
+use common::{TestVm, engine, page, settle, sharing_limit};
 use pagefold_dedup::{DedupMode, Engine, EngineConfig, PAGE_SIZE};
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
@@ -276,7 +276,7 @@ fn expected_of_equal_pages(count_pages: u64, limit: u64) -> (u64, u64) {
 #[test]
 fn no_slot_has_more_sharers_than_allowed() {
     for (count_pages, limit) in [(9, 3), (10, 3), (11, 3), (2, 2), (3, 2), (64, 2), (600, 256)] {
-        let config = EngineConfig { max_page_sharing: Some(limit), ..EngineConfig::default() };
+        let config = sharing_limit(limit);
         let mut engine = Engine::new(config).unwrap();
         let vm = TestVm::attached(&mut engine, 0, count_pages);
         (0..count_pages as usize).for_each(|number| vm.write(number, &page(7)));
@@ -321,7 +321,7 @@ fn the_258th_sharer_opens_a_dup_and_a_chain_of_one_collapses() {
 
 #[test]
 fn a_page_that_waits_because_all_slots_are_full_gets_the_first_room() {
-    let config = EngineConfig { max_page_sharing: Some(3), ..EngineConfig::default() };
+    let config = sharing_limit(3);
     let mut engine = Engine::new(config).unwrap();
     let vm = TestVm::attached(&mut engine, 0, 4);
     (0..4).for_each(|number| vm.write(number, &page(7)));
@@ -335,11 +335,7 @@ fn a_page_that_waits_because_all_slots_are_full_gets_the_first_room() {
 
 #[test]
 fn a_limit_below_two_is_refused() {
-    let config = EngineConfig { max_page_sharing: Some(1), ..EngineConfig::default() };
-    let mut engine = Engine::new(config).unwrap();
-    let vm = TestVm::new(0, 4);
-    let error = vm.try_attach(&mut engine, "test", DedupMode::On).unwrap_err();
+    let error = Engine::new(sharing_limit(1)).err().unwrap();
     let cause = std::error::Error::source(&error).unwrap();
-    assert!(cause.to_string().contains("at least 2"), "{cause}");
-    assert_eq!(engine.vms().count(), 0);
+    assert!(cause.to_string().contains("from 2 to"), "{cause}");
 }

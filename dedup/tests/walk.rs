@@ -11,11 +11,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use common::{TestVm, engine, page, settle};
+use common::{TestVm, engine, page, settle, sharing_limit};
 use pagefold_dedup::regions::{LayoutError, Regions};
 use pagefold_dedup::{
-    AttachError, DedupMode, Engine, EngineConfig, GuestMemory, LayoutChange, LayoutChangeError,
-    LinearIndex, Mapping, PAGE_SIZE, PageState, Slot, WalkError, WalkReport,
+    AttachError, DedupMode, Engine, GuestMemory, LayoutChange, LayoutChangeError, LinearIndex,
+    Mapping, PAGE_SIZE, PageState, Slot, WalkError, WalkReport,
 };
 
 const DOMAIN: &str = "test";
@@ -145,7 +145,7 @@ fn a_walk_among_twenty_thousand_regions_visits_one_for_each_sharer() {
 
 #[test]
 fn a_walk_is_no_longer_than_max_page_sharing() {
-    let config = EngineConfig { max_page_sharing: Some(3), ..EngineConfig::default() };
+    let config = sharing_limit(3);
     let mut engine = Engine::new(config).unwrap();
     let vms: Vec<TestVm> = (0..8).map(|id| TestVm::attached(&mut engine, id, 8)).collect();
     for vm in &vms {

@@ -56,7 +56,7 @@ impl Agent {
     /// The pages among `suspects` that are the VM's own now, by the kernel's account.
     fn find_private(&self, suspects: &Bitmap) -> Result<Bitmap, AgentError> {
         let mut private = Bitmap::new(suspects.len());
-        self.scan_near(suspects, |linear, kind| {
+        self.scan_near(suspects, 0..suspects.len(), |linear, kind| {
             if matches!(kind, PageKind::Private | PageKind::Swapped) {
                 private.insert(linear);
             }
@@ -64,13 +64,14 @@ impl Agent {
         Ok(private)
     }
 
-    /// Calls `visit` with each page of `pages` that is there, and what stands behind it.
+    /// Calls `visit` with each page of `pages` in `within` that is there, and what stands behind it.
     pub(super) fn scan_near(
         &self,
         pages: &Bitmap,
+        within: Range<usize>,
         mut visit: impl FnMut(usize, PageKind),
     ) -> Result<(), AgentError> {
-        for range in near_runs(pages) {
+        for range in near_runs(pages, within) {
             let mut next = range.start;
             while next < range.end {
                 let span = self.space.span(linear_index(next), count(range.end - next));
@@ -90,9 +91,9 @@ impl Agent {
     }
 }
 
-/// The runs of `pages`, with those that lie near each other joined across the gap.
-fn near_runs(pages: &Bitmap) -> impl Iterator<Item = Range<usize>> + '_ {
-    let mut runs = pages.runs().peekable();
+/// The runs of `pages` in `within`, with those that lie near each other joined across the gap.
+fn near_runs(pages: &Bitmap, within: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut runs = pages.runs_within(within).peekable();
     std::iter::from_fn(move || {
         let mut range = runs.next()?;
         while let Some(next) = runs.next_if(|next| next.start - range.end < NEAR_PAGES) {

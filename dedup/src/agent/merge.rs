@@ -98,7 +98,12 @@ impl Agent {
             self.note_work(run.positions());
         }
         if !is_done {
-            self.pending.insert_range(run.positions());
+            // A page that shares a slot, and was to share another, stays where it is. If it was
+            // written, its agent will hear of it.
+            let unshared = run.positions().filter(|&page| !self.shared.contains(page));
+            unshared.for_each(|page| {
+                self.pending.insert(page);
+            });
             outcomes.extend(run.shares().map(declined));
             return;
         }

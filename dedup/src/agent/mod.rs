@@ -10,18 +10,21 @@ mod changes;
 mod check;
 pub(crate) mod layout;
 mod merge;
+mod mode;
 mod pass;
 mod process;
 mod runs;
 mod scan;
 mod store;
 pub mod track;
+mod unmerge;
 pub(crate) mod walk;
 
 use std::io;
 use std::sync::Arc;
 
 pub use check::MappingError;
+pub(crate) use pass::ScanRules;
 pub(crate) use process::ProcessMemory;
 pub(crate) use store::StoreAccess;
 
@@ -65,6 +68,9 @@ pub enum AgentError {
     /// The page map could not be read.
     #[error("cannot scan the page map (PAGEMAP_SCAN needs Linux 6.7 or later)")]
     Pagemap(#[source] io::Error),
+    /// The kernel has no memory to give pages back to themselves.
+    #[error("cannot make shared pages private; is memory short?")]
+    Unmerge(#[source] io::Error),
     /// The broker refused or failed.
     #[error("the broker failed")]
     Broker(#[from] BrokerError),
@@ -107,6 +113,14 @@ pub(crate) struct Agent {
     zero: Bitmap,
     waiting: Bitmap,
     deferred: Bitmap,
+    /// Pages that are not to be folded, if there are any.
+    excluded: Option<Bitmap>,
+    /// The pages that this pass is to look at.
+    todo: Bitmap,
+    /// The first of them that it has not looked at.
+    cursor: usize,
+    /// Where the search for pages that are to have their own memory again goes on.
+    unmerge_cursor: usize,
     /// The shortest run that was asked for when a page was deferred.
     deferred_at: u32,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
@@ -154,6 +168,10 @@ impl Agent {
             zero: none.clone(),
             waiting: none.clone(),
             deferred: none.clone(),
+            excluded: None,
+            todo: none.clone(),
+            cursor: 0,
+            unmerge_cursor: 0,
             deferred_at: u32::MAX,
             touched: none,
             is_marking: false,
@@ -228,9 +246,11 @@ impl Agent {
             &self.zero,
             &self.waiting,
             &self.deferred,
+            &self.todo,
             &self.touched,
         ];
-        let bitmaps: usize = bitmaps.iter().map(|bitmap| bitmap.heap_bytes()).sum();
+        let bitmaps = bitmaps.into_iter().chain(&self.excluded);
+        let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();
         let maps = self.extents.heap_bytes() + self.regions.heap_bytes();
         (size_of::<Self>() + bitmaps + maps) as u64
     }

@@ -11,19 +11,34 @@ use crate::protocol::{Broker, BrokerError, Decision, Directive, Offer, Outcome};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// Pages that are read, offered and merged before the next ones are looked at.
-const BATCH_PAGES: usize = 4096;
+const BATCH_PAGES: u32 = 4096;
+
+/// Pages that are passed by at once when there is nothing to look at: a bound on how long a step
+/// takes in memory that nobody has touched.
+const STRETCH_PAGES: usize = 1 << 18;
 
 /// Pages whose bytes are handed over for new slots in one message.
 const FILL_PAGES: usize = 64;
 
+/// What an agent is to make of what it finds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScanRules {
+    /// Pass over pages that keep changing.
+    pub(crate) smart_scan: bool,
+    /// Give pages of zeroes back.
+    pub(crate) use_zero_pages: bool,
+}
+
 impl Agent {
-    /// Looks at every page that has changed and come to rest since the last pass.
+    /// Finds out which pages have changed, and which of those have come to rest since the last
+    /// pass and are to be looked at by this one, with [`look`](Self::look).
     ///
     /// # Errors
     ///
-    /// When the kernel does not say what changed, or the broker fails. What was merged stays so;
-    /// the rest is looked at by the next pass.
-    pub(crate) fn pass(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+    /// When the kernel does not say what changed, or the broker fails. There is nothing to look at.
+    pub(crate) fn begin_pass(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+        self.todo.clear();
+        self.cursor = 0;
         self.requeue_deferred();
         let mut calm = self.take_changes(broker)?;
         if self.mode == DedupMode::Off {
@@ -31,29 +46,87 @@ impl Agent {
         }
         calm.subtract(&self.shared);
         calm.subtract(&self.zero);
-        let resident = self.resident(&calm)?;
-        self.pending.subtract(&calm);
-        for batch in resident.chunks(BATCH_PAGES) {
-            if let Err(error) = self.fold(broker, batch) {
-                let unfolded = resident.iter().filter(|&&page| !self.shared.contains(page));
-                unfolded.for_each(|&page| {
-                    self.pending.insert(page);
-                });
-                return Err(error);
-            }
+        if let Some(excluded) = &self.excluded {
+            calm.subtract(excluded);
         }
+        self.todo = calm;
         Ok(())
     }
 
-    /// Does what the broker wants of pages that were not offered just now, a batch at most; says
-    /// whether there was anything.
+    /// Looks at the next `limit` pages at most of those that are to be looked at; says how many
+    /// there were, or `None` if all have been.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say what is there, or the broker fails. What was merged stays so;
+    /// the rest is looked at by the next pass.
+    pub(crate) fn look(
+        &mut self,
+        broker: &mut dyn Broker,
+        limit: u32,
+        rules: ScanRules,
+    ) -> Result<Option<u32>, AgentError> {
+        if self.cursor >= self.todo.len() {
+            return Ok(None);
+        }
+        let limit = limit.clamp(1, BATCH_PAGES) as usize;
+        let mut end = self.todo.stretch(self.cursor, limit, STRETCH_PAGES);
+        let mut pages = self.resident(self.cursor..end)?;
+        if let Some(&over) = pages.get(limit) {
+            pages.truncate(limit);
+            end = over;
+        }
+        self.pending.subtract_within(&self.todo, self.cursor..end);
+        self.cursor = end;
+        let looked_at = count(pages.len());
+        if rules.smart_scan {
+            self.pass_over(broker, &mut pages)?;
+        }
+        if let Err(error) = self.fold(broker, &pages, rules) {
+            for &page in pages.iter().filter(|&&page| !self.shared.contains(page)) {
+                self.pending.insert(page);
+            }
+            return Err(error);
+        }
+        Ok(Some(looked_at))
+    }
+
+    /// Drops pages that keep changing, and are not to be looked at this time.
+    fn pass_over(
+        &mut self,
+        broker: &mut dyn Broker,
+        pages: &mut Vec<usize>,
+    ) -> Result<(), AgentError> {
+        let linears: Vec<LinearIndex> = pages.iter().map(|&page| linear_index(page)).collect();
+        let mut skip = Vec::with_capacity(linears.len());
+        broker.age(self.vm, &linears, &mut skip)?;
+        let mut skips = skip.into_iter();
+        pages.retain(|&page| {
+            let skipped = skips.next().unwrap_or(false);
+            if skipped {
+                self.pending.insert(page);
+                self.events.pages_skipped += 1;
+                self.backlog_pages += u64::from(!self.touched.contains(page));
+            }
+            !skipped
+        });
+        Ok(())
+    }
+
+    /// Does what the broker wants of pages that were not offered just now, `limit` pages at most;
+    /// says of how many.
     ///
     /// # Errors
     ///
     /// When the broker fails. Every page is in a state that the next pass handles.
-    pub(crate) fn follow(&mut self, broker: &mut dyn Broker) -> Result<bool, AgentError> {
+    pub(crate) fn follow(
+        &mut self,
+        broker: &mut dyn Broker,
+        limit: u32,
+    ) -> Result<u32, AgentError> {
         let mut directives = Vec::new();
-        broker.directives(self.vm, BATCH_PAGES, &mut directives)?;
+        let limit = limit.clamp(1, BATCH_PAGES) as usize;
+        broker.directives(self.vm, limit, &mut directives)?;
         let (mut targets, mut creators) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::new();
         for directive in &directives {
@@ -79,12 +152,17 @@ impl Agent {
             }
             return Err(error);
         }
-        Ok(!directives.is_empty())
+        Ok(count(directives.len()))
     }
 
     /// Reads pages, gives zeroes back, and offers the others.
-    fn fold(&mut self, broker: &mut dyn Broker, pages: &[usize]) -> Result<(), AgentError> {
-        let contents = self.read(pages);
+    fn fold(
+        &mut self,
+        broker: &mut dyn Broker,
+        pages: &[usize],
+        rules: ScanRules,
+    ) -> Result<(), AgentError> {
+        let contents = self.read(pages, rules.use_zero_pages);
         let (mut targets, mut offers) = (Vec::new(), Vec::new());
         for (&page, content) in pages.iter().zip(contents) {
             let linear = linear_index(page);

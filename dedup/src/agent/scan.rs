@@ -1,11 +1,12 @@
 //! Reading calm pages and computing their fingerprints, in parallel.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::changes::linear_index;
 use super::{Agent, AgentError};
 use crate::PAGE_SIZE;
-use crate::bitmap::Bitmap;
 use crate::fingerprint::{Fingerprint, is_zero};
 use crate::sys::PageKind;
 
@@ -20,11 +21,11 @@ pub(super) enum Content {
 }
 
 impl Agent {
-    /// The pages among `calm` that have memory of their own, in ascending order. A page that is
-    /// not there, or that is swapped out, has nothing to save.
-    pub(super) fn resident(&self, calm: &Bitmap) -> Result<Vec<usize>, AgentError> {
+    /// The pages in `within` that are to be looked at and have memory of their own, in ascending
+    /// order. A page that is not there, or that is swapped out, has nothing to save.
+    pub(super) fn resident(&self, within: Range<usize>) -> Result<Vec<usize>, AgentError> {
         let mut resident = Vec::new();
-        self.scan_near(calm, |linear, kind| {
+        self.scan_near(&self.todo, within, |linear, kind| {
             if kind == PageKind::Private {
                 resident.push(linear);
             }
@@ -32,14 +33,18 @@ impl Agent {
         Ok(resident)
     }
 
-    /// Reads pages, which others may be writing.
-    pub(super) fn read(&mut self, pages: &[usize]) -> Vec<Content> {
+    /// Reads pages, which others may be writing. Zeroes are told apart only if that is of use.
+    pub(super) fn read(&mut self, pages: &[usize], use_zero_pages: bool) -> Vec<Content> {
         let (space, secret) = (&self.space, &self.secret);
         let mut contents = Vec::with_capacity(pages.len());
         let look = |&linear: &usize| {
             let mut page = [0; PAGE_SIZE];
             space.span(linear_index(linear), 1).copy_page(0, &mut page);
-            if is_zero(&page) { Content::Zero } else { Content::Data(secret.fingerprint(&page)) }
+            if use_zero_pages && is_zero(&page) {
+                Content::Zero
+            } else {
+                Content::Data(secret.fingerprint(&page))
+            }
         };
         pages.par_iter().with_min_len(TASK_PAGES).map(look).collect_into_vec(&mut contents);
         self.events.pages_scanned += pages.len() as u64;

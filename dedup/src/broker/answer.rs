@@ -63,6 +63,15 @@ impl Broker for LocalBroker {
         failure.map_or(Ok(()), |error| Err(BrokerError::Store(error)))
     }
 
+    fn age(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        skip: &mut Vec<bool>,
+    ) -> Result<(), BrokerError> {
+        self.age_all(vm, pages, skip)
+    }
+
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), BrokerError> {
         let result = outcomes.iter().try_for_each(|&outcome| self.apply(vm, outcome));
         self.store.flush();
@@ -120,23 +129,38 @@ impl LocalBroker {
             .map(|offset| {
                 let slot = run.slot.offset(offset);
                 let item = self.item(vm, run.linear.offset(offset))?;
-                match self.pending_on(item, slot) {
-                    Some(id) if self.stable.node(id).stage() == Stage::Filled => Ok(item),
-                    _ => Err(BrokerError::BadSlot { vm, slot }),
+                let joins = self
+                    .pending_on(item, slot)
+                    .is_some_and(|id| self.stable.node(id).stage() == Stage::Filled);
+                if joins || self.moving_to(item, slot).is_some() {
+                    Ok(item)
+                } else {
+                    Err(BrokerError::BadSlot { vm, slot })
                 }
             })
             .collect::<Result<_, _>>()?;
         self.set_backing(vm, run.linear, Some(run.slot), run.count_pages);
-        for item in items {
-            let id = self.stable.confirm(&mut self.rmap, item);
-            self.settle_node(id);
+        for (item, offset) in items.into_iter().zip(0..) {
+            if let Some(target) = self.moving_to(item, run.slot.offset(offset)) {
+                self.transfer(item, target);
+            } else {
+                let id = self.stable.confirm(&mut self.rmap, item);
+                self.settle_node(id);
+            }
         }
         Ok(())
     }
 
+    /// The node at `slot`, if the item's sharing is being moved there.
+    fn moving_to(&self, item: ItemId, slot: Slot) -> Option<NodeId> {
+        let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
+        let (target, target_slot) = self.move_target(link.node)?;
+        (target_slot == slot).then_some(target)
+    }
+
     /// The node on which the item is pending, if that node's slot is `slot`.
     fn pending_on(&self, item: ItemId, slot: Slot) -> Option<NodeId> {
-        match *self.rmap.item(item) {
+        match self.rmap.item(item) {
             RmapItem::Pending { link, role: Role::Creating | Role::Joining }
                 if self.stable.node(link.node).slot() == Some(slot) =>
             {

@@ -15,6 +15,30 @@ pub(super) enum Entry {
     Chain(ChainId),
 }
 
+/// The bit of an entry's number that says that it is a chain.
+const CHAIN: u32 = 1 << (u32::BITS - 1);
+const _: () = assert!(NodeId::SPARE_BITS > 0 && ChainId::SPARE_BITS > 0);
+
+impl Entry {
+    /// The entry as the tree keeps it.
+    pub(super) fn to_number(self) -> u32 {
+        match self {
+            Self::Node(id) => id.number(),
+            Self::Chain(id) => id.number() | CHAIN,
+        }
+    }
+
+    /// The entry that [`to_number`](Self::to_number) gave this number.
+    pub(super) fn from_number(number: u32) -> Self {
+        let chain = ChainId::from_number(number & !CHAIN).filter(|_| number & CHAIN != 0);
+        match (chain, NodeId::from_number(number)) {
+            (Some(chain), _) => Self::Chain(chain),
+            (None, Some(node)) => Self::Node(node),
+            (None, None) => unreachable!("0 is no entry's number"),
+        }
+    }
+}
+
 /// All chains, and the exact number of their dups.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
@@ -29,6 +53,11 @@ impl Chains {
     /// How many chains there are: KSM's `stable_node_chains`.
     pub(super) fn len(&self) -> u64 {
         (self.dups.len() - self.free.len()) as u64
+    }
+
+    /// One above the highest index of any chain so far.
+    pub(super) fn capacity(&self) -> usize {
+        self.dups.len()
     }
 
     /// Makes a chain without dups; `None` when ids run out.

@@ -66,9 +66,9 @@ impl LocalBroker {
                 return Err(IndexError(format!("VM {vm} has no item for page {number}")));
             };
             ensure!(self.rmap.page(id) == (vm, linear), "item {id:?} stands for another page");
-            match *self.rmap.item(id) {
-                RmapItem::Loose => {}
-                RmapItem::Waiting(_) => waiting += 1,
+            match self.rmap.item(id) {
+                RmapItem::Loose(_) => {}
+                RmapItem::Waiting(..) => waiting += 1,
                 RmapItem::Pending { link, .. } => *tally.pending.entry(link.node).or_default() += 1,
                 RmapItem::Stable(link) => {
                     *tally.sharers.entry(link.node).or_default() += 1;
@@ -93,15 +93,19 @@ impl LocalBroker {
 
     fn check_stable(&self, tally: &Tally) -> Result<(), IndexError> {
         let (mut sums, mut chains, mut dups) = (Sums::default(), 0, 0);
-        for (fingerprint, entry) in self.stable.entries() {
+        self.stable.check_tree().map_err(IndexError)?;
+        for entry in self.stable.entries() {
             match entry {
-                Entry::Node(id) => self.check_node(fingerprint, id, tally, &mut sums)?,
+                Entry::Node(id) => {
+                    self.check_node(self.stable.node(id).fingerprint, id, tally, &mut sums)?;
+                }
                 Entry::Chain(chain) => {
                     let nodes = self.stable.chains.dups(chain);
                     ensure!(nodes.len() > 1, "{chain:?} has {} dups", nodes.len());
                     let with_room = nodes.iter().any(|&dup| self.stable.has_room(dup));
                     let leads = self.stable.has_room(nodes[0]);
                     ensure!(leads == with_room, "a dup of {chain:?} has room and does not lead");
+                    let fingerprint = self.stable.node(nodes[0]).fingerprint;
                     for &dup in nodes {
                         self.check_node(fingerprint, dup, tally, &mut sums)?;
                     }
@@ -133,7 +137,9 @@ impl LocalBroker {
         let filled = node.stage() == Stage::Filled;
         ensure!(filled || node.sharers == 0, "{id:?} is shared and holds nothing");
         let least = if node.stage() == Stage::Matched { 2 } else { 1 };
-        ensure!(node.load() >= least, "{id:?} is of no use to anybody");
+        ensure!(node.load() >= least || self.is_target(id), "{id:?} is of no use to anybody");
+        let target = self.moves.values().any(|&target| target == id);
+        ensure!(target == self.is_target(id), "{id:?} is closed and nothing is moved to it");
         ensure!(self.stable.is_within_limit(id), "{id:?} has {} items", node.load());
         if let Some(slot) = node.slot() {
             ensure!(self.store.slots.node(slot) == Some(id), "{id:?} and its slot differ");
@@ -164,7 +170,7 @@ impl LocalBroker {
     fn check_list(&self, node: NodeId) -> Result<u32, IndexError> {
         let (mut listed, mut before) = (0, None::<ItemId>);
         for item in self.stable.items(&self.rmap, node) {
-            let Some(link) = self.rmap.item(item).link() else {
+            let Some(&link) = self.rmap.item(item).link() else {
                 return Err(IndexError(format!("{item:?} on the list of {node:?} is in no node")));
             };
             ensure!(
@@ -180,9 +186,12 @@ impl LocalBroker {
     }
 
     fn check_unstable(&self, tally: &Tally) -> Result<(), IndexError> {
-        for (fingerprint, item) in self.unstable.iter() {
+        self.unstable.check(&self.rmap).map_err(IndexError)?;
+        for item in self.unstable.iter() {
             let state = self.rmap.item(item);
-            ensure!(*state == RmapItem::Waiting(fingerprint), "{item:?} waits and is {state:?}");
+            let RmapItem::Waiting(fingerprint, _) = state else {
+                return Err(IndexError(format!("{item:?} waits and is {state:?}")));
+            };
             let room = self.stable.find(fingerprint);
             ensure!(room.is_none(), "{item:?} waits, and there is room at {room:?}");
         }

@@ -26,16 +26,20 @@ impl LocalBroker {
         limit: usize,
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError> {
-        let mut directed = std::mem::take(&mut self.member_mut(vm)?.directed);
-        // Slots are given out in this order, so that neighbours get neighbouring slots.
-        directed.sort_unstable();
-        directed.dedup();
-        let (mut later, mut rest) = (Vec::new(), directed.into_iter());
+        let member = self.member_mut(vm)?;
+        let mut asked = std::mem::take(&mut member.asked);
+        if asked.is_empty() {
+            asked = std::mem::take(&mut member.directed);
+            // Slots are given out in this order, so that neighbours get neighbouring slots.
+            asked.sort_unstable_by(|one, other| other.cmp(one));
+            asked.dedup();
+        }
+        let mut later = Vec::new();
         let before = directives.len();
         // Slots that are given out in this batch: its agent fills them before it joins.
         let mut given = HashSet::new();
         while directives.len() - before < limit
-            && let Some(linear) = rest.next()
+            && let Some(linear) = asked.pop()
         {
             let item = self.item(vm, linear)?;
             match self.answer(item, linear, &mut given) {
@@ -44,19 +48,20 @@ impl LocalBroker {
                 Answer::Never => {}
             }
         }
-        later.extend(rest);
-        self.member_mut(vm)?.directed = later;
+        let member = self.member_mut(vm)?;
+        member.asked = asked;
+        member.directed.append(&mut later);
         Ok(())
     }
 
     /// The state may have moved on since the page was noted: what holds now counts.
     fn answer(&mut self, item: ItemId, linear: LinearIndex, given: &mut HashSet<Slot>) -> Answer {
-        match *self.rmap.item(item) {
+        match self.rmap.item(item) {
             RmapItem::Pending { link, role: Role::Waiting } => {
                 let Some((slot, role)) = self.slot_for(link, given) else {
                     return Answer::Later;
                 };
-                *self.rmap.item_mut(item) = RmapItem::Pending { link, role };
+                self.rmap.set(item, RmapItem::Pending { link, role });
                 Answer::Now(if role == Role::Creating {
                     Directive::Create { linear, slot }
                 } else {
@@ -64,6 +69,9 @@ impl LocalBroker {
                 })
             }
             RmapItem::Stable(link) => {
+                if let Some((_, slot)) = self.move_target(link.node) {
+                    return Answer::Now(Directive::Merge { linear, slot });
+                }
                 let node = self.stable.node(link.node);
                 if node.sharers == 1 && node.pending == 0 && !node.paired {
                     Answer::Now(Directive::Unshare { linear })
@@ -71,7 +79,7 @@ impl LocalBroker {
                     Answer::Never
                 }
             }
-            RmapItem::Pending { .. } | RmapItem::Loose | RmapItem::Waiting(_) => Answer::Never,
+            RmapItem::Pending { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => Answer::Never,
         }
     }
 

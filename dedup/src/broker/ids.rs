@@ -3,15 +3,29 @@
 use std::num::NonZeroU32;
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $spare_bits:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub(super) struct $name(NonZeroU32);
 
         impl $name {
+            /// The highest bits, which no id uses.
+            pub(super) const SPARE_BITS: u32 = $spare_bits;
+
             /// The id of the arena's entry `index`, if ids reach that far.
             pub(super) fn from_index(index: usize) -> Option<Self> {
                 let number = u32::try_from(index).ok()?.checked_add(1)?;
+                let limit = u32::MAX >> Self::SPARE_BITS;
+                NonZeroU32::new(number).filter(|id| (1..=limit).contains(&id.get())).map(Self)
+            }
+
+            /// The id as a number above 0, for packing.
+            pub(super) fn number(self) -> u32 {
+                self.0.get()
+            }
+
+            /// The id that has this number; `None` for 0.
+            pub(super) fn from_number(number: u32) -> Option<Self> {
                 NonZeroU32::new(number).map(Self)
             }
 
@@ -25,16 +39,16 @@ macro_rules! id {
 
 id! {
     /// An rmap item: one page of one VM.
-    ItemId
+    ItemId, 0
 }
 id! {
-    /// A stable node: one slot in use.
-    NodeId
+    /// A stable node: one slot in use. Shares a word with an item's state.
+    NodeId, 3
 }
 
 id! {
     /// A chain: the stable nodes of one content.
-    ChainId
+    ChainId, 3
 }
 
 // What makes the links fit: no link costs four more bytes for being absent.

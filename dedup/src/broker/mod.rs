@@ -2,6 +2,7 @@
 //!
 //! One broker serves one domain: its trees, its items, its store and its secret. It is
 //! single-threaded over plain data structures and never touches guest memory.
+#![forbid(unsafe_code)]
 
 mod answer;
 mod arena;
@@ -9,12 +10,17 @@ mod chain;
 mod check;
 mod direct;
 mod ids;
+mod knobs;
+mod moves;
 mod nodes;
 mod offer;
+mod prune;
 mod rmap;
 mod slots;
+mod smart_scan;
 mod stable;
 mod store;
+mod tree;
 mod unstable;
 mod walk;
 
@@ -22,7 +28,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 pub use check::IndexError;
-use ids::ItemId;
+use ids::{ItemId, NodeId};
+pub use knobs::MaxPageSharingError;
+pub use moves::MoveError;
 use rmap::{ItemRange, Rmap};
 use stable::StableTree;
 use store::Store;
@@ -60,6 +68,8 @@ struct Member {
     extents: ExtentMap,
     /// Pages about which the broker wants something done.
     directed: Vec<LinearIndex>,
+    /// Those of them that are being asked for, the first one last.
+    asked: Vec<LinearIndex>,
     /// Items on the unstable tree.
     waiting: u64,
 }
@@ -73,6 +83,10 @@ pub struct LocalBroker {
     unstable: UnstableTree,
     rmap: Rmap,
     members: BTreeMap<VmId, Member>,
+    /// Nodes whose sharers are being moved to others.
+    moves: BTreeMap<NodeId, NodeId>,
+    /// The chain that was looked at last by [`prune`](Self::prune).
+    pruned: usize,
 }
 
 impl LocalBroker {
@@ -93,6 +107,8 @@ impl LocalBroker {
             unstable: UnstableTree::default(),
             rmap: Rmap::default(),
             members: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            pruned: 0,
         })
     }
 
@@ -110,7 +126,10 @@ impl LocalBroker {
             .register(vm, count_pages)
             .ok_or(BrokerError::NoItems { count_pages, limit: Rmap::LIMIT })?;
         let extents = ExtentMap::default();
-        self.members.insert(vm, Member { items, extents, directed: Vec::new(), waiting: 0 });
+        self.members.insert(
+            vm,
+            Member { items, extents, directed: Vec::new(), asked: Vec::new(), waiting: 0 },
+        );
         Ok(())
     }
 
@@ -171,7 +190,8 @@ impl LocalBroker {
             .map(|member| {
                 size_of::<Member>()
                     + member.extents.heap_bytes()
-                    + member.directed.capacity() * size_of::<LinearIndex>()
+                    + (member.directed.capacity() + member.asked.capacity())
+                        * size_of::<LinearIndex>()
             })
             .sum();
         self.stable.heap_bytes()

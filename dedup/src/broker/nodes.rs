@@ -11,12 +11,10 @@ impl LocalBroker {
     /// Takes an item out of whatever tree it is in and leaves it loose: the counterpart of KSM's
     /// `remove_rmap_item_from_tree`. A node that it leaves empty goes too.
     pub(super) fn remove_item(&mut self, item: ItemId) {
-        match *self.rmap.item(item) {
-            RmapItem::Loose => {}
-            RmapItem::Waiting(fingerprint) => {
-                self.unstable.remove(fingerprint);
-                *self.rmap.item_mut(item) = RmapItem::Loose;
-                self.owner_mut(item).waiting -= 1;
+        match self.rmap.item(item) {
+            RmapItem::Loose(_) => {}
+            RmapItem::Waiting(fingerprint, _) => {
+                self.take_waiting(fingerprint);
             }
             RmapItem::Pending { .. } | RmapItem::Stable(_) => {
                 if let Some(node) = self.stable.unlink(&mut self.rmap, item) {
@@ -31,7 +29,7 @@ impl LocalBroker {
 
     /// Gives the room that a full node has lost an item's worth of to the page that waits for it.
     /// Pages of a content that has nodes wait only while all of these are full.
-    fn invite(&mut self, id: NodeId) {
+    pub(super) fn invite(&mut self, id: NodeId) {
         if let Some(waiting) = self.take_waiting(self.stable.node(id).fingerprint) {
             self.match_with(id, waiting);
         }
@@ -45,9 +43,12 @@ impl LocalBroker {
 
     /// Puts a loose item on the unstable tree; `false` when its place there is taken.
     pub(super) fn wait(&mut self, item: ItemId, fingerprint: Fingerprint) -> bool {
-        let inserted = self.unstable.insert(fingerprint, item);
+        let RmapItem::Loose(age) = self.rmap.item(item) else {
+            unreachable!("only a loose item goes on the unstable tree")
+        };
+        let inserted = self.unstable.insert(&self.rmap, fingerprint, item);
         if inserted {
-            *self.rmap.item_mut(item) = RmapItem::Waiting(fingerprint);
+            self.rmap.set(item, RmapItem::Waiting(fingerprint, age));
             self.owner_mut(item).waiting += 1;
         }
         inserted
@@ -55,8 +56,10 @@ impl LocalBroker {
 
     /// Takes the twin that waits with this fingerprint off the unstable tree and leaves it loose.
     pub(super) fn take_waiting(&mut self, fingerprint: Fingerprint) -> Option<ItemId> {
-        let item = self.unstable.remove(fingerprint)?;
-        *self.rmap.item_mut(item) = RmapItem::Loose;
+        let item = self.unstable.remove(&self.rmap, fingerprint)?;
+        if let RmapItem::Waiting(_, age) = self.rmap.item(item) {
+            self.rmap.set(item, RmapItem::Loose(age));
+        }
         self.owner_mut(item).waiting -= 1;
         Some(item)
     }
@@ -70,6 +73,10 @@ impl LocalBroker {
 
     /// Draws the consequences of an item's leaving a node's list.
     pub(super) fn settle_node(&mut self, id: NodeId) {
+        if self.is_target(id) {
+            // Pages are on their way to it.
+            return;
+        }
         let node = self.stable.node(id);
         if node.sharers > 0 {
             // The break_cow rule: a page that was merged for a partner who then declined is made
@@ -103,7 +110,7 @@ impl LocalBroker {
 
     pub(super) fn items_in(&self, id: NodeId, wanted: Role) -> impl Iterator<Item = ItemId> + '_ {
         self.stable.items(&self.rmap, id).filter(move |&item| {
-            matches!(self.rmap.item(item), RmapItem::Pending { role, .. } if *role == wanted)
+            matches!(self.rmap.item(item), RmapItem::Pending { role, .. } if role == wanted)
         })
     }
 
@@ -126,6 +133,7 @@ impl LocalBroker {
             self.stable.unlink(&mut self.rmap, item);
         }
         self.stable.remove(id);
+        self.end_move(id);
         let Some(item) = last.filter(|_| waits) else { return };
         // Another dup may have come to have room while this one had a use for the page.
         if let Some(dup) = self.stable.find(fingerprint) {

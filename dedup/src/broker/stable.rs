@@ -1,12 +1,12 @@
 //! The stable tree: one node for each content that is shared, ordered by fingerprint, and on each
 //! node the list of its items.
 
-use std::collections::BTreeMap;
-
 use super::arena::push_tight;
 use super::chain::{Chains, Entry};
 use super::ids::{ChainId, ItemId, NodeId};
 use super::rmap::{Link, Rmap, RmapItem, Role};
+use super::smart_scan::Age;
+use super::tree::FingerprintTree;
 use crate::Slot;
 use crate::fingerprint::{Fingerprint, Identity};
 
@@ -40,12 +40,15 @@ pub(super) struct StableNode {
     stage: Stage,
     /// Where it stands among its chain's dups; 0 for a regular node.
     place: u32,
+    /// Whether it takes no more items: its sharers are being moved to another node, or another
+    /// node's to it.
+    pub(super) closed: bool,
     /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
     /// partner it was made for declined.
     pub(super) paired: bool,
 }
 
-const _: () = assert!(size_of::<StableNode>() <= 64);
+const _: () = assert!(size_of::<StableNode>() <= 48);
 
 impl StableNode {
     /// Items on the list: those that share the slot, and those that may.
@@ -91,7 +94,7 @@ impl StableNode {
 /// The tree, its nodes and chains, and the exact sums over them.
 #[derive(Debug)]
 pub(super) struct StableTree {
-    tree: BTreeMap<Fingerprint, Entry>,
+    tree: FingerprintTree,
     pub(super) chains: Chains,
     nodes: Vec<StableNode>,
     free: Vec<NodeId>,
@@ -106,7 +109,7 @@ pub(super) struct StableTree {
 impl StableTree {
     pub(super) fn new(max_page_sharing: u32) -> Self {
         Self {
-            tree: BTreeMap::new(),
+            tree: FingerprintTree::default(),
             chains: Chains::default(),
             nodes: Vec::new(),
             free: Vec::new(),
@@ -116,18 +119,40 @@ impl StableTree {
         }
     }
 
-    /// A node of a content that has room for another item. O(log n).
+    /// A node of a content that has room for another item. O(1) expected.
     pub(super) fn find(&self, fingerprint: Fingerprint) -> Option<NodeId> {
-        let id = match *self.tree.get(&fingerprint)? {
+        let id = match self.entry(fingerprint)? {
             Entry::Node(id) => id,
             Entry::Chain(chain) => self.chains.dups(chain)[0],
         };
         self.has_room(id).then_some(id)
     }
 
+    /// All nodes of a content: one, or a chain's dups. O(1) expected.
+    pub(super) fn nodes_of(&self, fingerprint: Fingerprint) -> Vec<NodeId> {
+        match self.entry(fingerprint) {
+            None => Vec::new(),
+            Some(Entry::Node(id)) => vec![id],
+            Some(Entry::Chain(chain)) => self.chains.dups(chain).to_vec(),
+        }
+    }
+
+    /// What stands in the tree for a content.
+    fn entry(&self, fingerprint: Fingerprint) -> Option<Entry> {
+        let number = self.tree.find(fingerprint, key_of(&self.nodes, &self.chains))?;
+        Some(Entry::from_number(number))
+    }
+
+    /// Puts something else in the place of what stands in the tree for a content.
+    fn replace(&mut self, fingerprint: Fingerprint, entry: Entry) {
+        let Self { tree, nodes, chains, .. } = self;
+        tree.replace(fingerprint, entry.to_number(), key_of(nodes, chains));
+    }
+
     /// Whether another item may be proposed to a node.
     pub(super) fn has_room(&self, id: NodeId) -> bool {
-        self.node(id).load() < self.max_page_sharing
+        let node = self.node(id);
+        !node.closed && node.load() < self.max_page_sharing
     }
 
     /// Whether a node has no more items than it may.
@@ -135,9 +160,31 @@ impl StableTree {
         self.node(id).load() <= self.max_page_sharing
     }
 
+    /// The most items that a node may have.
+    pub(super) fn max_page_sharing(&self) -> u32 {
+        self.max_page_sharing
+    }
+
+    /// Changes that while there is no node.
+    pub(super) fn set_max_page_sharing(&mut self, max_page_sharing: u32) {
+        debug_assert!(self.count_nodes() == 0, "nodes that were filled up to another limit");
+        self.max_page_sharing = max_page_sharing;
+    }
+
+    /// How many nodes there are, shared or about to be.
+    pub(super) fn count_nodes(&self) -> usize {
+        self.nodes.len() - self.free.len()
+    }
+
     /// Whether a node has just come to have room again.
     pub(super) fn was_full(&self, id: NodeId) -> bool {
-        self.node(id).load() + 1 == self.max_page_sharing
+        self.has_room(id) && self.node(id).load() + 1 == self.max_page_sharing
+    }
+
+    /// Lets a node take items, or not.
+    pub(super) fn set_closed(&mut self, id: NodeId, closed: bool) {
+        self.node_mut(id).closed = closed;
+        self.keep_lead(id);
     }
 
     pub(super) fn node(&self, id: NodeId) -> &StableNode {
@@ -149,17 +196,18 @@ impl StableTree {
     }
 
     /// Puts a matched node without items in, as a dup if the content has nodes already; these must
-    /// be full. `None` when ids run out. O(log n).
+    /// be full. `None` when ids run out. O(1) expected.
     pub(super) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
         let node = StableNode {
             fingerprint,
-            identity: Identity([0; blake3::OUT_LEN]),
+            identity: Identity::NONE,
             slot: Slot(0),
             sharers: 0,
             pending: 0,
             head: None,
             place: 0,
             stage: Stage::Matched,
+            closed: false,
             paired: false,
         };
         let id = if let Some(id) = self.free.pop() {
@@ -179,16 +227,17 @@ impl StableTree {
 
     /// Gives a new node its place in the tree or on its chain.
     fn place(&mut self, fingerprint: Fingerprint, id: NodeId) -> Option<()> {
-        let chain = match self.tree.get(&fingerprint) {
+        let chain = match self.entry(fingerprint) {
             None => {
-                self.tree.insert(fingerprint, Entry::Node(id));
+                let Self { tree, nodes, chains, .. } = self;
+                tree.insert(fingerprint, Entry::Node(id).to_number(), key_of(nodes, chains));
                 return Some(());
             }
-            Some(&Entry::Chain(chain)) => chain,
-            Some(&Entry::Node(regular)) => {
+            Some(Entry::Chain(chain)) => chain,
+            Some(Entry::Node(regular)) => {
                 let chain = self.chains.insert()?;
                 self.chains.push(chain, regular);
-                self.tree.insert(fingerprint, Entry::Chain(chain));
+                self.replace(fingerprint, Entry::Chain(chain));
                 chain
             }
         };
@@ -199,26 +248,27 @@ impl StableTree {
     }
 
     /// Takes a node that has no items out. A chain that it leaves with one dup is one no more.
-    /// O(log n).
+    /// O(1) expected.
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
         let (fingerprint, place) = (self.node(id).fingerprint, self.node(id).place);
-        match self.tree.get(&fingerprint) {
-            Some(&Entry::Chain(chain)) => {
+        match self.entry(fingerprint) {
+            Some(Entry::Chain(chain)) => {
                 if let Some(moved) = self.chains.take(chain, place as usize) {
                     self.nodes[moved.index()].place = place;
                 }
                 if let [last] = *self.chains.dups(chain) {
+                    self.replace(fingerprint, Entry::Node(last));
                     self.chains.take(chain, 0);
                     self.chains.remove(chain);
                     self.nodes[last.index()].place = 0;
-                    self.tree.insert(fingerprint, Entry::Node(last));
                 } else if place == 0 {
                     self.elect(chain);
                 }
             }
             _ => {
-                self.tree.remove(&fingerprint);
+                let Self { tree, nodes, chains, .. } = self;
+                tree.remove(fingerprint, key_of(nodes, chains));
             }
         }
         self.free.push(id);
@@ -249,7 +299,7 @@ impl StableTree {
         if node.place == 0 && self.has_room(id) {
             return;
         }
-        let Some(&Entry::Chain(chain)) = self.tree.get(&node.fingerprint) else { return };
+        let Some(Entry::Chain(chain)) = self.entry(node.fingerprint) else { return };
         let place = node.place as usize;
         if place == 0 {
             self.elect(chain);
@@ -262,23 +312,19 @@ impl StableTree {
     pub(super) fn propose(&mut self, rmap: &mut Rmap, id: NodeId, item: ItemId, role: Role) {
         let node = &mut self.nodes[id.index()];
         let link = Link { node: id, next: node.head, prev: None };
-        if let Some(head) = node.head
-            && let Some(head) = rmap.item_mut(head).link_mut()
-        {
-            head.prev = Some(item);
-        }
+        relink(rmap, node.head, |head| head.prev = Some(item));
         node.head = Some(item);
         node.pending += 1;
-        *rmap.item_mut(item) = RmapItem::Pending { link, role };
+        rmap.set(item, RmapItem::Pending { link, role });
         self.keep_lead(id);
     }
 
     /// Makes a pending item stable; says on which node. O(1).
     pub(super) fn confirm(&mut self, rmap: &mut Rmap, item: ItemId) -> NodeId {
-        let RmapItem::Pending { link, .. } = *rmap.item(item) else {
+        let RmapItem::Pending { link, .. } = rmap.item(item) else {
             unreachable!("only a pending item is confirmed")
         };
-        *rmap.item_mut(item) = RmapItem::Stable(link);
+        rmap.set(item, RmapItem::Stable(link));
         let node = &mut self.nodes[link.node.index()];
         node.pending -= 1;
         node.sharers += 1;
@@ -290,15 +336,10 @@ impl StableTree {
 
     /// Takes an item off its node's list and leaves it loose; says which node it was. O(1).
     pub(super) fn unlink(&mut self, rmap: &mut Rmap, item: ItemId) -> Option<NodeId> {
-        let state = *rmap.item(item);
+        let state = rmap.item(item);
         let link = *state.link()?;
-        let neighbour = |rmap: &mut Rmap, id: Option<ItemId>, set: &dyn Fn(&mut Link)| {
-            if let Some(link) = id.and_then(|id| rmap.item_mut(id).link_mut()) {
-                set(link);
-            }
-        };
-        neighbour(rmap, link.next, &|next| next.prev = link.prev);
-        neighbour(rmap, link.prev, &|prev| prev.next = link.next);
+        relink(rmap, link.next, |next| next.prev = link.prev);
+        relink(rmap, link.prev, |prev| prev.next = link.next);
         let node = &mut self.nodes[link.node.index()];
         if node.head == Some(item) {
             node.head = link.next;
@@ -310,7 +351,7 @@ impl StableTree {
         } else {
             node.pending -= 1;
         }
-        *rmap.item_mut(item) = RmapItem::Loose;
+        rmap.set(item, RmapItem::Loose(Age::NEW));
         self.keep_lead(link.node);
         Some(link.node)
     }
@@ -324,16 +365,41 @@ impl StableTree {
         std::iter::successors(self.node(id).head, |&item| rmap.item(item).link()?.next)
     }
 
-    /// What stands in the tree, by fingerprint.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (Fingerprint, Entry)> + '_ {
-        self.tree.iter().map(|(&fingerprint, &entry)| (fingerprint, entry))
+    /// What stands in the tree.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.tree.iter().map(Entry::from_number)
     }
 
-    /// Bytes on the heap, about: B-tree entries count with their share of half-filled nodes.
+    /// Verifies the tree itself.
+    pub(super) fn check_tree(&self) -> Result<(), String> {
+        self.tree.check(key_of(&self.nodes, &self.chains))
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
-        self.tree.len() * size_of::<(Fingerprint, Entry)>() * 3 / 2
+        self.tree.heap_bytes()
             + self.chains.heap_bytes()
             + self.nodes.capacity() * size_of::<StableNode>()
             + self.free.capacity() * size_of::<NodeId>()
+    }
+}
+
+/// Changes the link of a neighbour on a node's list, if there is one.
+fn relink(rmap: &mut Rmap, neighbour: Option<ItemId>, change: impl FnOnce(&mut Link)) {
+    let Some(id) = neighbour else { return };
+    let item = rmap.item(id);
+    if let Some(mut link) = item.link().copied() {
+        change(&mut link);
+        rmap.set(id, item.with_link(link));
+    }
+}
+
+/// The content that each of the tree's entries stands for.
+fn key_of<'a>(nodes: &'a [StableNode], chains: &'a Chains) -> impl Fn(u32) -> Fingerprint + 'a {
+    |number| {
+        let node = match Entry::from_number(number) {
+            Entry::Node(id) => id,
+            Entry::Chain(chain) => chains.dups(chain)[0],
+        };
+        nodes[node.index()].fingerprint
     }
 }

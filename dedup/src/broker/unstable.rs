@@ -3,42 +3,58 @@
 //! Unlike KSM's it is kept from pass to pass: change tracking names the pages that are stale, and
 //! they are taken out one by one.
 
-use std::collections::BTreeMap;
-
 use super::ids::ItemId;
+use super::rmap::{Rmap, RmapItem};
+use super::tree::FingerprintTree;
 use crate::fingerprint::Fingerprint;
 
-/// One item a fingerprint: the second becomes a stable node's partner of the first.
+/// One item a fingerprint: the second becomes a stable node's partner of the first. The items know
+/// their fingerprints.
 #[derive(Debug, Default)]
-pub(super) struct UnstableTree(BTreeMap<Fingerprint, ItemId>);
+pub(super) struct UnstableTree(FingerprintTree);
 
 impl UnstableTree {
-    /// Puts an item in, unless another one holds its place. O(log n).
-    pub(super) fn insert(&mut self, key: Fingerprint, item: ItemId) -> bool {
-        match self.0.entry(key) {
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(item);
-                true
-            }
-            std::collections::btree_map::Entry::Occupied(_) => false,
+    /// Puts an item in, unless another one holds its place. O(1) expected.
+    pub(super) fn insert(&mut self, rmap: &Rmap, key: Fingerprint, item: ItemId) -> bool {
+        if self.0.find(key, key_of(rmap)).is_some() {
+            return false;
         }
+        self.0.insert(key, item.number(), key_of(rmap));
+        true
     }
 
-    /// Takes the item with this fingerprint out. O(log n).
-    pub(super) fn remove(&mut self, key: Fingerprint) -> Option<ItemId> {
-        self.0.remove(&key)
+    /// Takes the item with this fingerprint out. O(1) expected.
+    pub(super) fn remove(&mut self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
+        ItemId::from_number(self.0.remove(key, key_of(rmap))?)
+    }
+
+    /// The item with this fingerprint. O(1) expected.
+    pub(super) fn find(&self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
+        ItemId::from_number(self.0.find(key, key_of(rmap))?)
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Fingerprint, ItemId)> + '_ {
-        self.0.iter().map(|(&key, &item)| (key, item))
+    pub(super) fn iter(&self) -> impl Iterator<Item = ItemId> + '_ {
+        self.0.iter().filter_map(ItemId::from_number)
     }
 
-    /// Bytes on the heap, about: an entry and its share of half-filled nodes.
+    /// Verifies the tree itself.
+    pub(super) fn check(&self, rmap: &Rmap) -> Result<(), String> {
+        self.0.check(key_of(rmap))
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
-        self.0.len() * size_of::<(Fingerprint, ItemId)>() * 3 / 2
+        self.0.heap_bytes()
+    }
+}
+
+/// What the items of the tree wait with.
+fn key_of(rmap: &Rmap) -> impl Fn(u32) -> Fingerprint + Copy + '_ {
+    |number| match ItemId::from_number(number).map(|item| rmap.item(item)) {
+        Some(RmapItem::Waiting(fingerprint, _)) => fingerprint,
+        state => unreachable!("item {number} on the unstable tree is {state:?}"),
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::PAGE_SIZE;
+use crate::knobs::Knobs;
 
 /// How an engine is set up. The defaults fit the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,11 +13,10 @@ pub struct EngineConfig {
     /// Pages that one domain's store may hold; by default twice the host's memory, so that
     /// numbers can rest before they are used again. Costs address space, not memory.
     pub store_pages: Option<u32>,
-    /// Pages that may share one slot, 2 at least; by default 256, as for KSM. Content with more
-    /// sharers is kept in several slots.
-    pub max_page_sharing: Option<u32>,
     /// Mappings that all guests together may use; by default what `vm.max_map_count` leaves.
     pub max_mappings: Option<u64>,
+    /// What [`Engine::set_knobs`](super::Engine::set_knobs) changes later.
+    pub knobs: Knobs,
 }
 
 /// Twice the host's memory, in pages.

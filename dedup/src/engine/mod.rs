@@ -3,9 +3,13 @@
 //! It is plain data that its owner drives: each [`pass`](Engine::pass) visits every VM once. What
 //! runs it, and how often, is the owner's choice.
 
+mod advisor;
 mod config;
 mod cpu;
+mod cycle;
+mod knobs;
 mod layout;
+mod mode;
 mod report;
 mod settle;
 mod walk;
@@ -13,28 +17,28 @@ mod walk;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use advisor::Advisor;
 pub use config::EngineConfig;
 use cpu::Workers;
+use cycle::Cycle;
+pub use cycle::Step;
 pub use layout::LayoutChangeError;
+pub use mode::ModeError;
 pub use report::PassReport;
 pub use settle::{SettleReport, Settling};
 pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
-use crate::agent::{
-    Agent, AgentError, AgentSetupError, AgentSpec, MappingError, ProcessMemory, StoreAccess,
-};
+use crate::agent::{Agent, AgentSetupError, AgentSpec, MappingError, ProcessMemory, StoreAccess};
 use crate::broker::{DomainError, IndexError, LocalBroker};
+use crate::knobs::{KnobError, Knobs};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, BrokerError};
 use crate::stats::{DedupStats, DomainStats, Events, VmStats};
 use crate::sys::GuestMemory;
 use crate::{ChangeSource, PAGE_SIZE, VmId};
-
-/// KSM's default: walks of a few milliseconds at most, and a copy in 256 that is not saved.
-const DEFAULT_MAX_PAGE_SHARING: u32 = 256;
 
 /// Why an engine could not be made. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,9 @@ pub enum EngineError {
     /// The host does not tell its limits.
     #[error("cannot find out the host's limits; is /proc mounted?")]
     Limits(#[source] io::Error),
+    /// A knob has a value that makes no sense.
+    #[error("cannot work so")]
+    Knobs(#[source] KnobError),
 }
 
 /// Why a VM could not be attached. The engine and the VM's memory are as they were.
@@ -145,7 +152,12 @@ pub struct Engine {
     process: Option<Arc<ProcessMemory>>,
     budget: Arc<MappingBudget>,
     store_pages: u32,
-    max_page_sharing: u32,
+    knobs: Knobs,
+    advisor: Advisor,
+    /// The pass that is under way.
+    cycle: Option<Cycle>,
+    /// When chains were last looked through for dups to join.
+    pruned_at: Instant,
     full_scans: u64,
     /// Events of VMs that are gone.
     past: Events,
@@ -156,8 +168,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When threads cannot be started or `/proc` cannot be read.
+    /// When a knob's value makes no sense, threads cannot be started, or `/proc` cannot be read.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        config.knobs.check().map_err(EngineError::Knobs)?;
         let store_pages = match config.store_pages {
             Some(pages) => pages,
             None => config::default_store_pages().map_err(EngineError::Limits)?,
@@ -173,7 +186,10 @@ impl Engine {
             process: None,
             budget: Arc::new(budget),
             store_pages,
-            max_page_sharing: config.max_page_sharing.unwrap_or(DEFAULT_MAX_PAGE_SHARING),
+            knobs: config.knobs,
+            advisor: Advisor::default(),
+            cycle: None,
+            pruned_at: Instant::now(),
             full_scans: 0,
             past: Events::default(),
         })
@@ -222,19 +238,6 @@ impl Engine {
             return;
         }
         self.forget(vm, &member.domain);
-    }
-
-    /// Visits every VM once, then carries out what the brokers want of the others' pages.
-    pub fn pass(&mut self) -> PassReport {
-        let Self { members, domains, workers, .. } = self;
-        let before = sum_events(members);
-        let errors = workers.run(|| visit_all(members, domains));
-        for (vm, error) in &errors {
-            log::warn!("VM {vm}: pass ended early: {error}");
-        }
-        self.full_scans += 1;
-        let backlog = members.values_mut().map(|member| member.agent.take_backlog()).sum();
-        PassReport::new(&before, &sum_events(members), backlog, errors)
     }
 
     /// Begins to tell pages at rest from pages that keep changing: what changes from now on does
@@ -295,6 +298,7 @@ impl Engine {
             stable_node_dups: domains.iter().map(|domain| domain.stable_node_dups).sum(),
             pages_volatile: vms.iter().map(|vm| vm.volatile_pages).sum(),
             pages_zero,
+            knobs: self.knobs,
             full_scans: self.full_scans,
             events,
             saved_bytes,
@@ -337,7 +341,7 @@ impl Engine {
 
     fn domain(&mut self, name: &str) -> Result<&mut Domain, AttachError> {
         if !self.domains.contains_key(name) {
-            let broker = LocalBroker::new(self.store_pages, self.max_page_sharing)
+            let broker = LocalBroker::new(self.store_pages, self.knobs.max_page_sharing)
                 .map_err(|source| AttachError::Domain { domain: name.to_owned(), source })?;
             let store = broker
                 .store()
@@ -388,41 +392,6 @@ fn sum_events(members: &BTreeMap<VmId, Member>) -> Events {
     }
     sum
 }
-
-fn visit_all(
-    members: &mut BTreeMap<VmId, Member>,
-    domains: &mut BTreeMap<String, Domain>,
-) -> Vec<(VmId, AgentError)> {
-    let mut errors = Vec::new();
-    let mut visit = |vm, member: &mut Member, step: Step| {
-        let Some(domain) = domains.get_mut(&member.domain) else {
-            return false;
-        };
-        let result = step(&mut member.agent, &mut domain.broker);
-        result.unwrap_or_else(|error| {
-            errors.push((vm, error));
-            false
-        })
-    };
-    for (&vm, member) in members.iter_mut() {
-        visit(vm, member, |agent, broker| agent.pass(broker).map(|()| false));
-    }
-    // What one VM does can free or bind another's page, so until nobody has anything left.
-    let mut busy = true;
-    while busy {
-        busy = false;
-        for (&vm, member) in members.iter_mut() {
-            // All of one VM's batches before the next VM's: slots are given out in the order of
-            // the first VM's pages.
-            while visit(vm, member, |agent, broker| agent.follow(broker)) {
-                busy = true;
-            }
-        }
-    }
-    errors
-}
-
-type Step = fn(&mut Agent, &mut dyn Broker) -> Result<bool, AgentError>;
 
 fn resident_bytes(domains: &[DomainStats], vms: &[VmStats]) -> Option<u64> {
     let stores: Option<u64> = domains.iter().map(|domain| domain.store_bytes).sum();

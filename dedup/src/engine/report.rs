@@ -19,6 +19,11 @@ pub struct PassReport {
 }
 
 impl PassReport {
+    /// That of a pass that was not made.
+    pub(super) fn nothing() -> Self {
+        Self { folded_pages: 0, scanned_pages: 0, backlog_pages: 0, errors: Vec::new() }
+    }
+
     pub(super) fn new(
         before: &Events,
         after: &Events,

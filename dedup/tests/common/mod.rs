@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::{
-    AnonymousMemory, AttachError, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig,
+    AnonymousMemory, AttachError, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs,
     PAGE_SIZE, VmId,
 };
 
@@ -98,6 +98,12 @@ impl TestVm {
     fn mark(&self, page: usize) {
         self.written.lock().unwrap().insert(page);
     }
+}
+
+/// Has at most so many pages share a slot.
+pub fn sharing_limit(max_page_sharing: u32) -> EngineConfig {
+    let knobs = Knobs { max_page_sharing, ..Knobs::default() };
+    EngineConfig { knobs, ..EngineConfig::default() }
 }
 
 pub fn engine() -> Engine {

@@ -1,0 +1,63 @@
+//! What of a VM's memory is to be folded, as that changes while the VM runs.
+
+use std::ops::Range;
+
+use super::Agent;
+use crate::bitmap::Bitmap;
+use crate::mode::DedupMode;
+
+impl Agent {
+    pub(crate) fn mode(&self) -> DedupMode {
+        self.mode
+    }
+
+    pub(crate) fn count_pages(&self) -> u32 {
+        self.space.count_pages()
+    }
+
+    /// Folds more or less of the VM from now on. What is not to be folded any more is given its own
+    /// memory by the next passes, batch by batch. O(pages / 64).
+    pub(crate) fn set_mode(&mut self, mode: DedupMode) {
+        if mode == self.mode {
+            return;
+        }
+        self.mode = mode;
+        self.unmerge_cursor = 0;
+        self.look_again(0..self.pending.len());
+    }
+
+    /// Has pages be folded, or not. What is not to be folded any more is given its own memory by
+    /// the next passes. O(pages / 64).
+    ///
+    /// # Panics
+    ///
+    /// When the VM has not that many pages.
+    pub(crate) fn set_mergeable(&mut self, pages: Range<usize>, mergeable: bool) {
+        let len = self.pending.len();
+        if mergeable {
+            if let Some(excluded) = &mut self.excluded {
+                excluded.remove_range(pages.clone());
+            }
+            self.excluded = self.excluded.take().filter(|excluded| !excluded.is_empty());
+            self.look_again(pages);
+        } else {
+            self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages);
+            self.unmerge_cursor = 0;
+        }
+    }
+
+    /// Whether a page is never folded because somebody asked for that.
+    pub(crate) fn is_excluded(&self, page: usize) -> bool {
+        self.excluded.as_ref().is_some_and(|excluded| excluded.contains(page))
+    }
+
+    /// Has pages that were looked at, or were not because of the mode, be looked at by the next
+    /// pass, unless they are in a tree.
+    fn look_again(&mut self, pages: Range<usize>) {
+        self.pending.insert_range(pages.clone());
+        for placed in [&self.shared, &self.zero, &self.waiting] {
+            self.pending.subtract_within(placed, pages.clone());
+        }
+        self.deferred.remove_range(pages);
+    }
+}

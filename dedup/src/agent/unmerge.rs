@@ -1,0 +1,87 @@
+//! Giving pages their own memory again, a batch at a time.
+//!
+//! Nothing is remembered between batches but where to go on: what is still to be done can be seen
+//! from the sets of pages, so the work can be interrupted, and called off, at any time.
+
+use std::ops::Range;
+
+use super::changes::{count, linear_index};
+use super::{Agent, AgentError};
+use crate::bitmap::Bitmap;
+use crate::mode::DedupMode;
+use crate::protocol::{Broker, Outcome};
+
+impl Agent {
+    /// Takes `limit` pages at most that are not to be folded, which is all of them if `all` says so,
+    /// out of the trees, and gives each its own memory; says how many there were. 0 when there are
+    /// none left.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory, or the broker fails. The pages that are left stay shared.
+    pub(crate) fn unmerge(
+        &mut self,
+        broker: &mut dyn Broker,
+        limit: u32,
+        all: bool,
+    ) -> Result<u32, AgentError> {
+        let mut left = limit;
+        let mut wrapped = false;
+        while left > 0 && !wrapped {
+            let run = self.next_unwanted(left as usize, all);
+            let Some(run) = run else {
+                wrapped = self.unmerge_cursor == 0;
+                self.unmerge_cursor = 0;
+                continue;
+            };
+            left -= count(run.len());
+            self.unmerge_cursor = run.end;
+            self.unmerge_run(broker, run)?;
+        }
+        Ok(limit - left)
+    }
+
+    /// The next run of pages, `limit` at most, that are folded, or wait to be, and should not be.
+    fn next_unwanted(&self, limit: usize, all: bool) -> Option<Range<usize>> {
+        let every = |set: &Bitmap| set.runs_within(self.unmerge_cursor..set.len()).next();
+        let excluded = |set: &Bitmap| {
+            let excluded = self.excluded.as_ref()?;
+            let mut unwanted = excluded.runs_within(self.unmerge_cursor..set.len());
+            unwanted.find_map(|run| set.runs_within(run).next())
+        };
+        let (all, zero_only) = (all || self.mode == DedupMode::Off, self.mode == DedupMode::Zero);
+        let of = |set, whole| if whole { every(set) } else { excluded(set) };
+        let runs = [
+            of(&self.shared, all || zero_only),
+            of(&self.waiting, all || zero_only),
+            of(&self.zero, all),
+        ];
+        let run = runs.into_iter().flatten().min_by_key(|run| run.start)?;
+        Some(run.start..run.end.min(run.start + limit))
+    }
+
+    /// Gives a run of pages, which are all in the same state, their own memory.
+    fn unmerge_run(
+        &mut self,
+        broker: &mut dyn Broker,
+        run: Range<usize>,
+    ) -> Result<(), AgentError> {
+        if !self.waiting.contains(run.start) {
+            let mut next = run.start;
+            while next < run.end {
+                let span = self.space.span(linear_index(next), count(run.end - next));
+                span.populate_write().map_err(AgentError::Unmerge)?;
+                next += span.count_pages() as usize;
+            }
+            self.events.unmerges += run.len() as u64;
+        }
+        self.shared.remove_range(run.clone());
+        self.zero.remove_range(run.clone());
+        self.waiting.remove_range(run.clone());
+        // What may be folded again one day is looked at then.
+        self.pending.insert_range(run.clone());
+        self.note_work(run.clone());
+        let left = run.map(|page| Outcome::Left { linear: linear_index(page) });
+        Ok(broker.report(self.vm, &left.collect::<Vec<_>>())?)
+    }
+}

@@ -1,0 +1,122 @@
+//! An rmap item as it lies in memory: three words, whose meaning depends on the state.
+//!
+//! | state | word 0, above the tag | word 1 | word 2 |
+//! |---|---|---|---|
+//! | loose | age, remaining skips | | |
+//! | waiting | age, remaining skips | fingerprint, low half | high half |
+//! | pending, stable | stable node | next item of the node | the item before |
+//!
+//! So the age and the skips of the smart scan overlay the stable half, and no state can be read as
+//! another: whoever wants an age gets one from a loose or a waiting item or not at all. (In KSM a
+//! page that was broken by a write, and whose item is on the stable tree still, would have its
+//! node's address read for an age: seed 001.)
+
+use super::{Link, RmapItem, Role};
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::smart_scan::Age;
+use crate::fingerprint::Fingerprint;
+
+/// Bits of word 0 that say which state it is.
+const TAG_BITS: u32 = NodeId::SPARE_BITS;
+const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
+
+const LOOSE: u32 = 0;
+const WAITING: u32 = 1;
+const PENDING_WAITING: u32 = 2;
+const PENDING_CREATING: u32 = 3;
+const PENDING_JOINING: u32 = 4;
+const STABLE: u32 = 5;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PackedItem([u32; 3]);
+
+const _: () = assert!(size_of::<PackedItem>() <= 16);
+const _: () = assert!(STABLE <= TAG_MASK);
+
+impl PackedItem {
+    /// A loose item that was never looked at.
+    pub(super) const NEW: Self = Self([LOOSE, 0, 0]);
+
+    pub(super) fn pack(item: RmapItem) -> Self {
+        let linked = |tag: u32, link: Link| {
+            let number = |item: Option<ItemId>| item.map_or(0, ItemId::number);
+            Self([tag | link.node.number() << TAG_BITS, number(link.next), number(link.prev)])
+        };
+        match item {
+            RmapItem::Loose(age) => Self([LOOSE | age.to_bits() << TAG_BITS, 0, 0]),
+            RmapItem::Waiting(Fingerprint(key), age) => {
+                let [low, high] = halves(key);
+                Self([WAITING | age.to_bits() << TAG_BITS, low, high])
+            }
+            RmapItem::Pending { link, role: Role::Waiting } => linked(PENDING_WAITING, link),
+            RmapItem::Pending { link, role: Role::Creating } => linked(PENDING_CREATING, link),
+            RmapItem::Pending { link, role: Role::Joining } => linked(PENDING_JOINING, link),
+            RmapItem::Stable(link) => linked(STABLE, link),
+        }
+    }
+
+    pub(super) fn unpack(self) -> RmapItem {
+        let [first, second, third] = self.0;
+        let (tag, rest) = (first & TAG_MASK, first >> TAG_BITS);
+        let link = || match NodeId::from_number(rest) {
+            Some(node) => {
+                Link { node, next: ItemId::from_number(second), prev: ItemId::from_number(third) }
+            }
+            None => unreachable!("an item on the list of no node"),
+        };
+        let pending = |role| RmapItem::Pending { link: link(), role };
+        match tag {
+            LOOSE => RmapItem::Loose(Age::from_bits(rest)),
+            WAITING => {
+                let key = u64::from(second) | u64::from(third) << u32::BITS;
+                RmapItem::Waiting(Fingerprint(key), Age::from_bits(rest))
+            }
+            PENDING_WAITING => pending(Role::Waiting),
+            PENDING_CREATING => pending(Role::Creating),
+            PENDING_JOINING => pending(Role::Joining),
+            STABLE => RmapItem::Stable(link()),
+            tag => unreachable!("an item of state {tag}"),
+        }
+    }
+}
+
+/// The low and the high word of a key.
+#[expect(clippy::cast_possible_truncation, reason = "each half is what remains")]
+fn halves(key: u64) -> [u32; 2] {
+    [key as u32, (key >> u32::BITS) as u32]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn items() -> impl Strategy<Value = RmapItem> {
+        let age = || any::<u32>().prop_map(Age::from_bits);
+        let id = || any::<u32>().prop_map(ItemId::from_number);
+        let node =
+            (1..=u32::MAX >> TAG_BITS).prop_map(|number| NodeId::from_number(number).unwrap());
+        let link = (node, id(), id()).prop_map(|(node, next, prev)| Link { node, next, prev });
+        let role = prop_oneof![Just(Role::Waiting), Just(Role::Creating), Just(Role::Joining)];
+        prop_oneof![
+            age().prop_map(RmapItem::Loose),
+            (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Waiting(Fingerprint(key), age)),
+            (link.clone(), role).prop_map(|(link, role)| RmapItem::Pending { link, role }),
+            link.prop_map(RmapItem::Stable),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_state_is_read_as_it_was_written(item in items()) {
+            prop_assert_eq!(PackedItem::pack(item).unpack(), item);
+        }
+    }
+
+    #[test]
+    fn a_new_item_is_loose_and_young() {
+        assert_eq!(PackedItem::NEW.unpack(), RmapItem::Loose(Age::NEW));
+    }
+}

@@ -1,0 +1,218 @@
+//! A pass, step by step: whoever drives an engine can rest, or see to other things, in between.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::{Domain, Engine, Member, PassReport, sum_events};
+use crate::agent::{Agent, AgentError, ScanRules};
+use crate::knobs::Run;
+use crate::stats::Events;
+use crate::{VmId, broker::LocalBroker};
+
+/// Chains that are looked through for dups to join at the beginning of a pass, at most.
+const CHAINS_PER_PASS: usize = 1 << 14;
+
+/// Pages that are given their own memory in a step, whatever `pages_to_scan` says: a copy each.
+const UNMERGE_PAGES: u32 = 4096;
+
+/// What a step of an engine came to.
+#[derive(Debug)]
+pub enum Step {
+    /// The pass goes on. `pages_to_scan` pages have been looked at: time to rest.
+    More,
+    /// It was the last of its pass.
+    Done(PassReport),
+    /// There is nothing to do: `run` is 0.
+    Stopped,
+}
+
+/// A pass that is under way.
+#[derive(Debug)]
+pub(super) struct Cycle {
+    phase: Phase,
+    before: Events,
+    began: Instant,
+    cpu_before: Duration,
+    errors: Vec<(VmId, AgentError)>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// VMs whose pages are still to be looked at. The first one's may have been in part.
+    Visit { vms: VecDeque<VmId>, begun: bool },
+    /// VMs that are still to do what the brokers want, and whether any had something to do since the
+    /// first was asked.
+    Follow { vms: VecDeque<VmId>, busy: bool },
+}
+
+impl Engine {
+    /// Looks at `pages_to_scan` pages at most, as the next part of a pass. A pass visits every VM
+    /// once, then carries out what the brokers want of the others' pages. VMs may come and go
+    /// between steps, and knobs be changed.
+    pub fn step(&mut self) -> Step {
+        self.step_by(self.knobs.pages_to_scan)
+    }
+
+    /// Makes a whole pass, or what is left of the one that is under way. Does nothing while `run`
+    /// is 0.
+    pub fn pass(&mut self) -> PassReport {
+        loop {
+            match self.step_by(u32::MAX) {
+                Step::More => {}
+                Step::Done(report) => return report,
+                Step::Stopped => return PassReport::nothing(),
+            }
+        }
+    }
+
+    fn step_by(&mut self, limit: u32) -> Step {
+        if self.knobs.run == Run::Stop {
+            return Step::Stopped;
+        }
+        let mut cycle = match self.cycle.take() {
+            Some(cycle) => cycle,
+            None => self.begin_cycle(),
+        };
+        let rules = ScanRules {
+            smart_scan: self.knobs.smart_scan,
+            use_zero_pages: self.knobs.use_zero_pages,
+        };
+        let unmerge_all = self.knobs.run == Run::Unmerge;
+        let Self { members, domains, workers, .. } = self;
+        let mut work = Work { members, domains, rules, unmerge_all };
+        if workers.run(|| cycle.advance(&mut work, limit)) {
+            Step::Done(self.end_cycle(cycle))
+        } else {
+            self.cycle = Some(cycle);
+            Step::More
+        }
+    }
+
+    fn begin_cycle(&mut self) -> Cycle {
+        let period = self.knobs.stable_node_chains_prune_millisecs;
+        let prune = self.pruned_at.elapsed() >= Duration::from_millis(period.into());
+        if prune {
+            self.pruned_at = Instant::now();
+        }
+        for domain in self.domains.values_mut() {
+            domain.broker.resume_moves();
+            if prune {
+                domain.broker.prune(CHAINS_PER_PASS);
+            }
+        }
+        Cycle {
+            phase: Phase::Visit { vms: self.members.keys().copied().collect(), begun: false },
+            before: sum_events(&self.members),
+            began: Instant::now(),
+            cpu_before: self.workers.cpu_time(),
+            errors: Vec::new(),
+        }
+    }
+
+    fn end_cycle(&mut self, cycle: Cycle) -> PassReport {
+        for (vm, error) in &cycle.errors {
+            log::warn!("VM {vm}: pass ended early: {error}");
+        }
+        self.full_scans += 1;
+        let cpu = self.workers.cpu_time().saturating_sub(cycle.cpu_before);
+        self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
+        let backlog = self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
+        PassReport::new(&cycle.before, &sum_events(&self.members), backlog, cycle.errors)
+    }
+}
+
+/// What a step works on, and how.
+struct Work<'a> {
+    members: &'a mut BTreeMap<VmId, Member>,
+    domains: &'a mut BTreeMap<String, Domain>,
+    rules: ScanRules,
+    unmerge_all: bool,
+}
+
+impl Work<'_> {
+    /// Has a VM's agent do something with its broker; `None` when the VM has gone.
+    fn with<T>(
+        &mut self,
+        vm: VmId,
+        task: impl FnOnce(&mut Agent, &mut LocalBroker) -> Result<T, AgentError>,
+    ) -> Option<Result<T, AgentError>> {
+        let member = self.members.get_mut(&vm)?;
+        let domain = self.domains.get_mut(&member.domain)?;
+        Some(task(&mut member.agent, &mut domain.broker))
+    }
+}
+
+impl Cycle {
+    /// Looks at `limit` pages at most; says whether the pass is over.
+    fn advance(&mut self, work: &mut Work<'_>, limit: u32) -> bool {
+        let mut left = limit;
+        while left > 0 {
+            let done = match &mut self.phase {
+                Phase::Visit { vms, begun } => {
+                    let Some(&vm) = vms.front() else {
+                        let vms = work.members.keys().copied().collect();
+                        self.phase = Phase::Follow { vms, busy: false };
+                        continue;
+                    };
+                    let first = !std::mem::replace(begun, true);
+                    let looked = visit(work, vm, left, first);
+                    if !matches!(looked, Some(Ok(Some(_)))) {
+                        vms.pop_front();
+                        *begun = false;
+                    }
+                    looked.map(|looked| (vm, looked.map(|pages| pages.unwrap_or(0))))
+                }
+                Phase::Follow { vms, busy } => {
+                    let Some(&vm) = vms.front() else {
+                        // What one VM does can free or bind another's page.
+                        if !*busy {
+                            return true;
+                        }
+                        *vms = work.members.keys().copied().collect();
+                        *busy = false;
+                        continue;
+                    };
+                    // All of one VM's batches before the next VM's: slots are given out in the
+                    // order of the first VM's pages.
+                    let followed = work.with(vm, |agent, broker| agent.follow(broker, left));
+                    if matches!(followed, Some(Ok(pages)) if pages > 0) {
+                        *busy = true;
+                    } else {
+                        vms.pop_front();
+                    }
+                    followed.map(|followed| (vm, followed))
+                }
+            };
+            match done {
+                Some((_, Ok(pages))) => left = left.saturating_sub(pages),
+                Some((vm, Err(error))) => self.errors.push((vm, error)),
+                None => {}
+            }
+        }
+        false
+    }
+}
+
+/// Does the next part of a VM's visit, `limit` pages at most; says how many it was, or `None` when
+/// the visit is over.
+fn visit(
+    work: &mut Work<'_>,
+    vm: VmId,
+    limit: u32,
+    first: bool,
+) -> Option<Result<Option<u32>, AgentError>> {
+    let (rules, unmerge_all) = (work.rules, work.unmerge_all);
+    work.with(vm, |agent, broker| {
+        if first {
+            agent.begin_pass(broker)?;
+        }
+        let unmerged = agent.unmerge(broker, limit.min(UNMERGE_PAGES), unmerge_all)?;
+        if unmerged > 0 {
+            return Ok(Some(unmerged));
+        }
+        if unmerge_all {
+            return Ok(None);
+        }
+        agent.look(broker, limit, rules)
+    })
+}

@@ -1,0 +1,47 @@
+//! Changing knobs while an engine works.
+
+use super::Engine;
+use crate::broker::MaxPageSharingError;
+use crate::knobs::{KnobError, Knobs};
+
+impl Engine {
+    /// The knobs as they are: those that were set, and `pages_to_scan` as the advisor has it.
+    pub fn knobs(&self) -> Knobs {
+        self.knobs
+    }
+
+    /// Changes any number of knobs at once.
+    ///
+    /// # Errors
+    ///
+    /// A value out of range, or one that cannot be changed while anything is shared; none of them
+    /// is changed.
+    pub fn set_knobs(&mut self, knobs: Knobs) -> Result<(), KnobError> {
+        knobs.check()?;
+        if knobs.merge_across_nodes != self.knobs.merge_across_nodes {
+            self.check_unshared("merge_across_nodes")?;
+        }
+        if knobs.max_page_sharing != self.knobs.max_page_sharing {
+            self.check_unshared("max_page_sharing")?;
+        }
+        for domain in self.domains.values_mut() {
+            match domain.broker.set_max_page_sharing(knobs.max_page_sharing) {
+                Ok(()) => {}
+                Err(MaxPageSharingError::Busy { .. } | MaxPageSharingError::TooSmall(_)) => {
+                    unreachable!("both were just ruled out")
+                }
+            }
+        }
+        self.knobs = knobs;
+        Ok(())
+    }
+
+    /// Verifies that nothing is shared in any domain, or about to be.
+    fn check_unshared(&self, key: &'static str) -> Result<(), KnobError> {
+        let nodes = self.domains.values().map(|domain| domain.broker.count_nodes() as u64);
+        match nodes.sum() {
+            0 => Ok(()),
+            slots => Err(KnobError::Busy { key, slots }),
+        }
+    }
+}

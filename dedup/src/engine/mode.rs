@@ -1,0 +1,61 @@
+//! What of a VM is folded, as that changes while it runs.
+
+use super::Engine;
+use crate::mode::DedupMode;
+use crate::{LinearIndex, VmId};
+
+/// Why nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ModeError {
+    /// The VM is not attached.
+    #[error("VM {0} is not being folded")]
+    NoVm(VmId),
+    /// It does not have those pages.
+    #[error("VM {vm} has {pages} pages; {count_pages} from page {} on are beyond them", first.0)]
+    NoPages {
+        /// The VM.
+        vm: VmId,
+        /// The first page asked for.
+        first: LinearIndex,
+        /// How many were.
+        count_pages: u32,
+        /// How many it has.
+        pages: u32,
+    },
+}
+
+impl Engine {
+    /// Folds more or less of a VM from now on. What is not to be folded any more is given its own
+    /// memory by the next passes, batch by batch, before anything else. O(pages / 64).
+    ///
+    /// # Errors
+    ///
+    /// When the VM is not attached.
+    pub fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), ModeError> {
+        let member = self.members.get_mut(&vm).ok_or(ModeError::NoVm(vm))?;
+        member.agent.set_mode(mode);
+        Ok(())
+    }
+
+    /// Allows that a range of a VM's pages is folded, which is so from the beginning, or forbids it:
+    /// the counterpart of `MADV_MERGEABLE` and `MADV_UNMERGEABLE`. Pages that are folded are given
+    /// their own memory by the next passes. O(pages / 64).
+    ///
+    /// # Errors
+    ///
+    /// When the VM is not attached or has no such pages; nothing has changed.
+    pub fn set_mergeable(
+        &mut self,
+        vm: VmId,
+        first: LinearIndex,
+        count_pages: u32,
+        mergeable: bool,
+    ) -> Result<(), ModeError> {
+        let member = self.members.get_mut(&vm).ok_or(ModeError::NoVm(vm))?;
+        let pages = member.agent.count_pages();
+        let end = first.0.checked_add(count_pages).filter(|&end| end <= pages);
+        let end = end.ok_or(ModeError::NoPages { vm, first, count_pages, pages })?;
+        member.agent.set_mergeable(first.0 as usize..end as usize, mergeable);
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! What can be wrong with a knob's value.
+
+use std::ops::RangeInclusive;
+
+/// Why a knob was not changed. Every one is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KnobError {
+    /// There is no such knob.
+    #[error("there is no knob '{key}'; there are: {known}")]
+    Unknown {
+        /// What was asked for.
+        key: String,
+        /// The names of all.
+        known: String,
+    },
+    /// The value is not one that the knob takes.
+    #[error("{key} is {allowed}, not '{value}'")]
+    BadValue {
+        /// The knob.
+        key: &'static str,
+        /// What it was to be.
+        value: String,
+        /// What it may be.
+        allowed: String,
+    },
+    /// The advisor could not keep both.
+    #[error(
+        "advisor_min_pages_to_scan is {min} and advisor_max_pages_to_scan {max}; the first may not \
+         be above the second"
+    )]
+    AdvisorRange {
+        /// The least.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
+    /// The advisor sets it.
+    #[error("pages_to_scan is set by the advisor; set advisor_mode=none first")]
+    Advised,
+    /// It can be changed only while nothing is shared.
+    #[error(
+        "busy: {slots} slots are shared under the present {key}; unshare everything first (run=2), \
+         then set {key}, then fold again (run=1)"
+    )]
+    Busy {
+        /// The knob.
+        key: &'static str,
+        /// Slots in use, or about to be.
+        slots: u64,
+    },
+}
+
+impl KnobError {
+    pub(super) fn out_of_range(
+        key: &'static str,
+        value: &str,
+        range: &RangeInclusive<u32>,
+    ) -> Self {
+        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+        Self::BadValue { key, value: value.to_owned(), allowed }
+    }
+}
