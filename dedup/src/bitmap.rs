@@ -241,7 +241,9 @@ mod tests {
         ) {
             let set = |members: &BTreeSet<usize>| {
                 let mut bitmap = Bitmap::new(300);
-                members.iter().for_each(|&member| { bitmap.insert(member); });
+                for &member in members {
+                    bitmap.insert(member);
+                }
                 bitmap
             };
             let (bitmap, other) = (set(&members), set(&others));

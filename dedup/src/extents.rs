@@ -137,6 +137,14 @@ impl ExtentMap {
         })
     }
 
+    /// The pages that lie over a slot. O(extents): for what happens rarely.
+    pub fn pages_over(&self, slot: Slot) -> impl Iterator<Item = LinearIndex> + '_ {
+        self.iter().filter_map(move |extent| {
+            let offset = slot.0.checked_sub(extent.slot.0)?;
+            (offset < extent.count_pages).then(|| extent.linear.offset(offset))
+        })
+    }
+
     /// How many mappings the kernel needs for the pages from `start` up to `end`: the extents in
     /// there and the gaps between them. O(extents in the range).
     pub fn count_vmas(&self, start: LinearIndex, end: LinearIndex) -> usize {
@@ -202,6 +210,10 @@ mod tests {
                     let slot = map.slot(LinearIndex(page)).map(|slot| slot.0);
                     prop_assert_eq!(slot, model[page as usize]);
                 }
+                let over: Vec<u32> = map.pages_over(Slot(20)).map(|page| page.0).collect();
+                let expected: Vec<u32> =
+                    (0..PAGES).filter(|&page| model[page as usize] == Some(20)).collect();
+                prop_assert_eq!(over, expected);
                 // Maximal: the map has exactly one entry for each place where a run begins.
                 let begins = |page: usize| match (page.checked_sub(1).and_then(|p| model[p]), model[page]) {
                     (Some(before), Some(slot)) => before + 1 != slot,

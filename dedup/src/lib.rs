@@ -59,14 +59,18 @@ pub mod stats;
 mod sys;
 mod types;
 
-pub use agent::layout::LayoutChange;
+pub use agent::DiscardReport;
+pub use agent::layout::{LayoutChange, RelocateError, RelocateReport};
 pub use agent::track::{ChangeSource, Unchanging};
 pub use agent::walk::{Mapping, PageState};
+pub use broker::CompactScope;
 pub use engine::{
-    AttachError, AttachSpec, CheckError, Engine, EngineConfig, EngineError, FoundPage,
-    LayoutChangeError, ModeError, PassReport, SettleReport, Settling, Step, WalkError, WalkReport,
+    AttachError, AttachSpec, CheckError, CloneError, CompactReport, Compaction, Dup, Engine,
+    EngineConfig, EngineError, Explanation, FoundPage, LayoutChangeError, MoveReport,
+    MoveSlotError, PagesError, PassReport, Reason, RecoveryReport, RecoverySource, SettleReport,
+    Settling, Sharer, Step, WalkError, WalkReport,
 };
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
-pub use sys::{AnonymousMemory, GuestMemory, Region, RegionError, UserfaultfdError};
+pub use sys::{AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UserfaultfdError};
 pub use types::{LinearIndex, PAGE_SIZE, Slot, VmId};

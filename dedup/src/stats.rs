@@ -16,6 +16,8 @@ pub struct Events {
     pub pages_skipped: u64,
     /// Pages mapped onto a slot.
     pub merges: u64,
+    /// Pages whose slot was exchanged for another with the same bytes.
+    pub moves: u64,
     /// Pages that went back to the slot they had left, within their old mapping.
     pub remerges: u64,
     /// Pages that left their slot because they were written.
@@ -40,6 +42,7 @@ impl Events {
         self.pages_scanned += other.pages_scanned;
         self.pages_skipped += other.pages_skipped;
         self.merges += other.merges;
+        self.moves += other.moves;
         self.remerges += other.remerges;
         self.breaks += other.breaks;
         self.declines += other.declines;
@@ -66,6 +69,11 @@ pub struct VmStats {
     pub merging_pages: u64,
     /// Pages given back because they were all zero, and still so: KSM's `ksm_zero_pages`.
     pub zero_pages: u64,
+    /// Rmap items that take memory: KSM's `ksm_rmap_items`.
+    pub rmap_items: u64,
+    /// Bytes that the VM's shared and zero pages would take by themselves, less the bytes of its items,
+    /// sets and mappings: KSM's `ksm_process_profit`. What is shared counts in full for each VM.
+    pub profit: i64,
     /// Calm pages without a twin.
     pub unshared_pages: u64,
     /// Pages written too recently to be looked at.
@@ -132,8 +140,11 @@ pub struct DedupStats {
     pub metadata_bytes: u64,
     /// Bytes of page tables that only folding needs, at most: those of the stores' views.
     pub page_table_bytes: u64,
-    /// `saved_bytes` less metadata, page tables, and slots that nobody shares any more. Negative
-    /// where folding costs more than it saves.
+    /// Bytes of the kernel's for the mappings that folding makes beyond one for each region of RAM,
+    /// about.
+    pub vma_bytes: u64,
+    /// `saved_bytes` less metadata, mappings, page tables, and slots that nobody shares any more.
+    /// Negative where folding costs more than it saves.
     pub general_profit: i64,
     /// Bytes that the kernel holds for guest RAM: private pages and stores. `None` when the kernel
     /// did not say.

@@ -1,12 +1,12 @@
 //! The vocabulary as types: what a number means is part of its type.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Bytes in a page, the only unit that is ever shared.
 pub const PAGE_SIZE: usize = 4096;
 
 /// A VM as one broker knows it; never reused while the broker lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VmId(pub u32);
 
@@ -14,12 +14,14 @@ pub struct VmId(pub u32);
 ///
 /// It is fixed when the page is registered and stays the same when the memory that holds it moves
 /// to another guest-physical or host address: what `linear_page_index()` is to an anonymous VMA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct LinearIndex(pub u32);
 
 /// A page number in a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slot(pub u32);
 

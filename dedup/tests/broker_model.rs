@@ -12,7 +12,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::page;
-use pagefold_dedup::broker::{LocalBroker, MoveError};
+use pagefold_dedup::broker::{CompactCursor, CompactScope, LocalBroker, MoveError};
 use pagefold_dedup::extents::Extent;
 use pagefold_dedup::protocol::{Broker, Decision, Directive, Offer, Outcome};
 use pagefold_dedup::{LinearIndex, Slot, VmId};
@@ -41,6 +41,10 @@ enum Step {
     Resume,
     /// Small dups are joined.
     Prune,
+    /// The slots of a VM's pages are brought side by side.
+    Compact { vm: usize, all: bool },
+    /// An agent asks which pages to pass over.
+    Age { vm: usize, pages: u16 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -56,6 +60,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..VMS, 0..PAGES).prop_map(|(vm, page)| Step::Move { vm, page }),
         1 => Just(Step::Resume),
         1 => Just(Step::Prune),
+        1 => (0..VMS, any::<bool>()).prop_map(|(vm, all)| Step::Compact { vm, all }),
+        1 => (0..VMS, any::<u16>()).prop_map(|(vm, pages)| Step::Age { vm, pages }),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -138,6 +144,25 @@ impl World {
             Step::Resume => self.broker.resume_moves(),
             Step::Prune => {
                 self.broker.prune(usize::MAX);
+            }
+            Step::Compact { vm, all } => {
+                let scope = if all { CompactScope::All } else { CompactScope::Gainful };
+                let mut cursor = CompactCursor::default();
+                while self.broker.compact(self.vms[vm].0, &mut cursor, scope).unwrap().is_some() {
+                    self.broker.check().unwrap();
+                }
+            }
+            Step::Age { vm, pages } => {
+                let pages: Vec<LinearIndex> = (0..PAGES as u32)
+                    .filter(|page| pages >> page & 1 == 1)
+                    .map(LinearIndex)
+                    .collect();
+                let mut skip = Vec::new();
+                self.broker.age(self.vms[vm].0, &pages, &mut skip).unwrap();
+                for (page, skip) in pages.iter().zip(skip) {
+                    let state = self.vms[vm].1[page.0 as usize].state;
+                    assert!(!skip || state == State::Loose, "a page in a tree has no age");
+                }
             }
         }
         self.broker.check().unwrap();
@@ -248,6 +273,15 @@ impl World {
             let linear = LinearIndex(number as u32);
             let page = &mut pages[number];
             let node_is_there = self.broker.identity(slot).is_some();
+            // A slot that pages were moved to holds what the one that they come from does.
+            let from = match page.state {
+                State::Shared(from) => self.slots.get(&from).copied(),
+                State::Loose | State::Waiting => None,
+            };
+            if let Some(content) = from {
+                let known = *self.slots.entry(slot).or_insert(content);
+                assert_eq!(known, content, "moved to a slot with other bytes");
+            }
             let equal = node_is_there && self.slots.get(&slot) == Some(&page.content);
             let outcome = if equal && decline >> number & 1 == 0 {
                 page.state = State::Shared(slot);

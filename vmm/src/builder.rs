@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{VcpuFd, VmFd};
-use pagefold_dedup::VmId;
+use pagefold_dedup::{DedupMode, VmId};
 use pagefold_devices::{ControlWord, InsertError, Paravirt, ParavirtPorts, PortBus};
 use pagefold_devices::{SERIAL_PORTS, SerialConsole};
 use pagefold_guest::params::Params;
@@ -107,7 +107,8 @@ impl<'host> VmBuilder<'host> {
         let reservation = host.memory().reserve(config.memory_bytes)?;
         let kvm = host.kvm();
         let fd = create_vm(kvm)?;
-        let mapped = MappedVm::new(fd, Arc::clone(&ram))
+        // A log that nobody reads costs the guest a fault for each page that it writes first.
+        let mapped = MappedVm::new(fd, Arc::clone(&ram), config.dedup != DedupMode::Off)
             .map_err(|source| BuildError::Kvm { attempted: "take guest memory", source })?;
         let mapped = Arc::new(mapped);
 
@@ -116,19 +117,20 @@ impl<'host> VmBuilder<'host> {
         set_registers(&fd, &entry)?;
 
         let watch = Arc::<Watch>::default();
+        watch.change(|watched| watched.dedup = config.dedup);
         let control = ControlWord::new(ports::Control::Run.to_register());
         let bus = devices(Console::new(id, Arc::clone(&watch)), control.clone())?;
         let vcpu = Vcpu { fd, ports: bus, vm: Arc::clone(&mapped) }
             .spawn(format!("vm{id}-vcpu0"), host.obituaries().of(id))?;
 
         // Last, so that nothing can fail after it and leave the VM registered.
-        let changes = Box::new(KvmDirtyLog::new(mapped));
+        let changes = Box::new(KvmDirtyLog::new(Arc::clone(&mapped)));
         host.dedup()
             .attach(id, &ram, changes, config.dedup)
             .map_err(|source| BuildError::Dedup { vm: id, source })?;
 
         let dedup = host.dedup().clone();
-        let machine = Mutex::new(Some(Machine { vcpu, dedup, ram, reservation }));
+        let machine = Mutex::new(Some(Machine { vcpu, dedup, mapped, ram, reservation }));
         let vm = Vm { id, config, params, control, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());

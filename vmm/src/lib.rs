@@ -62,4 +62,4 @@ pub use host::{Host, HostConfig, HostError};
 pub use kvm::OpenKvmError;
 pub use operation::{Operation, OperationError, WaitError};
 pub use vcpu::{InternalError, SpawnVcpuError, StopReason};
-pub use vm::VmHandle;
+pub use vm::{ExplainError, SetDedupError, SetMergeableError, VmHandle};

@@ -3,6 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::config::DedupMode;
 use crate::console::GuestWords;
 use crate::status::VmState;
 use crate::vcpu::StopReason;
@@ -21,6 +22,8 @@ pub(crate) struct Watched {
     pub(crate) started_at: Option<Instant>,
     pub(crate) stop_reason: Option<StopReason>,
     pub(crate) words: GuestWords,
+    /// What folding may do with it.
+    pub(crate) dedup: DedupMode,
 }
 
 impl Default for Watched {
@@ -30,6 +33,7 @@ impl Default for Watched {
             started_at: None,
             stop_reason: None,
             words: GuestWords::default(),
+            dedup: DedupMode::default(),
         }
     }
 }

@@ -7,8 +7,8 @@ use super::Agent;
 use super::changes::linear_index;
 use crate::extents::{Extent, ExtentMap};
 use crate::regions::RegionsCheckError;
-use crate::sys::{PageKind, Region};
-use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
+use crate::sys::{PageKind, Piece, ProcessMapping, Space};
+use crate::{PAGE_SIZE, Slot, VmId};
 
 /// Where the picture and the memory differ.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +19,6 @@ pub enum MappingError {
     /// The regions are not as they should be.
     #[error("the regions")]
     Regions(#[source] RegionsCheckError),
-    /// A line of `/proc/self/maps` is not as it should be.
-    #[error("cannot understand the mapping '{0}'")]
-    Parse(String),
     /// The mappings are not those that were made.
     #[error("VM {vm}: {what}")]
     Differs {
@@ -75,11 +72,11 @@ impl Agent {
             return Err(differs(format!("page {page} is shared and lies over no slot")));
         }
         let mut exposed = None;
-        for region in self.space.regions() {
+        for piece in self.space.pieces() {
             self.process
                 .pagemap
-                .scan(self.space.whole(region), |first, count_pages, kind| {
-                    let first = (region.linear.0 + first) as usize;
+                .scan(self.space.whole(piece), |first, count_pages, kind| {
+                    let first = (piece.linear.0 + first) as usize;
                     let mut pages = first..first + count_pages as usize;
                     if kind == PageKind::Slot {
                         exposed =
@@ -97,17 +94,13 @@ impl Agent {
     /// The extents and the number of mappings, as the kernel has them.
     fn kernel_extents(&self) -> Result<(ExtentMap, u64), MappingError> {
         let inode = self.store.memfd.inode().map_err(MappingError::Read)?;
-        let maps = std::fs::read_to_string("/proc/self/maps").map_err(MappingError::Read)?;
         let (mut extents, mut vmas) = (ExtentMap::default(), 0);
-        for line in maps.lines() {
-            let map = Mapping::parse(line).ok_or_else(|| MappingError::Parse(line.to_owned()))?;
-            for region in self.space.regions() {
-                let Some((linear, offset, count_pages)) = map.overlap(region) else {
-                    continue;
-                };
+        for mapping in ProcessMapping::all().map_err(MappingError::Read)? {
+            for piece in self.space.pieces() {
+                let Some(extent) = overlap(&mapping, &self.space, piece) else { continue };
                 vmas += 1;
-                if map.inode == inode {
-                    extents.insert(Extent { linear, slot: Slot(offset), count_pages }, |_| {});
+                if mapping.inode == inode {
+                    extents.insert(extent, |_| {});
                 }
             }
         }
@@ -115,38 +108,18 @@ impl Agent {
     }
 }
 
-struct Mapping {
-    start: usize,
-    end: usize,
-    offset: u64,
-    inode: u64,
-}
-
-impl Mapping {
-    /// A line like `7f0000000000-7f0000001000 rw-p 00003000 00:01 1035 /memfd:name`.
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let (offset, inode) = (fields.nth(1)?, fields.nth(1)?);
-        Some(Self {
-            start: usize::from_str_radix(start, 16).ok()?,
-            end: usize::from_str_radix(end, 16).ok()?,
-            offset: u64::from_str_radix(offset, 16).ok()?,
-            inode: inode.parse().ok()?,
-        })
+/// The part of a mapping that lies in a piece of the VM's memory, as pages over slots.
+fn overlap(mapping: &ProcessMapping, space: &Space, piece: &Piece) -> Option<Extent> {
+    let span = space.whole(piece);
+    let start = mapping.range.start.max(span.start());
+    let end = mapping.range.end.min(span.start() + span.len_bytes());
+    if start >= end {
+        return None;
     }
-
-    /// The part that lies in the region: its first page, the file's page there, and its length.
-    fn overlap(&self, region: &Region) -> Option<(LinearIndex, u32, u32)> {
-        let start = self.start.max(region.host_addr);
-        let end = self.end.min(region.host_addr + region.len_bytes());
-        if start >= end {
-            return None;
-        }
-        let page = |bytes: usize| u32::try_from(bytes / PAGE_SIZE).ok();
-        let file = usize::try_from(self.offset).ok()? + (start - self.start);
-        let linear = region.linear.offset(page(start - region.host_addr)?);
-        // Only a store's offsets fit a slot number by design; others are not looked at.
-        Some((linear, page(file).unwrap_or(u32::MAX), page(end - start)?))
-    }
+    let page = |bytes: usize| u32::try_from(bytes / PAGE_SIZE).ok();
+    let offset = usize::try_from(mapping.offset_bytes).ok()? + (start - mapping.range.start);
+    let linear = piece.linear.offset(page(start - span.start())?);
+    // Only a store's offsets fit a slot number by design; others are not looked at.
+    let slot = Slot(page(offset).unwrap_or(u32::MAX));
+    Some(Extent { linear, slot, count_pages: page(end - start)? })
 }

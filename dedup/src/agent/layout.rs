@@ -1,11 +1,16 @@
-//! Where the guest sees its memory, as that changes while the VM runs.
+//! Where the guest sees its memory, and where this process does, as that changes while the VM runs.
 //!
-//! Only the guest's view changes. A page keeps its linear index and its host address, so it goes on
-//! being folded, and nothing that was merged has to be looked at again.
+//! Whichever changes, a page keeps its linear index, so it goes on being folded, and nothing that
+//! was merged has to be looked at again.
+
+use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::Agent;
 use crate::regions::LayoutError;
-use crate::{LinearIndex, Region};
+use crate::sys::{GuestMemory, RemapError};
+use crate::{LinearIndex, Region, VmId};
 
 /// A change to where a VM's guest sees its memory. A region is named by the guest-physical address,
 /// in bytes, of its first page.
@@ -41,7 +46,90 @@ pub enum LayoutChange {
     },
 }
 
+/// What moving memory to other host addresses came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RelocateReport {
+    /// Mappings of the process that were moved: extents, and the anonymous memory between them.
+    pub mappings: u64,
+    /// Regions, as the guest sees them, that have new host addresses.
+    pub regions: u64,
+}
+
+/// Why a VM's memory was not moved to other host addresses. Unless the source says otherwise, it is
+/// where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RelocateError {
+    /// The VM is not attached.
+    #[error("VM {0} is not being folded")]
+    NoVm(VmId),
+    /// There is memory of a VM at the destination.
+    #[error("cannot move memory of VM {vm} over memory of VM {occupant}")]
+    Occupied {
+        /// The VM.
+        vm: VmId,
+        /// Whose memory is there.
+        occupant: VmId,
+    },
+    /// Its regions would make no sense.
+    #[error("cannot split the regions of VM {vm} where the memory to be moved ends")]
+    Layout {
+        /// The VM.
+        vm: VmId,
+        /// Why.
+        #[source]
+        source: LayoutError,
+    },
+    /// The memory did not move.
+    #[error("cannot move memory of VM {vm} to other host addresses")]
+    Memory {
+        /// The VM.
+        vm: VmId,
+        /// Why.
+        #[source]
+        source: RemapError,
+    },
+}
+
 impl Agent {
+    /// Moves pages to the host addresses of `destination`, at which there is no VM's memory.
+    /// O(mappings of the process + extents + regions that have the pages).
+    ///
+    /// # Errors
+    ///
+    /// When not all was moved; what is known of every page is right.
+    pub(crate) fn relocate(
+        &mut self,
+        linear: LinearIndex,
+        count_pages: u32,
+        destination: Arc<dyn GuestMemory>,
+    ) -> Result<RelocateReport, RelocateError> {
+        let vm = self.vm;
+        let layout = |source| RelocateError::Layout { vm, source };
+        self.regions.can_relocate(linear, count_pages).map_err(layout)?;
+        let refused = |source| RelocateError::Memory { vm, source };
+        let result = self.space.relocate(linear, count_pages, destination, &self.process.uffd);
+        let moved_pages = match &result {
+            Ok(_) => count_pages,
+            Err(RemapError::Stranded { moved_pages, .. }) => *moved_pages,
+            Err(_) => 0,
+        };
+        let mut regions = 0;
+        if moved_pages > 0 {
+            let host_addr = self.space.span(linear, moved_pages).start();
+            regions = self.regions.relocate(linear, moved_pages, host_addr).map_err(layout)?;
+        }
+        if self.space.contains(linear, count_pages) {
+            self.seal(linear, count_pages);
+        }
+        let mappings = result.map_err(refused)?;
+        Ok(RelocateReport { mappings, regions: regions as u64 })
+    }
+
+    /// Whether any of the VM's memory is at the addresses of `memory`. O(pieces).
+    pub(crate) fn is_at(&self, memory: &dyn GuestMemory) -> bool {
+        memory.regions().iter().any(|region| self.space.overlaps(region))
+    }
+
     /// Changes where the guest sees its memory. O(log regions).
     ///
     /// # Errors
@@ -67,8 +155,7 @@ impl Agent {
 
     /// Where this process sees a region's pages, if the VM has them and they lie side by side.
     pub(super) fn host_addr(&self, region: &Region) -> Option<usize> {
-        let end = region.linear.0.checked_add(region.count_pages)?;
-        if region.count_pages == 0 || end > self.space.count_pages() {
+        if !self.space.contains(region.linear, region.count_pages) {
             return None;
         }
         let span = self.space.span(region.linear, region.count_pages);

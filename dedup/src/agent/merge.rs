@@ -108,6 +108,7 @@ impl Agent {
             return;
         }
         self.pending.remove_range(run.positions());
+        let moved = run.positions().filter(|&page| self.shared.contains(page)).count() as u64;
         if let Some(extent) = run.extent() {
             self.shared.insert_range(run.positions());
             outcomes.push(Outcome::Merged(extent));
@@ -115,7 +116,10 @@ impl Agent {
             self.zero.insert_range(run.positions());
         }
         match run.action {
-            Action::Map(_) => self.events.merges += count_pages,
+            Action::Map(_) => {
+                self.events.merges += count_pages - moved;
+                self.events.moves += moved;
+            }
             Action::Return(_) => self.events.remerges += count_pages,
             Action::Discard => self.events.zero_discards += count_pages,
             Action::Replace => {
@@ -130,7 +134,7 @@ impl Agent {
     /// Marks what was mapped into `count_pages` pages from `linear` on as guest memory and has the
     /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
     /// system call for all, which also lets the kernel join neighbouring mappings.
-    fn seal(&mut self, linear: LinearIndex, count_pages: u32) {
+    pub(super) fn seal(&mut self, linear: LinearIndex, count_pages: u32) {
         let mut next = 0;
         while next < count_pages {
             let span = self.space.span(linear.offset(next), count_pages - next);
@@ -158,11 +162,11 @@ fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
 }
 
 /// Adds a run to the plan and says how many more mappings it makes. O(log n).
-fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
+pub(super) fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
     // Only the run's own pages and its neighbours can change what the kernel keeps apart.
-    let region = space.region(run.linear);
-    let start = LinearIndex(run.linear.0.saturating_sub(1).max(region.linear.0));
-    let end = LinearIndex((run.end().0 + 1).min(region.end().0));
+    let piece = space.piece(run.linear);
+    let start = LinearIndex(run.linear.0.saturating_sub(1).max(piece.linear.0));
+    let end = LinearIndex((run.end().0 + 1).min(piece.end().0));
     let before = planned.count_vmas(start, end);
     apply(planned, run);
     planned.count_vmas(start, end).cast_signed() as i64 - before.cast_signed() as i64
@@ -188,7 +192,7 @@ fn undo(planned: &mut ExtentMap, original: &ExtentMap, run: &Run) {
 /// How many mappings the kernel keeps for a VM's memory.
 fn count_vmas(space: &Space, extents: &ExtentMap) -> u64 {
     let vmas =
-        space.regions().iter().map(|region| extents.count_vmas(region.linear, region.end()) as u64);
+        space.pieces().iter().map(|piece| extents.count_vmas(piece.linear, piece.end()) as u64);
     vmas.sum()
 }
 

@@ -8,11 +8,14 @@
 pub mod budget;
 mod changes;
 mod check;
+mod copy;
+mod discard;
 pub(crate) mod layout;
 mod merge;
 mod mode;
 mod pass;
 mod process;
+mod recover;
 mod runs;
 mod scan;
 mod store;
@@ -24,6 +27,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use check::MappingError;
+pub use discard::DiscardReport;
 pub(crate) use pass::ScanRules;
 pub(crate) use process::ProcessMemory;
 pub(crate) use store::StoreAccess;
@@ -140,10 +144,10 @@ impl Agent {
     /// When the memory or the kernel does not allow it; the memory is as it was.
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
         let AgentSpec { vm, mode, memory, changes, process, store, secret, budget } = spec;
-        let space = Space::new(memory)?;
-        let regions = Regions::of(space.regions())?;
-        for region in space.regions() {
-            let span = space.whole(region);
+        let space = Space::new(Arc::clone(&memory))?;
+        let regions = Regions::of(memory.regions())?;
+        for piece in space.pieces() {
+            let span = space.whole(piece);
             span.advise_guest()
                 .and_then(|()| process.uffd.register(span))
                 .map_err(AgentSetupError::Prepare)?;
@@ -189,8 +193,8 @@ impl Agent {
     ///
     /// The kernel's; some of the memory may still lie over slots.
     pub(crate) fn discard_memory(&mut self) -> io::Result<()> {
-        for region in self.space.regions() {
-            self.space.whole(region).map_anonymous()?;
+        for piece in self.space.pieces() {
+            self.space.whole(piece).map_anonymous()?;
         }
         self.extents = ExtentMap::default();
         self.account_mappings();
@@ -219,6 +223,15 @@ impl Agent {
         &self.events
     }
 
+    pub(crate) fn count_extents(&self) -> u64 {
+        self.extents.len() as u64
+    }
+
+    /// Mappings of the VM's memory beyond those that it would have without folding.
+    pub(crate) fn count_folded_vmas(&self) -> u64 {
+        self.vmas.saturating_sub(self.space.pieces().len() as u64)
+    }
+
     /// The VM's part of the statistics. O(pages / 64 + pages that are there).
     pub(crate) fn stats(&self, domain: &str, unshared_pages: u64) -> VmStats {
         VmStats {
@@ -228,6 +241,8 @@ impl Agent {
             pages: u64::from(self.space.count_pages()),
             merging_pages: self.shared.count() as u64,
             zero_pages: self.zero.count() as u64,
+            rmap_items: 0,
+            profit: 0,
             unshared_pages,
             volatile_pages: self.pending.count() as u64,
             extents: self.extents.len() as u64,
@@ -266,8 +281,8 @@ impl Agent {
 
     fn private_bytes(&self) -> io::Result<u64> {
         let mut pages = 0;
-        for region in self.space.regions() {
-            self.process.pagemap.scan(self.space.whole(region), |_, count_pages, kind| {
+        for piece in self.space.pieces() {
+            self.process.pagemap.scan(self.space.whole(piece), |_, count_pages, kind| {
                 pages += if kind == PageKind::Private { u64::from(count_pages) } else { 0 };
             })?;
         }

@@ -29,12 +29,14 @@ impl LocalBroker {
         let member = self.member_mut(vm)?;
         let mut asked = std::mem::take(&mut member.asked);
         if asked.is_empty() {
-            asked = std::mem::take(&mut member.directed);
+            member.directed.append(&mut member.later);
+        }
+        if !member.directed.is_empty() {
+            asked.append(&mut member.directed);
             // Slots are given out in this order, so that neighbours get neighbouring slots.
             asked.sort_unstable_by(|one, other| other.cmp(one));
             asked.dedup();
         }
-        let mut later = Vec::new();
         let before = directives.len();
         // Slots that are given out in this batch: its agent fills them before it joins.
         let mut given = HashSet::new();
@@ -44,13 +46,11 @@ impl LocalBroker {
             let item = self.item(vm, linear)?;
             match self.answer(item, linear, &mut given) {
                 Answer::Now(directive) => directives.push(directive),
-                Answer::Later => later.push(linear),
+                Answer::Later => self.member_mut(vm)?.later.push(linear),
                 Answer::Never => {}
             }
         }
-        let member = self.member_mut(vm)?;
-        member.asked = asked;
-        member.directed.append(&mut later);
+        self.member_mut(vm)?.asked = asked;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod answer;
 mod arena;
 mod chain;
 mod check;
+mod compact;
 mod direct;
 mod ids;
 mod knobs;
@@ -15,6 +16,7 @@ mod moves;
 mod nodes;
 mod offer;
 mod prune;
+mod recover;
 mod rmap;
 mod slots;
 mod smart_scan;
@@ -28,9 +30,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 pub use check::IndexError;
+pub use compact::{CompactCursor, CompactScope};
 use ids::{ItemId, NodeId};
 pub use knobs::MaxPageSharingError;
 pub use moves::MoveError;
+pub(crate) use recover::Copies;
 use rmap::{ItemRange, Rmap};
 use stable::StableTree;
 use store::Store;
@@ -70,6 +74,8 @@ struct Member {
     directed: Vec<LinearIndex>,
     /// Those of them that are being asked for, the first one last.
     asked: Vec<LinearIndex>,
+    /// Those that were asked for, and about which there was nothing to say yet.
+    later: Vec<LinearIndex>,
     /// Items on the unstable tree.
     waiting: u64,
 }
@@ -128,7 +134,14 @@ impl LocalBroker {
         let extents = ExtentMap::default();
         self.members.insert(
             vm,
-            Member { items, extents, directed: Vec::new(), asked: Vec::new(), waiting: 0 },
+            Member {
+                items,
+                extents,
+                directed: Vec::new(),
+                asked: Vec::new(),
+                later: Vec::new(),
+                waiting: 0,
+            },
         );
         Ok(())
     }
@@ -163,9 +176,14 @@ impl LocalBroker {
             pages_unshared: self.unstable.len() as u64,
             stable_node_chains: self.stable.chains.len(),
             stable_node_dups: self.stable.chains.count_dups,
-            store_bytes: self.store.memfd().resident_bytes().ok(),
+            store_bytes: self.store_bytes(),
             metadata_bytes: self.heap_bytes() as u64,
         }
+    }
+
+    /// Bytes that the kernel holds for the store, if it says so.
+    pub(crate) fn store_bytes(&self) -> Option<u64> {
+        self.store.memfd().resident_bytes().ok()
     }
 
     /// Slots that hold bytes, with those that nobody shares any more.
@@ -183,6 +201,16 @@ impl LocalBroker {
         self.members.get(&vm).map(|member| member.waiting)
     }
 
+    /// Items that take memory for a VM: none for parts of it that nothing was ever offered from.
+    pub(crate) fn count_items(&self, vm: VmId) -> u64 {
+        self.members.get(&vm).map_or(0, |member| self.rmap.count_made(&member.items))
+    }
+
+    /// Bytes of a VM's items.
+    pub(crate) fn item_bytes(&self, vm: VmId) -> u64 {
+        self.count_items(vm) * Rmap::ITEM_BYTES as u64
+    }
+
     fn heap_bytes(&self) -> usize {
         let members: usize = self
             .members
@@ -190,8 +218,10 @@ impl LocalBroker {
             .map(|member| {
                 size_of::<Member>()
                     + member.extents.heap_bytes()
-                    + (member.directed.capacity() + member.asked.capacity())
-                        * size_of::<LinearIndex>()
+                    + [&member.directed, &member.asked, &member.later]
+                        .map(|pages| pages.capacity() * size_of::<LinearIndex>())
+                        .iter()
+                        .sum::<usize>()
             })
             .sum();
         self.stable.heap_bytes()

@@ -44,14 +44,21 @@ impl LocalBroker {
     ///
     /// When the slot is empty, busy or damaged, or the store is full; nothing has changed.
     pub fn begin_move(&mut self, slot: Slot) -> Result<Slot, MoveError> {
-        let (_, node_identity) = self.movable(slot)?;
-        let mut page = [0; PAGE_SIZE];
-        self.store.memfd().read(slot, &mut page).map_err(MoveError::Store)?;
-        if self.secret.identity(&page) != node_identity {
-            return Err(MoveError::Damaged(slot));
-        }
+        let page = self.intact_bytes(slot)?;
         let to = self.store.slots.allocate().ok_or(MoveError::Full)?;
         self.begin_move_to(slot, to, &page)
+    }
+
+    /// The bytes of a slot that can be moved, if they are still those that it was filled with.
+    pub(super) fn intact_bytes(&self, slot: Slot) -> Result<[u8; PAGE_SIZE], MoveError> {
+        let (_, identity) = self.movable(slot)?;
+        let mut page = [0; PAGE_SIZE];
+        self.store.memfd().read(slot, &mut page).map_err(MoveError::Store)?;
+        if self.secret.identity(&page) == identity {
+            Ok(page)
+        } else {
+            Err(MoveError::Damaged(slot))
+        }
     }
 
     /// Begins to move every sharer of `slot` to the slot `to`, which was allocated for it, and which
@@ -62,11 +69,22 @@ impl LocalBroker {
         to: Slot,
         page: &[u8; PAGE_SIZE],
     ) -> Result<Slot, MoveError> {
-        let result = self.open_target(slot, to, page);
-        match result {
+        let from = self.begin_quietly(slot, to, page)?;
+        self.direct_sharers(from);
+        Ok(to)
+    }
+
+    /// The same, but no agent is told; returns the node that is left.
+    pub(super) fn begin_quietly(
+        &mut self,
+        slot: Slot,
+        to: Slot,
+        page: &[u8; PAGE_SIZE],
+    ) -> Result<NodeId, MoveError> {
+        match self.open_target(slot, to, page) {
             Ok((from, target)) => {
                 self.begin(from, target);
-                Ok(to)
+                Ok(from)
             }
             Err(error) => {
                 self.store.free(to);
@@ -100,13 +118,12 @@ impl LocalBroker {
         Ok((from, target))
     }
 
-    /// Begins to move every sharer of `from` to `target`, another dup of its content, which has
-    /// room for all of them.
+    /// Allows every sharer of `from` to move to `target`, another dup of its content, which has room
+    /// for all of them.
     pub(super) fn begin(&mut self, from: NodeId, target: NodeId) {
         self.stable.set_closed(from, true);
         self.stable.set_closed(target, true);
         self.moves.insert(from, target);
-        self.direct_sharers(from);
     }
 
     /// Whether a node may take part in a move: it is filled, and nothing is being done about it.
@@ -115,7 +132,7 @@ impl LocalBroker {
         node.filled_slot().is_some() && node.pending == 0 && !node.closed
     }
 
-    fn movable(&self, slot: Slot) -> Result<(NodeId, Identity), MoveError> {
+    pub(super) fn movable(&self, slot: Slot) -> Result<(NodeId, Identity), MoveError> {
         let id = self.store.slots.node(slot).ok_or(MoveError::Empty(slot))?;
         let node = self.stable.node(id);
         if !self.is_movable(id) {
@@ -169,7 +186,8 @@ impl LocalBroker {
         self.settle_node(target);
     }
 
-    fn direct_sharers(&mut self, id: NodeId) {
+    /// Has the agents of a node's sharers ask what to do.
+    pub(super) fn direct_sharers(&mut self, id: NodeId) {
         let items: Vec<ItemId> = self.stable.items(&self.rmap, id).collect();
         for item in items {
             if let RmapItem::Stable(_) = self.rmap.item(item) {

@@ -38,6 +38,7 @@ impl LocalBroker {
         };
         let Some(&target) = others.iter().rev().find(fits) else { return false };
         self.begin(smallest, target);
+        self.direct_sharers(smallest);
         true
     }
 }

@@ -53,8 +53,7 @@ impl Slots {
     /// when the store is full.
     pub(super) fn allocate(&mut self) -> Option<Slot> {
         let full = self.states.len() >= self.limit as usize;
-        let rested = self.count_resting > MIN_RESTING.max(self.live / 2);
-        if self.reuse.is_empty() && (rested || full) {
+        if self.reuse.is_empty() && (self.has_rested() || full) {
             self.reuse = self.take_resting_run().unwrap_or(0..0);
         }
         let slot = match self.reuse.next() {
@@ -67,6 +66,31 @@ impl Slots {
         };
         self.live += 1;
         Some(slot)
+    }
+
+    /// Takes `count` consecutive numbers; `None` when there are none.
+    pub(super) fn allocate_run(&mut self, count: u32) -> Option<Slot> {
+        let fresh = self.states.len() + count as usize <= self.limit as usize;
+        let rested = self.has_rested() || !fresh;
+        let run = rested.then(|| self.take_resting(count)).flatten();
+        let first = match run {
+            Some(first) => first,
+            None if fresh => {
+                let first = u32::try_from(self.states.len()).ok()?;
+                for _ in 0..count {
+                    push_tight(&mut self.states, SlotState::default());
+                }
+                first
+            }
+            None => return None,
+        };
+        self.live += count;
+        Some(Slot(first))
+    }
+
+    /// Whether enough numbers rest for some of them to be taken up again.
+    fn has_rested(&self) -> bool {
+        self.count_resting > MIN_RESTING.max(self.live / 2)
     }
 
     pub(super) fn set_node(&mut self, slot: Slot, node: NodeId) {
@@ -140,13 +164,30 @@ impl Slots {
     }
 
     fn take_resting_run(&mut self) -> Option<std::ops::Range<u32>> {
-        // Without randomness the order is a little easier to foresee, and nothing else.
-        let from = getrandom::u32().unwrap_or(0) % self.limit;
+        let from = self.random_number();
         let after = self.resting.range(from..).next();
         let (&first, &count) = after.or_else(|| self.resting.iter().next())?;
         self.resting.remove(&first);
         self.count_resting -= count;
         Some(first..first + count)
+    }
+
+    /// The first of `count` consecutive resting numbers, which rest no more. O(resting runs).
+    fn take_resting(&mut self, count: u32) -> Option<u32> {
+        let from = self.random_number();
+        let mut runs = self.resting.range(from..).chain(self.resting.range(..from));
+        let (&first, &len) = runs.find(|&(_, &len)| len >= count)?;
+        self.resting.remove(&first);
+        if len > count {
+            self.resting.insert(first + count, len - count);
+        }
+        self.count_resting -= count;
+        Some(first)
+    }
+
+    fn random_number(&self) -> u32 {
+        // Without randomness the order is a little easier to foresee, and nothing else.
+        getrandom::u32().unwrap_or(0) % self.limit
     }
 }
 
@@ -161,6 +202,20 @@ mod tests {
         assert_eq!(taken, [Slot(0), Slot(1), Slot(2)]);
         slots.release(Slot(1));
         assert_eq!(slots.allocate(), Some(Slot(1)), "a full store uses rested numbers");
+    }
+
+    #[test]
+    fn runs_of_numbers_are_new_ones_or_such_as_have_rested_side_by_side() {
+        let mut slots = Slots::new(6);
+        assert_eq!(slots.allocate_run(4), Some(Slot(0)));
+        assert_eq!(slots.allocate_run(3), None, "two are left");
+        for number in [0, 2, 3] {
+            slots.release(Slot(number));
+        }
+        assert_eq!(slots.allocate_run(2), Some(Slot(4)), "new ones");
+        assert_eq!(slots.allocate_run(2), Some(Slot(2)), "0 lies by itself");
+        assert_eq!(slots.allocate(), Some(Slot(0)));
+        assert_eq!(slots.live(), 6);
     }
 
     #[test]

@@ -252,24 +252,21 @@ impl StableTree {
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
         let (fingerprint, place) = (self.node(id).fingerprint, self.node(id).place);
-        match self.entry(fingerprint) {
-            Some(Entry::Chain(chain)) => {
-                if let Some(moved) = self.chains.take(chain, place as usize) {
-                    self.nodes[moved.index()].place = place;
-                }
-                if let [last] = *self.chains.dups(chain) {
-                    self.replace(fingerprint, Entry::Node(last));
-                    self.chains.take(chain, 0);
-                    self.chains.remove(chain);
-                    self.nodes[last.index()].place = 0;
-                } else if place == 0 {
-                    self.elect(chain);
-                }
+        if let Some(Entry::Chain(chain)) = self.entry(fingerprint) {
+            if let Some(moved) = self.chains.take(chain, place as usize) {
+                self.nodes[moved.index()].place = place;
             }
-            _ => {
-                let Self { tree, nodes, chains, .. } = self;
-                tree.remove(fingerprint, key_of(nodes, chains));
+            if let [last] = *self.chains.dups(chain) {
+                self.replace(fingerprint, Entry::Node(last));
+                self.chains.take(chain, 0);
+                self.chains.remove(chain);
+                self.nodes[last.index()].place = 0;
+            } else if place == 0 {
+                self.elect(chain);
             }
+        } else {
+            let Self { tree, nodes, chains, .. } = self;
+            tree.remove(fingerprint, key_of(nodes, chains));
         }
         self.free.push(id);
     }

@@ -216,3 +216,29 @@ fn visit(
         agent.look(broker, limit, rules)
     })
 }
+
+/// Has agents do what their brokers want, until there is nothing left; says what went wrong.
+pub(super) fn follow_all(
+    members: &mut BTreeMap<VmId, Member>,
+    domains: &mut BTreeMap<String, Domain>,
+) -> Vec<(VmId, AgentError)> {
+    let mut errors = Vec::new();
+    let mut busy = true;
+    while busy {
+        busy = false;
+        for (&vm, member) in members.iter_mut() {
+            let Some(domain) = domains.get_mut(&member.domain) else { continue };
+            loop {
+                match member.agent.follow(&mut domain.broker, u32::MAX) {
+                    Ok(0) => break,
+                    Ok(_) => busy = true,
+                    Err(error) => {
+                        errors.push((vm, error));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    errors
+}

@@ -1,9 +1,11 @@
-//! Changes to where guests see their memory.
+//! Changes to where guests see their memory, and to where this process does.
+
+use std::sync::Arc;
 
 use super::Engine;
-use crate::VmId;
-use crate::agent::layout::LayoutChange;
+use crate::agent::layout::{LayoutChange, RelocateError, RelocateReport};
 use crate::regions::LayoutError;
+use crate::{GuestMemory, LinearIndex, VmId};
 
 /// Why a VM's layout was not changed. It is as it was.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -38,5 +40,45 @@ impl Engine {
         let member = self.members.get_mut(&vm).ok_or(LayoutChangeError::NoVm(vm))?;
         let refused = |source| LayoutChangeError::Refused { vm, source };
         member.agent.change_layout(change).map_err(refused)
+    }
+
+    /// Moves `count_pages` pages of a VM, from `linear` on, to the host addresses of `destination`,
+    /// which is one region of just that many pages; what the region says of linear indexes and
+    /// guest-physical addresses does not matter. Every page keeps its linear index and its bytes,
+    /// and none is copied: what is merged stays merged, and [`walk`](Self::walk) finds it at its
+    /// new address. The destination's own bytes are lost. Where the guest sees the pages does not
+    /// change, but a region that has others too is split: use [`change_layout`](Self::change_layout)
+    /// to have the guest see them elsewhere.
+    ///
+    /// Nobody, guest or device, may use the old addresses while this runs: what is written there
+    /// meanwhile may be lost. Afterwards they read as zeroes, are no part of the VM, and can be the
+    /// destination of another move once no page of theirs is in use. Who runs the guest with KVM
+    /// points its memory slots at the new addresses before it runs on. The old memory is let go when
+    /// no page of the VM is left in it.
+    ///
+    /// O(mappings of the process + extents of the VM), and O(log regions) for each region that has
+    /// any of the pages.
+    ///
+    /// # Errors
+    ///
+    /// When the VM is not attached or has no such pages, the destination is of another size or has
+    /// memory of a VM in it, or the kernel refuses, as it does at its limit of mappings: all of the
+    /// VM's memory is where it was. Only if it also refuses to move back what was moved, some pages
+    /// are at their new addresses, as the error says and every walk tells.
+    pub fn relocate(
+        &mut self,
+        vm: VmId,
+        linear: LinearIndex,
+        count_pages: u32,
+        destination: Arc<dyn GuestMemory>,
+    ) -> Result<RelocateReport, RelocateError> {
+        let mut members = self.members.iter();
+        let occupant = members.find(|(_, member)| member.agent.is_at(&*destination));
+        let occupant = occupant.map(|(&occupant, _)| occupant);
+        let member = self.members.get_mut(&vm).ok_or(RelocateError::NoVm(vm))?;
+        match occupant {
+            Some(occupant) => Err(RelocateError::Occupied { vm, occupant }),
+            None => member.agent.relocate(linear, count_pages, destination),
+        }
     }
 }

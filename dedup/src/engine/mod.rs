@@ -4,12 +4,17 @@
 //! runs it, and how often, is the owner's choice.
 
 mod advisor;
+mod clone;
 mod config;
 mod cpu;
 mod cycle;
+mod discard;
+mod explain;
 mod knobs;
 mod layout;
 mod mode;
+mod moves;
+mod recover;
 mod report;
 mod settle;
 mod walk;
@@ -20,12 +25,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use advisor::Advisor;
+pub use clone::CloneError;
 pub use config::EngineConfig;
 use cpu::Workers;
 use cycle::Cycle;
 pub use cycle::Step;
+pub use explain::{Dup, Explanation, Reason, Sharer};
 pub use layout::LayoutChangeError;
-pub use mode::ModeError;
+pub use mode::PagesError;
+pub use moves::{CompactReport, Compaction, MoveReport, MoveSlotError};
+pub use recover::{RecoveryReport, RecoverySource};
 pub use report::PassReport;
 pub use settle::{SettleReport, Settling};
 pub use walk::{FoundPage, WalkError, WalkReport};
@@ -289,7 +298,8 @@ impl Engine {
         let live: u64 =
             self.domains.values().map(|domain| u64::from(domain.broker.live_slots())).sum();
         let idle_bytes = (live - pages_shared) * PAGE_SIZE as u64;
-        let costs = metadata_bytes + page_table_bytes + idle_bytes;
+        let vma_bytes = self.members.values().map(|member| vma_bytes(&member.agent)).sum();
+        let costs = metadata_bytes + vma_bytes + page_table_bytes + idle_bytes;
         DedupStats {
             pages_shared,
             pages_sharing,
@@ -304,6 +314,7 @@ impl Engine {
             saved_bytes,
             metadata_bytes,
             page_table_bytes,
+            vma_bytes,
             general_profit: saved_bytes.cast_signed() - costs.cast_signed(),
             resident_bytes: resident_bytes(&domains, &vms),
             vmas_used: self.budget.used(),
@@ -372,7 +383,13 @@ impl Engine {
     fn vm_stats(&self, vm: VmId, member: &Member) -> VmStats {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
         let waiting = broker.and_then(|broker| broker.count_waiting(vm)).unwrap_or(0);
-        member.agent.stats(&member.domain, waiting)
+        let mut stats = member.agent.stats(&member.domain, waiting);
+        stats.rmap_items = broker.map_or(0, |broker| broker.count_items(vm));
+        let items = broker.map_or(0, |broker| broker.item_bytes(vm));
+        let saved = (stats.merging_pages + stats.zero_pages) * PAGE_SIZE as u64;
+        let costs = items + member.agent.metadata_bytes() + vma_bytes(&member.agent);
+        stats.profit = saved.cast_signed() - costs.cast_signed();
+        stats
     }
 
     /// At most: an entry of 8 bytes for every slot that was ever looked at.
@@ -383,6 +400,15 @@ impl Engine {
         };
         self.domains.values().map(tables).sum()
     }
+}
+
+/// What a mapping costs the kernel: 192 bytes of `vm_area_struct` and its part of a maple tree's node
+/// of 256 (Linux 6.18, `/proc/slabinfo`).
+const VMA_BYTES: u64 = 224;
+
+/// What the mappings that folding has made of a VM's memory cost the kernel.
+fn vma_bytes(agent: &Agent) -> u64 {
+    agent.count_folded_vmas() * VMA_BYTES
 }
 
 fn sum_events(members: &BTreeMap<VmId, Member>) -> Events {

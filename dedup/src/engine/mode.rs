@@ -1,12 +1,14 @@
 //! What of a VM is folded, as that changes while it runs.
 
+use std::ops::Range;
+
 use super::Engine;
 use crate::mode::DedupMode;
 use crate::{LinearIndex, VmId};
 
 /// Why nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ModeError {
+pub enum PagesError {
     /// The VM is not attached.
     #[error("VM {0} is not being folded")]
     NoVm(VmId),
@@ -31,8 +33,8 @@ impl Engine {
     /// # Errors
     ///
     /// When the VM is not attached.
-    pub fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), ModeError> {
-        let member = self.members.get_mut(&vm).ok_or(ModeError::NoVm(vm))?;
+    pub fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), PagesError> {
+        let member = self.members.get_mut(&vm).ok_or(PagesError::NoVm(vm))?;
         member.agent.set_mode(mode);
         Ok(())
     }
@@ -50,12 +52,24 @@ impl Engine {
         first: LinearIndex,
         count_pages: u32,
         mergeable: bool,
-    ) -> Result<(), ModeError> {
-        let member = self.members.get_mut(&vm).ok_or(ModeError::NoVm(vm))?;
+    ) -> Result<(), PagesError> {
+        let pages = self.page_range(vm, first, count_pages)?;
+        let member = self.members.get_mut(&vm).ok_or(PagesError::NoVm(vm))?;
+        member.agent.set_mergeable(pages, mergeable);
+        Ok(())
+    }
+
+    /// Pages of a VM as positions in its sets.
+    pub(super) fn page_range(
+        &self,
+        vm: VmId,
+        first: LinearIndex,
+        count_pages: u32,
+    ) -> Result<Range<usize>, PagesError> {
+        let member = self.members.get(&vm).ok_or(PagesError::NoVm(vm))?;
         let pages = member.agent.count_pages();
         let end = first.0.checked_add(count_pages).filter(|&end| end <= pages);
-        let end = end.ok_or(ModeError::NoPages { vm, first, count_pages, pages })?;
-        member.agent.set_mergeable(first.0 as usize..end as usize, mergeable);
-        Ok(())
+        let end = end.ok_or(PagesError::NoPages { vm, first, count_pages, pages })?;
+        Ok(first.0 as usize..end as usize)
     }
 }

@@ -8,7 +8,7 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use crate::agent::walk::{Mapping, PageState};
@@ -31,7 +31,7 @@ pub enum WalkError {
 }
 
 /// What a walk came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalkReport {
     /// Pages that share the slot and were looked up.
     pub items: u64,

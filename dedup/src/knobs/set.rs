@@ -1,7 +1,8 @@
 //! Setting a knob by its name, as a user writes it.
 
-use super::{AdvisorMode, KnobError, Knobs, MILLISECS, PAGES, PER_CENT, Run, SECONDS, SHARING};
 use std::ops::RangeInclusive;
+
+use super::{AdvisorMode, KnobError, Knobs, MILLISECS, PAGES, PER_CENT, Run, SECONDS, SHARING};
 
 /// The knobs' names.
 pub const NAMES: [&str; 13] = [
@@ -29,58 +30,49 @@ impl Knobs {
     /// nothing has changed.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), KnobError> {
         let value = value.trim();
+        let known = NAMES.iter().copied().find(|name| *name == key);
+        let unknown = || KnobError::Unknown { key: key.to_owned(), known: NAMES.join(", ") };
+        let key = known.ok_or_else(unknown)?;
+        let number = |range: RangeInclusive<u32>| number(key, value, &range);
+        let switch = || switch(key, value);
         match key {
             "run" => {
                 let run = value.parse().ok().and_then(|number: u32| Run::try_from(number).ok());
                 let allowed = "0 (stop), 1 (fold) or 2 (unmerge everything)";
-                self.run = run.ok_or_else(|| bad("run", value, allowed))?;
+                self.run = run.ok_or_else(|| bad(key, value, allowed))?;
             }
             "pages_to_scan" if self.advisor_mode != AdvisorMode::None => {
                 return Err(KnobError::Advised);
             }
-            "pages_to_scan" => self.pages_to_scan = number("pages_to_scan", value, PAGES)?,
-            "sleep_millisecs" => {
-                self.sleep_millisecs = number("sleep_millisecs", value, MILLISECS)?
-            }
-            "merge_across_nodes" => self.merge_across_nodes = switch("merge_across_nodes", value)?,
-            "max_page_sharing" => {
-                self.max_page_sharing = number("max_page_sharing", value, SHARING)?
-            }
-            "smart_scan" => self.smart_scan = switch("smart_scan", value)?,
-            "use_zero_pages" => self.use_zero_pages = switch("use_zero_pages", value)?,
+            "pages_to_scan" => self.pages_to_scan = number(PAGES)?,
+            "sleep_millisecs" => self.sleep_millisecs = number(MILLISECS)?,
+            "merge_across_nodes" => self.merge_across_nodes = switch()?,
+            "max_page_sharing" => self.max_page_sharing = number(SHARING)?,
+            "smart_scan" => self.smart_scan = switch()?,
+            "use_zero_pages" => self.use_zero_pages = switch()?,
             "stable_node_chains_prune_millisecs" => {
-                self.stable_node_chains_prune_millisecs =
-                    number("stable_node_chains_prune_millisecs", value, MILLISECS)?;
+                self.stable_node_chains_prune_millisecs = number(MILLISECS)?;
             }
             "advisor_mode" => {
                 self.advisor_mode = match value {
                     "none" => AdvisorMode::None,
                     "scan-time" => AdvisorMode::ScanTime,
-                    _ => return Err(bad("advisor_mode", value, "none or scan-time")),
+                    _ => return Err(bad(key, value, "none or scan-time")),
                 };
             }
-            "advisor_max_cpu" => self.advisor_max_cpu = number("advisor_max_cpu", value, PER_CENT)?,
-            "advisor_target_scan_time" => {
-                self.advisor_target_scan_time = number("advisor_target_scan_time", value, SECONDS)?;
-            }
-            "advisor_min_pages_to_scan" => {
-                self.advisor_min_pages_to_scan = number("advisor_min_pages_to_scan", value, PAGES)?;
-            }
-            "advisor_max_pages_to_scan" => {
-                self.advisor_max_pages_to_scan = number("advisor_max_pages_to_scan", value, PAGES)?;
-            }
-            _ => {
-                let known = NAMES.join(", ");
-                return Err(KnobError::Unknown { key: key.to_owned(), known });
-            }
+            "advisor_max_cpu" => self.advisor_max_cpu = number(PER_CENT)?,
+            "advisor_target_scan_time" => self.advisor_target_scan_time = number(SECONDS)?,
+            "advisor_min_pages_to_scan" => self.advisor_min_pages_to_scan = number(PAGES)?,
+            "advisor_max_pages_to_scan" => self.advisor_max_pages_to_scan = number(PAGES)?,
+            _ => return Err(unknown()),
         }
         Ok(())
     }
 }
 
-fn number(key: &'static str, value: &str, range: RangeInclusive<u32>) -> Result<u32, KnobError> {
+fn number(key: &'static str, value: &str, range: &RangeInclusive<u32>) -> Result<u32, KnobError> {
     let number = value.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| KnobError::out_of_range(key, value, &range))
+    number.ok_or_else(|| KnobError::out_of_range(key, value, range))
 }
 
 fn switch(key: &'static str, value: &str) -> Result<bool, KnobError> {

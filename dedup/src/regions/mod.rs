@@ -105,7 +105,7 @@ impl Regions {
         if count_pages == 0 || count_pages >= whole.count_pages {
             return Err(LayoutError::BadSplit { region: whole, count_pages });
         }
-        if self.tree.is_full() {
+        if self.tree.room() == 0 {
             return Err(LayoutError::Full);
         }
         self.remove(guest_phys)?;
@@ -140,6 +140,69 @@ impl Regions {
         })
     }
 
+    /// Whether [`relocate`](Self::relocate) can be done, of these pages or a part of them.
+    /// O(log n) for each region that has any of them.
+    ///
+    /// # Errors
+    ///
+    /// When there would be more regions than can be numbered.
+    pub(crate) fn can_relocate(
+        &self,
+        linear: LinearIndex,
+        count_pages: u32,
+    ) -> Result<(), LayoutError> {
+        let overlapping = self.overlapping(linear, count_pages).len();
+        if self.tree.room() < 2 * overlapping { Err(LayoutError::Full) } else { Ok(()) }
+    }
+
+    /// Has pages be at host addresses from `host_addr` on, wherever the guest sees them; a region
+    /// that has other pages too is split. Returns how many regions have the pages now. O(log n) for
+    /// each of them.
+    ///
+    /// # Errors
+    ///
+    /// When there would be more regions than can be numbered; nothing has changed.
+    pub(crate) fn relocate(
+        &mut self,
+        linear: LinearIndex,
+        count_pages: u32,
+        host_addr: usize,
+    ) -> Result<usize, LayoutError> {
+        self.can_relocate(linear, count_pages)?;
+        let overlapping = self.overlapping(linear, count_pages);
+        for region in &overlapping {
+            let mut guest_phys = region.guest_phys;
+            let start = region.linear.max(linear);
+            let before = start.0 - region.linear.0;
+            if before > 0 {
+                self.split(guest_phys, before)?;
+                guest_phys += u64::from(before) * PAGE_SIZE as u64;
+            }
+            let inside = region.end().0.min(linear.0.saturating_add(count_pages)) - start.0;
+            if start.offset(inside) < region.end() {
+                self.split(guest_phys, inside)?;
+            }
+            if let Some(&id) = self.by_guest.get(&guest_phys) {
+                let skip = (start.0 - linear.0) as usize * PAGE_SIZE;
+                self.tree.set_host_addr(id, host_addr + skip);
+            }
+        }
+        Ok(overlapping.len())
+    }
+
+    /// The regions that have any of some pages, in linear order.
+    fn overlapping(&self, linear: LinearIndex, count_pages: u32) -> Vec<Region> {
+        let mut found = Vec::new();
+        if let Some(more) = count_pages.checked_sub(1) {
+            let last = LinearIndex(linear.0.saturating_add(more));
+            self.tree.overlapping(linear, last, |region| {
+                found.push(*region);
+                ControlFlow::Continue(())
+            });
+        }
+        found
+    }
+
     /// Calls `visit` with each region that has the page, in linear order, until it breaks.
     /// O(log n) when regions do not overlap, else O(log n) for each region found.
     pub fn stab(
@@ -147,7 +210,7 @@ impl Regions {
         linear: LinearIndex,
         visit: impl FnMut(&Region) -> ControlFlow<()>,
     ) -> Visits {
-        self.tree.stab(linear, visit)
+        self.tree.overlapping(linear, linear, visit)
     }
 
     /// Calls `visit` with every region, in linear order, until it breaks: what a walk must not do,

@@ -16,6 +16,7 @@ enum Step {
     Remove { which: usize },
     Split { which: usize, count_pages: u32 },
     Move { which: usize, guest_page: u64 },
+    Relocate { linear: u32, count_pages: u32, host_page: usize },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -28,6 +29,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(which, count_pages)| Step::Split { which, count_pages }),
         2 => (any::<usize>(), 0..GUEST_PAGES)
             .prop_map(|(which, guest_page)| Step::Move { which, guest_page }),
+        2 => (0..PAGES + 4, 0_u32..8, 0_usize..1 << 20).prop_map(
+            |(linear, count_pages, host_page)| Step::Relocate { linear, count_pages, host_page }
+        ),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -36,6 +40,17 @@ fn region(linear: u32, count_pages: u32, guest_page: u64) -> Region {
     let guest_phys = guest_page * PAGE_SIZE as u64;
     let host_addr = (1 << 30) + usize::try_from(guest_phys).unwrap();
     Region { linear: LinearIndex(linear), count_pages, guest_phys, host_addr }
+}
+
+/// The pages from `start` up to `end` of a region.
+fn part(one: &Region, start: u32, end: u32) -> Region {
+    let skip = start as usize * PAGE_SIZE;
+    Region {
+        linear: one.linear.offset(start),
+        count_pages: end - start,
+        guest_phys: one.guest_phys + skip as u64,
+        host_addr: one.host_addr + skip,
+    }
 }
 
 /// All regions in a vector, each searched for from the first to the last.
@@ -86,16 +101,31 @@ impl Model {
                 let done = map.split(one.guest_phys, count_pages).is_ok();
                 let expected = (1..one.count_pages).contains(&count_pages) && self.take(&one);
                 if expected {
-                    let bytes = count_pages as usize * PAGE_SIZE;
-                    self.0.push(Region { count_pages, ..one });
-                    self.0.push(Region {
-                        linear: one.linear.offset(count_pages),
-                        count_pages: one.count_pages - count_pages,
-                        guest_phys: one.guest_phys + bytes as u64,
-                        host_addr: one.host_addr + bytes,
-                    });
+                    let parts = [(0, count_pages), (count_pages, one.count_pages)];
+                    self.0.extend(parts.map(|(start, end)| part(&one, start, end)));
                 }
                 (done, expected)
+            }
+            Step::Relocate { linear, count_pages, host_page } => {
+                let host_addr = host_page * PAGE_SIZE;
+                let found = map.relocate(LinearIndex(linear), count_pages, host_addr);
+                let mut count = 0;
+                for one in std::mem::take(&mut self.0) {
+                    // The pages of the range, as numbers within the region.
+                    let within = |page: u32| page.saturating_sub(one.linear.0).min(one.count_pages);
+                    let (start, end) = (within(linear), within(linear + count_pages));
+                    if start == end {
+                        self.0.push(one);
+                        continue;
+                    }
+                    count += 1;
+                    let inside = part(&one, start, end);
+                    let skip = (inside.linear.0 - linear) as usize * PAGE_SIZE;
+                    let moved = Region { host_addr: host_addr + skip, ..inside };
+                    let parts = [part(&one, 0, start), moved, part(&one, end, one.count_pages)];
+                    self.0.extend(parts.iter().filter(|part| part.count_pages > 0));
+                }
+                (found == Ok(count), true)
             }
             Step::Move { which, guest_page } => {
                 let one = self.pick(which);

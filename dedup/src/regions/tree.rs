@@ -58,9 +58,9 @@ impl IntervalTree {
         &self.nodes[id.index()]
     }
 
-    /// Whether there is no id left for another region.
-    pub(super) fn is_full(&self) -> bool {
-        self.free.is_empty() && RegionId::from_index(self.nodes.len()).is_none()
+    /// How many more regions there are ids for.
+    pub(super) fn room(&self) -> usize {
+        self.free.len() + (u32::MAX as usize).saturating_sub(self.nodes.len())
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
@@ -90,14 +90,21 @@ impl IntervalTree {
         region
     }
 
-    /// Calls `visit` with each region that has the page, in the order of the tree.
-    pub(super) fn stab(
+    /// Has a region's pages be at another host address, which is no part of its key.
+    pub(super) fn set_host_addr(&mut self, id: RegionId, host_addr: usize) {
+        self.node_mut(id).region.host_addr = host_addr;
+    }
+
+    /// Calls `visit` with each region that has a page from `first` up to and including `last`, in
+    /// the order of the tree.
+    pub(super) fn overlapping(
         &self,
-        linear: LinearIndex,
+        first: LinearIndex,
+        last: LinearIndex,
         mut visit: impl FnMut(&Region) -> ControlFlow<()>,
     ) -> Visits {
         let mut visits = Visits::default();
-        let flow = self.stab_below(self.root, linear, &mut visit, &mut visits);
+        let flow = self.overlapping_below(self.root, (first, last), &mut visit, &mut visits);
         Visits { stopped: flow.is_break(), ..visits }
     }
 
@@ -108,26 +115,26 @@ impl IntervalTree {
         Visits { stopped: flow.is_break(), ..visits }
     }
 
-    fn stab_below(
+    fn overlapping_below(
         &self,
         mut next: Option<RegionId>,
-        linear: LinearIndex,
+        (first, last): (LinearIndex, LinearIndex),
         visit: &mut impl FnMut(&Region) -> ControlFlow<()>,
         visits: &mut Visits,
     ) -> ControlFlow<()> {
         while let Some(id) = next {
             let node = self.node(id);
             visits.nodes += 1;
-            if node.max_end <= linear {
+            if node.max_end <= first {
                 break;
             }
-            if linear < node.region.linear {
+            if last < node.region.linear {
                 next = node.left;
                 continue;
             }
-            // What is to the left begins no later: whatever there ends after the page has it.
-            self.stab_below(node.left, linear, visit, visits)?;
-            if linear < node.region.end() {
+            // What is to the left begins no later: whatever there ends after `first` overlaps.
+            self.overlapping_below(node.left, (first, last), visit, visits)?;
+            if first < node.region.end() {
                 visits.intervals += 1;
                 visit(&node.region)?;
             }

@@ -8,6 +8,9 @@ use super::memory::{GuestMemory, Region};
 use crate::{LinearIndex, PAGE_SIZE};
 
 /// Private anonymous memory, zero when made, unmapped when dropped.
+///
+/// It stays the owner of its addresses when pages of a VM are [moved](crate::Engine::relocate)
+/// away from them or to them: reading and writing here is reading and writing whatever is there.
 #[derive(Debug)]
 pub struct AnonymousMemory {
     base: NonNull<u8>,

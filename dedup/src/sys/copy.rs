@@ -1,7 +1,8 @@
-//! Reading memory that somebody else is writing.
+//! Reading and writing memory that somebody else uses.
 
 use std::arch::asm;
 
+use super::span::Span;
 use crate::PAGE_SIZE;
 
 /// Copies one page from `source`, which other threads, guests and devices may be writing.
@@ -24,5 +25,24 @@ pub(super) unsafe fn racy_copy_page(source: *const u8, destination: &mut [u8; PA
             inout("rdi") destination.as_mut_ptr() => _,
             options(nostack, preserves_flags),
         );
+    }
+}
+
+impl Span<'_> {
+    /// Fills the first page, as a store by the guest would.
+    pub(crate) fn write_page(self, source: &[u8; PAGE_SIZE]) {
+        let destination = self.part(0, 1).as_ptr();
+        // SAFETY: writes PAGE_SIZE bytes to a page of the `GuestMemory` that the span's space
+        // holds, which is mapped writable and to which no reference exists, from a slice of that
+        // length; the direction flag is clear by the ABI, and the registers that change are declared.
+        unsafe {
+            asm!(
+                "rep movsb",
+                inout("rcx") PAGE_SIZE => _,
+                inout("rsi") source.as_ptr() => _,
+                inout("rdi") destination => _,
+                options(nostack, preserves_flags),
+            );
+        }
     }
 }

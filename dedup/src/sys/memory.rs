@@ -34,12 +34,16 @@ impl Region {
 /// For as long as the value lives, each region must be a page-aligned mapping of this process,
 /// private and anonymous, readable and writable, of exactly the given length, disjoint from every
 /// other region and from any other value's; and whoever holds the memory must allow this crate to
-/// write-protect its pages, to replace their mappings by others of the same bytes, and, when the
-/// VM is detached, by empty ones. No Rust reference into the memory may exist; access is by raw
+/// write-protect its pages, to replace their mappings by others of the same bytes, and by empty
+/// ones when the VM is detached or [`Engine::relocate`](crate::Engine::relocate) has moved its
+/// pages to other memory. Whatever the mappings become, they stay readable, writable and private to
+/// the process, and there is no hole between them: who made the memory unmaps it when the value is
+/// dropped, and not before. The crate keeps the value for as long as a page of the VM lies in it.
+/// No Rust reference into the memory may exist; access is by raw
 /// pointers or volatile copies, as vm-memory does it. Nothing may hold its pages pinned for
 /// writing (VFIO, a `vhost-user` back end, `O_DIRECT` reads in flight): such a write would go to a
 /// page that the guest no longer sees.
 pub unsafe trait GuestMemory: Send + Sync {
-    /// The regions; the answer never changes.
+    /// The regions; the answer never changes, even when the pages of a VM are moved elsewhere.
     fn regions(&self) -> &[Region];
 }

@@ -115,13 +115,29 @@ impl Pagemap {
 }
 
 fn kind(categories: u64) -> PageKind {
-    if categories & PAGE_IS_SWAPPED != 0 {
+    // First, whatever else it is: a page of the store that the kernel is moving to another frame, or
+    // that the hardware has lost, counts as swapped, and is the store's all the same.
+    if categories & PAGE_IS_FILE != 0 {
+        PageKind::Slot
+    } else if categories & PAGE_IS_SWAPPED != 0 {
         PageKind::Swapped
     } else if categories & PAGE_IS_PFNZERO != 0 {
         PageKind::ZeroPage
-    } else if categories & PAGE_IS_FILE != 0 {
-        PageKind::Slot
     } else {
         PageKind::Private
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_the_kernel_is_moving_is_a_slot() {
+        let migrating = PAGE_IS_SWAPPED | PAGE_IS_FILE;
+        assert_eq!(kind(migrating), PageKind::Slot);
+        assert_eq!(kind(PAGE_IS_SWAPPED), PageKind::Swapped);
+        assert_eq!(kind(PAGE_IS_PRESENT | PAGE_IS_PFNZERO), PageKind::ZeroPage);
+        assert_eq!(kind(PAGE_IS_PRESENT), PageKind::Private);
     }
 }

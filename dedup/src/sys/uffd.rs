@@ -47,6 +47,7 @@ struct WriteProtect {
 
 ioctl_iowr_nr!(UFFDIO_API, 0xaa, 0x3f, Api);
 ioctl_iowr_nr!(UFFDIO_REGISTER, 0xaa, 0x00, Register);
+ioctl_ior_nr!(UFFDIO_UNREGISTER, 0xaa, 0x01, Range);
 ioctl_ior_nr!(UFFDIO_WAKE, 0xaa, 0x02, Range);
 ioctl_iowr_nr!(UFFDIO_WRITEPROTECT, 0xaa, 0x06, WriteProtect);
 ioctl_io_nr!(USERFAULTFD_IOC_NEW, 0xaa, 0x00);
@@ -108,6 +109,16 @@ impl Userfaultfd {
         // protected pages are handled.
         let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_REGISTER(), &mut register) };
         done(result)
+    }
+
+    /// Does not cover the mappings under `span` any more, which also unprotects them. O(mappings).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's (`ENOMEM` at the limit of mappings); a part may be covered still.
+    pub(super) fn unregister(&self, span: Span<'_>) -> io::Result<()> {
+        // SAFETY: reads one `Range`. No byte changes.
+        done(unsafe { ioctl_with_ref(&self.0, UFFDIO_UNREGISTER(), &range(span)) })
     }
 
     /// Write-protects (or, with `protect` false, unprotects and wakes) the pages of `span`.

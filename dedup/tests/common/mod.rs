@@ -95,7 +95,8 @@ impl TestVm {
         bytes
     }
 
-    fn mark(&self, page: usize) {
+    /// Has the change source name a page that was written by other means.
+    pub fn mark(&self, page: usize) {
         self.written.lock().unwrap().insert(page);
     }
 }

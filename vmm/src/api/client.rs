@@ -1,4 +1,4 @@
-//! The other end of the socket, for `pagefold stats` and tests.
+//! The other end of the socket, for `pagefold stats`, `set`, `explain`, `compact` and tests.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,19 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use pagefold_dedup::stats::DedupStats;
+use pagefold_dedup::{CompactReport, Explanation, Knobs, VmId};
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
+use super::GuestPhys;
+
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a compaction may take: every page that is shared may have to be mapped anew.
+const COMPACT_LIMIT: Duration = Duration::from_mins(10);
 
 /// The largest answer that is read: tens of thousands of VMs.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -50,20 +57,24 @@ pub enum ClientError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No answer in time.
-    #[error("{path} did not answer within {} s", ANSWER_LIMIT.as_secs())]
+    #[error("{path} did not answer within {} s", limit.as_secs())]
     TimedOut {
         /// The socket.
         path: PathBuf,
+        /// The time.
+        limit: Duration,
     },
     /// An answer that says no.
-    #[error("{path} answered {status}: {answer}")]
+    #[error("{path} answered {status}: {error}")]
     Refused {
         /// The socket.
         path: PathBuf,
         /// The status.
         status: StatusCode,
-        /// The body.
-        answer: String,
+        /// What was wrong, in its words.
+        error: String,
+        /// What to do, in its words.
+        hint: String,
     },
     /// An answer that is not understood: perhaps of another version.
     #[error("the answer of {path} is of another form than expected")]
@@ -96,17 +107,77 @@ impl ApiClient {
         self.get("/v1/dedup")
     }
 
+    /// Sets knobs, all of them or none, and returns what all are then.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn set_knobs(&self, changes: &[(String, String)]) -> Result<Knobs, ClientError> {
+        let changes: serde_json::Map<String, Value> =
+            changes.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+        self.ask(Method::PATCH, "/v1/dedup", &Value::Object(changes), ANSWER_LIMIT)
+    }
+
+    /// Changes what of a VM is folded, as the body of `PATCH /v1/vms/{id}` says, and returns its
+    /// status.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn set_dedup(&self, vm: VmId, change: &Value) -> Result<Value, ClientError> {
+        self.ask(Method::PATCH, &format!("/v1/vms/{vm}"), change, ANSWER_LIMIT)
+    }
+
+    /// What there is to say of a page.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn explain(&self, vm: VmId, gpa: GuestPhys) -> Result<Explanation, ClientError> {
+        self.get(&format!("/v1/dedup/rmap?vm={vm}&gpa={gpa}"))
+    }
+
+    /// Compacts the stores: what is worth it, or all.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn compact(&self, all: bool) -> Result<CompactReport, ClientError> {
+        self.ask(Method::POST, "/v1/dedup/compact", &json!({ "all": all }), COMPACT_LIMIT)
+    }
+
     fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        let (status, bytes) = self.request(Method::GET, target, &[])?;
+        self.ask(Method::GET, target, &Value::Null, ANSWER_LIMIT)
+    }
+
+    /// One request, without a body if that is null, and the answer that grants it.
+    fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: &Value,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, bytes) = self.request_within(method, target, body.as_bytes(), limit)?;
         if !status.is_success() {
-            return Err(ClientError::Refused {
-                path: self.path.clone(),
-                status,
-                answer: String::from_utf8_lossy(&bytes).into_owned(),
-            });
+            return Err(self.refused(status, &bytes));
         }
         serde_json::from_slice(&bytes)
             .map_err(|source| ClientError::Form { path: self.path.clone(), source })
+    }
+
+    fn refused(&self, status: StatusCode, bytes: &[u8]) -> ClientError {
+        let answer: Option<Value> = serde_json::from_slice(bytes).ok();
+        let words = |field: &str| Some(answer.as_ref()?.get(field)?.as_str()?.to_owned());
+        ClientError::Refused {
+            path: self.path.clone(),
+            status,
+            // Whatever else answers so is quoted as it is.
+            error: words("error").unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()),
+            hint: words("hint")
+                .unwrap_or_else(|| "see the log of the process that runs the VMs".to_owned()),
+        }
     }
 
     /// One request and its answer, whatever its status.
@@ -120,10 +191,20 @@ impl ApiClient {
         target: &str,
         body: &[u8],
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        self.request_within(method, target, body, ANSWER_LIMIT)
+    }
+
+    fn request_within(
+        &self,
+        method: Method,
+        target: &str,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         self.runtime.block_on(async {
-            tokio::time::timeout(ANSWER_LIMIT, self.exchange(method, target, body))
+            tokio::time::timeout(limit, self.exchange(method, target, body))
                 .await
-                .unwrap_or_else(|_| Err(ClientError::TimedOut { path: self.path.clone() }))
+                .unwrap_or_else(|_| Err(ClientError::TimedOut { path: self.path.clone(), limit }))
         })
     }
 

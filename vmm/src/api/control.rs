@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use pagefold_dedup::stats::DedupStats;
-use pagefold_dedup::{SettleReport, VmId};
+use pagefold_dedup::{
+    CompactReport, CompactScope, DedupMode, Explanation, KnobError, Knobs, Run, SettleReport, VmId,
+};
 
+use super::GuestPhys;
 use crate::status::VmStatus;
 
 /// The VMs of a process and their folding, as requests see them.
@@ -44,6 +47,28 @@ pub trait Control: Send + Sync + 'static {
     /// [`ControlError::NoSuchVm`].
     fn stop(&self, id: VmId) -> Result<(), ControlError>;
 
+    /// Folds more or less of a VM from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NoSuchVm`], [`ControlError::Gone`], or [`ControlError::Conflict`] for a VM
+    /// that has stopped or cannot be folded; nothing has changed.
+    fn set_dedup(&self, id: VmId, mode: DedupMode) -> Result<(), ControlError>;
+
+    /// Allows, or forbids, that a guest-physical range of a VM is folded.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_dedup`](Self::set_dedup), [`ControlError::NotPages`] or [`ControlError::NoMemory`];
+    /// nothing has changed.
+    fn set_mergeable(
+        &self,
+        id: VmId,
+        gpa: GuestPhys,
+        len_bytes: u64,
+        mergeable: bool,
+    ) -> Result<(), ControlError>;
+
     /// The counters of folding.
     ///
     /// # Errors
@@ -51,11 +76,33 @@ pub trait Control: Send + Sync + 'static {
     /// [`ControlError::Gone`].
     fn dedup(&self) -> Result<DedupStats, ControlError>;
 
-    /// Folds until a pass finds nothing more to do, or `limit` is over.
+    /// Sets knobs by their names, all of them or none, and returns what they are then.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Knob`] or [`ControlError::Gone`]; none is changed.
+    fn set_knobs(&self, changes: Vec<(String, String)>) -> Result<Knobs, ControlError>;
+
+    /// Says of a page whether it is shared, with whom, or why not.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NoSuchVm`], [`ControlError::NoMemory`], [`ControlError::Gone`], or
+    /// [`ControlError::Conflict`] for a VM that is not folded.
+    fn explain(&self, id: VmId, gpa: GuestPhys) -> Result<Explanation, ControlError>;
+
+    /// Moves slots so that fewer mappings are needed.
     ///
     /// # Errors
     ///
     /// [`ControlError::Gone`].
+    fn compact(&self, scope: CompactScope) -> Result<CompactReport, ControlError>;
+
+    /// Folds until a pass finds nothing more to do, or `limit` is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NotFolding`] or [`ControlError::Gone`].
     fn settle(&self, limit: Duration) -> Result<SettleReport, ControlError>;
 }
 
@@ -68,6 +115,23 @@ pub enum ControlError {
     /// The VM's state does not allow it; nothing was changed.
     #[error("{0}")]
     Conflict(String),
+    /// Knobs cannot be set so; none was changed.
+    #[error(transparent)]
+    Knob(#[from] KnobError),
+    /// Nothing is folded at present.
+    #[error("folding is stopped (run={})", u32::from(*.0))]
+    NotFolding(Run),
+    /// A range of memory is not one of pages; nothing was changed.
+    #[error("{0}")]
+    NotPages(String),
+    /// The VM has no memory at the address.
+    #[error("VM {vm} has no memory at {gpa}")]
+    NoMemory {
+        /// The VM.
+        vm: VmId,
+        /// The address.
+        gpa: GuestPhys,
+    },
     /// The part of the process that would answer has ended.
     #[error("{0}")]
     Gone(String),

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pagefold_dedup::SettleReport;
+use pagefold_dedup::{KnobError, SettleReport};
 use serde::Serialize;
 
 use super::control::ControlError;
@@ -51,17 +51,50 @@ impl ApiError {
 
 impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
-        let (status, hint) = match error {
+        let (status, hint) = match &error {
             ControlError::NoSuchVm(_) => (StatusCode::NOT_FOUND, "GET /v1/vms lists the VMs"),
-            ControlError::Conflict(_) => {
-                (StatusCode::CONFLICT, "GET /v1/vms/{id} says which state the VM is in")
+            ControlError::Conflict(_) => (
+                StatusCode::CONFLICT,
+                "GET /v1/vms/{id} says which state and dedup mode the VM is in",
+            ),
+            ControlError::Knob(error) => knob(error),
+            ControlError::NotFolding(_) => {
+                (StatusCode::CONFLICT, "fold again with PATCH /v1/dedup {\"run\": 1}, then settle")
             }
+            ControlError::NotPages(_) => {
+                (StatusCode::BAD_REQUEST, "give gpa and bytes as multiples of 4096, bytes above 0")
+            }
+            ControlError::NoMemory { .. } => (
+                StatusCode::NOT_FOUND,
+                "a VM's memory begins at 0; GET /v1/vms/{id} says how many memory_bytes it has",
+            ),
             ControlError::Gone(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the process is ending or has failed: see its log",
             ),
         };
         Self::new(status, error.to_string(), hint)
+    }
+}
+
+/// The status, and what to do, for a knob that cannot be set so.
+fn knob(error: &KnobError) -> (StatusCode, &'static str) {
+    match error {
+        KnobError::Unknown { .. } | KnobError::BadValue { .. } | KnobError::AdvisorRange { .. } => {
+            (
+                StatusCode::BAD_REQUEST,
+                "GET /v1/dedup shows all knobs and their values in \"knobs\"; none was changed",
+            )
+        }
+        KnobError::Advised => (
+            StatusCode::CONFLICT,
+            "PATCH /v1/dedup {\"advisor_mode\": \"none\"}, which may be in the same request",
+        ),
+        KnobError::Busy { .. } => (
+            StatusCode::CONFLICT,
+            "PATCH /v1/dedup {\"run\": 2}, wait until GET /v1/dedup has \"pages_shared\": 0, set \
+             it, then {\"run\": 1}; none was changed",
+        ),
     }
 }
 

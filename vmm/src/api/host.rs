@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use pagefold_dedup::stats::DedupStats;
-use pagefold_dedup::{SettleReport, VmId};
+use pagefold_dedup::{
+    CompactReport, CompactScope, DedupMode, Explanation, Knobs, SettleReport, VmId,
+};
 
+use super::GuestPhys;
 use super::control::{Control, ControlError};
+use crate::dedup_host::{DedupGone, SetKnobsError, SettleError};
 use crate::status::VmStatus;
-use crate::{Host, OperationError, VmHandle};
+use crate::{ExplainError, Host, OperationError, SetDedupError, SetMergeableError, VmHandle};
 
 impl Control for Host {
     fn vms(&self) -> Vec<VmStatus> {
@@ -31,13 +35,78 @@ impl Control for Host {
         Ok(())
     }
 
+    fn set_dedup(&self, id: VmId, mode: DedupMode) -> Result<(), ControlError> {
+        find(self, id)?.set_dedup(mode).map_err(|error| match error {
+            SetDedupError::Gone(gone) => gone.into(),
+            error => ControlError::Conflict(chain(&error)),
+        })
+    }
+
+    fn set_mergeable(
+        &self,
+        id: VmId,
+        gpa: GuestPhys,
+        len_bytes: u64,
+        mergeable: bool,
+    ) -> Result<(), ControlError> {
+        let result = find(self, id)?.set_mergeable(gpa.0, len_bytes, mergeable);
+        result.map_err(|error| match error {
+            SetMergeableError::Gone(gone) => gone.into(),
+            SetMergeableError::NotPages { .. } => ControlError::NotPages(error.to_string()),
+            SetMergeableError::NoMemory { vm, guest_phys } => {
+                ControlError::NoMemory { vm, gpa: GuestPhys(guest_phys) }
+            }
+            SetMergeableError::Stopped(_) | SetMergeableError::NotFolded(_) => {
+                ControlError::Conflict(error.to_string())
+            }
+        })
+    }
+
     fn dedup(&self) -> Result<DedupStats, ControlError> {
-        self.dedup().stats().map_err(|gone| ControlError::Gone(gone.to_string()))
+        Ok(self.dedup().stats()?)
+    }
+
+    fn set_knobs(&self, changes: Vec<(String, String)>) -> Result<Knobs, ControlError> {
+        self.dedup().set_knobs(changes).map_err(|error| match error {
+            SetKnobsError::Knob(error) => error.into(),
+            SetKnobsError::Gone(gone) => gone.into(),
+        })
+    }
+
+    fn explain(&self, id: VmId, gpa: GuestPhys) -> Result<Explanation, ControlError> {
+        find(self, id)?.explain(gpa.0).map_err(|error| match error {
+            ExplainError::Gone(gone) => gone.into(),
+            ExplainError::NoMemory { vm, guest_phys } => {
+                ControlError::NoMemory { vm, gpa: GuestPhys(guest_phys) }
+            }
+            ExplainError::Stopped(_) | ExplainError::NotFolded(_) => {
+                ControlError::Conflict(error.to_string())
+            }
+        })
+    }
+
+    fn compact(&self, scope: CompactScope) -> Result<CompactReport, ControlError> {
+        Ok(self.dedup().compact(scope)?)
     }
 
     fn settle(&self, limit: Duration) -> Result<SettleReport, ControlError> {
-        self.dedup().settle(limit).map_err(|gone| ControlError::Gone(gone.to_string()))
+        self.dedup().settle(limit).map_err(|error| match error {
+            SettleError::NotFolding(run) => ControlError::NotFolding(run),
+            SettleError::Gone(gone) => gone.into(),
+        })
     }
+}
+
+impl From<DedupGone> for ControlError {
+    fn from(gone: DedupGone) -> Self {
+        Self::Gone(gone.to_string())
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn find(host: &Host, id: VmId) -> Result<VmHandle, ControlError> {

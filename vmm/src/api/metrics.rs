@@ -53,6 +53,11 @@ fn totals(page: &mut Exposition, stats: &DedupStats) {
         Some(stats.page_table_bytes),
     );
     gauge(
+        "pagefold_vma_bytes",
+        "Bytes of the kernel's structures for mappings that only folding needs.",
+        Some(stats.vma_bytes),
+    );
+    gauge(
         "pagefold_resident_bytes",
         "Bytes that the kernel holds for guest RAM, stores included.",
         stats.resident_bytes,
@@ -115,6 +120,7 @@ fn folded_vms(page: &mut Exposition, vms: &[VmStats]) {
     gauge("pages", "Pages of RAM.", |vm| Some(vm.pages));
     gauge("merging_pages", "Pages mapped onto slots.", |vm| Some(vm.merging_pages));
     gauge("zero_pages", "Pages given back because they are zero.", |vm| Some(vm.zero_pages));
+    gauge("rmap_items", "Pages that are in a tree.", |vm| Some(vm.rmap_items));
     gauge("unshared_pages", "Calm pages without a twin.", |vm| Some(vm.unshared_pages));
     gauge("volatile_pages", "Pages written too recently to be looked at.", |vm| {
         Some(vm.volatile_pages)
@@ -122,6 +128,12 @@ fn folded_vms(page: &mut Exposition, vms: &[VmStats]) {
     gauge("extents", "Runs of pages on consecutive slots.", |vm| Some(vm.extents));
     gauge("vmas", "Mappings that the kernel holds for the RAM.", |vm| Some(vm.vmas));
     gauge("private_bytes", "Bytes of private memory that the kernel holds.", |vm| vm.private_bytes);
+    page.family(
+        "pagefold_vm_profit_bytes",
+        Kind::Gauge,
+        "Bytes saved less what folding the VM costs.",
+        vms.iter().map(|vm| (labels(vm), Some(vm.profit))),
+    );
     for event in EVENTS {
         page.family(
             &format!("pagefold_vm_{}_total", event.name),
@@ -155,13 +167,23 @@ struct Event {
     value: fn(&Events) -> u64,
 }
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 12] = [
     Event {
         name: "pages_scanned",
         help: "Pages read and fingerprinted.",
         value: |events| events.pages_scanned,
     },
+    Event {
+        name: "pages_skipped",
+        help: "Pages passed over because they keep changing.",
+        value: |events| events.pages_skipped,
+    },
     Event { name: "merges", help: "Pages mapped onto a slot.", value: |events| events.merges },
+    Event {
+        name: "moves",
+        help: "Pages whose slot was exchanged for another with the same bytes.",
+        value: |events| events.moves,
+    },
     Event {
         name: "remerges",
         help: "Pages that went back to the slot they had left.",
@@ -191,6 +213,11 @@ const EVENTS: [Event; 9] = [
         name: "unshares",
         help: "Pages made private again for want of a partner.",
         value: |events| events.unshares,
+    },
+    Event {
+        name: "unmerges",
+        help: "Pages made private again because they are not to be folded any more.",
+        value: |events| events.unmerges,
     },
     Event {
         name: "errors",

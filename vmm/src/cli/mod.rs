@@ -1,11 +1,16 @@
 //! The `pagefold` command: what it takes, and what it ends with.
 
 mod analyze;
+mod compact;
 mod doctor;
+mod explain;
 mod failure;
+mod knobs;
 mod process;
 mod run;
+mod set;
 mod size;
+mod socket;
 mod stats;
 mod table;
 
@@ -44,6 +49,12 @@ enum Command {
     Run(run::Args),
     /// Show the folding of a `run --api-socket`
     Stats(stats::Args),
+    /// Change knobs of folding, or what of a VM is folded, while VMs run
+    Set(set::Args),
+    /// Say of a guest's page whether it is shared, with whom, or why not
+    Explain(explain::Args),
+    /// Move shared pages so that they need fewer mappings
+    Compact(compact::Args),
     /// Count, and with --fold fold, identical pages of raw memory images
     Analyze(analyze::Args),
     /// Check what this machine offers, and say how to fix what is missing
@@ -80,6 +91,9 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Set(args) => set::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Compact(args) => compact::run(&args),
         Command::Analyze(args) => analyze::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -1,14 +1,16 @@
 //! `pagefold stats`: what a running `pagefold run --api-socket` saves.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use pagefold::api::{ApiClient, ClientError};
+use pagefold_dedup::Knobs;
 use pagefold_dedup::stats::DedupStats;
 
 use super::failure::{Advise, Failure};
+use super::knobs::differences;
 use super::size::mib;
+use super::socket::{Socket, no_answer};
 use super::table::{count, list, table};
 use super::{Outcome, print};
 
@@ -18,12 +20,14 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Moves the cursor to the top left and clears the screen below it.
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[J";
 
+/// What could not be done when it cannot.
+const WHAT: &str = "cannot get statistics";
+
 /// What `pagefold stats` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The socket of a `pagefold run --api-socket PATH`
-    #[arg(long, value_name = "PATH")]
-    api_socket: PathBuf,
+    #[command(flatten)]
+    socket: Socket,
     /// Print JSON: one line a look
     #[arg(long)]
     json: bool,
@@ -34,9 +38,8 @@ pub(super) struct Args {
 
 /// Asks the socket, once or over and over.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let client = ApiClient::new(&args.api_socket)
-        .advise("cannot ask for statistics", "see whether the system is short of descriptors")?;
-    show(args, &client.dedup().map_err(|error| no_answer(&error))?)?;
+    let client = args.socket.client()?;
+    show(args, &client.dedup().map_err(|error| no_answer(WHAT, &error))?)?;
     if args.watch {
         watch(args, &client)?;
     }
@@ -51,7 +54,7 @@ fn watch(args: &Args, client: &ApiClient) -> Result<(), Failure> {
             Ok(stats) => show(args, &stats)?,
             // It was there a moment ago: the run has ended.
             Err(ClientError::Connect { .. }) => return Ok(()),
-            Err(error) => return Err(no_answer(&error)),
+            Err(error) => return Err(no_answer(WHAT, &error)),
         }
     }
 }
@@ -64,18 +67,6 @@ fn show(args: &Args, stats: &DedupStats) -> Result<(), Failure> {
     }
     let clear = args.watch && io::stdout().is_terminal();
     print(&format!("{}{}", if clear { CLEAR_SCREEN } else { "" }, text(stats)))
-}
-
-fn no_answer(error: &ClientError) -> Failure {
-    let advice = match error {
-        ClientError::Connect { .. } => {
-            "start one with `pagefold run --api-socket PATH`, and give its path as the same user"
-        }
-        ClientError::TimedOut { .. } => "see whether the process is stopped or swapping",
-        ClientError::Form { .. } => "ask with the same version of pagefold as runs the VMs",
-        _ => "see the log of the process that runs the VMs",
-    };
-    Failure::caused("cannot get statistics", error, advice)
 }
 
 /// The counters for people.
@@ -94,22 +85,32 @@ pub(super) fn text(stats: &DedupStats) -> String {
                 stats.pages_volatile
             ),
         ),
+        ("chains", format!("{} of {} dups", stats.stable_node_chains, stats.stable_node_dups)),
         (
             "events",
             format!(
-                "{} merges, {} again, {} breaks, {} declines, {} errors",
+                "{} merges, {} again, {} breaks, {} declines, {} unmerges, {} errors",
                 stats.events.merges,
                 stats.events.remerges,
                 stats.events.breaks,
                 stats.events.declines,
+                stats.events.unmerges,
                 stats.events.errors
+            ),
+        ),
+        (
+            "scanned",
+            format!(
+                "{} pages, {} skipped because they keep changing",
+                stats.events.pages_scanned, stats.events.pages_skipped
             ),
         ),
         ("mappings", format!("{} of {}", stats.vmas_used, stats.vmas_budget)),
         ("passes", format!("{} in {:.2} s of processor time", stats.full_scans, stats.cpu_seconds)),
+        ("knobs", knobs(&stats.knobs)),
     ]);
     let headings =
-        ["vm", "mode", "pages", "merged", "zero", "unshared", "volatile", "vmas", "private"];
+        ["vm", "mode", "pages", "merged", "zero", "unshared", "volatile", "vmas", "private", "net"];
     let rows: Vec<Vec<String>> = stats
         .vms
         .iter()
@@ -124,10 +125,20 @@ pub(super) fn text(stats: &DedupStats) -> String {
                 count(Some(vm.volatile_pages)),
                 count(Some(vm.vmas)),
                 mib(vm.private_bytes),
+                net(vm.profit),
             ]
         })
         .collect();
     format!("{totals}\n{}", table(&headings, &rows))
+}
+
+/// The knobs that somebody has set.
+fn knobs(knobs: &Knobs) -> String {
+    let set: Vec<String> = differences(&Knobs::default(), knobs)
+        .into_iter()
+        .map(|(name, _, value)| format!("{name}={value}"))
+        .collect();
+    if set.is_empty() { "as by default".to_owned() } else { set.join(" ") }
 }
 
 /// A profit, which may be a loss.

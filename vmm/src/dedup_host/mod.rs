@@ -1,8 +1,9 @@
 //! Folding of all VMs of one program: an engine on a thread of its own, and how to talk to it.
 //!
-//! The thread owns the engine; everybody else sends it requests, which it answers between passes.
-//! A guest never waits for it: it is not on the path of any exit.
+//! The thread owns the engine; everybody else sends it requests, which it answers between the steps of a
+//! pass. A guest never waits for it: it is not on the path of any exit.
 
+mod error;
 mod runner;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,12 +14,15 @@ use std::{io, thread};
 
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
-    AttachSpec, ChangeSource, DedupMode, EngineConfig, EngineError, SettleReport, VmId,
+    AttachSpec, ChangeSource, CompactReport, CompactScope, DedupMode, EngineConfig, Explanation,
+    Knobs, LinearIndex, SettleReport, VmId,
 };
 
 use crate::memory::GuestRam;
 use crate::sys::ram::FoldableRam;
 use crate::sys::signal;
+pub(crate) use error::ChangeModeError;
+pub use error::{AttachError, DedupGone, SetKnobsError, SettleError, StartDedupError};
 use runner::{Request, Runner};
 
 /// The domain of VMs for which none is named.
@@ -44,33 +48,6 @@ impl Default for DedupConfig {
             engine: EngineConfig::default(),
         }
     }
-}
-
-/// Why folding cannot begin; nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum StartDedupError {
-    /// There is no thread for it.
-    #[error("cannot start the folding thread")]
-    Thread(#[source] io::Error),
-    /// The engine cannot be made.
-    #[error("cannot set up folding")]
-    Engine(#[source] EngineError),
-}
-
-/// The folding thread has ended, which it does only when it panics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("folding has stopped; guests run on, and keep what they share")]
-pub struct DedupGone;
-
-/// Why a VM's memory is not folded; it is as it was.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The engine refused.
-    #[error(transparent)]
-    Engine(#[from] pagefold_dedup::AttachError),
-    /// Nobody folds any more.
-    #[error(transparent)]
-    Gone(#[from] DedupGone),
 }
 
 /// The folding of one program's VMs. Clones are the same; with the last one the thread ends.
@@ -134,16 +111,14 @@ impl DedupHost {
         }
         let memory = Arc::new(FoldableRam::new(Arc::clone(memory)));
         let spec = AttachSpec { domain: DEFAULT_DOMAIN.to_owned(), mode, memory, changes };
-        let (answer, result) = channel();
-        self.send(Request::Attach { vm, spec: Box::new(spec), answer })?;
-        Ok(result.recv().map_err(|_| DedupGone)??)
+        Ok(self.ask(move |runner| runner.attach(vm, spec))??)
     }
 
     /// Stops folding a VM that has ended, and returns when its memory lies over no slot any more.
     /// Its bytes are lost.
     pub fn detach(&self, vm: VmId) {
         // Without a thread the memory simply stays as it is until it is unmapped.
-        let _ = self.ask(|answer| Request::Detach { vm, answer });
+        let _ = self.ask(move |runner| runner.engine.detach(vm));
     }
 
     /// What folding does and saves.
@@ -152,7 +127,7 @@ impl DedupHost {
     ///
     /// When folding has stopped.
     pub fn stats(&self) -> Result<DedupStats, DedupGone> {
-        self.ask(|answer| Request::Stats { answer })
+        self.ask(|runner| runner.engine.stats())
     }
 
     /// Waits until everything is folded that has been at rest since this call, at most for `limit`.
@@ -160,9 +135,80 @@ impl DedupHost {
     ///
     /// # Errors
     ///
+    /// When folding is stopped, or is while this waits; it stays so.
+    pub fn settle(&self, limit: Duration) -> Result<SettleReport, SettleError> {
+        let (answer, result) = channel();
+        self.send(Box::new(move |runner| runner.settle(limit, answer)))?;
+        result.recv().map_err(|_| DedupGone)?.map_err(SettleError::NotFolding)
+    }
+
+    /// The knobs as they are.
+    ///
+    /// # Errors
+    ///
     /// When folding has stopped.
-    pub fn settle(&self, limit: Duration) -> Result<SettleReport, DedupGone> {
-        self.ask(|answer| Request::Settle { limit, answer })
+    pub fn knobs(&self) -> Result<Knobs, DedupGone> {
+        self.ask(|runner| runner.engine.knobs())
+    }
+
+    /// Sets knobs by their names, all of them or none, and returns what they are then.
+    ///
+    /// # Errors
+    ///
+    /// When a name or a value makes no sense, or not now; none is changed.
+    pub fn set_knobs(&self, changes: Vec<(String, String)>) -> Result<Knobs, SetKnobsError> {
+        Ok(self.ask(move |runner| runner.set_knobs(&changes))??)
+    }
+
+    /// Folds more or less of a VM from now on. What is not to be folded any more is made private
+    /// step by step, after this has returned.
+    ///
+    /// # Errors
+    ///
+    /// When the VM is not attached.
+    pub(crate) fn set_mode(&self, vm: VmId, mode: DedupMode) -> Result<(), ChangeModeError> {
+        Ok(self.ask(move |runner| runner.set_mode(vm, mode))??)
+    }
+
+    /// Allows, or forbids, the folding of runs of a VM's pages: a first page and a number of pages
+    /// each, all of which it has.
+    ///
+    /// # Errors
+    ///
+    /// When the VM is not attached.
+    pub(crate) fn set_mergeable(
+        &self,
+        vm: VmId,
+        runs: Vec<(LinearIndex, u32)>,
+        mergeable: bool,
+    ) -> Result<(), ChangeModeError> {
+        Ok(self.ask(move |runner| runner.set_mergeable(vm, &runs, mergeable))??)
+    }
+
+    /// Says of a VM's page whether it is shared, with whom, or why not; `None` when the VM is not
+    /// attached or has no memory there.
+    ///
+    /// # Errors
+    ///
+    /// When folding has stopped.
+    pub(crate) fn explain(
+        &self,
+        vm: VmId,
+        guest_phys: u64,
+    ) -> Result<Option<Explanation>, DedupGone> {
+        self.ask(move |runner| runner.engine.explain(vm, guest_phys))
+    }
+
+    /// Moves slots so that fewer mappings are needed, group by group: guests go on, and so do other
+    /// requests.
+    ///
+    /// # Errors
+    ///
+    /// When folding has stopped.
+    pub fn compact(&self, scope: CompactScope) -> Result<CompactReport, DedupGone> {
+        let (answer, result) = channel();
+        self.send(Box::new(move |runner| runner.begin_compaction(scope, answer)))?;
+        result.recv().map_err(|_| DedupGone)
     }
 
     /// Verifies all of folding's structures against each other and the kernel's mappings. The VMs
@@ -172,12 +218,19 @@ impl DedupHost {
     ///
     /// When folding has stopped; the inner error is the first thing that is wrong.
     pub fn check(&self) -> Result<Result<(), pagefold_dedup::CheckError>, DedupGone> {
-        self.ask(|answer| Request::Check { answer })
+        self.ask(|runner| runner.engine.check())
     }
 
-    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, DedupGone> {
-        let (answer, result): (_, Receiver<T>) = channel();
-        self.send(request(answer))?;
+    /// Has the folding thread do something between two steps, and waits for what comes of it.
+    fn ask<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Runner) -> T + Send + 'static,
+    ) -> Result<T, DedupGone> {
+        let (answer, result): (Sender<T>, Receiver<T>) = channel();
+        self.send(Box::new(move |runner| {
+            // Whoever asked may have gone.
+            let _ = answer.send(task(runner));
+        }))?;
         result.recv().map_err(|_| DedupGone)
     }
 
@@ -198,3 +251,6 @@ impl Drop for FoldingThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

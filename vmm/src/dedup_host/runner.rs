@@ -1,107 +1,258 @@
-//! The folding thread: passes, and requests between them.
+//! The folding thread: passes step by step, and requests between the steps.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
-    AttachError, AttachSpec, CheckError, Engine, EngineError, SettleReport, Settling, VmId,
+    AttachError, AttachSpec, CompactReport, CompactScope, Compaction, Engine, EngineError,
+    KnobError, Knobs, LinearIndex, PagesError, PassReport, Run, SettleReport, Settling, Step, VmId,
 };
 
 use super::DedupConfig;
+use crate::config::DedupMode;
 
 /// Passes in a row that fold nothing after which passes become rare: what changed during the first
 /// has been looked at by the second.
 const IDLE_PASSES: u32 = 2;
 
-/// What the folding thread can be asked. Whoever asks may have gone when it answers.
-pub(super) enum Request {
-    Attach { vm: VmId, spec: Box<AttachSpec>, answer: Sender<Result<(), AttachError>> },
-    Detach { vm: VmId, answer: Sender<()> },
-    Stats { answer: Sender<DedupStats> },
-    Settle { limit: Duration, answer: Sender<SettleReport> },
-    Check { answer: Sender<Result<(), CheckError>> },
-}
+/// Requests that are answered before a step that is due: more than can be in the inbox unless
+/// somebody floods it, which must not keep folding from going on.
+const MAX_REQUESTS: u32 = 256;
+
+/// Something that the folding thread is to do between two steps. Whoever asked may have gone when
+/// it is answered.
+pub(super) type Request = Box<dyn FnOnce(&mut Runner) + Send>;
+
+/// How the waiting for folding to settle ends: with `Err` if it was told not to fold any more.
+pub(super) type Settled = Result<SettleReport, Run>;
 
 /// Somebody who waits for folding to settle.
 struct Waiter {
     settling: Settling,
-    answer: Sender<SettleReport>,
+    /// Whether a pass has begun since they asked: what is left of one that had begun before says
+    /// nothing of the VMs it had visited by then.
+    is_counting: bool,
+    answer: Sender<Settled>,
+}
+
+/// What the next step waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Nothing.
+    Over,
+    /// `sleep_millisecs`, within a pass.
+    InPass,
+    /// The interval between passes.
+    Between,
+    /// For somebody to ask for something: there is nothing to do.
+    Endless,
 }
 
 /// The engine and when it works.
 pub(super) struct Runner {
-    engine: Engine,
+    pub(super) engine: Engine,
     config: DedupConfig,
     inbox: Receiver<Request>,
     waiters: Vec<Waiter>,
+    /// Compactions that were asked for, the first of which may be under way.
+    compactions: VecDeque<(Compaction, Sender<CompactReport>)>,
     /// Passes in a row that folded nothing.
     idle: u32,
+    /// Whether a pass has begun and is not over.
+    in_pass: bool,
+    rest: Rest,
+    /// Since when it rests.
+    since: Instant,
 }
 
 impl Runner {
     pub(super) fn new(config: DedupConfig, inbox: Receiver<Request>) -> Result<Self, EngineError> {
         let engine = Engine::new(config.engine)?;
-        Ok(Self { engine, config, inbox, waiters: Vec::new(), idle: 0 })
+        let (rest, since) = (Rest::Between, Instant::now());
+        Ok(Self {
+            engine,
+            config,
+            inbox,
+            waiters: Vec::new(),
+            compactions: VecDeque::new(),
+            idle: 0,
+            in_pass: false,
+            rest,
+            since,
+        })
     }
 
     /// Works until nobody can ask for anything any more.
     pub(super) fn run(mut self) {
-        let mut last_pass = Instant::now();
+        while self.answer_until_due().is_some() {
+            if !self.compact() {
+                self.step();
+            }
+        }
+    }
+
+    /// Answers requests until it is time for the next step; `None` when nobody can ask any more.
+    fn answer_until_due(&mut self) -> Option<()> {
+        let mut answered_when_due = 0;
         loop {
-            let rest = self.interval().saturating_sub(last_pass.elapsed());
-            match self.inbox.recv_timeout(rest) {
-                Ok(request) => self.answer(request),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.pass();
-                    last_pass = Instant::now();
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
+            let request = match self.time_left() {
+                None => self.inbox.recv().ok()?,
+                Some(Duration::ZERO) if answered_when_due == MAX_REQUESTS => return Some(()),
+                Some(left) => match self.inbox.recv_timeout(left) {
+                    Ok(request) => {
+                        answered_when_due += u32::from(left.is_zero());
+                        request
+                    }
+                    Err(RecvTimeoutError::Timeout) => return Some(()),
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                },
+            };
+            request(self);
+        }
+    }
+
+    /// How long it still rests; `None` when it does so until there is a request. What is asked for
+    /// meanwhile can make it less.
+    fn time_left(&self) -> Option<Duration> {
+        if !self.compactions.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let knobs = self.engine.knobs();
+        let in_a_hurry = knobs.run == Run::Unmerge || !self.waiters.is_empty();
+        let rest = match self.rest {
+            Rest::Endless => return None,
+            Rest::Over => Duration::ZERO,
+            Rest::InPass if in_a_hurry => Duration::ZERO,
+            Rest::InPass => Duration::from_millis(knobs.sleep_millisecs.into()),
+            // Nothing is calm that was not left alone for as long.
+            Rest::Between if self.idle < IDLE_PASSES || in_a_hurry => self.config.busy_interval,
+            Rest::Between => self.config.idle_interval,
+        };
+        Some(rest.saturating_sub(self.since.elapsed()))
+    }
+
+    fn step(&mut self) {
+        match self.engine.step() {
+            Step::More => (self.in_pass, self.rest) = (true, Rest::InPass),
+            Step::Done(report) => {
+                self.in_pass = false;
+                self.rest = self.rest_after(&report);
+                self.tell_waiters(&report);
             }
+            Step::Stopped => self.rest = Rest::Endless,
         }
+        self.since = Instant::now();
     }
 
-    /// How long to rest after a pass: nothing is calm that was not left alone for as long.
-    fn interval(&self) -> Duration {
-        if self.idle < IDLE_PASSES || !self.waiters.is_empty() {
-            self.config.busy_interval
-        } else {
-            self.config.idle_interval
+    /// Does the next part of a compaction, if one is under way.
+    fn compact(&mut self) -> bool {
+        let Some((compaction, answer)) = self.compactions.front_mut() else {
+            return false;
+        };
+        if let Some(report) = self.engine.compact_step(compaction) {
+            let _ = answer.send(report);
+            self.compactions.pop_front();
         }
+        true
     }
 
-    fn pass(&mut self) {
-        let report = self.engine.pass();
+    fn rest_after(&mut self, report: &PassReport) -> Rest {
         self.idle = if report.folded_pages == 0 { self.idle.saturating_add(1) } else { 0 };
-        self.waiters.retain_mut(|waiter| match waiter.settling.note(&report) {
-            Some(end) => {
-                let _ = waiter.answer.send(end);
-                false
+        if self.engine.knobs().run != Run::Unmerge || !report.errors.is_empty() {
+            return Rest::Between;
+        }
+        // VMs that the pass had visited before it was told to unmerge have had none of it.
+        if self.is_unmerged() { Rest::Endless } else { Rest::Over }
+    }
+
+    /// Whether no VM has a page that is folded, or waits to be.
+    fn is_unmerged(&self) -> bool {
+        let vms = self.engine.stats().vms;
+        vms.iter().all(|vm| vm.merging_pages + vm.zero_pages + vm.unshared_pages == 0)
+    }
+
+    fn tell_waiters(&mut self, report: &PassReport) {
+        self.waiters.retain_mut(|waiter| {
+            if !std::mem::replace(&mut waiter.is_counting, true) {
+                return true;
             }
-            None => true,
+            match waiter.settling.note(report) {
+                Some(end) => {
+                    let _ = waiter.answer.send(Ok(end));
+                    false
+                }
+                None => true,
+            }
         });
     }
 
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Attach { vm, spec, answer } => {
-                self.idle = 0;
-                let _ = answer.send(self.engine.attach(vm, *spec));
-            }
-            Request::Detach { vm, answer } => {
-                self.engine.detach(vm);
-                let _ = answer.send(());
-            }
-            Request::Stats { answer } => {
-                let _ = answer.send(self.engine.stats());
-            }
-            Request::Settle { limit, answer } => {
-                self.engine.mark();
-                self.waiters.push(Waiter { settling: Settling::new(limit), answer });
-            }
-            Request::Check { answer } => {
-                let _ = answer.send(self.engine.check());
+    pub(super) fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
+        self.engine.attach(vm, spec)?;
+        self.idle = 0;
+        if self.rest == Rest::Endless {
+            self.rest = Rest::Over;
+        }
+        Ok(())
+    }
+
+    /// Answers when folding has settled, or at once if it never would.
+    pub(super) fn settle(&mut self, limit: Duration, answer: Sender<Settled>) {
+        let run = self.engine.knobs().run;
+        if run != Run::Fold {
+            let _ = answer.send(Err(run));
+            return;
+        }
+        self.engine.mark();
+        let (settling, is_counting) = (Settling::new(limit), !self.in_pass);
+        self.waiters.push(Waiter { settling, is_counting, answer });
+    }
+
+    /// Answers when the stores have been compacted.
+    pub(super) fn begin_compaction(&mut self, scope: CompactScope, answer: Sender<CompactReport>) {
+        self.compactions.push_back((self.engine.begin_compaction(scope), answer));
+    }
+
+    /// Sets all of the knobs, which are names and values, or none.
+    pub(super) fn set_knobs(&mut self, changes: &[(String, String)]) -> Result<Knobs, KnobError> {
+        let before = self.engine.knobs();
+        let mut knobs = before;
+        // It decides whether `pages_to_scan` can be set, whichever of the two was named first.
+        let (advisor, others): (Vec<_>, Vec<_>) =
+            changes.iter().partition(|(key, _)| key == "advisor_mode");
+        for (key, value) in advisor.into_iter().chain(others) {
+            knobs.set(key, value)?;
+        }
+        self.engine.set_knobs(knobs)?;
+        if knobs.run != before.run {
+            (self.idle, self.rest) = (0, Rest::Over);
+        }
+        if knobs.run != Run::Fold {
+            for waiter in self.waiters.drain(..) {
+                let _ = waiter.answer.send(Err(knobs.run));
             }
         }
+        Ok(knobs)
+    }
+
+    pub(super) fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), PagesError> {
+        self.engine.set_mode(vm, mode)?;
+        (self.idle, self.rest) = (0, Rest::Over);
+        Ok(())
+    }
+
+    /// Allows, or forbids, the folding of runs of a VM's pages: a first page and a number of pages
+    /// each, all of which it has.
+    pub(super) fn set_mergeable(
+        &mut self,
+        vm: VmId,
+        runs: &[(LinearIndex, u32)],
+        mergeable: bool,
+    ) -> Result<(), PagesError> {
+        for &(first, count_pages) in runs {
+            self.engine.set_mergeable(vm, first, count_pages, mergeable)?;
+        }
+        (self.idle, self.rest) = (0, Rest::Over);
+        Ok(())
     }
 }

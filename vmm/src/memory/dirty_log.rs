@@ -29,7 +29,7 @@ struct Written {
 }
 
 impl KvmDirtyLog {
-    /// The changes since now of `vm`, whose slots all log their writes.
+    /// The changes since now of `vm`, whose slots all log their writes whenever this is asked.
     pub(crate) fn new(vm: Arc<MappedVm>) -> Self {
         Self { vm, undelivered: Vec::new() }
     }

@@ -19,24 +19,41 @@ pub(crate) struct MappedVm {
 
 impl MappedVm {
     /// Makes each region of `ram` a memory slot of `fd`, numbered as [`GuestRam::regions`] orders
-    /// them, with its writes logged from the beginning.
-    pub(crate) fn new(fd: VmFd, ram: Arc<GuestRam>) -> io::Result<Self> {
+    /// them, with its writes logged from the beginning if `log_writes` says so.
+    pub(crate) fn new(fd: VmFd, ram: Arc<GuestRam>, log_writes: bool) -> io::Result<Self> {
         let vm = Self { fd, ram };
-        for (slot, region) in (0..).zip(vm.ram.regions()) {
+        vm.set_slots(log_writes)?;
+        Ok(vm)
+    }
+
+    /// Has KVM log from now on what is written to the memory, or stop doing so. The vCPUs may be
+    /// running.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; some of the slots may have been changed.
+    pub(crate) fn log_writes(&self, log_writes: bool) -> io::Result<()> {
+        self.set_slots(log_writes)
+    }
+
+    /// Makes the slots, or changes the flags of those that there are: with the same addresses and
+    /// size that is all KVM does (KVM API section 4.35).
+    fn set_slots(&self, log_writes: bool) -> io::Result<()> {
+        for (slot, region) in (0..).zip(self.ram.regions()) {
             let slot = kvm_userspace_memory_region {
                 slot,
-                flags: KVM_MEM_LOG_DIRTY_PAGES,
+                flags: if log_writes { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
                 guest_phys_addr: region.guest_address.0,
                 memory_size: region.len_bytes(),
                 userspace_addr: region.host_address as u64,
             };
             // SAFETY: KVM will write to the host range whenever a vCPU runs, so the range must be
-            // memory that nothing else is put into meanwhile. It is a mapping owned by `vm.ram`,
+            // memory that nothing else is put into meanwhile. It is a mapping owned by `self.ram`,
             // which outlives the descriptor (field order) and, by this type's contract, every vCPU;
             // and nobody holds Rust references into guest memory, only volatile accessors.
-            unsafe { vm.fd.set_user_memory_region(slot) }?;
+            unsafe { self.fd.set_user_memory_region(slot) }?;
         }
-        Ok(vm)
+        Ok(())
     }
 
     /// The VM's descriptor.

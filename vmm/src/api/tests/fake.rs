@@ -5,9 +5,12 @@ use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use pagefold_dedup::stats::{DedupStats, DomainStats, Events, VmStats};
-use pagefold_dedup::{SettleReport, VmId};
+use pagefold_dedup::{
+    CompactReport, CompactScope, Explanation, KnobError, Knobs, LinearIndex, PageState, Reason,
+    Run, SettleReport, VmId, WalkReport,
+};
 
-use crate::api::{Control, ControlError};
+use crate::api::{Control, ControlError, GuestPhys};
 use crate::config::DedupMode;
 use crate::status::{VmState, VmStatus};
 use crate::vcpu::StopReason;
@@ -23,6 +26,12 @@ pub(super) struct Fake {
     pub(super) settle: Sender<bool>,
     /// The limits that settles were called with.
     pub(super) limits: Mutex<Vec<Duration>>,
+    /// Whether anything is shared, so that some knobs cannot be changed.
+    pub(super) busy: Mutex<bool>,
+    /// The ranges that were opted out or in, with their address and length in bytes.
+    pub(super) ranges: Mutex<Vec<(VmId, u64, u64, bool)>>,
+    /// What compactions were called with.
+    pub(super) scopes: Mutex<Vec<CompactScope>>,
 }
 
 impl Default for Fake {
@@ -35,6 +44,9 @@ impl Default for Fake {
             settled: Mutex::new(settled),
             settle,
             limits: Mutex::default(),
+            busy: Mutex::new(false),
+            ranges: Mutex::default(),
+            scopes: Mutex::default(),
         }
     }
 }
@@ -81,7 +93,76 @@ impl Control for Fake {
         Ok(self.stats.lock().expect("unpoisoned").clone())
     }
 
+    fn set_dedup(&self, id: VmId, mode: DedupMode) -> Result<(), ControlError> {
+        let state = self.vm(id)?.state;
+        self.change(id, &[VmState::Running, VmState::Paused], state)?;
+        let mut vms = self.vms.lock().expect("unpoisoned");
+        vms.iter_mut().filter(|vm| vm.id == id).for_each(|vm| vm.dedup = mode);
+        Ok(())
+    }
+
+    fn set_mergeable(
+        &self,
+        id: VmId,
+        gpa: GuestPhys,
+        len_bytes: u64,
+        mergeable: bool,
+    ) -> Result<(), ControlError> {
+        let memory_bytes = self.vm(id)?.memory_bytes;
+        if len_bytes == 0 || !len_bytes.is_multiple_of(4096) {
+            return Err(ControlError::NotPages("not pages".to_owned()));
+        }
+        if gpa.0 + len_bytes > memory_bytes {
+            return Err(ControlError::NoMemory { vm: id, gpa: GuestPhys(memory_bytes) });
+        }
+        self.ranges.lock().expect("unpoisoned").push((id, gpa.0, len_bytes, mergeable));
+        Ok(())
+    }
+
+    fn set_knobs(&self, changes: Vec<(String, String)>) -> Result<Knobs, ControlError> {
+        let mut stats = self.stats.lock().expect("unpoisoned");
+        let mut knobs = stats.knobs;
+        for (key, value) in &changes {
+            knobs.set(key, value)?;
+        }
+        knobs.check()?;
+        if knobs.max_page_sharing != stats.knobs.max_page_sharing
+            && *self.busy.lock().expect("unpoisoned")
+        {
+            return Err(KnobError::Busy { key: "max_page_sharing", slots: 10 }.into());
+        }
+        stats.knobs = knobs;
+        Ok(knobs)
+    }
+
+    fn explain(&self, id: VmId, gpa: GuestPhys) -> Result<Explanation, ControlError> {
+        let memory_bytes = self.vm(id)?.memory_bytes;
+        if gpa.0 >= memory_bytes {
+            return Err(ControlError::NoMemory { vm: id, gpa });
+        }
+        Ok(Explanation {
+            vm: id,
+            guest_phys: gpa.0,
+            linear: LinearIndex(u32::try_from(gpa.0 / 4096).expect("a page")),
+            domain: "default".to_owned(),
+            state: PageState::Waiting,
+            reason: Reason::NoTwin,
+            mappings: Vec::new(),
+            dups: Vec::new(),
+            walk: WalkReport::default(),
+        })
+    }
+
+    fn compact(&self, scope: CompactScope) -> Result<CompactReport, ControlError> {
+        self.scopes.lock().expect("unpoisoned").push(scope);
+        Ok(CompactReport { extents_before: 9, extents_after: 4, ..CompactReport::default() })
+    }
+
     fn settle(&self, limit: Duration) -> Result<SettleReport, ControlError> {
+        let run = self.stats.lock().expect("unpoisoned").knobs.run;
+        if run != Run::Fold {
+            return Err(ControlError::NotFolding(run));
+        }
         self.limits.lock().expect("unpoisoned").push(limit);
         let settled = self.settled.lock().expect("unpoisoned").recv();
         let settled = settled.map_err(|_| ControlError::Gone("no test any more".to_owned()))?;
@@ -112,7 +193,7 @@ fn vm(id: u32, state: VmState) -> VmStatus {
 }
 
 fn stats() -> DedupStats {
-    let events = Events { merges: 7, ..Events::default() };
+    let events = Events { merges: 7, pages_skipped: 6, ..Events::default() };
     let vm = |id, private_bytes| VmStats {
         id,
         domain: "user \"0\"".to_owned(),
@@ -120,6 +201,8 @@ fn stats() -> DedupStats {
         pages: 16_384,
         merging_pages: 5,
         zero_pages: 4,
+        rmap_items: 8,
+        profit: -7,
         unshared_pages: 3,
         volatile_pages: 2,
         extents: 1,
@@ -135,11 +218,13 @@ fn stats() -> DedupStats {
         stable_node_dups: 5,
         pages_volatile: 40,
         pages_zero: 50,
+        knobs: Knobs::default(),
         full_scans: 60,
         events,
         saved_bytes: 70 * 4096,
         metadata_bytes: 80,
         page_table_bytes: 90,
+        vma_bytes: 95,
         general_profit: -100,
         resident_bytes: None,
         vmas_used: 110,

@@ -41,8 +41,14 @@ fn a_head_without_end_is_refused() {
 #[test]
 fn an_oversized_body_is_refused_before_it_is_read() {
     let served = Served::new();
-    for target in ["/v1/dedup/settle", "/v1/vms/1/pause"] {
-        let method = if target.ends_with("settle") { "POST" } else { "PUT" };
+    for (method, target) in [
+        ("POST", "/v1/dedup/settle"),
+        ("PUT", "/v1/vms/1/pause"),
+        ("PATCH", "/v1/vms/1"),
+        ("PATCH", "/v1/dedup"),
+        ("POST", "/v1/dedup/compact"),
+        ("GET", "/v1/dedup/rmap?vm=1&gpa=0"),
+    ] {
         // Announced and not sent: the answer comes all the same.
         let answer = served.send(
             format!(
@@ -133,4 +139,85 @@ fn clients_that_leave_at_any_byte_do_no_harm() {
         stream.shutdown(Shutdown::Both).expect("left");
     }
     assert_eq!(served.ask("GET", "/v1/vms", "").status, 200);
+}
+
+#[test]
+fn a_body_that_is_no_small_flat_object_is_refused_and_changes_nothing() {
+    let served = Served::new();
+    let before = served.ask("GET", "/v1/dedup", "").json();
+    let deep = |open: &str, close: &str| {
+        format!("{{\"run\": {}0{}}}", open.repeat(5000), close.repeat(5000))
+    };
+    let long = "x".repeat(60_000);
+    let bodies = [
+        String::new(),
+        " \n".to_owned(),
+        "[]".to_owned(),
+        "[{\"run\": 0}]".to_owned(),
+        "null".to_owned(),
+        "\"run\"".to_owned(),
+        "run=0".to_owned(),
+        "{".to_owned(),
+        "{\"run\": 0".to_owned(),
+        "{\"run\": 0}}".to_owned(),
+        "{\"run\": 0} {\"run\": 0}".to_owned(),
+        "{run: 0}".to_owned(),
+        "{\"dedup\"}".to_owned(),
+        "{\"dedup\": \"off\",}".to_owned(),
+        deep("[", "]"),
+        deep("{\"run\": ", "}"),
+        format!("{{\"{long}\": 0}}"),
+        format!("{{\"run\": \"{long}\"}}"),
+        format!("{{\"run\": 1{}}}", "0".repeat(60_000)),
+        format!("{{\"gpa\": \"0x{}\", \"bytes\": 4096, \"dedup\": \"off\"}}", "0".repeat(60_000)),
+        format!("{{{}\"run\": 0}}", "\"run\": 0, ".repeat(5000)),
+    ];
+    for body in &bodies {
+        let shown: String = body.chars().take(80).collect();
+        for target in ["/v1/dedup", "/v1/vms/1"] {
+            // Zeroes before a number are as many as one likes.
+            let is_fine = target == "/v1/vms/1" && body.contains("0x000");
+            let answer = served.ask("PATCH", target, body);
+            assert_eq!(
+                answer.status,
+                if is_fine { 200 } else { 400 },
+                "{target} {shown}: {answer:?}"
+            );
+            assert!(answer.body.len() < 1000, "{target} {shown}: it is all repeated");
+            if !is_fine {
+                answer.error();
+            }
+        }
+    }
+    let raw = b"PATCH /v1/dedup HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 11\r\n\r\n{\"run\":\"\xff\"}";
+    assert_eq!(served.send(raw).status, 400);
+    assert_eq!(served.ask("GET", "/v1/dedup", "").json(), before);
+    assert_eq!(served.ask("GET", "/v1/vms/1", "").json()["dedup"], "on");
+}
+
+#[test]
+fn hostile_queries_are_refused() {
+    let served = Served::new();
+    for query in [
+        String::new(),
+        "?".to_owned(),
+        "?vm=1".to_owned(),
+        "?gpa=1".to_owned(),
+        "?vm=&gpa=".to_owned(),
+        "?vm=1&gpa=0&vm=1".to_owned(),
+        "?vm=1&gpa=0&verbose=1".to_owned(),
+        "?vm=%31&gpa=0".to_owned(),
+        "?vm=1;gpa=0".to_owned(),
+        "?vm=1&gpa=-1".to_owned(),
+        "?vm=1&gpa=0x".to_owned(),
+        "?vm=1&gpa=1e3".to_owned(),
+        "?vm=1&gpa=0x1ffffffffffffffff".to_owned(),
+        "?vm=99999999999&gpa=0".to_owned(),
+        format!("?vm=1&gpa={}", "9".repeat(5000)),
+        format!("?{}", "vm=1&".repeat(1000)),
+    ] {
+        let answer = served.ask("GET", &format!("/v1/dedup/rmap{query}"), "");
+        assert_eq!(answer.status, 400, "{query}: {answer:?}");
+        answer.error();
+    }
 }

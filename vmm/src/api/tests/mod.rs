@@ -1,6 +1,7 @@
 //! A real socket, real requests, and VMs that are only pretended.
 
 mod fake;
+mod folding;
 mod hostile;
 mod requests;
 mod takeover;

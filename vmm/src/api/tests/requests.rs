@@ -71,6 +71,11 @@ fn unknown_paths_and_wrong_methods_say_what_there_is() {
         ("POST", "/v1/vms"),
         ("GET", "/v1/vms/1/pause"),
         ("DELETE", "/v1/vms/1"),
+        ("PATCH", "/v1/vms"),
+        ("PATCH", "/v1/vms/1/pause"),
+        ("PUT", "/v1/dedup"),
+        ("POST", "/v1/dedup/rmap?vm=1&gpa=0"),
+        ("GET", "/v1/dedup/compact"),
         ("GET", "/v1/dedup/settle"),
         ("BREW", "/metrics"),
     ] {
@@ -189,6 +194,12 @@ fn metrics_are_prometheus_text() {
     assert!(has("pagefold_pages_sharing 20"));
     assert!(has("pagefold_general_profit_bytes -100"));
     assert!(has("pagefold_merges_total 7"));
+    assert!(has("pagefold_pages_skipped_total 6"));
+    assert!(has("pagefold_moves_total 0"));
+    assert!(has("pagefold_unmerges_total 0"));
+    assert!(has("pagefold_vma_bytes 95"));
+    assert!(has("pagefold_vm_rmap_items{vm=\"1\",domain=\"user \\\"0\\\"\"} 8"));
+    assert!(has("pagefold_vm_profit_bytes{vm=\"1\",domain=\"user \\\"0\\\"\"} -7"));
     assert!(has("pagefold_cpu_seconds_total 1.5"));
     assert!(has("pagefold_domain_store_bytes{domain=\"user \\\"0\\\"\"} 40960"));
     assert!(has("pagefold_vm_private_bytes{vm=\"1\",domain=\"user \\\"0\\\"\"} 4096"));

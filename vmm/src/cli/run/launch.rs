@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pagefold::api::{ApiServer, BindError, SocketError};
+use pagefold::dedup_host::DedupConfig;
 use pagefold::{BuildError, Host, HostConfig, VmHandle};
+use pagefold_dedup::EngineConfig;
 
 use super::plan::Plan;
 use crate::cli::failure::{Advise, Failure};
@@ -40,7 +42,9 @@ pub(super) fn launch(plan: &Plan) -> Result<Launched, Failure> {
 }
 
 fn host(plan: &Plan) -> Result<Host, Failure> {
-    let config = HostConfig { overcommit: plan.overcommit, ..HostConfig::default() };
+    let engine = EngineConfig { knobs: plan.knobs, ..EngineConfig::default() };
+    let dedup = DedupConfig { engine, ..DedupConfig::default() };
+    let config = HostConfig { overcommit: plan.overcommit, dedup };
     Host::new(config).advise("cannot run VMs here", "`pagefold doctor` checks all that is needed")
 }
 

@@ -100,7 +100,7 @@ fn rest(
     Ok(())
 }
 
-/// Folds until nothing is left to do. `None` if that was cut short, or folding is gone.
+/// Folds until nothing is left to do. `None` if that was cut short, or nothing is folded.
 fn settle(
     launched: &Launched,
     events: &mut Events,
@@ -116,8 +116,9 @@ fn settle(
             }
             Ok(Some(report))
         }
-        Some(Err(gone)) => {
-            log::error!("{gone}");
+        // Somebody stopped it through the control socket, or it has ended.
+        Some(Err(error)) => {
+            log::error!("{error}");
             Ok(None)
         }
         None => Ok(None),

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pagefold::config::{BuiltinGuest, VmConfig};
-use pagefold_dedup::DedupMode;
+use pagefold_dedup::{DedupMode, Knobs, Run};
 use pagefold_guest::layout::heap_pages;
 use pagefold_guest::workload::Preset;
 
 use super::Args;
 use crate::cli::failure::Failure;
+use crate::cli::knobs::knobs_with;
 
 /// A run that makes sense.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) struct Plan {
     pub(super) settle: bool,
     pub(super) api_socket: Option<PathBuf>,
     pub(super) dedup: DedupMode,
+    pub(super) knobs: Knobs,
     pub(super) overcommit: bool,
 }
 
@@ -38,6 +40,13 @@ impl Plan {
         if args.duration == Some(Duration::ZERO) {
             return Err(Failure::usage("--for 0s leaves no time to run", "give at least --for 1s"));
         }
+        let knobs = knobs_with(&args.knobs)?;
+        if args.settle && knobs.run != Run::Fold {
+            return Err(Failure::usage(
+                "--settle would wait for ever: nothing is folded while run is not 1",
+                "leave out --settle, or --knob run",
+            ));
+        }
         Ok(Self {
             count: args.count,
             memory_bytes,
@@ -47,6 +56,7 @@ impl Plan {
             settle: args.settle,
             api_socket: args.api_socket.clone(),
             dedup: args.dedup,
+            knobs,
             overcommit: args.overcommit,
         })
     }
@@ -108,6 +118,10 @@ mod tests {
             "--dedup",
             "zero",
             "--overcommit",
+            "--knob",
+            "max_page_sharing=64",
+            "--knob",
+            "sleep_millisecs=0",
             "--json",
         ])
         .expect("a plan");
@@ -115,6 +129,7 @@ mod tests {
         assert_eq!(plan.duration, Some(Duration::from_secs(90)));
         assert_eq!(plan.vm(3).dedup, DedupMode::Zero);
         assert!(plan.settle && plan.overcommit);
+        assert_eq!((plan.knobs.max_page_sharing, plan.knobs.sleep_millisecs), (64, 0));
     }
 
     #[test]
@@ -128,6 +143,10 @@ mod tests {
             (&["--for", "0s"], "at least --for 1s"),
             (&["--dedup", "maybe"], "off, zero, on"),
             (&["--seed", "x"], "invalid"),
+            (&["--knob", "run"], "KEY=VALUE"),
+            (&["--knob", "max_page_sharing=1"], "from 2 to"),
+            (&["--knob", "pages_to_skip=1"], "pages_to_scan"),
+            (&["--knob", "run=0", "--settle"], "leave out --settle"),
         ] {
             let error = plan(line).expect_err("no plan");
             assert!(error.contains(part), "{line:?}: {error}");

@@ -55,9 +55,13 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
+        Self::logging(true)
+    }
+
+    fn logging(log_writes: bool) -> Self {
         let kvm = OpenKvm::new().unwrap();
         let ram = Arc::new(GuestRam::new(MEMORY_BYTES).unwrap());
-        let vm = Arc::new(MappedVm::new(kvm.kvm.create_vm().unwrap(), ram).unwrap());
+        let vm = Arc::new(MappedVm::new(kvm.kvm.create_vm().unwrap(), ram, log_writes).unwrap());
         let vcpu = vm.fd().create_vcpu(0).unwrap();
         vcpu.set_cpuid2(&kvm.cpuid).unwrap();
         let image = FlatImage { code: WRITER.to_vec(), privilege: Privilege::User };
@@ -168,4 +172,24 @@ fn no_write_is_missed_while_vmm_and_guest_write() {
         overdue &= !is_reported;
     }
     writer.join().unwrap();
+}
+
+#[test]
+fn a_log_that_is_switched_on_while_the_vm_lives_misses_nothing_from_then_on() {
+    let mut machine = Machine::logging(false);
+    machine.one_round();
+    let mut log = machine.log();
+    let mut changed = Bitmap::new(machine.vm.ram().count_pages());
+    assert!(log.collect(&mut changed).is_err(), "there is no log");
+    for _ in 0..3 {
+        machine.vm.log_writes(true).unwrap();
+        collect(&mut log);
+        for _ in 0..3 {
+            machine.one_round();
+            assert!(collect(&mut log).is_superset(&written_by_guest()));
+            assert!(collect(&mut log).is_disjoint(&written_by_guest()));
+        }
+        machine.vm.log_writes(false).unwrap();
+        machine.one_round();
+    }
 }

@@ -1,5 +1,10 @@
 //! Reading a request's body: bounded in size and in time.
 
+mod compact;
+mod knobs;
+mod settle;
+mod vm;
+
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -9,42 +14,68 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+pub(in crate::api) use compact::CompactRequest;
+pub(in crate::api) use knobs::KnobChanges;
+pub use settle::MAX_SETTLE_LIMIT;
+pub(in crate::api) use settle::SettleRequest;
+pub(in crate::api) use vm::{VmChange, VmFolding};
 
 /// The largest body that is read, in bytes.
-pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(in crate::api) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// As much as is said of what is wrong with a body.
+const MAX_ERROR_CHARS: usize = 300;
 
 /// How long a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
-/// A body that may be left out: JSON of a `T`, whatever the content type says.
+/// What a request can have as its body.
+pub(in crate::api) trait RequestBody: DeserializeOwned {
+    /// What to send.
+    const HINT: &'static str;
+}
+
+/// A body: a JSON object of a `T`, whatever the content type says.
 ///
 /// `curl --data` sends its JSON as a form; to refuse it for that would help nobody.
-pub(super) struct OptionalJson<T>(pub(super) T);
+pub(in crate::api) struct Object<T>(pub(in crate::api) T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+/// The same, where it may be left out.
+pub(in crate::api) struct OptionalObject<T>(pub(in crate::api) T);
+
+impl<S: Send + Sync, T: RequestBody> FromRequest<S> for Object<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        parse(&read(request, state).await?).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: RequestBody + Default> FromRequest<S> for OptionalObject<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let bytes = read(request, state).await?;
-        if bytes.trim_ascii().is_empty() {
-            return Ok(Self(T::default()));
-        }
-        let refused = |error: &dyn std::fmt::Display| {
-            ApiError::bad_request(
-                format!("the body is not what this request takes: {error}"),
-                "leave the body out, or send {\"timeout_ms\": 30000}",
-            )
-        };
-        // serde would take an array for a struct, too.
-        if !bytes.trim_ascii().starts_with(b"{") {
-            return Err(refused(&"it is no JSON object"));
-        }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| refused(&error))
+        if bytes.trim_ascii().is_empty() { Ok(Self(T::default())) } else { parse(&bytes).map(Self) }
     }
 }
 
+fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
+    let refused = |error: &dyn std::fmt::Display| {
+        let error = format!("the body is not what this request takes: {error}");
+        // It quotes names of fields, which can be as long as the body.
+        let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        ApiError::bad_request(error, T::HINT)
+    };
+    // serde would take an array for a struct, too.
+    if !bytes.trim_ascii().starts_with(b"{") {
+        return Err(refused(&"it is no JSON object"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| refused(&error))
+}
+
 /// No body.
-pub(super) struct NoBody;
+pub(in crate::api) struct NoBody;
 
 impl<S: Send + Sync> FromRequest<S> for NoBody {
     type Rejection = ApiError;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::RequestBody;
+
 /// The longest time limit that a settle request may ask for.
 pub const MAX_SETTLE_LIMIT: Duration = Duration::from_mins(10);
 
@@ -13,14 +15,18 @@ const DEFAULT_TIMEOUT_MS: u64 = 30_000;
 /// The body of a settle request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SettleRequest {
+pub(in crate::api) struct SettleRequest {
     #[serde(default = "default_timeout_ms")]
     timeout_ms: u64,
 }
 
+impl RequestBody for SettleRequest {
+    const HINT: &'static str = "leave the body out, or send {\"timeout_ms\": 30000}";
+}
+
 impl SettleRequest {
     /// The time limit; `None` if it is longer than [`MAX_SETTLE_LIMIT`].
-    pub(super) fn limit(self) -> Option<Duration> {
+    pub(in crate::api) fn limit(self) -> Option<Duration> {
         let limit = Duration::from_millis(self.timeout_ms);
         (limit <= MAX_SETTLE_LIMIT).then_some(limit)
     }

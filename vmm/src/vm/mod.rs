@@ -1,5 +1,7 @@
 //! A VM, as the program that embeds it sees it.
 
+mod folding;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,8 +15,10 @@ use crate::dedup_host::DedupHost;
 use crate::memory::{GuestRam, MemoryReservation};
 use crate::operation::{Operation, OperationError, WaitError};
 use crate::status::{VmState, VmStatus};
+use crate::sys::memslot::MappedVm;
 use crate::vcpu::{Command, StopReason, VcpuHandle};
 use crate::watch::{Watch, Watched};
+pub use folding::{ExplainError, SetDedupError, SetMergeableError};
 
 /// What a VM has until it stops.
 #[derive(Debug)]
@@ -22,6 +26,7 @@ pub(crate) struct Machine {
     // Fields are dropped in this order: the thread is joined first.
     pub(crate) vcpu: VcpuHandle,
     pub(crate) dedup: DedupHost,
+    pub(crate) mapped: Arc<MappedVm>,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) reservation: MemoryReservation,
 }
@@ -172,7 +177,7 @@ impl VmHandle {
             id: *id,
             name: config.name.clone(),
             guest: config.guest.to_string(),
-            dedup: config.dedup,
+            dedup: watched.dedup,
             state: watched.state,
             memory_bytes: config.memory_bytes,
             ready_ms: watched.ready_ms(),
@@ -266,11 +271,12 @@ impl VmHandle {
     pub(crate) fn tear_down(&self, reason: StopReason) {
         // Not in the condition, where the lock would be held to the end.
         let machine = self.vm.machine().take();
-        if let Some(Machine { vcpu, dedup, ram, reservation }) = machine {
+        if let Some(Machine { vcpu, dedup, mapped, ram, reservation }) = machine {
             // The guest is out for good before folding lets go of its memory, and that before the
             // memory goes.
             drop(vcpu);
             dedup.detach(self.vm.id);
+            drop(mapped);
             drop(ram);
             drop(reservation);
         }

@@ -1,0 +1,87 @@
+//! Pages whose slot has failed: where they are, what they held, and how they get another slot.
+//!
+//! Nothing here reads a page that shows the slot: that is what must not be done to memory that the
+//! hardware has lost.
+
+use std::io;
+
+use super::{Agent, AgentError};
+use crate::extents::Extent;
+use crate::protocol::{Broker, Outcome};
+use crate::sys::{PageKind, Protected};
+use crate::{LinearIndex, PAGE_SIZE, Slot};
+
+impl Agent {
+    /// The pages that lie over a slot, and whether each has its own copy by the kernel's account.
+    /// O(extents).
+    pub(crate) fn pages_over(&self, slot: Slot) -> Result<Vec<(LinearIndex, bool)>, AgentError> {
+        let pages = self.extents.pages_over(slot);
+        pages.map(|linear| Ok((linear, self.is_private(linear)?))).collect()
+    }
+
+    /// Whether a page is the VM's own by the kernel's account.
+    pub(crate) fn is_private(&self, linear: LinearIndex) -> Result<bool, AgentError> {
+        let kind = self.kind(linear)?;
+        Ok(matches!(kind, Some(PageKind::Private | PageKind::Swapped)))
+    }
+
+    /// What stands behind a page, if anything does.
+    pub(crate) fn kind(&self, linear: LinearIndex) -> Result<Option<PageKind>, AgentError> {
+        let mut found = None;
+        let span = self.space.span(linear, 1);
+        let scanned = self.process.pagemap.scan(span, |_, _, kind| found = Some(kind));
+        scanned.map_err(AgentError::Pagemap)?;
+        Ok(found)
+    }
+
+    /// A copy of a page, which others may be writing.
+    pub(crate) fn copy(&self, linear: LinearIndex) -> [u8; PAGE_SIZE] {
+        let mut page = [0; PAGE_SIZE];
+        self.space.span(linear, 1).copy_page(0, &mut page);
+        page
+    }
+
+    /// Maps those of `pages` that show a slot which has failed, and so have no bytes of their own,
+    /// to the slot `to`; says how many. Pages that were written keep their own copy.
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails. Pages that the kernel refuses to map stay as they are.
+    pub(crate) fn replace_slot(
+        &mut self,
+        broker: &mut dyn Broker,
+        pages: &[LinearIndex],
+        to: Slot,
+    ) -> Result<u64, AgentError> {
+        let mut outcomes = Vec::new();
+        for &linear in pages {
+            match self.replace_page(linear, to) {
+                Ok(true) => {
+                    let run = Extent { linear, slot: to, count_pages: 1 };
+                    outcomes.push(Outcome::Merged(run));
+                    self.extents.insert(run, |_| {});
+                    self.shared.insert(linear.0 as usize);
+                    self.events.moves += 1;
+                    self.seal(linear, 1);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    log::warn!("VM {}: page {} stays lost: {error}", self.vm, linear.0);
+                    self.events.errors += 1;
+                }
+            }
+        }
+        broker.report(self.vm, &outcomes)?;
+        Ok(outcomes.len() as u64)
+    }
+
+    /// Maps one page to a slot unless it has its own copy, which cannot change meanwhile.
+    fn replace_page(&self, linear: LinearIndex, to: Slot) -> io::Result<bool> {
+        let mut protected = Protected::new(&self.process.uffd, self.space.span(linear, 1))?;
+        if self.is_private(linear).map_err(io::Error::other)? {
+            return Ok(false);
+        }
+        protected.map_slots(0, 1, &self.store.memfd, to)?;
+        Ok(true)
+    }
+}

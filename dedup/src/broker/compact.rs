@@ -1,0 +1,179 @@
+//! Compaction: giving neighbouring pages neighbouring slots again.
+//!
+//! Freed slots cost nothing (their memory is punched out one by one), but pages that were shared,
+//! broken and shared again lie over slots here and there, and each run of consecutive slots is a
+//! mapping of the kernel's. Moving the slots of neighbouring pages next to each other joins those
+//! mappings, in each VM that has the pages side by side. In a VM that has not, it may part others,
+//! so what is won and lost is counted before anything is moved.
+
+use std::collections::{HashMap, HashSet};
+
+use super::LocalBroker;
+use super::rmap::RmapItem;
+use crate::protocol::BrokerError;
+use crate::{LinearIndex, Slot, VmId};
+
+/// Pages that are moved together at most.
+const GROUP_PAGES: usize = 512;
+
+/// Runs of so many pages stay where they are.
+const LONG_RUN_PAGES: u32 = 128;
+
+/// Which slots are to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CompactScope {
+    /// Those whose move saves mappings.
+    #[default]
+    Gainful,
+    /// All.
+    All,
+}
+
+/// How far the compaction of one VM has come.
+#[derive(Debug, Default)]
+pub struct CompactCursor {
+    /// The first page that has not been looked at.
+    next: LinearIndex,
+    /// Slots that were moved to.
+    taken: HashSet<Slot>,
+}
+
+impl CompactCursor {
+    /// Goes to another VM of the same domain.
+    pub fn rewind(&mut self) {
+        self.next = LinearIndex(0);
+    }
+}
+
+impl LocalBroker {
+    /// Begins to move the slots of the next group of a VM's pages for which that is worth it; says
+    /// how many, or `None` when there is no such group from the cursor on.
+    /// [`directives`](crate::protocol::Broker::directives) have the agents of their sharers do it.
+    /// O(pages looked at, and for those moved O(sharers · log extents)).
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM; nothing was done.
+    pub fn compact(
+        &mut self,
+        vm: VmId,
+        cursor: &mut CompactCursor,
+        scope: CompactScope,
+    ) -> Result<Option<u32>, BrokerError> {
+        while let Some(group) = self.next_group(vm, cursor, scope)? {
+            if scope == CompactScope::Gainful && self.gain(&group) <= 0 {
+                continue;
+            }
+            let begun = self.move_group(&group, cursor);
+            if begun > 0 {
+                return Ok(Some(begun));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The different slots of the next pages in a row that share and may be moved, in the order of
+    /// the pages.
+    fn next_group(
+        &self,
+        vm: VmId,
+        cursor: &mut CompactCursor,
+        scope: CompactScope,
+    ) -> Result<Option<Vec<Slot>>, BrokerError> {
+        let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
+        let mut group = Vec::new();
+        let end = LinearIndex(member.items.count_pages());
+        for extent in member.extents.overlapping(cursor.next, end) {
+            let parted = extent.linear != cursor.next;
+            let long = scope == CompactScope::Gainful && extent.count_pages >= LONG_RUN_PAGES;
+            if !group.is_empty() && (parted || long) {
+                return Ok(Some(group));
+            }
+            for offset in 0..extent.count_pages {
+                let (linear, slot) = (extent.linear.offset(offset), extent.slot.offset(offset));
+                let movable = !long
+                    && !cursor.taken.contains(&slot)
+                    && self.shares(vm, linear, slot)
+                    && self.store.slots.node(slot).is_some_and(|node| self.is_movable(node));
+                if !movable && !group.is_empty() {
+                    cursor.next = linear;
+                    return Ok(Some(group));
+                }
+                cursor.next = linear.offset(1);
+                if movable && !group.contains(&slot) {
+                    group.push(slot);
+                }
+                if group.len() == GROUP_PAGES {
+                    return Ok(Some(group));
+                }
+            }
+        }
+        cursor.next = end;
+        Ok((!group.is_empty()).then_some(group))
+    }
+
+    /// Whether a page shares a slot.
+    fn shares(&self, vm: VmId, linear: LinearIndex, slot: Slot) -> bool {
+        self.item(vm, linear).is_ok_and(|item| match self.rmap.item(item) {
+            RmapItem::Stable(link) => self.stable.node(link.node).filled_slot() == Some(slot),
+            _ => false,
+        })
+    }
+
+    /// How many mappings fewer there are, in all VMs, once the slots of a group lie side by side.
+    fn gain(&self, group: &[Slot]) -> i64 {
+        let order: HashMap<Slot, usize> =
+            group.iter().enumerate().map(|(number, &slot)| (slot, number)).collect();
+        let mut gain = 0;
+        for (&slot, &number) in &order {
+            let Some(node) = self.store.slots.node(slot) else { continue };
+            for item in self.stable.items(&self.rmap, node) {
+                let (vm, linear) = self.rmap.page(item);
+                let Some(member) = self.members.get(&vm) else { continue };
+                let moves =
+                    |linear, slot| order.get(&slot).filter(|_| self.shares(vm, linear, slot));
+                let before = linear.0.checked_sub(1).map(LinearIndex);
+                if let Some((before, over)) =
+                    before.and_then(|page| Some((page, member.extents.slot(page)?)))
+                {
+                    gain -= i64::from(over.offset(1) == slot);
+                    let joined = moves(before, over).is_some_and(|&first| first + 1 == number);
+                    gain += i64::from(joined);
+                }
+                let after = linear.offset(1);
+                if let Some(over) = member.extents.slot(after)
+                    && moves(after, over).is_none()
+                {
+                    gain -= i64::from(slot.offset(1) == over);
+                }
+            }
+        }
+        gain
+    }
+
+    /// Begins to move slots to consecutive ones; says how many are to be moved.
+    fn move_group(&mut self, group: &[Slot], cursor: &mut CompactCursor) -> u32 {
+        let Ok(count) = u32::try_from(group.len()) else { return 0 };
+        let Some(first) = self.store.slots.allocate_run(count) else { return 0 };
+        let mut begun = 0;
+        for (&slot, offset) in group.iter().zip(0..) {
+            let to = first.offset(offset);
+            let moved = match self.intact_bytes(slot) {
+                Ok(page) => self.begin_move_to(slot, to, &page),
+                Err(error) => {
+                    self.store.free(to);
+                    Err(error)
+                }
+            };
+            match moved {
+                Ok(_) => {
+                    cursor.taken.insert(to);
+                    begun += 1;
+                }
+                Err(error) => log::warn!("slot {} stays where it is: {error}", slot.0),
+            }
+        }
+        self.store.flush();
+        begun
+    }
+}

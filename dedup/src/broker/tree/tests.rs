@@ -1,0 +1,177 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Values are positions among these: as many distinct keys as wanted, spread like hashes.
+fn spread_keys(count: u64) -> Vec<Fingerprint> {
+    // A bijection of u64, from splitmix64.
+    let mix = |number: u64| {
+        let mut key = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Fingerprint(key ^ (key >> 31))
+    };
+    (1..=count).map(mix).collect()
+}
+
+/// A tree, and what it should hold: values are positions among `keys`.
+struct Checked {
+    tree: FingerprintTree,
+    model: BTreeMap<Fingerprint, u32>,
+    keys: Vec<Fingerprint>,
+}
+
+impl Checked {
+    fn new(keys: Vec<Fingerprint>, multiplier: u64) -> Self {
+        Self { tree: FingerprintTree::with_multiplier(multiplier), model: BTreeMap::new(), keys }
+    }
+
+    fn step(&mut self, step: Step) {
+        let keys = &self.keys;
+        let key_of = |value: u32| keys[value as usize % keys.len()];
+        let (Step::Put(value) | Step::Take(value)) = step;
+        let key = key_of(value);
+        let expected = self.model.get(&key).copied();
+        assert_eq!(self.tree.find(key, key_of), expected);
+        match step {
+            Step::Put(value) => {
+                assert_eq!(self.tree.replace(key, value, key_of), expected);
+                if expected.is_none() {
+                    self.tree.insert(key, value, key_of);
+                }
+                self.model.insert(key, value);
+                assert_eq!(self.tree.find(key, key_of), Some(value));
+            }
+            Step::Take(_) => {
+                assert_eq!(self.tree.remove(key, key_of), expected);
+                self.model.remove(&key);
+                assert_eq!(self.tree.find(key, key_of), None);
+            }
+        }
+        assert_eq!(self.tree.check(key_of), Ok(()));
+    }
+
+    fn assert_same_values(&self) {
+        let mut values: Vec<_> = self.tree.iter().collect();
+        values.sort_unstable();
+        let mut expected: Vec<_> = self.model.values().copied().collect();
+        expected.sort_unstable();
+        assert_eq!(values, expected);
+        assert_eq!(self.tree.len(), expected.len());
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Put(u32),
+    Take(u32),
+}
+
+/// Keys as hashes are, as they are in tests, and as somebody would choose them who wants to do harm.
+fn keys() -> impl Strategy<Value = Vec<Fingerprint>> {
+    (1..600_u64, 0..4_u8).prop_map(|(count, kind)| match kind {
+        0 => spread_keys(count),
+        1 => (0..count).map(Fingerprint).collect(),
+        2 => (0..count).map(|number| Fingerprint(number << 54)).collect(),
+        _ => (0..count).map(|number| Fingerprint(0xffff_ffff_0000_0000 | number << 22)).collect(),
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    // Two values a key, so that one can take the other's place.
+    let step = |bias| {
+        (any::<u32>(), 0..8_u8).prop_map(move |(value, draw)| {
+            if draw < bias { Step::Put(value) } else { Step::Take(value) }
+        })
+    };
+    let run = (1..8_u8).prop_flat_map(move |bias| prop::collection::vec(step(bias), 0..400));
+    prop::collection::vec(run, 1..4).prop_map(|runs| runs.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_tree_behaves_like_a_map_whatever_the_keys_and_the_multiplier(
+        keys in keys(),
+        multiplier in prop_oneof![Just(1), any::<u64>()],
+        steps in steps(),
+    ) {
+        let mut checked = Checked::new(keys, multiplier);
+        for step in steps {
+            checked.step(step);
+        }
+        checked.assert_same_values();
+    }
+}
+
+#[test]
+fn every_step_of_growing_by_many_splits_and_shrinking_to_nothing_holds_the_invariants() {
+    let count = 1500;
+    let mut checked = Checked::new(spread_keys(count.into()), 1);
+    (0..count).for_each(|value| checked.step(Step::Put(value)));
+    assert!(checked.tree.buckets.len() > 10);
+    checked.assert_same_values();
+    // From the middle outwards: neither the order of coming nor its reverse.
+    (0..count).for_each(|nth| checked.step(Step::Take((count / 2 + nth * 7) % count)));
+    checked.assert_same_values();
+    assert_eq!(checked.tree.heap_bytes(), 0);
+}
+
+#[test]
+fn buckets_are_in_the_order_of_their_keys_leading_bits_when_read_along_their_paths() {
+    let keys = spread_keys(100_000);
+    let key_of = |value: u32| keys[value as usize];
+    let mut tree = FingerprintTree::with_multiplier(1);
+    for (value, &key) in (0..).zip(&keys) {
+        tree.insert(key, value, key_of);
+    }
+    let depth = tree.buckets.len().ilog2();
+    for (index, bucket) in tree.buckets.iter().enumerate().take(1 << depth) {
+        let leading = u64::try_from(index).unwrap().reverse_bits() >> (64 - depth);
+        assert!(bucket.values().all(|value| key_of(value).0 >> (64 - depth) == leading));
+    }
+}
+
+#[test]
+fn keys_in_sequence_do_not_gather_in_few_buckets() {
+    let mut tree = FingerprintTree::default();
+    let key_of = |value: u32| Fingerprint(value.into());
+    (0..200_000).for_each(|value| tree.insert(key_of(value), value, key_of));
+    let fullest = tree.buckets.iter().map(Bucket::len).max();
+    assert!(fullest < Some(64 * SPLIT_LOAD), "{fullest:?}");
+}
+
+#[test]
+fn an_entry_costs_at_most_6_bytes_at_any_size_growing_and_shrinking() {
+    let keys = spread_keys(1_000_000);
+    let key_of = |value: u32| keys[value as usize];
+    let assert_small = |tree: &FingerprintTree| {
+        let len = tree.len();
+        if len >= 100_000 && len.is_multiple_of(10_000) {
+            let bytes = tree.heap_bytes();
+            assert!(bytes <= 6 * len, "{bytes} bytes for {len} entries");
+        }
+    };
+    let mut tree = FingerprintTree::default();
+    for (value, &key) in (0..).zip(&keys) {
+        tree.insert(key, value, key_of);
+        assert_small(&tree);
+    }
+    assert_eq!(tree.check(key_of), Ok(()));
+    for (value, &key) in (0..).zip(&keys) {
+        assert_eq!(tree.remove(key, key_of), Some(value));
+        assert_small(&tree);
+    }
+    assert_eq!(tree.heap_bytes(), 0, "memory comes back when the tree empties");
+}
+
+#[test]
+fn check_finds_a_value_whose_key_has_changed() {
+    let mut tree = FingerprintTree::default();
+    tree.insert(Fingerprint(7), 0, |_| Fingerprint(7));
+    assert_eq!(tree.check(|_| Fingerprint(7)), Ok(()));
+    assert!(tree.check(|_| Fingerprint(8)).is_err());
+}

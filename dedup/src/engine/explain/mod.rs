@@ -1,0 +1,165 @@
+//! Saying of one page whether it is shared, with whom, or why not.
+
+mod words;
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, Member, WalkReport};
+use crate::agent::walk::PageState;
+use crate::knobs::Run;
+use crate::mode::DedupMode;
+use crate::sys::PageKind;
+use crate::{LinearIndex, Slot, VmId};
+
+/// Why a page is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It shares a slot with other pages.
+    Shared,
+    /// It has a slot to itself: the pages that it shared it with were written.
+    Alone,
+    /// It shared a slot when its VM was last visited and was written since.
+    Broken,
+    /// It is all zero, and takes no memory.
+    Zero,
+    /// Nothing is there: the guest has not touched it, or has given it up.
+    Absent,
+    /// The kernel has written it out.
+    Swapped,
+    /// Its range is not to be folded.
+    OptedOut,
+    /// Its VM's mode does not allow it.
+    Mode(DedupMode),
+    /// Folding does not run, or takes everything apart.
+    NotRunning,
+    /// It has a twin, but there are no mappings to spare.
+    Budget,
+    /// It was written lately, or keeps being written.
+    Volatile,
+    /// It is at rest, and no page of its domain is equal to it.
+    NoTwin,
+    /// It is at rest and has twins, but in domains with which it may not share.
+    OtherDomain(Vec<String>),
+}
+
+/// A place where a guest sees a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sharer {
+    /// The guest's VM.
+    pub vm: VmId,
+    /// The page.
+    pub linear: LinearIndex,
+    /// Where the guest sees it, in bytes.
+    pub guest_phys: u64,
+}
+
+/// Another slot of the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dup {
+    /// The slot.
+    pub slot: Slot,
+    /// Pages that share it.
+    pub sharers: u64,
+}
+
+/// All that is known of a page. [`Display`](std::fmt::Display) puts it in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Whose page it is.
+    pub vm: VmId,
+    /// The address that was asked about, in bytes.
+    pub guest_phys: u64,
+    /// The page.
+    pub linear: LinearIndex,
+    /// Whom its VM shares with.
+    pub domain: String,
+    /// What was made of it when its VM was last visited.
+    pub state: PageState,
+    /// Why it is as it is.
+    pub reason: Reason,
+    /// Every place where a guest sees its slot, this one included. Empty if it has none.
+    pub mappings: Vec<Sharer>,
+    /// Other slots of the same content.
+    pub dups: Vec<Dup>,
+    /// What it took to find the mappings.
+    pub walk: WalkReport,
+}
+
+impl Engine {
+    /// Says of the page that a VM's guest sees at an address whether it is shared, with whom, or
+    /// why not; `None` when the VM is not attached or has no memory there. O(sharers · log regions).
+    pub fn explain(&self, vm: VmId, guest_phys: u64) -> Option<Explanation> {
+        let found = self.find(vm, guest_phys)?;
+        let member = self.members.get(&vm)?;
+        let mut explanation = Explanation {
+            vm,
+            guest_phys,
+            linear: found.linear,
+            domain: found.domain,
+            state: found.state,
+            reason: Reason::NoTwin,
+            mappings: Vec::new(),
+            dups: Vec::new(),
+            walk: WalkReport::default(),
+        };
+        if let PageState::Shared(slot) = found.state {
+            self.describe_slot(slot, &mut explanation);
+        }
+        explanation.reason = self.reason(member, &explanation);
+        Some(explanation)
+    }
+
+    /// Finds everything that shares a slot, or its content.
+    fn describe_slot(&self, slot: Slot, explanation: &mut Explanation) {
+        let mappings = &mut explanation.mappings;
+        let walked = self.walk(&explanation.domain, slot, |mapping| {
+            let (vm, linear, guest_phys) = (mapping.vm, mapping.linear, mapping.guest_phys);
+            mappings.push(Sharer { vm, linear, guest_phys });
+            ControlFlow::Continue(())
+        });
+        explanation.walk = walked.unwrap_or_default();
+        let broker = self.domains.get(&explanation.domain).map(|domain| &domain.broker);
+        let copies = broker.and_then(|broker| broker.copies(slot));
+        let dups = copies.map(|copies| copies.dups).unwrap_or_default();
+        let dup = |slot| Dup { slot, sharers: self.sharers(&explanation.domain, slot) };
+        explanation.dups = dups.into_iter().map(dup).collect();
+    }
+
+    fn reason(&self, member: &Member, explanation: &Explanation) -> Reason {
+        let (agent, linear) = (&member.agent, explanation.linear);
+        let kind = agent.kind(linear).ok().flatten();
+        let own = matches!(kind, Some(PageKind::Private | PageKind::Swapped));
+        match explanation.state {
+            PageState::Shared(_) if own => return Reason::Broken,
+            PageState::Shared(_) if explanation.walk.items > 1 => return Reason::Shared,
+            PageState::Shared(_) => return Reason::Alone,
+            PageState::Zero if !own => return Reason::Zero,
+            _ if agent.is_excluded(linear.0 as usize) => return Reason::OptedOut,
+            _ if agent.mode() == DedupMode::Off => return Reason::Mode(DedupMode::Off),
+            _ => {}
+        }
+        match (kind, explanation.state) {
+            (None | Some(PageKind::ZeroPage | PageKind::Slot), _) => Reason::Absent,
+            (Some(PageKind::Swapped), _) => Reason::Swapped,
+            _ if self.knobs.run != Run::Fold => Reason::NotRunning,
+            (_, PageState::Deferred) => Reason::Budget,
+            (_, PageState::Volatile | PageState::Zero) => Reason::Volatile,
+            _ if agent.mode() == DedupMode::Zero => Reason::Mode(DedupMode::Zero),
+            _ => match self.domains_with(member, linear) {
+                others if others.is_empty() => Reason::NoTwin,
+                others => Reason::OtherDomain(others),
+            },
+        }
+    }
+
+    /// Other domains in which pages like this one are shared, or wait.
+    fn domains_with(&self, member: &Member, linear: LinearIndex) -> Vec<String> {
+        let page = member.agent.copy(linear);
+        let others = self.domains.iter().filter(|&(name, _)| *name != member.domain);
+        let knowing = others.filter(|(_, domain)| domain.broker.knows(&page));
+        knowing.map(|(name, _)| name.clone()).collect()
+    }
+}

@@ -1,0 +1,68 @@
+//! What `/proc/self/maps` says of the process's mappings.
+
+use std::io;
+use std::ops::Range;
+
+/// One mapping of the process: a VMA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessMapping {
+    /// Its addresses.
+    pub(crate) range: Range<usize>,
+    /// Where it begins in its file, in bytes.
+    pub(crate) offset_bytes: u64,
+    /// Its file, or 0 for anonymous memory.
+    pub(crate) inode: u64,
+}
+
+impl ProcessMapping {
+    /// Every mapping of the process, ascending by address. O(mappings).
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` does not say, or not in a way that is understood.
+    pub(crate) fn all() -> io::Result<Vec<Self>> {
+        let maps = std::fs::read_to_string("/proc/self/maps")?;
+        let parse = |line: &str| {
+            let strange =
+                || io::Error::new(io::ErrorKind::InvalidData, format!("mapping '{line}'"));
+            Self::parse(line).ok_or_else(strange)
+        };
+        maps.lines().map(parse).collect()
+    }
+
+    /// A line like `7f0000000000-7f0000001000 rw-p 00003000 00:01 1035 /memfd:name`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (offset, inode) = (fields.nth(1)?, fields.nth(1)?);
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        Some(Self {
+            range: address(start)?..address(end)?,
+            offset_bytes: u64::from_str_radix(offset, 16).ok()?,
+            inode: inode.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_proc_maps_is_understood() {
+        let line = "7f0000000000-7f0000001000 rw-p 00003000 00:01 1035 /memfd:name (deleted)";
+        let start = 0x7f00_0000_0000;
+        let expected =
+            ProcessMapping { range: start..start + 4096, offset_bytes: 0x3000, inode: 1035 };
+        assert_eq!(ProcessMapping::parse(line), Some(expected));
+        assert_eq!(ProcessMapping::parse("7f0000000000 rw-p"), None);
+    }
+
+    #[test]
+    fn all_mappings_of_the_process_are_listed_in_order() {
+        let all = ProcessMapping::all().unwrap();
+        assert!(all.is_sorted_by(|one, next| one.range.end <= next.range.start));
+        let here = &raw const all as usize;
+        assert!(all.iter().any(|mapping| mapping.range.contains(&here)), "the stack");
+    }
+}

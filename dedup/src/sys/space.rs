@@ -1,0 +1,177 @@
+//! A VM's memory by linear index, wherever it is mapped.
+
+use std::sync::Arc;
+
+use super::memory::{GuestMemory, Region};
+use super::span::Span;
+use crate::{LinearIndex, PAGE_SIZE};
+
+/// Why memory cannot be folded.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RegionError {
+    /// There is nothing to fold.
+    #[error("the VM has no memory")]
+    Empty,
+    /// An address is not that of a page.
+    #[error("region {0:?} does not begin on a page boundary")]
+    Unaligned(Region),
+    /// A linear index would be skipped or given twice.
+    #[error("region {found:?} should begin at linear index {expected}")]
+    NotContiguous {
+        /// The region.
+        found: Region,
+        /// The index that follows the region before it.
+        expected: u32,
+    },
+}
+
+/// Consecutive pages at consecutive addresses.
+#[derive(Clone)]
+pub(crate) struct Piece {
+    /// The first page.
+    pub(crate) linear: LinearIndex,
+    pub(crate) count_pages: u32,
+    /// The first page's address: in a region of `memory`.
+    pub(super) host_addr: usize,
+    /// What keeps the pages mapped there.
+    pub(super) memory: Arc<dyn GuestMemory>,
+}
+
+impl Piece {
+    /// One above the last page's linear index.
+    pub(crate) fn end(&self) -> LinearIndex {
+        self.linear.offset(self.count_pages)
+    }
+
+    /// The part from page `start` up to page `end`, unless that is nothing.
+    fn part(&self, start: LinearIndex, end: LinearIndex) -> Option<Self> {
+        let (linear, end) = (self.linear.max(start), self.end().min(end));
+        let count_pages = end.0.checked_sub(linear.0).filter(|&count| count > 0)?;
+        let host_addr = self.host_addr + (linear.0 - self.linear.0) as usize * PAGE_SIZE;
+        Some(Self { linear, count_pages, host_addr, memory: Arc::clone(&self.memory) })
+    }
+
+    /// Whether `next` continues this piece, in the same mapping.
+    fn continues(&self, next: &Self) -> bool {
+        let host_end = self.host_addr + self.count_pages as usize * PAGE_SIZE;
+        self.end() == next.linear
+            && host_end == next.host_addr
+            && Arc::ptr_eq(&self.memory, &next.memory)
+    }
+}
+
+/// The memory of one VM, found by linear index.
+pub(crate) struct Space {
+    /// Every page is in one of them; ascending by page, and none continues the one before it.
+    pieces: Vec<Piece>,
+}
+
+impl Space {
+    /// Takes memory whose regions lie in linear order without a gap.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the regions; the memory is untouched.
+    #[expect(clippy::needless_pass_by_value, reason = "the pieces share it from now on")]
+    pub(crate) fn new(memory: Arc<dyn GuestMemory>) -> Result<Self, RegionError> {
+        let (mut pieces, mut expected) = (Vec::new(), 0_u32);
+        for region in memory.regions() {
+            let &Region { linear, count_pages, host_addr, guest_phys } = region;
+            if !host_addr.is_multiple_of(PAGE_SIZE) || !guest_phys.is_multiple_of(PAGE_SIZE as u64)
+            {
+                return Err(RegionError::Unaligned(*region));
+            }
+            match expected.checked_add(count_pages) {
+                Some(end) if linear.0 == expected => expected = end,
+                _ => return Err(RegionError::NotContiguous { found: *region, expected }),
+            }
+            if count_pages > 0 {
+                let memory = Arc::clone(&memory);
+                push(&mut pieces, Piece { linear, count_pages, host_addr, memory });
+            }
+        }
+        if pieces.is_empty() { Err(RegionError::Empty) } else { Ok(Self { pieces }) }
+    }
+
+    /// How many pages the VM has: one above its highest linear index.
+    pub(crate) fn count_pages(&self) -> u32 {
+        self.pieces.last().map_or(0, |piece| piece.end().0)
+    }
+
+    /// Whether the VM has `count_pages` pages from `linear` on, and that is at least one.
+    pub(crate) fn contains(&self, linear: LinearIndex, count_pages: u32) -> bool {
+        let end = linear.0.checked_add(count_pages);
+        count_pages > 0 && end.is_some_and(|end| end <= self.count_pages())
+    }
+
+    /// The pieces in linear order.
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The piece that a page lies in. O(log pieces).
+    ///
+    /// # Panics
+    ///
+    /// When the VM has no such page.
+    pub(crate) fn piece(&self, linear: LinearIndex) -> &Piece {
+        let after = self.pieces.partition_point(|piece| piece.linear <= linear);
+        let piece = &self.pieces[after - 1];
+        assert!(linear < piece.end(), "no page {linear:?}");
+        piece
+    }
+
+    /// The longest span from `linear` on that has at most `count_pages` pages and lies in one
+    /// piece, so that its addresses are consecutive.
+    ///
+    /// # Panics
+    ///
+    /// When the VM has no such page.
+    pub(crate) fn span(&self, linear: LinearIndex, count_pages: u32) -> Span<'_> {
+        let piece = self.piece(linear);
+        let skip = linear.0 - piece.linear.0;
+        assert!(count_pages > 0, "a span of nothing");
+        self.whole(piece).part(skip, count_pages.min(piece.count_pages - skip))
+    }
+
+    /// The span of a whole piece.
+    #[expect(clippy::unused_self, reason = "the piece is one of this space's, which is borrowed")]
+    pub(crate) fn whole<'space>(&'space self, piece: &'space Piece) -> Span<'space> {
+        // SAFETY: a piece lies in a region of its `memory`, which it keeps alive.
+        unsafe { Span::new(piece.host_addr, piece.count_pages) }
+    }
+
+    /// Whether any page lies at an address that the region covers. O(pieces).
+    pub(crate) fn overlaps(&self, region: &Region) -> bool {
+        let end = region.host_addr.saturating_add(region.len_bytes());
+        self.pieces.iter().any(|piece| {
+            let len_bytes = piece.count_pages as usize * PAGE_SIZE;
+            piece.host_addr < end && region.host_addr < piece.host_addr + len_bytes
+        })
+    }
+
+    /// Has pages be where `piece` says instead of where they were. O(pieces).
+    pub(super) fn replace(&mut self, piece: &Piece) {
+        let first = self.pieces.partition_point(|other| other.end() <= piece.linear);
+        let after = self.pieces.partition_point(|other| other.linear < piece.end());
+        // With a neighbour on each side, which may be continued now.
+        let around = first.saturating_sub(1)..(after + 1).min(self.pieces.len());
+        let head = self.pieces[around.start..after]
+            .iter()
+            .filter_map(|other| other.part(LinearIndex(0), piece.linear));
+        let tail = self.pieces[first..around.end]
+            .iter()
+            .filter_map(|other| other.part(piece.end(), LinearIndex(u32::MAX)));
+        let mut pieces = Vec::new();
+        head.chain([piece.clone()]).chain(tail).for_each(|other| push(&mut pieces, other));
+        self.pieces.splice(around, pieces);
+    }
+}
+
+/// Adds a piece behind the others, or to the last one if it continues that.
+fn push(pieces: &mut Vec<Piece>, next: Piece) {
+    match pieces.last_mut() {
+        Some(last) if last.continues(&next) => last.count_pages += next.count_pages,
+        _ => pieces.push(next),
+    }
+}

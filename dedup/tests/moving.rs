@@ -1,0 +1,262 @@
+//! Moving slots, joining dups and compacting stores, on real mappings, with writers racing.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "page counts are small, and a failure is a panic"
+)]
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::{TestVm, engine, page, settle, sharing_limit};
+use pagefold_dedup::{CompactScope, Engine, Knobs, LinearIndex, PageState, Slot};
+
+/// The slot that a page shares.
+fn slot(engine: &Engine, vm: &TestVm, number: usize) -> Slot {
+    match engine.find(vm.id, number as u64 * 4096).unwrap().state {
+        PageState::Shared(slot) => slot,
+        state => panic!("page {number} of VM {} is {state:?}", vm.id),
+    }
+}
+
+/// The pages that share a slot.
+fn sharers(engine: &Engine, slot: Slot) -> Vec<(u32, LinearIndex)> {
+    let mut found = Vec::new();
+    let walked = engine.walk("test", slot, |mapping| {
+        found.push((mapping.vm.0, mapping.linear));
+        ControlFlow::Continue(())
+    });
+    walked.map(|_| found).unwrap_or_default()
+}
+
+#[test]
+fn all_sharers_of_a_moved_slot_share_the_new_one_and_read_the_same_bytes() {
+    let mut engine = engine();
+    let vms: Vec<TestVm> = (0..4).map(|id| TestVm::attached(&mut engine, id, 32)).collect();
+    for vm in &vms {
+        (0..32).for_each(|number| vm.write(number, &page(number as u32 / 2)));
+    }
+    settle(&mut engine);
+    let before = engine.stats();
+    let old = slot(&engine, &vms[0], 7);
+    assert_eq!(sharers(&engine, old).len(), 8);
+
+    let report = engine.move_slot("test", old).unwrap();
+    assert_eq!((report.moved_pages, report.left_pages), (8, 0));
+    assert_ne!(report.to, old);
+    engine.check().unwrap();
+    assert!(sharers(&engine, old).is_empty());
+    for vm in &vms {
+        for number in [6, 7] {
+            assert_eq!(slot(&engine, vm, number), report.to);
+        }
+        (0..32).for_each(|number| assert_eq!(vm.read(number), page(number as u32 / 2)));
+    }
+    let after = engine.stats();
+    assert_eq!(after.events.moves, 8);
+    assert_eq!(after.events.merges, before.events.merges);
+    assert_eq!(
+        (after.pages_shared, after.pages_sharing),
+        (before.pages_shared, before.pages_sharing)
+    );
+    assert_eq!(
+        after.domains[0].store_bytes, before.domains[0].store_bytes,
+        "the old page is freed"
+    );
+    assert_eq!((after.stable_node_chains, after.stable_node_dups), (0, 0));
+}
+
+#[test]
+fn a_page_written_before_the_move_keeps_its_bytes_and_leaves() {
+    let mut engine = engine();
+    let (a, b) = (TestVm::attached(&mut engine, 0, 4), TestVm::attached(&mut engine, 1, 4));
+    for number in 0..4 {
+        a.write(number, &page(9));
+        b.write(number, &page(9));
+    }
+    settle(&mut engine);
+    let old = slot(&engine, &a, 0);
+    // The engine does not know of this write yet.
+    a.poke(2, 100, 1);
+    let report = engine.move_slot("test", old).unwrap();
+    assert_eq!((report.moved_pages, report.left_pages), (7, 1));
+    let mut written = page(9);
+    written[100] = 1;
+    assert_eq!(a.read(2), written);
+    settle(&mut engine);
+    assert!(sharers(&engine, old).is_empty());
+    assert_eq!(sharers(&engine, report.to).len(), 7);
+    assert_eq!(a.read(2), written);
+    let stats = engine.stats();
+    assert_eq!((stats.pages_shared, stats.pages_sharing), (1, 6));
+}
+
+#[test]
+fn what_is_not_there_cannot_be_moved_and_says_so() {
+    let mut engine = engine();
+    let vm = TestVm::attached(&mut engine, 0, 4);
+    assert!(engine.move_slot("elsewhere", Slot(0)).is_err());
+    assert!(engine.move_slot("test", Slot(0)).is_err());
+    assert!(engine.move_slot("test", Slot(u32::MAX)).is_err());
+    (0..4).for_each(|number| vm.write(number, &page(1)));
+    settle(&mut engine);
+    let slot = slot(&engine, &vm, 0);
+    assert!(engine.move_slot("test", slot.offset(1)).is_err());
+    engine.check().unwrap();
+}
+
+#[test]
+fn dups_that_have_become_small_are_joined_within_the_period() {
+    let mut config = sharing_limit(10);
+    config.knobs = Knobs { stable_node_chains_prune_millisecs: 0, ..config.knobs };
+    let mut engine = Engine::new(config).unwrap();
+    let vm = TestVm::attached(&mut engine, 0, 40);
+    (0..30).for_each(|number| vm.write(number, &page(5)));
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!((stats.stable_node_chains, stats.stable_node_dups), (1, 3));
+    // Three sharers are left to each dup.
+    let mut left = std::collections::BTreeMap::new();
+    for number in 0..30 {
+        let kept = left.entry(slot(&engine, &vm, number)).or_insert(0);
+        if *kept < 3 {
+            *kept += 1;
+        } else {
+            vm.write(number, &page(100 + number as u32));
+        }
+    }
+    assert_eq!(left.len(), 3);
+    settle(&mut engine);
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!(
+        (stats.stable_node_chains, stats.stable_node_dups),
+        (0, 0),
+        "a chain of one collapses"
+    );
+    assert_eq!((stats.pages_shared, stats.pages_sharing), (1, 8));
+}
+
+#[test]
+fn chains_are_left_alone_until_the_period_is_over() {
+    let mut config = sharing_limit(4);
+    config.knobs = Knobs { stable_node_chains_prune_millisecs: 3_600_000, ..config.knobs };
+    let mut engine = Engine::new(config).unwrap();
+    let vm = TestVm::attached(&mut engine, 0, 8);
+    (0..8).for_each(|number| vm.write(number, &page(5)));
+    settle(&mut engine);
+    let first = slot(&engine, &vm, 0);
+    let (mut one, mut other) = (0, 0);
+    for number in 0..8 {
+        let kept = if slot(&engine, &vm, number) == first { &mut one } else { &mut other };
+        *kept += 1;
+        if *kept > 2 {
+            vm.write(number, &page(100 + number as u32));
+        }
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().stable_node_dups, 2);
+    let knobs = Knobs { stable_node_chains_prune_millisecs: 0, ..engine.knobs() };
+    engine.set_knobs(knobs).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.stats().stable_node_dups, 0);
+    assert_eq!(engine.stats().pages_sharing, 3);
+}
+
+/// Two VMs with the same pages, which come to rest in an order that scatters their slots.
+fn scattered(engine: &mut Engine, count_pages: usize) -> (TestVm, TestVm) {
+    let one = TestVm::attached(engine, 0, count_pages as u32);
+    let other = TestVm::attached(engine, 1, count_pages as u32);
+    let mut written = vec![false; count_pages];
+    for step in [7, 5, 3, 1] {
+        for number in (0..count_pages).step_by(step) {
+            if std::mem::replace(&mut written[number], true) {
+                continue;
+            }
+            one.write(number, &page(number as u32));
+            other.write(number, &page(number as u32));
+        }
+        settle(engine);
+    }
+    (one, other)
+}
+
+#[test]
+fn compaction_joins_mappings_and_says_how_many() {
+    let mut engine = engine();
+    let (one, other) = scattered(&mut engine, 400);
+    let before = engine.stats();
+    assert!(before.vms[0].extents > 50, "{}", before.vms[0].extents);
+    let report = engine.compact(CompactScope::Gainful);
+    engine.check().unwrap();
+    let after = engine.stats();
+    assert_eq!(report.extents_before, before.vms[0].extents + before.vms[1].extents);
+    assert_eq!(report.extents_after, after.vms[0].extents + after.vms[1].extents);
+    assert!(report.extents_after <= 4, "{report:?}");
+    assert!(report.vmas_after < report.vmas_before);
+    assert_eq!(report.vmas_after, after.vmas_used);
+    assert_eq!(report.store_bytes_after, report.store_bytes_before);
+    assert_eq!(after.pages_sharing, before.pages_sharing);
+    for number in 0..400 {
+        assert_eq!(one.read(number), page(number as u32));
+        assert_eq!(other.read(number), page(number as u32));
+    }
+    let again = engine.compact(CompactScope::Gainful);
+    assert_eq!(again.moved_slots, 0, "there is nothing left to win");
+}
+
+#[test]
+fn no_write_is_lost_while_all_slots_are_moved_again_and_again() {
+    const PAGES: usize = 256;
+    let mut engine = engine();
+    let vms: Vec<TestVm> =
+        (0..3).map(|id| TestVm::attached(&mut engine, id, PAGES as u32)).collect();
+    for vm in &vms {
+        (0..PAGES).for_each(|number| vm.write(number, &page(number as u32)));
+    }
+    settle(&mut engine);
+    let stop = AtomicBool::new(false);
+    let words = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            // What each page's first word must be: written and read back in one step.
+            let mut words = vec![None; PAGES];
+            let mut random = 1_u64;
+            while !stop.load(Ordering::Relaxed) {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let number = (random >> 33) as usize % PAGES;
+                // Equal in all VMs shortly after it was not, and now and then as it was at first.
+                let first = u64::from_le_bytes(page(number as u32)[..8].try_into().unwrap());
+                let word = if random >> 62 == 0 { first } else { random >> 60 };
+                for vm in &vms {
+                    let found = vm.swap(number, word);
+                    assert_eq!(found, words[number].unwrap_or(first), "page {number}");
+                }
+                words[number] = Some(word);
+                thread::yield_now();
+            }
+            words
+        });
+        let mut moved = 0;
+        while moved < 20_000 && !writer.is_finished() {
+            engine.pass();
+            moved += engine.compact(CompactScope::All).moved_pages;
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    settle(&mut engine);
+    for (number, word) in words.into_iter().enumerate() {
+        let mut expected = page(number as u32);
+        if let Some(word) = word {
+            expected[..8].copy_from_slice(&word.to_le_bytes());
+        }
+        for vm in &vms {
+            assert_eq!(vm.read(number), expected, "page {number}");
+        }
+    }
+    assert_eq!(engine.stats().events.errors, 0);
+}

@@ -1,0 +1,90 @@
+//! The requests and what each does.
+
+mod dedup;
+mod extract;
+mod vms;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post, put};
+use tokio::sync::Semaphore;
+
+use super::body::MAX_BODY_BYTES;
+use super::control::{Control, ControlError};
+use super::error::ApiError;
+
+/// Settle requests that may be under way at once: each holds a thread for up to its limit.
+const MAX_SETTLES: usize = 4;
+
+/// Compact requests that may be under way at once: one is carried out after the other.
+const MAX_COMPACTIONS: usize = 2;
+
+#[derive(Clone)]
+struct Shared {
+    control: Arc<dyn Control>,
+    settles: Arc<Semaphore>,
+    compactions: Arc<Semaphore>,
+}
+
+/// All routes, carried out by `control`.
+pub(super) fn router(control: Arc<dyn Control>) -> Router {
+    let shared = Shared {
+        control,
+        settles: Arc::new(Semaphore::new(MAX_SETTLES)),
+        compactions: Arc::new(Semaphore::new(MAX_COMPACTIONS)),
+    };
+    Router::new()
+        .route("/v1/vms", get(vms::all))
+        .route("/v1/vms/{id}", get(vms::one).patch(vms::fold))
+        .route("/v1/vms/{id}/pause", put(vms::pause))
+        .route("/v1/vms/{id}/resume", put(vms::resume))
+        .route("/v1/vms/{id}/stop", put(vms::stop))
+        .route("/v1/dedup", get(dedup::stats).patch(dedup::set_knobs))
+        .route("/v1/dedup/rmap", get(dedup::rmap))
+        .route("/v1/dedup/settle", post(dedup::settle))
+        .route("/v1/dedup/compact", post(dedup::compact))
+        .route("/metrics", get(dedup::prometheus))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(shared)
+}
+
+impl Shared {
+    /// Does what may block on a thread where it may.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Control) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let control = Arc::clone(&self.control);
+        match tokio::task::spawn_blocking(move || work(&*control)).await {
+            Ok(result) => Ok(result?),
+            Err(panicked) => Err(ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the request failed: {panicked}"),
+                "this is a fault in pagefold: see its log, and report it",
+            )),
+        }
+    }
+}
+
+async fn unknown_path(uri: Uri) -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        format!("there is nothing at {}", uri.path()),
+        "there are /v1/vms, /v1/vms/{id}, /v1/vms/{id}/pause, …/resume, …/stop, /v1/dedup, \
+         /v1/dedup/settle, …/compact, …/rmap and /metrics",
+    )
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} does not take {method}", uri.path()),
+        "GET reads, PUT pauses, resumes and stops a VM, PATCH changes knobs and what of a VM is \
+         folded, POST settles and compacts",
+    )
+}

@@ -1,0 +1,41 @@
+//! `pagefold explain`: whether a page is shared, with whom, or why not.
+
+use pagefold::api::GuestPhys;
+use pagefold_dedup::VmId;
+
+use super::failure::{Advise, Failure};
+use super::socket::{Socket, no_answer};
+use super::{Outcome, print};
+
+/// What `pagefold explain` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    socket: Socket,
+    /// The VM whose page it is
+    #[arg(long, value_name = "ID")]
+    vm: u32,
+    /// A guest-physical address in the page: decimal, or hexadecimal with 0x
+    #[arg(long, value_name = "ADDRESS")]
+    gpa: GuestPhys,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks, and prints the words.
+pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
+    let explanation = args
+        .socket
+        .client()?
+        .explain(VmId(args.vm), args.gpa)
+        .map_err(|error| no_answer("cannot explain the page", &error))?;
+    if args.json {
+        let json = serde_json::to_string(&explanation)
+            .advise("cannot write the explanation as JSON", "report this as a fault")?;
+        print(&format!("{json}\n"))?;
+    } else {
+        print(&format!("{}\n", explanation.to_string().trim_end()))?;
+    }
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,41 @@
+//! Asking the control socket of a `pagefold run --api-socket`.
+
+use std::path::PathBuf;
+
+use pagefold::api::{ApiClient, ClientError};
+
+use super::failure::{Advise, Failure};
+
+/// Where the socket is.
+#[derive(Debug, clap::Args)]
+pub(super) struct Socket {
+    /// The socket of a `pagefold run --api-socket PATH`
+    #[arg(long, value_name = "PATH")]
+    api_socket: PathBuf,
+}
+
+impl Socket {
+    /// A client of it; nothing is connected yet.
+    pub(super) fn client(&self) -> Result<ApiClient, Failure> {
+        ApiClient::new(&self.api_socket).advise(
+            "cannot ask the control socket",
+            "see whether the system is short of descriptors",
+        )
+    }
+}
+
+/// A failure to get something from a socket, with what to do about it.
+pub(super) fn no_answer(what: &str, error: &ClientError) -> Failure {
+    let advice = match error {
+        ClientError::Connect { .. } => {
+            "start one with `pagefold run --api-socket PATH`, and give its path as the same user"
+        }
+        ClientError::TimedOut { .. } => "see whether the process is stopped or swapping",
+        ClientError::Form { .. } => "ask with the same version of pagefold as runs the VMs",
+        ClientError::Refused { hint, .. } => hint,
+        ClientError::Runtime(_) | ClientError::Http { .. } => {
+            "see the log of the process that runs the VMs"
+        }
+    };
+    Failure::caused(what, error, advice)
+}
