@@ -15,6 +15,11 @@ impl Agent {
         self.space.count_pages()
     }
 
+    /// Whether any page shares, or waits for a twin.
+    pub(crate) fn is_in_trees(&self) -> bool {
+        !self.shared.is_empty() || !self.waiting.is_empty()
+    }
+
     /// Folds more or less of the VM from now on. What is not to be folded any more is given its own
     /// memory by the next passes, batch by batch. O(pages / 64).
     pub(crate) fn set_mode(&mut self, mode: DedupMode) {

@@ -77,11 +77,26 @@ impl Agent {
 
     /// Maps one page to a slot unless it has its own copy, which cannot change meanwhile.
     fn replace_page(&self, linear: LinearIndex, to: Slot) -> io::Result<bool> {
-        let mut protected = Protected::new(&self.process.uffd, self.space.span(linear, 1))?;
         if self.is_private(linear).map_err(io::Error::other)? {
             return Ok(false);
         }
-        protected.map_slots(0, 1, &self.store.memfd, to)?;
-        Ok(true)
+        let mut protected = Protected::new(&self.process.uffd, self.space.span(linear, 1))?;
+        // A page that is not there has a marker now, which looks as if it was swapped out.
+        let shows_slot = match self.kind(linear).map_err(io::Error::other)? {
+            Some(PageKind::Private | PageKind::ZeroPage) => false,
+            Some(PageKind::Swapped) => has_nothing_swapped()?,
+            None | Some(PageKind::Slot) => true,
+        };
+        if shows_slot {
+            protected.map_slots(0, 1, &self.store.memfd, to)?;
+        }
+        Ok(shows_slot)
     }
+}
+
+/// Whether none of the process's own pages is swapped out.
+fn has_nothing_swapped() -> io::Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let swapped = status.lines().find_map(|line| line.strip_prefix("VmSwap:"));
+    Ok(swapped.is_some_and(|swapped| swapped.trim() == "0 kB"))
 }

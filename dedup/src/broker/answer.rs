@@ -47,7 +47,8 @@ impl Broker for LocalBroker {
         for (number, ((&(item, node), page), (fingerprint, identity))) in
             (first.0..).zip(creators.iter().zip(pages).zip(hashes))
         {
-            let mut fits = fingerprint == self.stable.node(node).fingerprint && failure.is_none();
+            let expected = self.stable.node(node).fingerprint;
+            let mut fits = self.key(vm, fingerprint) == expected && failure.is_none();
             if fits && let Err(error) = self.store.fill(Slot(number), page) {
                 failure = Some(error);
                 fits = false;

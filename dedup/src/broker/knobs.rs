@@ -1,6 +1,9 @@
 //! What can be changed of a broker while it works.
 
 use super::{LocalBroker, MIN_PAGE_SHARING};
+use crate::VmId;
+use crate::fingerprint::Fingerprint;
+use crate::protocol::BrokerError;
 
 /// Why `max_page_sharing` was not changed. It is what it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,5 +47,35 @@ impl LocalBroker {
         }
         self.stable.set_max_page_sharing(limit);
         Ok(())
+    }
+
+    /// Whether any page is shared, about to be, or waits for a twin.
+    pub fn is_empty(&self) -> bool {
+        self.count_nodes() == 0 && self.unstable.len() == 0
+    }
+
+    /// Allows that pages on different NUMA nodes share, which is so from the beginning, or forbids
+    /// it. Only while the broker [is empty](Self::is_empty): what stands in the trees was placed by
+    /// the other rule.
+    pub(crate) fn set_merge_across_nodes(&mut self, allowed: bool) {
+        debug_assert!(self.is_empty() || allowed == self.merge_across_nodes);
+        self.merge_across_nodes = allowed;
+    }
+
+    /// Notes on which NUMA node a VM's memory is. Only while none of its pages is in a tree.
+    pub(crate) fn set_node(&mut self, vm: VmId, node: u32) -> Result<(), BrokerError> {
+        self.member_mut(vm)?.node = node;
+        Ok(())
+    }
+
+    /// The key under which a VM's page is looked for: pages that may not share must not meet.
+    pub(super) fn key(&self, vm: VmId, fingerprint: Fingerprint) -> Fingerprint {
+        let node = self.members.get(&vm).map_or(0, |member| member.node);
+        if self.merge_across_nodes || node == 0 {
+            return fingerprint;
+        }
+        // Any odd number does: different nodes get different keys, spread as evenly as before.
+        let salt = u64::from(node).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Fingerprint(fingerprint.0 ^ salt)
     }
 }

@@ -78,6 +78,8 @@ struct Member {
     later: Vec<LinearIndex>,
     /// Items on the unstable tree.
     waiting: u64,
+    /// The NUMA node that its memory is on.
+    node: u32,
 }
 
 /// The trees, items and store of one domain.
@@ -91,6 +93,8 @@ pub struct LocalBroker {
     members: BTreeMap<VmId, Member>,
     /// Nodes whose sharers are being moved to others.
     moves: BTreeMap<NodeId, NodeId>,
+    /// Whether pages on different NUMA nodes may share.
+    merge_across_nodes: bool,
     /// The chain that was looked at last by [`prune`](Self::prune).
     pruned: usize,
 }
@@ -114,6 +118,7 @@ impl LocalBroker {
             rmap: Rmap::default(),
             members: BTreeMap::new(),
             moves: BTreeMap::new(),
+            merge_across_nodes: true,
             pruned: 0,
         })
     }
@@ -141,6 +146,7 @@ impl LocalBroker {
                 asked: Vec::new(),
                 later: Vec::new(),
                 waiting: 0,
+                node: 0,
             },
         );
         Ok(())

@@ -19,7 +19,7 @@ impl LocalBroker {
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
             self.remove_item(item);
-            decisions.push(self.decide(item, offer.fingerprint));
+            decisions.push(self.decide(item, self.key(vm, offer.fingerprint)));
         }
         Ok(())
     }

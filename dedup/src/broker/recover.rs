@@ -74,4 +74,11 @@ impl LocalBroker {
         !self.stable.nodes_of(fingerprint).is_empty()
             || self.unstable.find(&self.rmap, fingerprint).is_some()
     }
+
+    /// Loses the bytes of a slot, as failing hardware does.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, slot: Slot) {
+        let lost = self.store.memfd().punch(slot, 1);
+        lost.unwrap_or_else(|error| panic!("{slot:?} cannot be lost: {error}"));
+    }
 }

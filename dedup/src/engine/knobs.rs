@@ -18,13 +18,17 @@ impl Engine {
     /// is changed.
     pub fn set_knobs(&mut self, knobs: Knobs) -> Result<(), KnobError> {
         knobs.check()?;
-        if knobs.merge_across_nodes != self.knobs.merge_across_nodes {
-            self.check_unshared("merge_across_nodes")?;
+        if knobs.merge_across_nodes != self.knobs.merge_across_nodes
+            && let Some(domain) = self.domains.values().find(|domain| !domain.broker.is_empty())
+        {
+            let slots = domain.broker.count_nodes() as u64;
+            return Err(KnobError::Busy { key: "merge_across_nodes", slots });
         }
         if knobs.max_page_sharing != self.knobs.max_page_sharing {
             self.check_unshared("max_page_sharing")?;
         }
         for domain in self.domains.values_mut() {
+            domain.broker.set_merge_across_nodes(knobs.merge_across_nodes);
             match domain.broker.set_max_page_sharing(knobs.max_page_sharing) {
                 Ok(()) => {}
                 Err(MaxPageSharingError::Busy { .. } | MaxPageSharingError::TooSmall(_)) => {

@@ -352,8 +352,9 @@ impl Engine {
 
     fn domain(&mut self, name: &str) -> Result<&mut Domain, AttachError> {
         if !self.domains.contains_key(name) {
-            let broker = LocalBroker::new(self.store_pages, self.knobs.max_page_sharing)
+            let mut broker = LocalBroker::new(self.store_pages, self.knobs.max_page_sharing)
                 .map_err(|source| AttachError::Domain { domain: name.to_owned(), source })?;
+            broker.set_merge_across_nodes(self.knobs.merge_across_nodes);
             let store = broker
                 .store()
                 .and_then(|memfd| StoreAccess::new(memfd, self.store_pages))

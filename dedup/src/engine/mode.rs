@@ -24,6 +24,9 @@ pub enum PagesError {
         /// How many it has.
         pages: u32,
     },
+    /// Some of them are in a tree already.
+    #[error("pages of VM {0} are shared or wait for a twin; unshare them first (mode off)")]
+    InUse(VmId),
 }
 
 impl Engine {
@@ -57,6 +60,21 @@ impl Engine {
         let member = self.members.get_mut(&vm).ok_or(PagesError::NoVm(vm))?;
         member.agent.set_mergeable(pages, mergeable);
         Ok(())
+    }
+
+    /// Notes on which NUMA node a VM's memory is, which is 0 if nobody says: with
+    /// `merge_across_nodes` off, VMs on different nodes do not share.
+    ///
+    /// # Errors
+    ///
+    /// When the VM is not attached, or has pages that are shared or wait; nothing has changed.
+    pub fn set_node(&mut self, vm: VmId, node: u32) -> Result<(), PagesError> {
+        let member = self.members.get(&vm).ok_or(PagesError::NoVm(vm))?;
+        if member.agent.is_in_trees() {
+            return Err(PagesError::InUse(vm));
+        }
+        let broker = self.domains.get_mut(&member.domain).map(|domain| &mut domain.broker);
+        broker.and_then(|broker| broker.set_node(vm, node).ok()).ok_or(PagesError::NoVm(vm))
     }
 
     /// Pages of a VM as positions in its sets.

@@ -151,3 +151,6 @@ impl Engine {
         affected
     }
 }
+
+#[cfg(test)]
+mod tests;

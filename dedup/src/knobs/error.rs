@@ -39,8 +39,8 @@ pub enum KnobError {
     Advised,
     /// It can be changed only while nothing is shared.
     #[error(
-        "busy: {slots} slots are shared under the present {key}; unshare everything first (run=2), \
-         then set {key}, then fold again (run=1)"
+        "busy: {slots} slots are shared, or pages wait for twins, under the present {key}; unshare \
+         everything first (run=2), then set {key}, then fold again (run=1)"
     )]
     Busy {
         /// The knob.
