@@ -51,8 +51,8 @@ unit-tests: ## unit and property tests, and the examples in the documentation
 vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
 	$(CARGO) test --workspace --test '*' --locked
 
-bench: ## the reverse walk, folding against ksmd on the same images (needs root), and four VMs for 15 s
-	$(CARGO) bench --package pagefold-dedup --bench walk --locked
+bench: ## walks, index, unmerging, breaks, folding against ksmd (both need root), and four VMs for 15 s
+	$(CARGO) bench --package pagefold-dedup --bench walk --bench index --bench unmerge --bench cow --locked
 	$(CARGO) bench --package pagefold-tests --bench ksmd --locked
 	$(CARGO) run --release --locked -- run -n 4 --memory 64M --guest builtin:mix --for 15s --settle
 

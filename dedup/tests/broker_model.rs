@@ -349,7 +349,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2700, ..ProptestConfig::default() })]
     #[test]
     fn nothing_is_forgotten_or_shared_wrongly(steps in steps(), limit in 2_u32..8) {
         let mut world = World::new(limit);
