@@ -147,6 +147,10 @@ fn the_metrics_are_prometheus_text_and_say_what_the_json_says() {
         ("pagefold_saved_bytes", "saved_bytes"),
         ("pagefold_vmas_used", "vmas_used"),
         ("pagefold_merges_total", "merges"),
+        ("pagefold_pages_skipped_total", "pages_skipped"),
+        ("pagefold_unmerges_total", "unmerges"),
+        ("pagefold_moves_total", "moves"),
+        ("pagefold_vma_bytes", "vma_bytes"),
     ] {
         assert_eq!(metric(name, None), stats[field].as_f64(), "{name}");
     }
@@ -181,6 +185,22 @@ fn garbage_is_answered_with_what_was_wrong_and_hurts_nobody() {
         ("POST", "/v1/dedup/settle", "{\"timeout_ms\": 1e300}", 400),
         ("POST", "/v1/dedup/settle", "7", 400),
         ("POST", "/v1/dedup/settle", "{\"timeout_ms\": 9999999999}", 400),
+        ("PATCH", "/v1/dedup", "", 400),
+        ("PATCH", "/v1/dedup", "[]", 400),
+        ("PATCH", "/v1/dedup", "{\"run\": 0, \"run\": 2}", 400),
+        ("PATCH", "/v1/dedup", "{\"run\": 0, \"walk\": 2}", 400),
+        ("PATCH", "/v1/dedup", "{\"run\": 99999999999999999999999}", 400),
+        ("PUT", "/v1/dedup", "{\"run\": 0}", 405),
+        ("PATCH", "/v1/vms/0", "{}", 400),
+        ("PATCH", "/v1/vms/0", "{\"dedup\": \"maybe\"}", 400),
+        ("PATCH", "/v1/vms/0", "{\"dedup\": \"off\", \"gpa\": 1, \"bytes\": 4096}", 400),
+        ("PATCH", "/v1/vms/0", "{\"dedup\": \"off\", \"gpa\": 16777216, \"bytes\": 4096}", 404),
+        ("PATCH", "/v1/vms/7", "{\"dedup\": \"off\"}", 404),
+        ("GET", "/v1/dedup/rmap", "", 400),
+        ("GET", "/v1/dedup/rmap?vm=0&gpa=0x", "", 400),
+        ("GET", "/v1/dedup/rmap?vm=7&gpa=0", "", 404),
+        ("GET", "/v1/dedup/rmap?vm=0&gpa=0xffffffffffffffff", "", 404),
+        ("POST", "/v1/dedup/compact", "{\"all\": 1}", 400),
     ] {
         let answer = request(socket, method, target, body);
         assert_eq!(answer.status, status, "{method} {target} {body}: {answer:?}");
@@ -204,8 +224,9 @@ fn garbage_is_answered_with_what_was_wrong_and_hurts_nobody() {
     assert_says_why(&endless.json());
     // Nothing of that has done anything.
     for vm in get(socket, "/v1/vms").as_array().expect("an array") {
-        assert_eq!(vm["state"], "running", "{vm}");
+        assert_eq!((&vm["state"], &vm["dedup"]), (&"running".into(), &"on".into()), "{vm}");
     }
+    assert_eq!(get(socket, "/v1/dedup")["knobs"]["run"], 1);
     served.end();
 }
 

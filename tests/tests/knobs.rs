@@ -71,6 +71,7 @@ fn every_knob_is_read_and_written_under_the_name_that_ksm_has_for_it() {
             "run" => json!(0),
             "advisor_mode" => json!("scan-time"),
             "merge_across_nodes" | "smart_scan" | "use_zero_pages" => json!(false),
+            "advisor_min_pages_to_scan" | "advisor_max_pages_to_scan" => json!(777),
             _ => json!(77),
         };
         let changed = granted(&patch(socket, "/v1/dedup", &json!({ name: other })));

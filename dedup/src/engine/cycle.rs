@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::{Domain, Engine, Member, PassReport, sum_events};
+use super::{Domain, Engine, Member, PassReport};
 use crate::agent::{Agent, AgentError, ScanRules};
 use crate::knobs::Run;
 use crate::stats::Events;
@@ -102,7 +102,7 @@ impl Engine {
         }
         Cycle {
             phase: Phase::Visit { vms: self.members.keys().copied().collect(), begun: false },
-            before: sum_events(&self.members),
+            before: self.events(),
             began: Instant::now(),
             cpu_before: self.workers.cpu_time(),
             errors: Vec::new(),
@@ -117,7 +117,7 @@ impl Engine {
         let cpu = self.workers.cpu_time().saturating_sub(cycle.cpu_before);
         self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
         let backlog = self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
-        PassReport::new(&cycle.before, &sum_events(&self.members), backlog, cycle.errors)
+        PassReport::new(&cycle.before, &self.events(), backlog, cycle.errors)
     }
 }
 

@@ -282,10 +282,7 @@ impl Engine {
             self.domains.iter().map(|(name, domain)| domain.broker.stats(name)).collect();
         let vms: Vec<VmStats> =
             self.members.iter().map(|(vm, member)| self.vm_stats(*vm, member)).collect();
-        let mut events = self.past;
-        for vm in &vms {
-            events.add(&vm.events);
-        }
+        let events = self.events();
 
         let pages_shared = domains.iter().map(|domain| domain.pages_shared).sum();
         let pages_sharing: u64 = domains.iter().map(|domain| domain.pages_sharing).sum();
@@ -381,6 +378,15 @@ impl Engine {
         }
     }
 
+    /// What has happened to the pages of all VMs, those that are gone included.
+    fn events(&self) -> Events {
+        let mut events = self.past;
+        for member in self.members.values() {
+            events.add(member.agent.events());
+        }
+        events
+    }
+
     fn vm_stats(&self, vm: VmId, member: &Member) -> VmStats {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
         let waiting = broker.and_then(|broker| broker.count_waiting(vm)).unwrap_or(0);
@@ -410,14 +416,6 @@ const VMA_BYTES: u64 = 224;
 /// What the mappings that folding has made of a VM's memory cost the kernel.
 fn vma_bytes(agent: &Agent) -> u64 {
     agent.count_folded_vmas() * VMA_BYTES
-}
-
-fn sum_events(members: &BTreeMap<VmId, Member>) -> Events {
-    let mut sum = Events::default();
-    for member in members.values() {
-        sum.add(member.agent.events());
-    }
-    sum
 }
 
 fn resident_bytes(domains: &[DomainStats], vms: &[VmStats]) -> Option<u64> {

@@ -160,7 +160,7 @@ impl Engine {
             extents: agents().map(crate::agent::Agent::count_extents).sum(),
             vmas: self.budget.used(),
             store_bytes: self.domains.values().map(|domain| domain.broker.store_bytes()).sum(),
-            moves: self.past.moves + agents().map(|agent| agent.events().moves).sum::<u64>(),
+            moves: self.events().moves,
         }
     }
 

@@ -135,7 +135,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::sys::{AnonymousMemory, Space};
+    use crate::sys::{AnonymousMemory, PageKind, Pagemap, Space};
     use crate::{LinearIndex, PAGE_SIZE};
 
     /// Whether a thread of this process sleeps, as it does in a page fault that is held up.
@@ -182,6 +182,48 @@ mod tests {
     #[test]
     fn a_writer_to_a_protected_page_sleeps_until_it_is_let_go() {
         hold_up_a_writer(true);
+    }
+
+    /// Kernel test: `unmerge_uffd_wp` of `ksm_functional_tests.c`.
+    #[test]
+    fn unmerging_a_range_that_somebody_protected_waits_until_it_is_let_go() {
+        let store = Memfd::new(2).unwrap();
+        store.write(Slot(0), &[7; PAGE_SIZE]).unwrap();
+        store.write(Slot(1), &[8; PAGE_SIZE]).unwrap();
+        let memory = Arc::new(AnonymousMemory::new(2).unwrap());
+        let space = Arc::new(Space::new(memory.clone()).unwrap());
+        let span = space.span(LinearIndex(0), 2);
+        let uffd = Userfaultfd::new().unwrap();
+        span.map_file(store.raw(), 0).unwrap();
+        uffd.register(span).unwrap();
+        // Somebody protects the second page of two that share slots.
+        let protected = Protected::new(&uffd, span.part(1, 1)).unwrap();
+        let (started, unmerging) = channel();
+        let unmerge = thread::spawn({
+            let space = space.clone();
+            move || {
+                // SAFETY: gettid(2) has no preconditions.
+                started.send(unsafe { libc::gettid() }).unwrap();
+                space.span(LinearIndex(0), 2).populate_write()
+            }
+        });
+        let thread = unmerging.recv().unwrap();
+        while !sleeps(thread) {
+            assert!(!unmerge.is_finished(), "the protection was not minded");
+            thread::yield_now();
+        }
+        assert_eq!(protected.page(0), &[8; PAGE_SIZE], "and still is");
+        drop(protected);
+        unmerge.join().unwrap().unwrap();
+        let mut kinds = Vec::new();
+        let pagemap = Pagemap::open().unwrap();
+        pagemap.scan(span, |_, count_pages, kind| kinds.push((count_pages, kind))).unwrap();
+        assert_eq!(kinds, [(2, PageKind::Private)], "both have their own memory");
+        let mut bytes = [0; 2 * PAGE_SIZE];
+        memory.read(0, &mut bytes);
+        assert_eq!(bytes[..PAGE_SIZE], [7; PAGE_SIZE]);
+        assert_eq!(bytes[PAGE_SIZE..], [8; PAGE_SIZE]);
+        assert_eq!(memory.swap(PAGE_SIZE, 0), 0x0808_0808_0808_0808, "nobody is held up");
     }
 
     #[test]

@@ -56,9 +56,9 @@ impl Control for Host {
             SetMergeableError::NoMemory { vm, guest_phys } => {
                 ControlError::NoMemory { vm, gpa: GuestPhys(guest_phys) }
             }
-            SetMergeableError::Stopped(_) | SetMergeableError::NotFolded(_) => {
-                ControlError::Conflict(error.to_string())
-            }
+            SetMergeableError::Stopped(_)
+            | SetMergeableError::NotFolded(_)
+            | SetMergeableError::Refused(_) => ControlError::Conflict(error.to_string()),
         })
     }
 

@@ -86,7 +86,9 @@ impl Runner {
     /// Works until nobody can ask for anything any more.
     pub(super) fn run(mut self) {
         while self.answer_until_due().is_some() {
-            if !self.compact() {
+            // A compaction takes turns with folding, so that neither waits for the other's end.
+            let is_due = self.rest_left().is_some_and(|left| left.is_zero());
+            if !self.compact() || is_due {
                 self.step();
             }
         }
@@ -112,12 +114,14 @@ impl Runner {
         }
     }
 
-    /// How long it still rests; `None` when it does so until there is a request. What is asked for
-    /// meanwhile can make it less.
+    /// How long until there is something to do; `None` when that is not before there is a request.
     fn time_left(&self) -> Option<Duration> {
-        if !self.compactions.is_empty() {
-            return Some(Duration::ZERO);
-        }
+        if self.compactions.is_empty() { self.rest_left() } else { Some(Duration::ZERO) }
+    }
+
+    /// How long folding still rests; `None` when it does so until there is a request. What is asked
+    /// for meanwhile can make it less.
+    fn rest_left(&self) -> Option<Duration> {
         let knobs = self.engine.knobs();
         let in_a_hurry = knobs.run == Run::Unmerge || !self.waiters.is_empty();
         let rest = match self.rest {

@@ -35,6 +35,9 @@ pub enum SetDedupError {
         #[source]
         source: AttachError,
     },
+    /// The engine refused.
+    #[error(transparent)]
+    Refused(PagesError),
     /// Nobody folds any more.
     #[error(transparent)]
     Gone(#[from] DedupGone),
@@ -65,6 +68,9 @@ pub enum SetMergeableError {
         /// The first address without.
         guest_phys: u64,
     },
+    /// The engine refused.
+    #[error(transparent)]
+    Refused(PagesError),
     /// Nobody folds any more.
     #[error(transparent)]
     Gone(#[from] DedupGone),
@@ -107,9 +113,8 @@ impl VmHandle {
         let machine = machine.as_ref().ok_or(SetDedupError::Stopped(vm))?;
         match machine.dedup.set_mode(vm, mode) {
             Ok(()) => {}
-            Err(ChangeModeError::Pages(PagesError::NoVm(_) | PagesError::NoPages { .. })) => {
-                attach(vm, machine, mode)?;
-            }
+            Err(ChangeModeError::Pages(PagesError::NoVm(_))) => attach(vm, machine, mode)?,
+            Err(ChangeModeError::Pages(error)) => return Err(SetDedupError::Refused(error)),
             Err(ChangeModeError::Gone(gone)) => return Err(gone.into()),
         }
         self.vm.watch.change(|watched| watched.dedup = mode);
@@ -141,9 +146,10 @@ impl VmHandle {
             .map_err(|guest_phys| SetMergeableError::NoMemory { vm, guest_phys })?;
         match machine.dedup.set_mergeable(vm, runs, mergeable) {
             Ok(()) => Ok(()),
-            Err(ChangeModeError::Pages(PagesError::NoVm(_) | PagesError::NoPages { .. })) => {
+            Err(ChangeModeError::Pages(PagesError::NoVm(_))) => {
                 Err(SetMergeableError::NotFolded(vm))
             }
+            Err(ChangeModeError::Pages(error)) => Err(SetMergeableError::Refused(error)),
             Err(ChangeModeError::Gone(gone)) => Err(gone.into()),
         }
     }
@@ -215,7 +221,7 @@ mod tests {
         assert_eq!(runs(5, 2), Ok(vec![(LinearIndex(5), 2)]));
         assert_eq!(runs(7, 2), Err(8 * PAGE_BYTES));
         assert_eq!(runs(9, 1), Err(9 * PAGE_BYTES));
-        let top = u64::MAX & !4095;
+        let top = !4095;
         assert_eq!(linear_runs(&ram, top, PAGE_BYTES), Err(top));
     }
 }

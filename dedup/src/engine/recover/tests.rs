@@ -23,7 +23,7 @@ fn folded(count_pages: u32, max_page_sharing: u32) -> (Engine, Arc<AnonymousMemo
         changes: Box::new(Unchanging),
     };
     engine.attach(VmId(0), spec).unwrap();
-    engine.settle(Duration::from_secs(60), Duration::ZERO);
+    engine.settle(Duration::from_mins(1), Duration::ZERO);
     engine.check().unwrap();
     (engine, memory)
 }
@@ -71,7 +71,7 @@ fn a_lost_slot_comes_back_from_a_page_that_was_written_back() {
     assert_eq!(source, copy);
     assert_eq!((report.recovered_pages, report.affected.len()), (3, 0));
     (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
-    engine.settle(Duration::from_secs(60), Duration::ZERO);
+    engine.settle(Duration::from_mins(1), Duration::ZERO);
     engine.check().unwrap();
 }
 

@@ -58,8 +58,8 @@ pub(super) struct Args {
     /// Fold all (on), give back zero pages only (zero), or nothing (off)
     #[arg(long, value_name = "MODE", default_value_t = DedupMode::On)]
     dedup: DedupMode,
-    /// A knob of KSM's and its value to begin with, as in --knob max_page_sharing=64; `pagefold set`
-    /// changes them later
+    /// A knob of KSM's and its value to begin with, as in `--knob max_page_sharing=64`; `pagefold
+    /// set` changes them later
     #[arg(long = "knob", value_name = "KEY=VALUE")]
     knobs: Vec<Setting>,
     /// Launch even if the VMs together have more memory than is available

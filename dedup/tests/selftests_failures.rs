@@ -1,0 +1,194 @@
+//! Passes, merges and moves that are cut short, on real mappings: nothing is left of them.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "page counts are small, and a failure is a panic"
+)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use common::{TestVm, page, settle};
+use pagefold_dedup::{
+    CompactScope, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, PageState, Run, Slot, Step,
+    VmId,
+};
+
+const DOMAIN: &str = "test";
+
+fn slot(engine: &Engine, vm: VmId, number: usize) -> Slot {
+    match engine.find(vm, (number * PAGE_SIZE) as u64).unwrap().state {
+        PageState::Shared(slot) => slot,
+        state => panic!("page {number} of VM {vm} is {state:?}"),
+    }
+}
+
+/// The VMs that a walk finds at a slot.
+fn sharers(engine: &Engine, slot: Slot) -> BTreeSet<VmId> {
+    let mut found = BTreeSet::new();
+    let visit = |mapping: &pagefold_dedup::Mapping| {
+        assert!(found.insert(mapping.vm), "VM {} is found twice", mapping.vm);
+        ControlFlow::Continue(())
+    };
+    engine.walk(DOMAIN, slot, visit).unwrap();
+    found
+}
+
+/// That the counters of a domain and of its VMs say the same.
+fn check_counters(engine: &Engine) {
+    engine.check().unwrap();
+    let stats = engine.stats();
+    let merging: u64 = stats.vms.iter().map(|vm| vm.merging_pages).sum();
+    assert_eq!(merging, stats.pages_shared + stats.pages_sharing, "{stats:?}");
+    let store_bytes: Option<u64> = stats.domains.iter().map(|domain| domain.store_bytes).sum();
+    assert_eq!(store_bytes, Some(stats.pages_shared * PAGE_SIZE as u64), "orphans: {stats:?}");
+}
+
+// Row 23: a VM that ends between two steps of a pass, at each step at which it can.
+#[test]
+fn a_vm_that_is_detached_in_the_middle_of_a_pass_leaves_no_page_slot_or_count() {
+    let mut steps_of_a_pass = 1;
+    let mut detach_after = 0;
+    while detach_after < steps_of_a_pass {
+        let knobs = Knobs { pages_to_scan: 5, ..Knobs::default() };
+        let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+        let vms: Vec<TestVm> = (0..3).map(|id| TestVm::attached(&mut engine, id, 24)).collect();
+        for vm in &vms {
+            (0..24).for_each(|number| vm.write(number, &page(number as u32)));
+        }
+        // The first pass sees what was written, the second finds it at rest and merges it.
+        engine.pass();
+        let mut steps = 0;
+        loop {
+            if steps == detach_after {
+                engine.detach(VmId(1));
+                engine.check().unwrap();
+            }
+            steps += 1;
+            if matches!(engine.step(), Step::Done(_)) {
+                break;
+            }
+        }
+        if detach_after == 0 {
+            steps_of_a_pass = steps;
+        }
+        settle(&mut engine);
+        check_counters(&engine);
+        let stats = engine.stats();
+        assert_eq!((stats.pages_shared, stats.pages_sharing), (24, 24), "at {detach_after}");
+        for number in 0..24 {
+            let found = sharers(&engine, slot(&engine, VmId(0), number));
+            assert_eq!(found, BTreeSet::from([VmId(0), VmId(2)]));
+            assert_eq!(vms[0].read(number), page(number as u32));
+            assert_eq!(vms[2].read(number), page(number as u32));
+            assert_eq!(vms[1].read(number), [0; PAGE_SIZE]);
+        }
+        detach_after += 1;
+    }
+    assert!(steps_of_a_pass > 10, "{steps_of_a_pass} steps");
+}
+
+// Row 23: a partner that ends while both wait for the same slot, and all that are left end too.
+#[test]
+fn vms_that_come_and_go_between_steps_leave_nothing() {
+    let knobs = Knobs { pages_to_scan: 7, ..Knobs::default() };
+    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    for round in 0..40 {
+        let vm = TestVm::attached(&mut engine, round, 24);
+        (0..24).for_each(|number| vm.write(number, &page((number as u32 + round) % 30)));
+        for _ in 0..round % 11 {
+            engine.step();
+        }
+        if round >= 3 {
+            engine.detach(VmId(round - 3));
+        }
+        engine.check().unwrap();
+    }
+    settle(&mut engine);
+    check_counters(&engine);
+    (37..40).for_each(|id| engine.detach(VmId(id)));
+    let stats = engine.stats();
+    assert_eq!((stats.vmas_used, stats.domains.len(), stats.saved_bytes), (0, 0, 0));
+}
+
+// Row 23: no mapping to spare, for a merge, a discard, an unmerge and a move.
+#[test]
+fn a_budget_of_mappings_that_is_spent_leaves_every_count_exact() {
+    let config = EngineConfig { max_mappings: Some(16), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    let (a, b) = (TestVm::attached(&mut engine, 0, 128), TestVm::attached(&mut engine, 1, 128));
+    let place = |number: usize| (number * 77) % 128;
+    for number in 0..128 {
+        a.write(number, &page(number as u32));
+        b.write(place(number), &page(number as u32));
+    }
+    let check = |engine: &Engine| {
+        check_counters(engine);
+        let stats = engine.stats();
+        assert!(stats.vmas_used <= stats.vmas_budget, "{stats:?}");
+    };
+    settle(&mut engine);
+    check(&engine);
+    assert!(engine.stats().events.budget_skips > 0);
+    let sharing = engine.stats().pages_sharing;
+
+    // All holes in what is folded: those for which there is no mapping are not made, and said so.
+    let mut discarded = BTreeSet::new();
+    for number in (0..128).step_by(2) {
+        let report = engine.discard(a.id, LinearIndex(number), 1).unwrap();
+        assert_eq!(report.discarded_pages + report.kept_pages, 1);
+        if report.discarded_pages == 1 {
+            discarded.insert(number as usize);
+        }
+        check(&engine);
+    }
+    let read = |vm: &TestVm, number: usize| {
+        let gone = vm.id == a.id && discarded.contains(&number);
+        if gone { [0; PAGE_SIZE] } else { page(number as u32) }
+    };
+    let check_bytes = || {
+        for number in 0..128 {
+            assert_eq!(a.read(number), read(&a, number));
+            assert_eq!(b.read(place(number)), read(&b, number));
+        }
+    };
+    assert!(!discarded.is_empty() && discarded.len() < 64, "{discarded:?}");
+    check_bytes();
+    engine.compact(CompactScope::All);
+    check(&engine);
+    check_bytes();
+    let knobs = engine.knobs();
+    engine.set_knobs(Knobs { run: Run::Unmerge, ..knobs }).unwrap();
+    engine.pass();
+    check(&engine);
+    check_bytes();
+    engine.set_knobs(knobs).unwrap();
+    settle(&mut engine);
+    check(&engine);
+    check_bytes();
+    assert!(engine.stats().pages_sharing <= sharing.max(64));
+}
+
+// Row 23: found by the test above. What a VM did before it ended is neither lost nor taken off.
+#[test]
+fn a_pass_reports_what_it_did_although_a_vm_ended_meanwhile() {
+    let knobs = Knobs { pages_to_scan: 4, ..Knobs::default() };
+    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    let vms: Vec<TestVm> = (0..2).map(|id| TestVm::attached(&mut engine, id, 16)).collect();
+    for vm in &vms {
+        (0..16).for_each(|number| vm.write(number, &page(number as u32)));
+    }
+    settle(&mut engine);
+    (0..16).for_each(|number| vms[0].write(number, &page(100 + number as u32)));
+    engine.pass();
+    let before = engine.stats().events;
+    assert!(matches!(engine.step(), Step::More));
+    engine.detach(VmId(1));
+    let report = engine.pass();
+    let after = engine.stats().events;
+    assert_eq!(report.scanned_pages, after.pages_scanned - before.pages_scanned);
+    assert_eq!((report.scanned_pages, report.folded_pages), (16, 0));
+}
