@@ -29,10 +29,11 @@ impl LocalBroker {
         let member = self.member_mut(vm)?;
         let mut asked = std::mem::take(&mut member.asked);
         if asked.is_empty() {
-            member.directed.append(&mut member.later);
+            member.directed.append(&mut std::mem::take(&mut member.later));
         }
         if !member.directed.is_empty() {
-            asked.append(&mut member.directed);
+            // Taken, not drained: a list that is as long as a VM's pages is not kept for good.
+            asked.append(&mut std::mem::take(&mut member.directed));
             // Slots are given out in this order, so that neighbours get neighbouring slots.
             asked.sort_unstable_by(|one, other| other.cmp(one));
             asked.dedup();
@@ -49,6 +50,9 @@ impl LocalBroker {
                 Answer::Later => self.member_mut(vm)?.later.push(linear),
                 Answer::Never => {}
             }
+        }
+        if asked.is_empty() {
+            asked = Vec::new();
         }
         self.member_mut(vm)?.asked = asked;
         Ok(())

@@ -12,7 +12,7 @@ use crate::{VmId, broker::LocalBroker};
 /// Chains that are looked through for dups to join at the beginning of a pass, at most.
 const CHAINS_PER_PASS: usize = 1 << 14;
 
-/// Pages that are given their own memory in a step, whatever `pages_to_scan` says: a copy each.
+/// Pages that are given their own memory in a step, at most: each is copied, and others wait.
 const UNMERGE_PAGES: u32 = 4096;
 
 /// What a step of an engine came to.
@@ -78,6 +78,7 @@ impl Engine {
             use_zero_pages: self.knobs.use_zero_pages,
         };
         let unmerge_all = self.knobs.run == Run::Unmerge;
+        let limit = if unmerge_all { limit.min(UNMERGE_PAGES) } else { limit };
         let Self { members, domains, workers, .. } = self;
         let mut work = Work { members, domains, rules, unmerge_all };
         if workers.run(|| cycle.advance(&mut work, limit)) {
