@@ -1,4 +1,5 @@
 //! A fixed-size set of linear indexes, one bit each.
+#![forbid(unsafe_code)]
 
 use std::ops::Range;
 

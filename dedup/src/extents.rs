@@ -3,6 +3,7 @@
 //! A run here is what the kernel keeps as one VMA: consecutive pages on consecutive slots. That a
 //! page lies *over* a slot does not mean that it shares it: a page that was written has its own
 //! copy and keeps the mapping, which is what lets it go back without a new one.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 
