@@ -241,7 +241,7 @@ fn no_write_is_lost_while_all_slots_are_moved_again_and_again() {
             words
         });
         let mut moved = 0;
-        while moved < 20_000 && !writer.is_finished() {
+        while moved < 5_000 && !writer.is_finished() {
             engine.pass();
             moved += engine.compact(CompactScope::All).moved_pages;
         }
