@@ -137,7 +137,7 @@ pub enum BrokerError {
 /// The broker as an agent sees it.
 pub trait Broker {
     /// Offers pages and appends one decision for each to `decisions`. Whatever was known of an
-    /// offered page is forgotten first. O(log n) an offer.
+    /// offered page is forgotten first. O(1) expected an offer.
     ///
     /// # Errors
     ///

@@ -12,41 +12,11 @@ mod common;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use common::{TestVm, engine, page, settle};
+use common::{TestVm, check_counters, engine, page, settle, sharers, slot};
 use pagefold_dedup::{
-    CompactScope, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, PageState, Run, Slot,
-    Unchanging, VmId,
+    CompactScope, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, PageState, Run, Unchanging,
+    VmId,
 };
-
-const DOMAIN: &str = "test";
-
-fn slot(engine: &Engine, vm: VmId, number: usize) -> Slot {
-    match engine.find(vm, (number * PAGE_SIZE) as u64).unwrap().state {
-        PageState::Shared(slot) => slot,
-        state => panic!("page {number} of VM {vm} is {state:?}"),
-    }
-}
-
-/// The VMs that a walk finds at a slot.
-fn sharers(engine: &Engine, slot: Slot) -> BTreeSet<VmId> {
-    let mut found = BTreeSet::new();
-    let visit = |mapping: &pagefold_dedup::Mapping| {
-        assert!(found.insert(mapping.vm), "VM {} is found twice", mapping.vm);
-        ControlFlow::Continue(())
-    };
-    engine.walk(DOMAIN, slot, visit).unwrap();
-    found
-}
-
-/// That the counters of a domain and of its VMs say the same.
-fn check_counters(engine: &Engine) {
-    engine.check().unwrap();
-    let stats = engine.stats();
-    let merging: u64 = stats.vms.iter().map(|vm| vm.merging_pages).sum();
-    assert_eq!(merging, stats.pages_shared + stats.pages_sharing, "{stats:?}");
-    let store_bytes: Option<u64> = stats.domains.iter().map(|domain| domain.store_bytes).sum();
-    assert_eq!(store_bytes, Some(stats.pages_shared * PAGE_SIZE as u64), "orphans: {stats:?}");
-}
 
 // Row 17: rmap.c, migrate, with a slot that moves for a page that migrates.
 #[test]
@@ -83,7 +53,7 @@ fn every_one_of_a_tree_of_clones_sees_a_moved_slot_and_the_same_bytes() {
     for number in 0..3 {
         let old = slot(&engine, VmId(0), number);
         assert_eq!(sharers(&engine, old), all);
-        let report = engine.move_slot(DOMAIN, old).unwrap();
+        let report = engine.move_slot("test", old).unwrap();
         assert_eq!((report.moved_pages, report.left_pages), (121, 0));
         assert_ne!(report.to, old);
         check_counters(&engine);
@@ -92,7 +62,7 @@ fn every_one_of_a_tree_of_clones_sees_a_moved_slot_and_the_same_bytes() {
             assert_eq!(slot(&engine, vm.id, number), report.to);
             assert_eq!(vm.read(number), page(number as u32));
         }
-        let gone = engine.walk(DOMAIN, old, |_| ControlFlow::Continue(()));
+        let gone = engine.walk("test", old, |_| ControlFlow::Continue(()));
         assert!(gone.is_err(), "the old slot is in use: {gone:?}");
     }
 
@@ -164,7 +134,7 @@ fn the_bytes_of_every_vm_are_equal_before_and_after_any_amount_of_folding() {
             if let Some(PageState::Shared(slot)) =
                 engine.find(vms[1].id, (number * PAGE_SIZE) as u64).map(|found| found.state)
             {
-                engine.move_slot(DOMAIN, slot).unwrap();
+                engine.move_slot("test", slot).unwrap();
             }
         }
         same(&engine, "moves");

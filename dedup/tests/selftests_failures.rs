@@ -9,43 +9,11 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
-use common::{TestVm, page, settle};
+use common::{TestVm, check_counters, engine, page, settle, sharers, slot};
 use pagefold_dedup::{
-    CompactScope, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, PageState, Run, Slot, Step,
-    VmId,
+    CompactScope, DedupMode, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, Run, Step, VmId,
 };
-
-const DOMAIN: &str = "test";
-
-fn slot(engine: &Engine, vm: VmId, number: usize) -> Slot {
-    match engine.find(vm, (number * PAGE_SIZE) as u64).unwrap().state {
-        PageState::Shared(slot) => slot,
-        state => panic!("page {number} of VM {vm} is {state:?}"),
-    }
-}
-
-/// The VMs that a walk finds at a slot.
-fn sharers(engine: &Engine, slot: Slot) -> BTreeSet<VmId> {
-    let mut found = BTreeSet::new();
-    let visit = |mapping: &pagefold_dedup::Mapping| {
-        assert!(found.insert(mapping.vm), "VM {} is found twice", mapping.vm);
-        ControlFlow::Continue(())
-    };
-    engine.walk(DOMAIN, slot, visit).unwrap();
-    found
-}
-
-/// That the counters of a domain and of its VMs say the same.
-fn check_counters(engine: &Engine) {
-    engine.check().unwrap();
-    let stats = engine.stats();
-    let merging: u64 = stats.vms.iter().map(|vm| vm.merging_pages).sum();
-    assert_eq!(merging, stats.pages_shared + stats.pages_sharing, "{stats:?}");
-    let store_bytes: Option<u64> = stats.domains.iter().map(|domain| domain.store_bytes).sum();
-    assert_eq!(store_bytes, Some(stats.pages_shared * PAGE_SIZE as u64), "orphans: {stats:?}");
-}
 
 // Row 23: a VM that ends between two steps of a pass, at each step at which it can.
 #[test]
@@ -191,4 +159,24 @@ fn a_pass_reports_what_it_did_although_a_vm_ended_meanwhile() {
     let after = engine.stats().events;
     assert_eq!(report.scanned_pages, after.pages_scanned - before.pages_scanned);
     assert_eq!((report.scanned_pages, report.folded_pages), (16, 0));
+}
+
+#[test]
+fn a_vm_that_is_switched_off_in_the_middle_of_a_pass_is_not_folded_by_the_rest_of_it() {
+    let mut engine = engine();
+    let vm = TestVm::attached(&mut engine, 0, 64);
+    (0..64).for_each(|number| vm.write(number, &[0; PAGE_SIZE]));
+    engine.pass();
+    engine.set_knobs(Knobs { pages_to_scan: 4, ..engine.knobs() }).unwrap();
+    engine.step();
+    let given_back = engine.stats().events.zero_discards;
+    assert!((1..64).contains(&given_back), "{given_back}");
+    engine.set_mode(vm.id, DedupMode::Off).unwrap();
+    engine.pass();
+    engine.pass();
+    let stats = engine.stats();
+    assert_eq!((stats.events.zero_discards, stats.pages_zero), (given_back, 0));
+    engine.set_mode(vm.id, DedupMode::On).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_zero, 64, "no page was forgotten");
 }

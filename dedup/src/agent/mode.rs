@@ -28,6 +28,8 @@ impl Agent {
         }
         self.mode = mode;
         self.unmerge_cursor = 0;
+        // Nor by the pass that is under way; what it has not looked at is still pending.
+        self.todo.clear();
         self.look_again(0..self.pending.len());
     }
 
@@ -46,7 +48,8 @@ impl Agent {
             self.excluded = self.excluded.take().filter(|excluded| !excluded.is_empty());
             self.look_again(pages);
         } else {
-            self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages);
+            self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages.clone());
+            self.todo.remove_range(pages);
             self.unmerge_cursor = 0;
         }
     }

@@ -79,16 +79,26 @@ impl Agent {
         self.pending.subtract_within(&self.todo, self.cursor..end);
         self.cursor = end;
         let looked_at = count(pages.len());
-        if rules.smart_scan {
-            self.pass_over(broker, &mut pages)?;
-        }
-        if let Err(error) = self.fold(broker, &pages, rules) {
+        if let Err(error) = self.fold_calm(broker, &mut pages, rules) {
             for &page in pages.iter().filter(|&&page| !self.shared.contains(page)) {
                 self.pending.insert(page);
             }
             return Err(error);
         }
         Ok(Some(looked_at))
+    }
+
+    /// Reads pages that have come to rest, but for those that are to be passed over, and folds them.
+    fn fold_calm(
+        &mut self,
+        broker: &mut dyn Broker,
+        pages: &mut Vec<usize>,
+        rules: ScanRules,
+    ) -> Result<(), AgentError> {
+        if rules.smart_scan {
+            self.pass_over(broker, pages)?;
+        }
+        self.fold(broker, pages, rules)
     }
 
     /// Drops pages that keep changing, and are not to be looked at this time.

@@ -70,7 +70,11 @@ impl Agent {
             let mut next = run.start;
             while next < run.end {
                 let span = self.space.span(linear_index(next), count(run.end - next));
-                span.populate_write().map_err(AgentError::Unmerge)?;
+                if let Err(error) = span.populate_write() {
+                    // Some may be private by now: the next pass asks the kernel which.
+                    self.fresh.insert_range(run);
+                    return Err(AgentError::Unmerge(error));
+                }
                 next += span.count_pages() as usize;
             }
             self.events.unmerges += run.len() as u64;

@@ -1,14 +1,16 @@
 //! VMs without processors: real memory, written by the test.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::{
     AnonymousMemory, AttachError, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs,
-    PAGE_SIZE, VmId,
+    Mapping, PAGE_SIZE, PageState, Slot, VmId,
 };
 
 /// Memory that remembers which pages were written through it.
@@ -123,4 +125,33 @@ pub fn settle(engine: &mut Engine) {
     let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
     assert!(report.settled, "{report:?}");
     engine.check().unwrap();
+}
+
+/// The slot that a page shares.
+pub fn slot(engine: &Engine, vm: VmId, number: usize) -> Slot {
+    match engine.find(vm, (number * PAGE_SIZE) as u64).unwrap().state {
+        PageState::Shared(slot) => slot,
+        state => panic!("page {number} of VM {vm} is {state:?}"),
+    }
+}
+
+/// The VMs that a walk finds at a slot.
+pub fn sharers(engine: &Engine, slot: Slot) -> BTreeSet<VmId> {
+    let mut found = BTreeSet::new();
+    let visit = |mapping: &Mapping| {
+        assert!(found.insert(mapping.vm), "VM {} is found twice", mapping.vm);
+        ControlFlow::Continue(())
+    };
+    engine.walk("test", slot, visit).unwrap();
+    found
+}
+
+/// That the counters of a domain and of its VMs say the same.
+pub fn check_counters(engine: &Engine) {
+    engine.check().unwrap();
+    let stats = engine.stats();
+    let merging: u64 = stats.vms.iter().map(|vm| vm.merging_pages).sum();
+    assert_eq!(merging, stats.pages_shared + stats.pages_sharing, "{stats:?}");
+    let store_bytes: Option<u64> = stats.domains.iter().map(|domain| domain.store_bytes).sum();
+    assert_eq!(store_bytes, Some(stats.pages_shared * PAGE_SIZE as u64), "orphans: {stats:?}");
 }
