@@ -93,7 +93,7 @@ impl Directive {
     }
 }
 
-/// Why the broker could not do what was asked; the batch was not applied unless said otherwise.
+/// Why the broker could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// It knows no such VM.
@@ -134,7 +134,20 @@ pub enum BrokerError {
     Store(#[source] io::Error),
 }
 
+/// Why the broker did not take all that was reported.
+#[derive(Debug, thiserror::Error)]
+#[error("outcome {done} of the report was refused")]
+pub struct ReportError {
+    /// How many of the outcomes were taken: all before the first that was not.
+    pub done: usize,
+    /// Why not that one.
+    #[source]
+    pub source: BrokerError,
+}
+
 /// The broker as an agent sees it.
+///
+/// A call that fails has done nothing, unless it says otherwise.
 pub trait Broker {
     /// Offers pages and appends one decision for each to `decisions`. Whatever was known of an
     /// offered page is forgotten first. O(1) expected an offer.
@@ -182,9 +195,9 @@ pub trait Broker {
     ///
     /// # Errors
     ///
-    /// An unknown VM or page, or a merge that was not proposed: what came before it in the batch
-    /// was done, nothing of it or after it.
-    fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), BrokerError>;
+    /// An unknown VM or page, or a merge that was not proposed: what came before it was done, and
+    /// the error says how much that is; nothing of it or after it.
+    fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), ReportError>;
 
     /// Appends what the broker wants of the VM to `directives`, in ascending order, once each, at
     /// most `limit` at a time. New slots are given out in this order, so that neighbours get

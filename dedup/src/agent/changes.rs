@@ -49,7 +49,7 @@ impl Agent {
         left.union_with(&fresh);
         let outcomes: Vec<Outcome> =
             left.iter().map(|linear| Outcome::Left { linear: linear_index(linear) }).collect();
-        broker.report(self.vm, &outcomes)?;
+        self.say(broker, outcomes)?;
         Ok(calm)
     }
 

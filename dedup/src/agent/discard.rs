@@ -46,7 +46,7 @@ impl Agent {
             self.forget(part, &mut outcomes);
         }
         self.account_mappings();
-        broker.report(self.vm, &outcomes)?;
+        self.say(broker, outcomes)?;
         Ok(DiscardReport { discarded_pages, kept_pages: pages.len() as u64 - discarded_pages })
     }
 

@@ -157,7 +157,7 @@ impl Agent {
     }
 }
 
-fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
+pub(super) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::Declined { linear, slot }
 }
 

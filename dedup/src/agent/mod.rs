@@ -6,10 +6,12 @@
 //! while a page is protected.
 
 pub mod budget;
+mod carry_out;
 mod changes;
 mod check;
 mod copy;
 mod discard;
+mod follow;
 pub(crate) mod layout;
 mod merge;
 mod mode;
@@ -17,6 +19,7 @@ mod pass;
 mod process;
 mod recover;
 mod runs;
+mod say;
 mod scan;
 mod store;
 pub mod track;
@@ -36,7 +39,7 @@ use crate::bitmap::Bitmap;
 use crate::extents::ExtentMap;
 use crate::fingerprint::Secret;
 use crate::mode::DedupMode;
-use crate::protocol::BrokerError;
+use crate::protocol::{BrokerError, Outcome};
 use crate::regions::{LayoutError, Regions};
 use crate::stats::{Events, VmStats};
 use crate::sys::{GuestMemory, PageKind, RegionError, Space, UserfaultfdError};
@@ -134,6 +137,8 @@ pub(crate) struct Agent {
     /// Pages without such a change that there was something to do about, since last asked.
     backlog_pages: u64,
     events: Events,
+    /// What the broker has not been told yet, because it failed.
+    unreported: Vec<Outcome>,
 }
 
 impl Agent {
@@ -181,6 +186,7 @@ impl Agent {
             is_marking: false,
             backlog_pages: 0,
             events: Events::default(),
+            unreported: Vec::new(),
         };
         agent.account_mappings();
         Ok(agent)
@@ -267,7 +273,8 @@ impl Agent {
         let bitmaps = bitmaps.into_iter().chain(&self.excluded);
         let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();
         let maps = self.extents.heap_bytes() + self.regions.heap_bytes();
-        (size_of::<Self>() + bitmaps + maps) as u64
+        let unreported = self.unreported.capacity() * size_of::<Outcome>();
+        (size_of::<Self>() + bitmaps + maps + unreported) as u64
     }
 
     /// Looks at pages again that had been put off, once shorter runs are affordable than then.
@@ -295,3 +302,6 @@ impl Drop for Agent {
         self.budget.update(self.vmas, 0);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,8 +71,9 @@ impl Agent {
                 }
             }
         }
-        broker.report(self.vm, &outcomes)?;
-        Ok(outcomes.len() as u64)
+        let replaced = outcomes.len() as u64;
+        self.say(broker, outcomes)?;
+        Ok(replaced)
     }
 
     /// Maps one page to a slot unless it has its own copy, which cannot change meanwhile.

@@ -86,6 +86,6 @@ impl Agent {
         self.pending.insert_range(run.clone());
         self.note_work(run.clone());
         let left = run.map(|page| Outcome::Left { linear: linear_index(page) });
-        Ok(broker.report(self.vm, &left.collect::<Vec<_>>())?)
+        self.say(broker, left.collect())
     }
 }

@@ -8,7 +8,7 @@ use super::rmap::{RmapItem, Role};
 use super::stable::Stage;
 use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity};
-use crate::protocol::{Broker, BrokerError, Decision, Directive, Offer, Outcome};
+use crate::protocol::{Broker, BrokerError, Decision, Directive, Offer, Outcome, ReportError};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 impl Broker for LocalBroker {
@@ -73,8 +73,10 @@ impl Broker for LocalBroker {
         self.age_all(vm, pages, skip)
     }
 
-    fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), BrokerError> {
-        let result = outcomes.iter().try_for_each(|&outcome| self.apply(vm, outcome));
+    fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), ReportError> {
+        let result = outcomes.iter().enumerate().try_for_each(|(done, &outcome)| {
+            self.apply(vm, outcome).map_err(|source| ReportError { done, source })
+        });
         self.store.flush();
         result
     }

@@ -1,0 +1,112 @@
+//! Making pages what they are to be: slots are filled, runs are merged, and the broker is told.
+
+use std::collections::HashSet;
+
+use super::changes::count;
+use super::merge::declined;
+use super::runs::{Run, Target, cut};
+use super::{Agent, AgentError};
+use crate::protocol::{Broker, BrokerError, Outcome};
+use crate::{LinearIndex, PAGE_SIZE, Slot};
+
+/// Pages whose bytes are handed over for new slots in one message.
+const FILL_PAGES: usize = 64;
+
+impl Agent {
+    /// Has targets, ascending, be what they are to be, as far as the budget allows and they still
+    /// can, and tells the broker, after `outcomes`. The slots of `creators` are filled first.
+    pub(super) fn carry_out(
+        &mut self,
+        broker: &mut dyn Broker,
+        targets: Vec<Target>,
+        creators: &[(LinearIndex, Slot)],
+        mut outcomes: Vec<Outcome>,
+    ) -> Result<(), AgentError> {
+        let mut runs = cut(targets, &self.extents);
+        self.within_budget(&mut runs, &mut outcomes);
+        let empty = match self.fill(broker, &runs, creators) {
+            Ok(empty) => empty,
+            Err(error) => {
+                outcomes.extend(runs.iter().flat_map(Run::shares).map(declined));
+                self.unreported.append(&mut outcomes);
+                return Err(error);
+            }
+        };
+        if !empty.is_empty() {
+            runs = self.without(&runs, &empty, &mut outcomes);
+        }
+        self.merge(&runs, &mut outcomes);
+        self.say(broker, outcomes)
+    }
+
+    /// Hands over the bytes for the slots of those `creators` (ascending) that are still part of
+    /// `runs`, and returns the new slots that hold nothing: the budget did not allow for the page,
+    /// or it had changed.
+    fn fill(
+        &mut self,
+        broker: &mut dyn Broker,
+        runs: &[Run],
+        creators: &[(LinearIndex, Slot)],
+    ) -> Result<HashSet<Slot>, AgentError> {
+        let mut empty: HashSet<Slot> = creators.iter().map(|&(_, slot)| slot).collect();
+        let is_creator = |(linear, _): &(LinearIndex, Slot)| {
+            creators.binary_search_by_key(linear, |&(creator, _)| creator).is_ok()
+        };
+        let fills: Vec<(LinearIndex, Slot)> =
+            runs.iter().flat_map(Run::shares).filter(is_creator).collect();
+        let (mut bytes, mut accepted) = (Vec::new(), Vec::new());
+        let neighbours =
+            |one: &(LinearIndex, Slot), next: &(LinearIndex, Slot)| one.1.offset(1) == next.1;
+        for batch in fills.chunk_by(neighbours).flat_map(|batch| batch.chunks(FILL_PAGES)) {
+            bytes.resize(batch.len() * PAGE_SIZE, 0);
+            for (&(linear, _), page) in batch.iter().zip(bytes.as_chunks_mut().0) {
+                self.space.span(linear, 1).copy_page(0, page);
+            }
+            accepted.clear();
+            match broker.fill(self.vm, batch[0].1, &bytes, &mut accepted) {
+                Err(error @ BrokerError::Store(_)) => {
+                    log::warn!("VM {}: cannot share pages: {}", self.vm, describe(&error));
+                    self.events.errors += 1;
+                }
+                result => result?,
+            }
+            for ((_, slot), _) in batch.iter().zip(&accepted).filter(|(_, accepted)| **accepted) {
+                empty.remove(slot);
+            }
+        }
+        Ok(empty)
+    }
+
+    /// The runs without the pages that were to share slots that hold nothing.
+    fn without(
+        &mut self,
+        runs: &[Run],
+        empty: &HashSet<Slot>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Vec<Run> {
+        let mut kept = Vec::new();
+        for run in runs {
+            let gone =
+                |page: &u32| run.part(*page, 1).shares().any(|(_, slot)| empty.contains(&slot));
+            let pages: Vec<u32> = (0..run.count_pages).collect();
+            for part in pages.chunk_by(|one, next| gone(one) == gone(next)) {
+                let sub_run = run.part(part[0], count(part.len()));
+                if gone(&part[0]) {
+                    self.events.declines += part.len() as u64;
+                    self.note_work(sub_run.positions());
+                    self.pending.insert_range(sub_run.positions());
+                    outcomes.extend(sub_run.shares().map(declined));
+                } else {
+                    kept.push(sub_run);
+                }
+            }
+        }
+        kept
+    }
+}
+
+/// An error with its causes, for the log.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

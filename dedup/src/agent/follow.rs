@@ -1,0 +1,71 @@
+//! What the broker wants of pages that were not offered just now.
+
+use super::changes::count;
+use super::pass::BATCH_PAGES;
+use super::runs::{Target, Want};
+use super::{Agent, AgentError};
+use crate::LinearIndex;
+use crate::protocol::{Broker, Directive, Outcome};
+
+impl Agent {
+    /// Does what the broker wants of pages that were not offered just now, `limit` pages at most;
+    /// says of how many.
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails. Every page is in a state that the next pass handles.
+    pub(crate) fn follow(
+        &mut self,
+        broker: &mut dyn Broker,
+        limit: u32,
+    ) -> Result<u32, AgentError> {
+        self.catch_up(broker)?;
+        let mut directives = Vec::new();
+        let limit = limit.clamp(1, BATCH_PAGES) as usize;
+        broker.directives(self.vm, limit, &mut directives)?;
+        let (mut targets, mut creators) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::new();
+        for directive in &directives {
+            let (linear, slot) = match *directive {
+                Directive::Create { linear, slot } => {
+                    creators.push((linear, slot));
+                    (linear, slot)
+                }
+                Directive::Merge { linear, slot } => (linear, slot),
+                Directive::Unshare { linear } => {
+                    self.unshare(linear, &mut outcomes);
+                    continue;
+                }
+            };
+            self.waiting.remove(linear.0 as usize);
+            targets.push(Target { linear, want: Want::Share(slot) });
+        }
+        if let Err(error) = self.carry_out(broker, targets, &creators, outcomes) {
+            for linear in directives.iter().map(Directive::linear) {
+                if !self.shared.contains(linear.0 as usize) {
+                    self.pending.insert(linear.0 as usize);
+                }
+            }
+            return Err(error);
+        }
+        Ok(count(directives.len()))
+    }
+
+    /// Makes a page private again that nobody shares.
+    fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
+        match self.space.span(linear, 1).populate_write() {
+            Ok(()) => {
+                self.shared.remove(linear.0 as usize);
+                // Offered again by the next pass: its twin may have come to rest by then.
+                self.pending.insert(linear.0 as usize);
+                self.events.unshares += 1;
+                self.note_work(linear.0 as usize..linear.0 as usize + 1);
+                outcomes.push(Outcome::Left { linear });
+            }
+            Err(error) => {
+                log::debug!("VM {}: cannot make page {} private: {error}", self.vm, linear.0);
+                self.events.errors += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! A broker that fails, at every call that there is: real memory, real merges.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::broker::LocalBroker;
+use crate::protocol::{Broker, Decision, Directive, Offer, ReportError};
+use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot};
+
+const VMS: u32 = 3;
+const PAGES: usize = 24;
+const STORE_PAGES: u32 = 256;
+const RULES: ScanRules = ScanRules { smart_scan: true, use_zero_pages: true };
+
+/// Passes on to a real broker all calls but those that fail.
+struct Faulty {
+    broker: LocalBroker,
+    calls: usize,
+    fails: Range<usize>,
+}
+
+impl Faulty {
+    /// What a broker says that has lost its memory and come back.
+    fn call(&mut self, vm: VmId) -> Result<(), BrokerError> {
+        let call = self.calls;
+        self.calls += 1;
+        if self.fails.contains(&call) { Err(BrokerError::UnknownVm(vm)) } else { Ok(()) }
+    }
+}
+
+impl Broker for Faulty {
+    fn offer(
+        &mut self,
+        vm: VmId,
+        offers: &[Offer],
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError> {
+        self.call(vm)?;
+        self.broker.offer(vm, offers, decisions)
+    }
+
+    fn age(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        skip: &mut Vec<bool>,
+    ) -> Result<(), BrokerError> {
+        self.call(vm)?;
+        self.broker.age(vm, pages, skip)
+    }
+
+    fn fill(
+        &mut self,
+        vm: VmId,
+        first: Slot,
+        pages: &[u8],
+        accepted: &mut Vec<bool>,
+    ) -> Result<(), BrokerError> {
+        self.call(vm)?;
+        self.broker.fill(vm, first, pages, accepted)
+    }
+
+    fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), ReportError> {
+        let result = self.call(vm);
+        // One that fails has taken a part.
+        let done = if result.is_ok() { outcomes.len() } else { outcomes.len() / 2 };
+        self.broker.report(vm, &outcomes[..done])?;
+        result.map_err(|source| ReportError { done, source })
+    }
+
+    fn directives(
+        &mut self,
+        vm: VmId,
+        limit: usize,
+        directives: &mut Vec<Directive>,
+    ) -> Result<(), BrokerError> {
+        self.call(vm)?;
+        self.broker.directives(vm, limit, directives)
+    }
+
+    fn unregister(&mut self, vm: VmId) -> Result<(), BrokerError> {
+        self.broker.unregister(vm)
+    }
+}
+
+struct Written(Arc<Mutex<Bitmap>>);
+
+impl ChangeSource for Written {
+    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+        let mut written = self.0.lock().unwrap();
+        changed.union_with(&written);
+        written.clear();
+        Ok(())
+    }
+}
+
+struct Vm {
+    agent: Agent,
+    memory: Arc<AnonymousMemory>,
+    written: Arc<Mutex<Bitmap>>,
+    /// What its pages must hold.
+    contents: [u32; PAGES],
+}
+
+/// VMs whose broker fails.
+struct World {
+    broker: Faulty,
+    vms: BTreeMap<VmId, Vm>,
+    budget: Arc<MappingBudget>,
+    count_errors: usize,
+}
+
+/// The bytes of a content; those of 0 are zeroes.
+fn page(content: u32) -> [u8; PAGE_SIZE] {
+    let mut bytes = if content == 0 { [0; PAGE_SIZE] } else { [0xa5; PAGE_SIZE] };
+    bytes[..4].copy_from_slice(&content.to_le_bytes());
+    bytes
+}
+
+impl World {
+    fn new(process: &Arc<ProcessMemory>, max_page_sharing: u32, fails: Range<usize>) -> Self {
+        let mut broker = LocalBroker::new(STORE_PAGES, max_page_sharing).unwrap();
+        let store = Arc::new(StoreAccess::new(broker.store().unwrap(), STORE_PAGES).unwrap());
+        let budget = Arc::new(MappingBudget::new(1 << 16));
+        let mut vms = BTreeMap::new();
+        for vm in (0..VMS).map(VmId) {
+            let memory = Arc::new(AnonymousMemory::new(u32::try_from(PAGES).unwrap()).unwrap());
+            let written = Arc::new(Mutex::new(Bitmap::new(PAGES)));
+            broker.register(vm, u32::try_from(PAGES).unwrap()).unwrap();
+            let spec = AgentSpec {
+                vm,
+                mode: DedupMode::On,
+                memory: memory.clone(),
+                changes: Box::new(Written(written.clone())),
+                process: Arc::clone(process),
+                store: Arc::clone(&store),
+                secret: broker.secret().clone(),
+                budget: Arc::clone(&budget),
+            };
+            let agent = Agent::new(spec).unwrap();
+            vms.insert(vm, Vm { agent, memory, written, contents: [0; PAGES] });
+        }
+        let broker = Faulty { broker, calls: 0, fails };
+        Self { broker, vms, budget, count_errors: 0 }
+    }
+
+    /// Merges, breaks, gives back, discards and unmerges pages.
+    fn live(&mut self) {
+        for vm in 0..VMS {
+            let own = |number: u32| 1000 * (vm + 1) + number;
+            (0..16).for_each(|number| self.write(vm, number, number + 1));
+            (16..20).for_each(|number| self.write(vm, number, 0));
+            (20..24).for_each(|number| self.write(vm, number, own(number)));
+        }
+        self.pass();
+        self.pass();
+        (0..4).for_each(|number| self.write(0, number, 500 + number));
+        (0..2).for_each(|number| self.write(1, number, 500 + number));
+        // Never offered again: nothing may go on waiting for them.
+        (0..VMS).for_each(|vm| self.write(vm, 5, 0));
+        self.pass();
+        self.pass();
+        self.discard(2, 8..12);
+        self.pass();
+        self.unmerge(1);
+        self.write(1, 7, 17);
+        self.pass();
+        self.pass();
+    }
+
+    fn write(&mut self, vm: u32, number: u32, content: u32) {
+        let vm = self.vms.get_mut(&VmId(vm)).unwrap();
+        let number = number as usize;
+        vm.memory.write(number * PAGE_SIZE, &page(content));
+        vm.written.lock().unwrap().insert(number);
+        vm.contents[number] = content;
+    }
+
+    fn pass(&mut self) {
+        let Self { broker, vms, .. } = self;
+        let mut errors = 0;
+        for vm in vms.values_mut() {
+            let mut look = || {
+                vm.agent.begin_pass(broker)?;
+                while vm.agent.look(broker, 7, RULES)?.is_some() {}
+                Ok::<_, AgentError>(())
+            };
+            errors += usize::from(look().is_err());
+        }
+        let mut busy = true;
+        while std::mem::take(&mut busy) {
+            for vm in vms.values_mut() {
+                match vm.agent.follow(broker, 5) {
+                    Ok(count) => busy |= count > 0,
+                    Err(_) => errors += 1,
+                }
+            }
+        }
+        self.count_errors += errors;
+        self.check_bytes();
+    }
+
+    fn discard(&mut self, vm: u32, pages: Range<usize>) {
+        let vm = self.vms.get_mut(&VmId(vm)).unwrap();
+        vm.contents[pages.clone()].fill(0);
+        let result = vm.agent.discard(&mut self.broker, pages);
+        self.count_errors += usize::from(result.is_err());
+        self.check_bytes();
+    }
+
+    fn unmerge(&mut self, vm: u32) {
+        let vm = self.vms.get_mut(&VmId(vm)).unwrap();
+        let result = vm.agent.unmerge(&mut self.broker, 100, true);
+        self.count_errors += usize::from(result.is_err());
+        self.check_bytes();
+    }
+
+    /// Passes, with a broker that works, for longer than young pages that change are passed over.
+    fn settle(&mut self) {
+        self.broker.fails = 0..0;
+        (0..6).for_each(|_| self.pass());
+    }
+
+    fn check_bytes(&self) {
+        let mut bytes = [0; PAGE_SIZE];
+        for (id, vm) in &self.vms {
+            for (number, &content) in vm.contents.iter().enumerate() {
+                vm.memory.read(number * PAGE_SIZE, &mut bytes);
+                assert_eq!(bytes, page(content), "page {number} of VM {id}");
+            }
+        }
+    }
+
+    /// That broker, agents and kernel say the same; returns the pages sharing, the zero ones, and how
+    /// many there are with those that share or wait alone: which of both may depend on history.
+    fn check(&self) -> [u64; 3] {
+        self.broker.broker.check().unwrap();
+        let stats = self.broker.broker.stats("faulty");
+        let (mut merging, mut zero, mut vmas) = (0, 0, 0);
+        for (&id, vm) in &self.vms {
+            vm.agent.check().unwrap();
+            let waiting = self.broker.broker.count_waiting(id).unwrap();
+            assert_eq!(waiting, vm.agent.waiting.count() as u64, "waiting pages of VM {id}");
+            assert!(vm.agent.unreported.is_empty());
+            let stats = vm.agent.stats("faulty", waiting);
+            merging += stats.merging_pages;
+            zero += stats.zero_pages;
+            vmas += stats.vmas;
+        }
+        assert_eq!(merging, stats.pages_shared + stats.pages_sharing);
+        assert_eq!(u64::from(self.broker.broker.live_slots()), stats.pages_shared, "orphan slots");
+        assert_eq!(stats.store_bytes, Some(stats.pages_shared * PAGE_SIZE as u64));
+        assert_eq!(self.budget.used(), vmas);
+        let alone = stats.pages_shared + stats.pages_unshared;
+        [stats.pages_sharing, zero, stats.pages_sharing + zero + alone]
+    }
+
+    fn end(mut self) {
+        for (id, mut vm) in std::mem::take(&mut self.vms) {
+            vm.agent.discard_memory().unwrap();
+            self.broker.unregister(id).unwrap();
+        }
+        assert_eq!(self.check(), [0; 3]);
+        assert_eq!(self.budget.used(), 0);
+    }
+}
+
+// Row 23: the broker is gone, for one call, for a few, and for good.
+#[test]
+fn a_broker_that_fails_at_any_call_costs_no_byte_no_slot_and_no_count() {
+    let process = Arc::new(ProcessMemory::open().unwrap());
+    for max_page_sharing in [2, 256] {
+        let mut world = World::new(&process, max_page_sharing, 0..0);
+        world.live();
+        world.settle();
+        let expected = world.check();
+        assert!(expected.iter().all(|&count| count > 0), "{expected:?}");
+        let calls = world.broker.calls;
+        world.end();
+        for first in 0..calls {
+            for last in [first + 1, first + 4, usize::MAX] {
+                let mut world = World::new(&process, max_page_sharing, first..last);
+                world.live();
+                let is_reached = world.broker.calls > first;
+                assert_eq!(world.count_errors > 0, is_reached, "call {first}");
+                world.settle();
+                let found = world.check();
+                assert_eq!(found, expected, "{first}..{last} failed");
+                world.end();
+            }
+        }
+    }
+}
+
+// Row 23: a broker that never comes back, and VMs that end all the same.
+#[test]
+fn vms_that_end_without_their_broker_leave_nothing_behind() {
+    let process = Arc::new(ProcessMemory::open().unwrap());
+    let mut first = 0;
+    loop {
+        let mut world = World::new(&process, 2, first..usize::MAX);
+        world.live();
+        let is_over = world.broker.calls <= first;
+        world.end();
+        if is_over {
+            assert!(first > 50, "{first} calls");
+            return;
+        }
+        first += 1;
+    }
+}

@@ -1,0 +1,20 @@
+//! The process's limit on the size of files, memory files included.
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// Has the kernel refuse what is written beyond `max_bytes` of a file, or, with `None`, nothing.
+pub(crate) fn limit_files(max_bytes: Option<u64>) {
+    // SAFETY: sets a disposition that runs no code of ours: without it the refusal would also be a
+    // signal that ends the process.
+    let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    assert_ne!(before, libc::SIG_ERR, "{}", io::Error::last_os_error());
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit` to a variable of that type.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    limit.rlim_cur = max_bytes.unwrap_or(limit.rlim_max);
+    // SAFETY: the kernel reads one `rlimit`.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
