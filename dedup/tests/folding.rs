@@ -9,7 +9,7 @@
 mod common;
 
 use common::{TestVm, engine, page, settle, sharing_limit};
-use pagefold_dedup::{DedupMode, Engine, EngineConfig, PAGE_SIZE};
+use pagefold_dedup::{AttachError, DedupMode, Engine, EngineConfig, PAGE_SIZE};
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
@@ -203,6 +203,21 @@ fn vms_of_different_domains_never_share() {
     settle(&mut engine);
     let stats = engine.stats();
     assert_eq!((stats.pages_sharing, stats.pages_unshared, stats.domains.len()), (0, 16, 2));
+}
+
+#[test]
+fn a_vm_is_attached_once_whatever_the_domain() {
+    let (mut engine, a, b) = twins(4);
+    settle(&mut engine);
+    let impostor = TestVm::new(a.id.0, 4);
+    for domain in ["test", "other"] {
+        let refused = impostor.try_attach(&mut engine, domain, DedupMode::On);
+        assert!(matches!(refused, Err(AttachError::Attached(vm)) if vm == a.id), "{refused:?}");
+    }
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!((stats.pages_sharing, stats.domains.len()), (4, 1));
+    assert_eq!(a.read(0), b.read(0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
-use super::stable::Stage;
+use super::stable_node::Stage;
 use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::protocol::{Broker, BrokerError, Decision, Directive, Offer, Outcome, ReportError};

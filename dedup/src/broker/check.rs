@@ -6,7 +6,7 @@ use super::LocalBroker;
 use super::chain::Entry;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
-use super::stable::Stage;
+use super::stable_node::Stage;
 use crate::fingerprint::Fingerprint;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::LocalBroker;
 use super::ids::ItemId;
 use super::rmap::{Link, RmapItem, Role};
-use super::stable::Stage;
+use super::stable_node::Stage;
 use crate::protocol::{BrokerError, Directive};
 use crate::{LinearIndex, Slot, VmId};
 

@@ -21,6 +21,7 @@ mod rmap;
 mod slots;
 mod smart_scan;
 mod stable;
+mod stable_node;
 mod store;
 mod tree;
 mod unstable;

@@ -2,7 +2,7 @@
 
 use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
-use super::stable::Stage;
+use super::stable_node::Stage;
 use super::{LocalBroker, Member};
 use crate::VmId;
 use crate::fingerprint::Fingerprint;

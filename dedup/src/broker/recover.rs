@@ -2,7 +2,7 @@
 
 use super::LocalBroker;
 use super::moves::MoveError;
-use super::stable::StableNode;
+use super::stable_node::StableNode;
 use crate::fingerprint::Identity;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 

@@ -6,90 +6,9 @@ use super::chain::{Chains, Entry};
 use super::ids::{ChainId, ItemId, NodeId};
 use super::rmap::{Link, Rmap, RmapItem, Role};
 use super::smart_scan::Age;
+use super::stable_node::StableNode;
 use super::tree::FingerprintTree;
-use crate::Slot;
-use crate::fingerprint::{Fingerprint, Identity};
-
-/// How far a stable node has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Two pages or more seem to be equal. There is no slot yet: it is given out when the first of
-    /// their agents asks what to do, in the order of its pages.
-    Matched,
-    /// An agent was told to fill the slot.
-    Reserved,
-    /// The slot holds the bytes.
-    Filled,
-}
-
-/// A content that is shared, or about to be.
-#[derive(Debug, Clone)]
-pub(super) struct StableNode {
-    /// Its place in the tree.
-    pub(super) fingerprint: Fingerprint,
-    /// The name of its bytes; nothing sensible before it is filled.
-    pub(super) identity: Identity,
-    /// Where its bytes are; means nothing while it is matched.
-    slot: Slot,
-    /// Items on the list that are stable.
-    pub(super) sharers: u32,
-    /// Items on the list that are pending.
-    pub(super) pending: u32,
-    /// The first item of the list.
-    head: Option<ItemId>,
-    stage: Stage,
-    /// Where it stands among its chain's dups; 0 for a regular node.
-    place: u32,
-    /// Whether it takes no more items: its sharers are being moved to another node, or another
-    /// node's to it.
-    pub(super) closed: bool,
-    /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
-    /// partner it was made for declined.
-    pub(super) paired: bool,
-}
-
-const _: () = assert!(size_of::<StableNode>() <= 48);
-
-impl StableNode {
-    /// Items on the list: those that share the slot, and those that may.
-    pub(super) fn load(&self) -> u32 {
-        self.sharers + self.pending
-    }
-
-    pub(super) fn stage(&self) -> Stage {
-        self.stage
-    }
-
-    /// The slot, once there is one.
-    pub(super) fn slot(&self) -> Option<Slot> {
-        (self.stage != Stage::Matched).then_some(self.slot)
-    }
-
-    /// The slot, once it holds the bytes.
-    pub(super) fn filled_slot(&self) -> Option<Slot> {
-        (self.stage == Stage::Filled).then_some(self.slot)
-    }
-
-    /// Gives a matched node its slot.
-    pub(super) fn reserve(&mut self, slot: Slot) {
-        debug_assert_eq!(self.stage, Stage::Matched);
-        (self.stage, self.slot) = (Stage::Reserved, slot);
-    }
-
-    /// Notes that the slot holds the bytes, and their name.
-    pub(super) fn fill(&mut self, identity: Identity) {
-        debug_assert_eq!(self.stage, Stage::Reserved);
-        (self.stage, self.identity) = (Stage::Filled, identity);
-    }
-
-    /// Takes the slot from a node that nobody shares, and leaves it matched.
-    pub(super) fn take_slot(&mut self) -> Option<Slot> {
-        debug_assert_eq!(self.sharers, 0, "the slot of a node that is shared");
-        let slot = self.slot();
-        self.stage = Stage::Matched;
-        slot
-    }
-}
+use crate::fingerprint::Fingerprint;
 
 /// The tree, its nodes and chains, and the exact sums over them.
 #[derive(Debug)]
@@ -198,18 +117,7 @@ impl StableTree {
     /// Puts a matched node without items in, as a dup if the content has nodes already; these must
     /// be full. `None` when ids run out. O(1) expected.
     pub(super) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
-        let node = StableNode {
-            fingerprint,
-            identity: Identity::NONE,
-            slot: Slot(0),
-            sharers: 0,
-            pending: 0,
-            head: None,
-            place: 0,
-            stage: Stage::Matched,
-            closed: false,
-            paired: false,
-        };
+        let node = StableNode::new(fingerprint);
         let id = if let Some(id) = self.free.pop() {
             self.nodes[id.index()] = node;
             id

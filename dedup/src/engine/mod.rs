@@ -9,6 +9,7 @@ mod config;
 mod cpu;
 mod cycle;
 mod discard;
+mod error;
 mod explain;
 mod knobs;
 mod layout;
@@ -17,10 +18,10 @@ mod moves;
 mod recover;
 mod report;
 mod settle;
+mod stats;
 mod walk;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ pub use config::EngineConfig;
 use cpu::Workers;
 use cycle::Cycle;
 pub use cycle::Step;
+pub use error::{AttachError, CheckError, EngineError};
 pub use explain::{Dup, Explanation, Reason, Sharer};
 pub use layout::LayoutChangeError;
 pub use mode::PagesError;
@@ -40,94 +42,14 @@ pub use settle::{SettleReport, Settling};
 pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
-use crate::agent::{Agent, AgentSetupError, AgentSpec, MappingError, ProcessMemory, StoreAccess};
-use crate::broker::{DomainError, IndexError, LocalBroker};
-use crate::knobs::{KnobError, Knobs};
+use crate::agent::{Agent, AgentSpec, ProcessMemory, StoreAccess};
+use crate::broker::LocalBroker;
+use crate::knobs::Knobs;
 use crate::mode::DedupMode;
-use crate::protocol::{Broker, BrokerError};
-use crate::stats::{DedupStats, DomainStats, Events, VmStats};
+use crate::protocol::Broker;
+use crate::stats::Events;
 use crate::sys::GuestMemory;
-use crate::{ChangeSource, PAGE_SIZE, VmId};
-
-/// Why an engine could not be made. Nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// Its threads did not start.
-    #[error("cannot start the folding threads")]
-    Threads(#[source] rayon::ThreadPoolBuildError),
-    /// The host does not tell its limits.
-    #[error("cannot find out the host's limits; is /proc mounted?")]
-    Limits(#[source] io::Error),
-    /// A knob has a value that makes no sense.
-    #[error("cannot work so")]
-    Knobs(#[source] KnobError),
-}
-
-/// Why a VM could not be attached. The engine and the VM's memory are as they were.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The domain's broker refused it.
-    #[error("the broker of domain '{domain}' refused VM {vm}")]
-    Broker {
-        /// The VM.
-        vm: VmId,
-        /// Its domain.
-        domain: String,
-        /// Why.
-        #[source]
-        source: BrokerError,
-    },
-    /// The domain could not be made.
-    #[error("cannot make domain '{domain}'")]
-    Domain {
-        /// Its name.
-        domain: String,
-        /// Why.
-        #[source]
-        source: DomainError,
-    },
-    /// The domain's store could not be opened.
-    #[error("cannot open the store of domain '{domain}'")]
-    Store {
-        /// The domain.
-        domain: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The VM's memory cannot be folded.
-    #[error("cannot fold the memory of VM {vm}")]
-    Agent {
-        /// The VM.
-        vm: VmId,
-        /// Why.
-        #[source]
-        source: AgentSetupError,
-    },
-}
-
-/// Why the engine's picture of memory is wrong: a defect.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// In a domain's index.
-    #[error("domain '{domain}'")]
-    Index {
-        /// The domain.
-        domain: String,
-        /// What is wrong.
-        #[source]
-        source: IndexError,
-    },
-    /// In a VM's mappings.
-    #[error("the mappings of VM {vm}")]
-    Mappings {
-        /// The VM.
-        vm: VmId,
-        /// What is wrong.
-        #[source]
-        source: MappingError,
-    },
-}
+use crate::{ChangeSource, VmId};
 
 /// A VM to be folded.
 pub struct AttachSpec {
@@ -211,14 +133,20 @@ impl Engine {
     /// When the domain cannot be made, the VM is attached already, or its memory does not allow it.
     pub fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
         let AttachSpec { domain: name, mode, memory, changes } = spec;
+        if self.members.contains_key(&vm) {
+            return Err(AttachError::Attached(vm));
+        }
         let count_pages: u64 =
             memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
         let process = self.process(vm)?;
         let domain = self.domain(&name)?;
-        let broker_error = |source| AttachError::Broker { vm, domain: name.clone(), source };
         // More pages than an index can number are refused by the agent; no item is made for them.
         let count_pages = u32::try_from(count_pages).unwrap_or(u32::MAX);
-        domain.broker.register(vm, count_pages).map_err(broker_error)?;
+        if let Err(source) = domain.broker.register(vm, count_pages) {
+            let error = AttachError::Broker { vm, domain: name.clone(), source };
+            self.drop_if_empty(&name);
+            return Err(error);
+        }
         let (store, secret) = (Arc::clone(&domain.store), domain.broker.secret().clone());
         let budget = Arc::clone(&self.budget);
         let spec = AgentSpec { vm, mode, memory, changes, process, store, secret, budget };
@@ -276,52 +204,6 @@ impl Engine {
         self.members.keys().copied()
     }
 
-    /// What folding does and saves. O(pages that are there).
-    pub fn stats(&self) -> DedupStats {
-        let domains: Vec<DomainStats> =
-            self.domains.iter().map(|(name, domain)| domain.broker.stats(name)).collect();
-        let vms: Vec<VmStats> =
-            self.members.iter().map(|(vm, member)| self.vm_stats(*vm, member)).collect();
-        let events = self.events();
-
-        let pages_shared = domains.iter().map(|domain| domain.pages_shared).sum();
-        let pages_sharing: u64 = domains.iter().map(|domain| domain.pages_sharing).sum();
-        let pages_zero: u64 = vms.iter().map(|vm| vm.zero_pages).sum();
-        let saved_bytes = (pages_sharing + pages_zero) * PAGE_SIZE as u64;
-        let agents: u64 = self.members.values().map(|member| member.agent.metadata_bytes()).sum();
-        let brokers: u64 = domains.iter().map(|domain| domain.metadata_bytes).sum();
-        let metadata_bytes = agents + brokers;
-        let page_table_bytes = self.view_page_table_bytes();
-        let live: u64 =
-            self.domains.values().map(|domain| u64::from(domain.broker.live_slots())).sum();
-        let idle_bytes = (live - pages_shared) * PAGE_SIZE as u64;
-        let vma_bytes = self.members.values().map(|member| vma_bytes(&member.agent)).sum();
-        let costs = metadata_bytes + vma_bytes + page_table_bytes + idle_bytes;
-        DedupStats {
-            pages_shared,
-            pages_sharing,
-            pages_unshared: domains.iter().map(|domain| domain.pages_unshared).sum(),
-            stable_node_chains: domains.iter().map(|domain| domain.stable_node_chains).sum(),
-            stable_node_dups: domains.iter().map(|domain| domain.stable_node_dups).sum(),
-            pages_volatile: vms.iter().map(|vm| vm.volatile_pages).sum(),
-            pages_zero,
-            knobs: self.knobs,
-            full_scans: self.full_scans,
-            events,
-            saved_bytes,
-            metadata_bytes,
-            page_table_bytes,
-            vma_bytes,
-            general_profit: saved_bytes.cast_signed() - costs.cast_signed(),
-            resident_bytes: resident_bytes(&domains, &vms),
-            vmas_used: self.budget.used(),
-            vmas_budget: self.budget.limit(),
-            cpu_seconds: self.workers.cpu_time().as_secs_f64(),
-            domains,
-            vms,
-        }
-    }
-
     /// Verifies every index, and every VM's mappings against the kernel's. The VMs must not run
     /// meanwhile: what they write between a pass and the check looks like a difference.
     ///
@@ -373,53 +255,12 @@ impl Engine {
         if let Err(error) = domain.broker.unregister(vm) {
             log::error!("VM {vm}: {error}");
         }
-        if domain.broker.count_vms() == 0 {
+        self.drop_if_empty(name);
+    }
+
+    fn drop_if_empty(&mut self, name: &str) {
+        if self.domains.get(name).is_some_and(|domain| domain.broker.count_vms() == 0) {
             self.domains.remove(name);
         }
     }
-
-    /// What has happened to the pages of all VMs, those that are gone included.
-    fn events(&self) -> Events {
-        let mut events = self.past;
-        for member in self.members.values() {
-            events.add(member.agent.events());
-        }
-        events
-    }
-
-    fn vm_stats(&self, vm: VmId, member: &Member) -> VmStats {
-        let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
-        let waiting = broker.and_then(|broker| broker.count_waiting(vm)).unwrap_or(0);
-        let mut stats = member.agent.stats(&member.domain, waiting);
-        stats.rmap_items = broker.map_or(0, |broker| broker.count_items(vm));
-        let items = broker.map_or(0, |broker| broker.item_bytes(vm));
-        let saved = (stats.merging_pages + stats.zero_pages) * PAGE_SIZE as u64;
-        let costs = items + member.agent.metadata_bytes() + vma_bytes(&member.agent);
-        stats.profit = saved.cast_signed() - costs.cast_signed();
-        stats
-    }
-
-    /// At most: an entry of 8 bytes for every slot that was ever looked at.
-    fn view_page_table_bytes(&self) -> u64 {
-        let tables = |domain: &Domain| {
-            let slots = domain.broker.slots_high_water();
-            (slots * size_of::<u64>()).next_multiple_of(PAGE_SIZE) as u64
-        };
-        self.domains.values().map(tables).sum()
-    }
-}
-
-/// What a mapping costs the kernel: 192 bytes of `vm_area_struct` and its part of a maple tree's node
-/// of 256 (Linux 6.18, `/proc/slabinfo`).
-const VMA_BYTES: u64 = 224;
-
-/// What the mappings that folding has made of a VM's memory cost the kernel.
-fn vma_bytes(agent: &Agent) -> u64 {
-    agent.count_folded_vmas() * VMA_BYTES
-}
-
-fn resident_bytes(domains: &[DomainStats], vms: &[VmStats]) -> Option<u64> {
-    let stores: Option<u64> = domains.iter().map(|domain| domain.store_bytes).sum();
-    let private: Option<u64> = vms.iter().map(|vm| vm.private_bytes).sum();
-    Some(stores? + private?)
 }

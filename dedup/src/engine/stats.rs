@@ -1,0 +1,99 @@
+//! The counters of an engine, and what folding costs and saves.
+
+use super::{Domain, Engine, Member};
+use crate::agent::Agent;
+use crate::stats::{DedupStats, DomainStats, Events, VmStats};
+use crate::{PAGE_SIZE, VmId};
+
+/// What a mapping costs the kernel: 192 bytes of `vm_area_struct` and its part of a maple tree's node
+/// of 256 (Linux 6.18, `/proc/slabinfo`).
+const VMA_BYTES: u64 = 224;
+
+impl Engine {
+    /// What folding does and saves. O(pages that are there).
+    pub fn stats(&self) -> DedupStats {
+        let domains: Vec<DomainStats> =
+            self.domains.iter().map(|(name, domain)| domain.broker.stats(name)).collect();
+        let vms: Vec<VmStats> =
+            self.members.iter().map(|(vm, member)| self.vm_stats(*vm, member)).collect();
+        let events = self.events();
+
+        let pages_shared = domains.iter().map(|domain| domain.pages_shared).sum();
+        let pages_sharing: u64 = domains.iter().map(|domain| domain.pages_sharing).sum();
+        let pages_zero: u64 = vms.iter().map(|vm| vm.zero_pages).sum();
+        let saved_bytes = (pages_sharing + pages_zero) * PAGE_SIZE as u64;
+        let agents: u64 = self.members.values().map(|member| member.agent.metadata_bytes()).sum();
+        let brokers: u64 = domains.iter().map(|domain| domain.metadata_bytes).sum();
+        let metadata_bytes = agents + brokers;
+        let page_table_bytes = self.view_page_table_bytes();
+        let live: u64 =
+            self.domains.values().map(|domain| u64::from(domain.broker.live_slots())).sum();
+        let idle_bytes = (live - pages_shared) * PAGE_SIZE as u64;
+        let vma_bytes = self.members.values().map(|member| vma_bytes(&member.agent)).sum();
+        let costs = metadata_bytes + vma_bytes + page_table_bytes + idle_bytes;
+        DedupStats {
+            pages_shared,
+            pages_sharing,
+            pages_unshared: domains.iter().map(|domain| domain.pages_unshared).sum(),
+            stable_node_chains: domains.iter().map(|domain| domain.stable_node_chains).sum(),
+            stable_node_dups: domains.iter().map(|domain| domain.stable_node_dups).sum(),
+            pages_volatile: vms.iter().map(|vm| vm.volatile_pages).sum(),
+            pages_zero,
+            knobs: self.knobs,
+            full_scans: self.full_scans,
+            events,
+            saved_bytes,
+            metadata_bytes,
+            page_table_bytes,
+            vma_bytes,
+            general_profit: saved_bytes.cast_signed() - costs.cast_signed(),
+            resident_bytes: resident_bytes(&domains, &vms),
+            vmas_used: self.budget.used(),
+            vmas_budget: self.budget.limit(),
+            cpu_seconds: self.workers.cpu_time().as_secs_f64(),
+            domains,
+            vms,
+        }
+    }
+
+    /// What has happened to the pages of all VMs, those that are gone included.
+    pub(super) fn events(&self) -> Events {
+        let mut events = self.past;
+        for member in self.members.values() {
+            events.add(member.agent.events());
+        }
+        events
+    }
+
+    fn vm_stats(&self, vm: VmId, member: &Member) -> VmStats {
+        let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
+        let waiting = broker.and_then(|broker| broker.count_waiting(vm)).unwrap_or(0);
+        let mut stats = member.agent.stats(&member.domain, waiting);
+        stats.rmap_items = broker.map_or(0, |broker| broker.count_items(vm));
+        let items = broker.map_or(0, |broker| broker.item_bytes(vm));
+        let saved = (stats.merging_pages + stats.zero_pages) * PAGE_SIZE as u64;
+        let costs = items + member.agent.metadata_bytes() + vma_bytes(&member.agent);
+        stats.profit = saved.cast_signed() - costs.cast_signed();
+        stats
+    }
+
+    /// At most: an entry of 8 bytes for every slot that was ever looked at.
+    fn view_page_table_bytes(&self) -> u64 {
+        let tables = |domain: &Domain| {
+            let slots = domain.broker.slots_high_water();
+            (slots * size_of::<u64>()).next_multiple_of(PAGE_SIZE) as u64
+        };
+        self.domains.values().map(tables).sum()
+    }
+}
+
+/// What the mappings that folding has made of a VM's memory cost the kernel.
+fn vma_bytes(agent: &Agent) -> u64 {
+    agent.count_folded_vmas() * VMA_BYTES
+}
+
+fn resident_bytes(domains: &[DomainStats], vms: &[VmStats]) -> Option<u64> {
+    let stores: Option<u64> = domains.iter().map(|domain| domain.store_bytes).sum();
+    let private: Option<u64> = vms.iter().map(|vm| vm.private_bytes).sum();
+    Some(stores? + private?)
+}
