@@ -288,6 +288,7 @@ fn expected_of_equal_pages(count_pages: u64, limit: u64) -> (u64, u64) {
     }
 }
 
+// Row 11: ksm_tests -M.
 #[test]
 fn no_slot_has_more_sharers_than_allowed() {
     for (count_pages, limit) in [(9, 3), (10, 3), (11, 3), (2, 2), (3, 2), (64, 2), (600, 256)] {
@@ -303,6 +304,7 @@ fn no_slot_has_more_sharers_than_allowed() {
     }
 }
 
+// Row 21.
 #[test]
 fn the_258th_sharer_opens_a_dup_and_a_chain_of_one_collapses() {
     let mut engine = engine();

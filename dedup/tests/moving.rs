@@ -109,6 +109,7 @@ fn what_is_not_there_cannot_be_moved_and_says_so() {
     engine.check().unwrap();
 }
 
+// Row 21: pruning, within its period and not before.
 #[test]
 fn dups_that_have_become_small_are_joined_within_the_period() {
     let mut config = sharing_limit(10);
@@ -209,6 +210,7 @@ fn compaction_joins_mappings_and_says_how_many() {
     assert_eq!(again.moved_slots, 0, "there is nothing left to win");
 }
 
+// Row 22, of moves.
 #[test]
 fn no_write_is_lost_while_all_slots_are_moved_again_and_again() {
     const PAGES: usize = 256;

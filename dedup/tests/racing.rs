@@ -56,6 +56,7 @@ fn write_and_check(
         .collect()
 }
 
+// Row 22.
 #[test]
 fn no_write_is_lost_while_pages_are_merged_broken_and_merged_again() {
     let mut engine = engine();

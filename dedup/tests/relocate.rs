@@ -424,6 +424,7 @@ fn a_vm_that_ends_after_a_move_leaves_no_mapping_of_the_store() {
     assert_eq!(engine.stats().pages_sharing, 0);
 }
 
+// Row 18: rmap.c, ksm_and_mremap.
 #[test]
 fn thirty_two_equal_pages_are_on_one_slot_after_half_moved_over_the_other_half() {
     let mut engine = engine();
@@ -464,6 +465,7 @@ fn thirty_two_equal_pages_are_on_one_slot_after_half_moved_over_the_other_half()
     assert_eq!(engine.find(vm.id, 16 * PAGE), None);
 }
 
+// Row 19.
 #[test]
 fn a_page_that_moved_away_does_not_hold_its_slot_when_all_others_have_gone() {
     // Hugh Dickins: mremap-moved pages that the reverse map did not find were never reclaimed.

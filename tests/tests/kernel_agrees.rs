@@ -44,6 +44,7 @@ fn guest_bytes(spec: Spec) -> u64 {
     u64::from(spec.count) * (spec.memory_mib << 20)
 }
 
+// Row 26.
 #[test]
 fn resident_and_saved_memory_are_what_the_kernel_says() {
     let folded = Figures::of(FOLDED);

@@ -184,7 +184,7 @@ mod tests {
         hold_up_a_writer(true);
     }
 
-    /// Kernel test: `unmerge_uffd_wp` of `ksm_functional_tests.c`.
+    // Row 4: ksm_functional_tests, test_unmerge_uffd_wp.
     #[test]
     fn unmerging_a_range_that_somebody_protected_waits_until_it_is_let_go() {
         let store = Memfd::new(2).unwrap();
