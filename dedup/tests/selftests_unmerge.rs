@@ -168,6 +168,30 @@ fn a_vm_that_is_switched_off_has_distinct_pages_and_the_others_stay_shared() {
     assert_eq!(engine.stats().vms[0].merging_pages, 512);
 }
 
+// Row 9, while ksmd would be stopped: prctl(2) unmerges by itself.
+#[test]
+fn a_vm_that_is_switched_off_while_nothing_is_folded_has_distinct_pages_all_the_same() {
+    let mut engine = engine();
+    let off = uniform(&mut engine, 0, 512);
+    let on = uniform(&mut engine, 1, 512);
+    engine.set_knobs(Knobs { run: Run::Stop, ..engine.knobs() }).unwrap();
+    engine.set_mode(off.id, DedupMode::Off).unwrap();
+    engine.set_mergeable(on.id, LinearIndex(0), 100, false).unwrap();
+    on.write(200, &page(200));
+    assert!(matches!(engine.step(), Step::More), "a part at a time");
+    while !matches!(engine.step(), Step::Stopped) {}
+    let merging = |engine: &Engine| {
+        let stats = engine.stats();
+        (stats.vms[0].merging_pages, stats.vms[1].merging_pages)
+    };
+    assert_eq!(merging(&engine), (0, 412), "nobody looks at what was written");
+    assert_eq!(count_distinct(&[&off]), 512);
+    engine.set_knobs(Knobs { run: Run::Fold, ..engine.knobs() }).unwrap();
+    settle(&mut engine);
+    assert_eq!(merging(&engine), (0, 411));
+    assert_eq!(on.read(200), page(200));
+}
+
 // Row 9, of zero pages too: they are zero pages of the VM's own.
 #[test]
 fn a_vm_that_is_switched_off_has_its_own_zero_pages() {

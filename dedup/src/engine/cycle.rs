@@ -22,7 +22,7 @@ pub enum Step {
     More,
     /// It was the last of its pass.
     Done(PassReport),
-    /// There is nothing to do: `run` is 0.
+    /// There is nothing to do: `run` is 0, and no page is folded that must not be.
     Stopped,
 }
 
@@ -53,8 +53,8 @@ impl Engine {
         self.step_by(self.knobs.pages_to_scan)
     }
 
-    /// Makes a whole pass, or what is left of the one that is under way. Does nothing while `run`
-    /// is 0.
+    /// Makes a whole pass, or what is left of the one that is under way. While `run` is 0, nothing is
+    /// folded: pages that must not be are given their own memory, and that is all.
     pub fn pass(&mut self) -> PassReport {
         loop {
             match self.step_by(u32::MAX) {
@@ -67,7 +67,7 @@ impl Engine {
 
     fn step_by(&mut self, limit: u32) -> Step {
         if self.knobs.run == Run::Stop {
-            return Step::Stopped;
+            return if self.unmerge_unwanted(limit) > 0 { Step::More } else { Step::Stopped };
         }
         let mut cycle = match self.cycle.take() {
             Some(cycle) => cycle,
@@ -87,6 +87,23 @@ impl Engine {
             self.cycle = Some(cycle);
             Step::More
         }
+    }
+
+    /// Gives pages their own memory that are not to be folded any more, `limit` at most: switching a
+    /// VM or a range off does not wait for folding to go on. Says how many there were.
+    fn unmerge_unwanted(&mut self, limit: u32) -> u32 {
+        let Self { members, domains, workers, .. } = self;
+        let mut left = limit.min(UNMERGE_PAGES);
+        workers.run(|| {
+            for (vm, member) in members {
+                let Some(domain) = domains.get_mut(&member.domain) else { continue };
+                match member.agent.unmerge(&mut domain.broker, left, false) {
+                    Ok(pages) => left -= pages,
+                    Err(error) => log::warn!("VM {vm}: {error}"),
+                }
+            }
+        });
+        limit.min(UNMERGE_PAGES) - left
     }
 
     fn begin_cycle(&mut self) -> Cycle {

@@ -31,7 +31,8 @@ pub enum PagesError {
 
 impl Engine {
     /// Folds more or less of a VM from now on. What is not to be folded any more is given its own
-    /// memory by the next passes, batch by batch, before anything else. O(pages / 64).
+    /// memory by the next passes, even while `run` is 0, batch by batch, before anything else.
+    /// O(pages / 64).
     ///
     /// # Errors
     ///
