@@ -87,7 +87,7 @@ impl Ksmd {
     /// all.
     pub(crate) fn measure(self) -> Duration {
         let pages = Pages::filled(|page| page % PAIRS);
-        sys::mark_mergeable(&pages.memory).unwrap();
+        sys::advise(&pages.memory, libc::MADV_MERGEABLE).unwrap();
         write("run", "1").unwrap();
         wait_until_merged();
         write("run", "0").unwrap();

@@ -23,6 +23,7 @@ mod figures;
 mod folded;
 mod ksmd;
 mod pages;
+#[path = "../sys/mod.rs"]
 mod sys;
 
 use std::time::Duration;
