@@ -66,9 +66,8 @@ struct Huge {
 /// Folds huge pages, or says why there are none. That they can be unmerged is known afterwards, but
 /// not timed: they are small by then.
 ///
-/// As with `ksm_tests -H`, all of each huge page is folded, so the kernel takes it away whole. One of
-/// which a page stays private is split in the page table only, and keeps its 2 MiB until the kernel
-/// runs short of memory.
+/// As with `ksm_tests -H`, all of each huge page is folded, so the kernel takes it away whole; one of
+/// which a page stays private would be split first.
 fn fold_huge() -> Result<Huge, String> {
     let mut guests = Guests::filled(|memory| sys::advise(memory, libc::MADV_HUGEPAGE))
         .map_err(|error| format!("the kernel has no huge pages: {error}"))?;

@@ -32,6 +32,11 @@ impl Agent {
         broker: &mut dyn Broker,
         pages: Range<usize>,
     ) -> Result<DiscardReport, AgentError> {
+        // Those that go as a whole need not be split.
+        if !pages.is_empty() {
+            self.split_huge_pages(pages.start..pages.start + 1);
+            self.split_huge_pages(pages.end - 1..pages.end);
+        }
         let mut discarded = Vec::new();
         for part in self.affordable(pages.clone()) {
             self.map_anew(part, &mut discarded);

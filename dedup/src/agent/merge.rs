@@ -50,6 +50,9 @@ impl Agent {
 
     /// Carries out runs, in ascending order, and says what became of each page in `outcomes`.
     pub(super) fn merge(&mut self, runs: &[Run], outcomes: &mut Vec<Outcome>) {
+        for run in runs {
+            self.split_huge_pages(run.positions());
+        }
         for window in windows(runs) {
             for step in self.merge_window(window) {
                 self.record(step, outcomes);

@@ -12,6 +12,7 @@ mod check;
 mod copy;
 mod discard;
 mod follow;
+mod huge;
 pub(crate) mod layout;
 mod merge;
 mod mode;
@@ -21,6 +22,7 @@ mod recover;
 mod runs;
 mod say;
 mod scan;
+mod stats;
 mod store;
 pub mod track;
 mod unmerge;
@@ -41,8 +43,8 @@ use crate::fingerprint::Secret;
 use crate::mode::DedupMode;
 use crate::protocol::{BrokerError, Outcome};
 use crate::regions::{LayoutError, Regions};
-use crate::stats::{Events, VmStats};
-use crate::sys::{GuestMemory, PageKind, RegionError, Space, UserfaultfdError};
+use crate::stats::Events;
+use crate::sys::{GuestMemory, RegionError, Space, UserfaultfdError};
 use crate::{ChangeSource, VmId};
 use budget::MappingBudget;
 
@@ -122,6 +124,8 @@ pub(crate) struct Agent {
     deferred: Bitmap,
     /// Pages that are not to be folded, if there are any.
     excluded: Option<Bitmap>,
+    /// Pages that were parts of huge ones when folding began and have stayed where they are, if any.
+    huge: Option<Bitmap>,
     /// The pages that this pass is to look at.
     todo: Bitmap,
     /// The first of them that it has not looked at.
@@ -178,6 +182,7 @@ impl Agent {
             waiting: none.clone(),
             deferred: none.clone(),
             excluded: None,
+            huge: None,
             todo: none.clone(),
             cursor: 0,
             unmerge_cursor: 0,
@@ -188,6 +193,7 @@ impl Agent {
             events: Events::default(),
             unreported: Vec::new(),
         };
+        agent.find_huge_pages()?;
         agent.account_mappings();
         Ok(agent)
     }
@@ -229,54 +235,6 @@ impl Agent {
         &self.events
     }
 
-    pub(crate) fn count_extents(&self) -> u64 {
-        self.extents.len() as u64
-    }
-
-    /// Mappings of the VM's memory beyond those that it would have without folding.
-    pub(crate) fn count_folded_vmas(&self) -> u64 {
-        self.vmas.saturating_sub(self.space.pieces().len() as u64)
-    }
-
-    /// The VM's part of the statistics. O(pages / 64 + pages that are there).
-    pub(crate) fn stats(&self, domain: &str, unshared_pages: u64) -> VmStats {
-        VmStats {
-            id: self.vm.0,
-            domain: domain.to_owned(),
-            mode: self.mode.to_string(),
-            pages: u64::from(self.space.count_pages()),
-            merging_pages: self.shared.count() as u64,
-            zero_pages: self.zero.count() as u64,
-            rmap_items: 0,
-            profit: 0,
-            unshared_pages,
-            volatile_pages: self.pending.count() as u64,
-            extents: self.extents.len() as u64,
-            vmas: self.vmas,
-            private_bytes: self.private_bytes().ok(),
-            events: self.events,
-        }
-    }
-
-    /// Bytes of this structure and what it points to, memory and store excepted.
-    pub(crate) fn metadata_bytes(&self) -> u64 {
-        let bitmaps = [
-            &self.fresh,
-            &self.pending,
-            &self.shared,
-            &self.zero,
-            &self.waiting,
-            &self.deferred,
-            &self.todo,
-            &self.touched,
-        ];
-        let bitmaps = bitmaps.into_iter().chain(&self.excluded);
-        let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();
-        let maps = self.extents.heap_bytes() + self.regions.heap_bytes();
-        let unreported = self.unreported.capacity() * size_of::<Outcome>();
-        (size_of::<Self>() + bitmaps + maps + unreported) as u64
-    }
-
     /// Looks at pages again that had been put off, once shorter runs are affordable than then.
     fn requeue_deferred(&mut self) {
         if self.budget.min_run_pages(0) < self.deferred_at {
@@ -284,16 +242,6 @@ impl Agent {
             self.pending.union_with(&self.deferred);
             self.deferred.clear();
         }
-    }
-
-    fn private_bytes(&self) -> io::Result<u64> {
-        let mut pages = 0;
-        for piece in self.space.pieces() {
-            self.process.pagemap.scan(self.space.whole(piece), |_, count_pages, kind| {
-                pages += if kind == PageKind::Private { u64::from(count_pages) } else { 0 };
-            })?;
-        }
-        Ok(pages * crate::PAGE_SIZE as u64)
     }
 }
 

@@ -15,6 +15,7 @@ const PAGE_IS_FILE: u64 = 1 << 2;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_SWAPPED: u64 = 1 << 4;
 const PAGE_IS_PFNZERO: u64 = 1 << 5;
+const PAGE_IS_HUGE: u64 = 1 << 6;
 
 /// Runs asked for in one system call.
 const RUNS_PER_CALL: usize = 256;
@@ -85,6 +86,41 @@ impl Pagemap {
         span: Span<'_>,
         mut visit: impl FnMut(u32, u32, PageKind),
     ) -> io::Result<()> {
+        let wanted = ScanArg {
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            return_mask: PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO,
+            ..ScanArg::default()
+        };
+        self.scan_for(span, &wanted, |first, count_pages, categories| {
+            visit(first, count_pages, kind(categories));
+        })
+    }
+
+    /// Calls `visit(first, count_pages)` for each run of pages that are parts of huge ones.
+    ///
+    /// # Errors
+    ///
+    /// As for [`scan`](Self::scan).
+    pub(crate) fn scan_huge(
+        &self,
+        span: Span<'_>,
+        mut visit: impl FnMut(u32, u32),
+    ) -> io::Result<()> {
+        let wanted = ScanArg {
+            category_mask: PAGE_IS_HUGE,
+            return_mask: PAGE_IS_HUGE,
+            ..ScanArg::default()
+        };
+        self.scan_for(span, &wanted, |first, count_pages, _| visit(first, count_pages))
+    }
+
+    /// Calls `visit(first, count_pages, categories)` for each run of pages that are `wanted`.
+    fn scan_for(
+        &self,
+        span: Span<'_>,
+        wanted: &ScanArg,
+        mut visit: impl FnMut(u32, u32, u64),
+    ) -> io::Result<()> {
         let mut runs = [PageRegion::default(); RUNS_PER_CALL];
         let end = (span.start() + span.len_bytes()) as u64;
         let mut arg = ScanArg {
@@ -93,9 +129,7 @@ impl Pagemap {
             end,
             vec: runs.as_mut_ptr() as u64,
             vec_len: RUNS_PER_CALL as u64,
-            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            return_mask: PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO,
-            ..ScanArg::default()
+            ..*wanted
         };
         while arg.start < end {
             // SAFETY: the kernel reads and writes one `ScanArg` and writes at most `vec_len`
@@ -106,7 +140,7 @@ impl Pagemap {
                 let page = |addr: u64| (addr - span.start() as u64) / PAGE_SIZE as u64;
                 let (first, after) = (page(run.start), page(run.end));
                 #[expect(clippy::cast_possible_truncation, reason = "bounded by the span's u32")]
-                visit(first as u32, (after - first) as u32, kind(run.categories));
+                visit(first as u32, (after - first) as u32, run.categories);
             }
             arg.start = arg.walk_end;
         }

@@ -72,8 +72,8 @@ impl<'memory> Span<'memory> {
         self.advise(libc::MADV_POPULATE_WRITE)
     }
 
-    /// Marks the mapping as guest memory: not for children, not for core dumps, no huge pages
-    /// (folding works on pages of 4 KiB, and a huge page would be split at the first merge).
+    /// Marks the mapping as guest memory: not for children, not for core dumps, no huge pages from
+    /// now on (folding works on pages of 4 KiB).
     ///
     /// # Errors
     ///
@@ -86,6 +86,18 @@ impl<'memory> Span<'memory> {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             other => other,
         }
+    }
+
+    /// Splits the huge pages that lie in the span in part. Without that the kernel keeps all 2 MiB of
+    /// one, until it runs short of memory, when a part of it goes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `EINVAL` for memory that is locked. Some may have been split.
+    pub(crate) fn split_huge_pages(self) -> io::Result<()> {
+        // Advice about a part of a huge page makes the kernel split it: Linux 5.4,
+        // `madvise_cold_or_pageout_pte_range`.
+        self.advise(libc::MADV_COLD)
     }
 
     fn advise(self, advice: libc::c_int) -> io::Result<()> {

@@ -1,0 +1,50 @@
+//! Huge pages: a page of 4 KiB that goes must not leave its memory behind.
+//!
+//! A VM's memory gets none once it is folded, but may have some when that begins. Of one of which a
+//! part is shared or given back the kernel splits the page table and keeps all 2 MiB until it runs
+//! short of memory, so that what was saved on paper would be saved by nobody. KSM splits it first,
+//! and so does an agent.
+
+use std::ops::Range;
+
+use super::changes::{count, linear_index};
+use super::{Agent, AgentSetupError};
+use crate::bitmap::Bitmap;
+
+impl Agent {
+    /// Notes which pages are parts of huge ones. O(pages that are there).
+    pub(super) fn find_huge_pages(&mut self) -> Result<(), AgentSetupError> {
+        let mut huge = Bitmap::new(self.space.count_pages() as usize);
+        for piece in self.space.pieces() {
+            let visit = |first: u32, count_pages: u32| {
+                let start = piece.linear.offset(first).0 as usize;
+                huge.insert_range(start..start + count_pages as usize);
+            };
+            let scanned = self.process.pagemap.scan_huge(self.space.whole(piece), visit);
+            scanned.map_err(AgentSetupError::Pagemap)?;
+        }
+        self.huge = (huge.count() > 0).then_some(huge);
+        Ok(())
+    }
+
+    /// Splits the huge pages of which `pages` are a part, before these go. O(1) once there are none.
+    pub(super) fn split_huge_pages(&mut self, pages: Range<usize>) {
+        let Some(huge) = &mut self.huge else { return };
+        let runs: Vec<Range<usize>> = huge.runs_within(pages).collect();
+        for run in runs {
+            huge.remove_range(run.clone());
+            let mut next = run.start;
+            while next < run.end {
+                let span = self.space.span(linear_index(next), count(run.end - next));
+                if let Err(error) = span.split_huge_pages() {
+                    // Folded all the same: the memory comes back when the kernel needs it.
+                    log::debug!("VM {}: a huge page cannot be split: {error}", self.vm);
+                }
+                next += span.count_pages() as usize;
+            }
+        }
+        if huge.count() == 0 {
+            self.huge = None;
+        }
+    }
+}
