@@ -12,7 +12,7 @@ DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest deny unit-tests vm-tests bench clean
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest deny unit-tests vm-tests churn asan bench clean
 
 help: ## say what there is (this text)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,20 @@ unit-tests: ## unit and property tests, and the examples in the documentation
 
 vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
 	$(CARGO) test --workspace --test '*' --locked
+
+churn: ## a minute of guests that race folding, compaction and every knob (needs /dev/kvm)
+	PAGEFOLD_CHURN_SECONDS=60 $(CARGO) test --release --package pagefold-tests --test churn --locked \
+		-- --nocapture
+
+# A sanitizer needs a nightly toolchain, and a target by its name, so that what runs in the compiler
+# is built without it.
+ASAN_TARGET := x86_64-unknown-linux-gnu
+
+asan: ## the folding library's tests under AddressSanitizer (needs a nightly toolchain)
+	@$(CARGO) +nightly --version > /dev/null 2>&1 || \
+		{ echo "AddressSanitizer needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
+	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --release --package pagefold-dedup --locked \
+		--target $(ASAN_TARGET) --target-dir target/asan
 
 bench: ## walks, index, unmerging, breaks, folding against ksmd (both need root), and four VMs for 15 s
 	$(CARGO) bench --package pagefold-dedup --bench walk --bench index --bench unmerge --bench cow --locked

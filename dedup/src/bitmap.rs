@@ -142,12 +142,13 @@ impl Bitmap {
         self.runs_within(0..self.len)
     }
 
-    /// The maximal runs of consecutive members within `range`, in ascending order.
+    /// The maximal runs of consecutive members within `range`, in ascending order. O(range / 64 +
+    /// runs).
     pub fn runs_within(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
         let (mut next, stop) = (range.start, range.end.min(self.len));
         std::iter::from_fn(move || {
-            let start = self.find(next, 0).filter(|&start| start < stop)?;
-            let end = self.find(start, u64::MAX).unwrap_or(self.len).min(stop);
+            let start = self.find(next..stop, 0)?;
+            let end = self.find(start..stop, u64::MAX).unwrap_or(stop);
             next = end;
             Some(start..end)
         })
@@ -178,15 +179,18 @@ impl Bitmap {
         }
     }
 
-    /// The first number at or after `from` whose bit, inverted by `invert`, is set.
-    fn find(&self, from: usize, invert: u64) -> Option<usize> {
-        let mut position = from / BITS;
-        let mut word = (self.words.get(position)? ^ invert) & (u64::MAX << (from % BITS));
-        while word == 0 {
-            position += 1;
-            word = self.words.get(position)? ^ invert;
+    /// The first number in `range` whose bit, inverted by `invert`, is set. O(range / 64).
+    fn find(&self, range: Range<usize>, invert: u64) -> Option<usize> {
+        let mut start = range.start;
+        while start < range.end {
+            let word = (self.words[start / BITS] ^ invert) & (u64::MAX << (start % BITS));
+            if word != 0 {
+                let found = start / BITS * BITS + word.trailing_zeros() as usize;
+                return (found < range.end).then_some(found);
+            }
+            start = (start / BITS + 1) * BITS;
         }
-        Some(position * BITS + word.trailing_zeros() as usize)
+        None
     }
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::{LinearIndex, Slot};
 
@@ -21,7 +22,8 @@ pub struct Extent {
 }
 
 impl Extent {
-    fn end(&self) -> u32 {
+    /// One above the last page.
+    pub fn end(&self) -> u32 {
         self.linear.0 + self.count_pages
     }
 
@@ -138,6 +140,29 @@ impl ExtentMap {
         })
     }
 
+    /// The part of the map that lies in `ranges`, which may overlap.
+    /// O((ranges + extents in them) · log n).
+    #[must_use]
+    pub fn within(&self, ranges: impl IntoIterator<Item = Range<LinearIndex>>) -> Self {
+        let mut part = Self::default();
+        for range in ranges {
+            let extents = self.overlapping(range.start, range.end);
+            extents.for_each(|extent| part.insert(extent, |_| {}));
+        }
+        part
+    }
+
+    /// Whether one mapping can hold a page and the one before it: both lie over consecutive slots,
+    /// or over none. O(log n).
+    pub fn joins(&self, linear: LinearIndex) -> bool {
+        let before = linear.0.checked_sub(1).map(|before| self.slot(LinearIndex(before)));
+        match (before, self.slot(linear)) {
+            (Some(Some(before)), Some(slot)) => before.offset(1) == slot,
+            (Some(None), None) => true,
+            _ => false,
+        }
+    }
+
     /// The pages that lie over a slot. O(extents): for what happens rarely.
     pub fn pages_over(&self, slot: Slot) -> impl Iterator<Item = LinearIndex> + '_ {
         self.iter().filter_map(move |extent| {
@@ -225,7 +250,16 @@ mod tests {
                 let gap_begins = |page: usize| model[page].is_none()
                     && page.checked_sub(1).is_none_or(|before| model[before].is_some());
                 let gaps = (0..PAGES as usize).filter(|&page| gap_begins(page)).count();
-                prop_assert_eq!(map.count_vmas(LinearIndex(0), LinearIndex(PAGES)), map.len() + gaps);
+                let vmas = map.count_vmas(LinearIndex(0), LinearIndex(PAGES));
+                prop_assert_eq!(vmas, map.len() + gaps);
+                let all = LinearIndex(0)..LinearIndex(PAGES);
+                let joins = (0..PAGES).filter(|&page| map.joins(LinearIndex(page))).count();
+                prop_assert_eq!(joins + vmas, PAGES as usize);
+                // A part says of its pages what the whole says, and nothing of others.
+                let (start, end) = (LinearIndex(linear), LinearIndex(linear + count_pages));
+                let part = map.within([start..end]);
+                prop_assert!(part.iter().eq(map.overlapping(start, end)));
+                prop_assert_eq!(map.within([start..end, all]), map.clone());
             }
         }
     }

@@ -126,6 +126,14 @@ pub enum BrokerError {
         /// The slot.
         slot: Slot,
     },
+    /// A page is said to lie over no slot, and shares one.
+    #[error("page {} of VM {vm} shares a slot; it must be said to have left first", linear.0)]
+    StillShared {
+        /// The VM.
+        vm: VmId,
+        /// The page.
+        linear: LinearIndex,
+    },
     /// A batch does not hold what it says.
     #[error("{0} bytes are not a whole number of pages")]
     BadLength(usize),

@@ -1,6 +1,24 @@
 //! What folding does and what it saves: counters under KSM's names where KSM has one.
 //!
 //! KSM's are described in the kernel's `Documentation/admin-guide/mm/ksm.rst`.
+//!
+//! # How they add up
+//!
+//! Each page of a VM is in one of its `merging_pages`, `zero_pages`, `unshared_pages`,
+//! `deferred_pages` and `volatile_pages` at most, as of the VM's last pass. In none of them are:
+//!
+//! * pages that are not there: those that the guest has not touched or has given up, and those that
+//!   the kernel had swapped out when they were to be looked at. Before its VM's first passes such a
+//!   page is volatile;
+//! * pages that are not to be folded: those that were opted out, all of a VM whose mode is `off`, and
+//!   what is at rest and not zero of one whose mode is `zero`.
+//!
+//! So `private_bytes` is, while no page is swapped out, what unshared, deferred and volatile pages
+//! and those that are not to be folded take, and those merging and zero pages that were written since
+//! the last pass.
+//!
+//! Over the VMs of a domain, `merging_pages` add up to its `pages_shared + pages_sharing`, and
+//! `unshared_pages` to its `pages_unshared`.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,8 +92,12 @@ pub struct VmStats {
     /// Bytes that the VM's shared and zero pages would take by themselves, less the bytes of its items,
     /// sets and mappings: KSM's `ksm_process_profit`. What is shared counts in full for each VM.
     pub profit: i64,
-    /// Calm pages without a twin.
+    /// Calm pages that are in the trees and share nothing: those without a twin, and those that are
+    /// matched and wait for a slot.
     pub unshared_pages: u64,
+    /// Calm pages that have a slot to go to, or are zero, and were put off because the budget of
+    /// mappings is short.
+    pub deferred_pages: u64,
     /// Pages written too recently to be looked at.
     pub volatile_pages: u64,
     /// Maximal runs of pages on consecutive slots.
@@ -98,7 +120,8 @@ pub struct DomainStats {
     pub pages_shared: u64,
     /// Pages beyond the first of each slot, which is what is saved: KSM's `pages_sharing`.
     pub pages_sharing: u64,
-    /// Calm pages without a twin: KSM's `pages_unshared`.
+    /// Calm pages that are in the trees and share nothing, be it that they wait for a slot: KSM's
+    /// `pages_unshared`.
     pub pages_unshared: u64,
     /// Contents with more sharers than one slot may have: KSM's `stable_node_chains`.
     pub stable_node_chains: u64,
@@ -117,7 +140,7 @@ pub struct DedupStats {
     pub pages_shared: u64,
     /// Pages saved by sharing.
     pub pages_sharing: u64,
-    /// Calm pages without a twin.
+    /// Calm pages that are in the trees and share nothing.
     pub pages_unshared: u64,
     /// Contents with more sharers than one slot may have.
     pub stable_node_chains: u64,

@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::page;
 use pagefold_dedup::broker::{CompactCursor, CompactScope, LocalBroker, MoveError};
@@ -31,14 +31,26 @@ enum Step {
     Pass { vm: usize, skip: u16, decline: u16 },
     /// An agent does what it is told, `limit` pages at most. Those of `change` are written before
     /// their bytes are handed over, for those of `keep` no bytes are, and those of `decline` are
-    /// not merged although they could be.
-    Follow { vm: usize, limit: usize, change: u16, keep: u16, decline: u16 },
+    /// not merged although they could be. A late agent says what became of them when it next asks
+    /// for something.
+    Follow { vm: usize, limit: usize, change: u16, keep: u16, decline: u16, late: bool },
     /// A VM ends, and another begins in its place.
     Restart { vm: usize },
     /// The sharers of what a page shares are to move to another slot.
     Move { vm: usize, page: usize },
+    /// The same, and they do at once, but for those of `decline`.
+    MoveNow { vm: usize, page: usize, decline: u16 },
     /// Moves that were declined are asked for again.
     Resume,
+    /// What is left of moves that were asked for again is given up.
+    GiveUp,
+    /// The memory of what a page shares has failed.
+    Lose { vm: usize, page: usize },
+    /// A copy of what a page shares, whose memory has failed, was found. The pages of `refuse` cannot
+    /// be mapped there.
+    Recover { vm: usize, page: usize, refuse: u16 },
+    /// Pages that could not be mapped to such copies are tried again.
+    ResumeRecoveries { refuse: u16 },
     /// Small dups are joined.
     Prune,
     /// The slots of a VM's pages are brought side by side.
@@ -54,11 +66,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(vm, page, content)| Step::Write { vm, page, content }),
         6 => (0..VMS, rarely(), rarely())
             .prop_map(|(vm, skip, decline)| Step::Pass { vm, skip, decline }),
-        9 => (0..VMS, 1..=PAGES, rarely(), rarely(), rarely()).prop_map(
-            |(vm, limit, change, keep, decline)| Step::Follow { vm, limit, change, keep, decline }),
+        9 => (0..VMS, 1..=PAGES, rarely(), rarely(), rarely(), any::<bool>()).prop_map(
+            |(vm, limit, change, keep, decline, late)| {
+                Step::Follow { vm, limit, change, keep, decline, late }
+            }),
         1 => (0..VMS).prop_map(|vm| Step::Restart { vm }),
         2 => (0..VMS, 0..PAGES).prop_map(|(vm, page)| Step::Move { vm, page }),
+        1 => (0..VMS, 0..PAGES, any::<u16>())
+            .prop_map(|(vm, page, decline)| Step::MoveNow { vm, page, decline }),
         1 => Just(Step::Resume),
+        1 => Just(Step::GiveUp),
+        1 => (0..VMS, 0..PAGES).prop_map(|(vm, page)| Step::Lose { vm, page }),
+        1 => (0..VMS, 0..PAGES, rarely())
+            .prop_map(|(vm, page, refuse)| Step::Recover { vm, page, refuse }),
+        1 => rarely().prop_map(|refuse| Step::ResumeRecoveries { refuse }),
         1 => Just(Step::Prune),
         1 => (0..VMS, any::<bool>()).prop_map(|(vm, all)| Step::Compact { vm, all }),
         1 => (0..VMS, any::<u16>()).prop_map(|(vm, pages)| Step::Age { vm, pages }),
@@ -87,6 +108,10 @@ struct World {
     broker: LocalBroker,
     vms: Vec<(VmId, Vec<Page>)>,
     slots: BTreeMap<Slot, u32>,
+    /// Slots whose memory has failed: nobody may be told to look at them.
+    lost: BTreeSet<Slot>,
+    /// What VMs were told and have not said the outcome of, and what they will decline of it.
+    late: BTreeMap<usize, (Vec<(usize, Slot)>, u16)>,
     next_vm: u32,
     max_page_sharing: u32,
 }
@@ -94,8 +119,15 @@ struct World {
 impl World {
     fn new(max_page_sharing: u32) -> Self {
         let broker = LocalBroker::new(1 << 20, max_page_sharing).unwrap();
-        let mut world =
-            Self { broker, vms: Vec::new(), slots: BTreeMap::new(), next_vm: 0, max_page_sharing };
+        let mut world = Self {
+            broker,
+            vms: Vec::new(),
+            slots: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            late: BTreeMap::new(),
+            next_vm: 0,
+            max_page_sharing,
+        };
         for _ in 0..VMS {
             let vm = world.new_vm();
             world.vms.push(vm);
@@ -124,10 +156,11 @@ impl World {
                 self.vms[vm].1[page].changed = true;
             }
             Step::Pass { vm, skip, decline } => self.pass(vm, skip, decline),
-            Step::Follow { vm, limit, change, keep, decline } => {
-                self.follow(vm, limit, change, keep, decline);
+            Step::Follow { vm, limit, change, keep, decline, late } => {
+                self.follow(vm, limit, [change, keep, decline], late);
             }
             Step::Restart { vm } => {
+                self.late.remove(&vm);
                 self.broker.unregister(self.vms[vm].0).unwrap();
                 self.vms[vm] = self.new_vm();
             }
@@ -138,10 +171,28 @@ impl World {
                         assert!(self.broker.count_moves() > 0);
                         self.slots.insert(to, self.slots[&slot]);
                     }
-                    Err(error) => assert!(matches!(error, MoveError::Busy(_)), "{error}"),
+                    Err(error) => self.assert_unmovable(slot, &error),
                 }
             }
+            Step::MoveNow { vm, page, decline } => self.move_now(vm, page, decline),
             Step::Resume => self.broker.resume_moves(),
+            Step::GiveUp => {
+                self.broker.give_up_moves();
+            }
+            Step::Lose { vm, page } => {
+                let State::Shared(slot) = self.vms[vm].1[page].state else { return };
+                match self.broker.mark_lost(slot) {
+                    Ok(()) => assert!(self.broker.identity(slot).is_some()),
+                    Err(error) => {
+                        assert!(matches!(error, MoveError::Busy(_)), "{error}");
+                        assert!(!self.late.is_empty(), "everybody has answered");
+                        return;
+                    }
+                }
+                self.lost.insert(slot);
+            }
+            Step::Recover { vm, page, refuse } => self.recover(vm, page, refuse),
+            Step::ResumeRecoveries { refuse } => self.resume_recoveries(refuse),
             Step::Prune => {
                 self.broker.prune(usize::MAX);
             }
@@ -181,7 +232,95 @@ impl World {
         }
     }
 
+    fn assert_unmovable(&self, slot: Slot, error: &MoveError) {
+        let expected = match error {
+            MoveError::Busy(_) => !self.lost.contains(&slot),
+            MoveError::Damaged(_) => self.lost.contains(&slot),
+            _ => false,
+        };
+        assert!(expected, "{error}");
+    }
+
+    /// Has an agent say what became of what it was told.
+    fn catch_up(&mut self, vm: usize) {
+        if let Some((targets, decline)) = self.late.remove(&vm) {
+            self.merge(vm, &targets, decline);
+        }
+    }
+
+    fn move_now(&mut self, vm: usize, page: usize, decline: u16) {
+        let State::Shared(slot) = self.vms[vm].1[page].state else { return };
+        let to = match self.broker.begin_move(slot) {
+            Ok(to) => to,
+            Err(error) => return self.assert_unmovable(slot, &error),
+        };
+        self.slots.insert(to, self.slots[&slot]);
+        for vm in 0..VMS {
+            self.catch_up(vm);
+            let pages: Vec<LinearIndex> = (0..PAGES as u32)
+                .map(LinearIndex)
+                .filter(|page| self.vms[vm].1[page.0 as usize].state == State::Shared(slot))
+                .collect();
+            let mut directives = Vec::new();
+            self.broker.move_directives(self.vms[vm].0, &pages, &mut directives).unwrap();
+            let moves = pages.iter().map(|&linear| Directive::Merge { linear, slot: to });
+            assert!(directives.iter().copied().eq(moves), "{directives:?}");
+            let targets: Vec<(usize, Slot)> =
+                pages.iter().map(|page| (page.0 as usize, to)).collect();
+            self.merge(vm, &targets, decline);
+        }
+        let has_moved = self.states().any(|state| state == State::Shared(to));
+        let has_left = self.states().all(|state| state != State::Shared(slot));
+        assert_eq!(self.broker.give_up_move(slot), !has_moved && !has_left);
+        assert_eq!(self.broker.identity(to).is_some(), has_moved);
+    }
+
+    fn states(&self) -> impl Iterator<Item = State> + '_ {
+        self.vms.iter().flat_map(|(_, pages)| pages).map(|page| page.state)
+    }
+
+    fn recover(&mut self, vm: usize, number: usize, refuse: u16) {
+        let State::Shared(slot) = self.vms[vm].1[number].state else { return };
+        let content = self.slots[&slot];
+        match self.broker.begin_recovery(slot, &page(content)) {
+            Ok(to) => {
+                self.lost.insert(slot);
+                self.replace(slot, to, refuse);
+            }
+            Err(error) => {
+                assert!(matches!(error, MoveError::Busy(_)), "{error}");
+                assert!(!self.late.is_empty(), "everybody has answered");
+            }
+        }
+    }
+
+    fn resume_recoveries(&mut self, refuse: u16) {
+        for (slot, to) in self.broker.recoveries() {
+            self.replace(slot, to, refuse);
+        }
+    }
+
+    /// Maps all pages that show a slot to another, but for those of `refuse`.
+    fn replace(&mut self, slot: Slot, to: Slot, refuse: u16) {
+        let content = self.slots[&slot];
+        assert_eq!(*self.slots.entry(to).or_insert(content), content, "other bytes");
+        assert!(!self.lost.contains(&to), "recovered to a slot that is lost");
+        for vm in 0..VMS {
+            self.catch_up(vm);
+            let (id, pages) = &mut self.vms[vm];
+            for (number, page) in pages.iter_mut().enumerate() {
+                if page.state == State::Shared(slot) && !page.changed && refuse >> number & 1 == 0 {
+                    page.state = State::Shared(to);
+                    let linear = LinearIndex(number as u32);
+                    let run = Extent { linear, slot: to, count_pages: 1 };
+                    self.broker.report(*id, &[Outcome::Merged(run)]).unwrap();
+                }
+            }
+        }
+    }
+
     fn pass(&mut self, vm: usize, skip: u16, decline: u16) {
+        self.catch_up(vm);
         let id = self.vms[vm].0;
         let mut outcomes = Vec::new();
         for (number, page) in self.vms[vm].1.iter_mut().enumerate().filter(|(_, page)| page.changed)
@@ -219,13 +358,18 @@ impl World {
             match decision {
                 Decision::Wait => model.state = State::Waiting,
                 Decision::Keep => unreachable!("the store is large"),
-                Decision::Join(slot) => targets.push((number, slot)),
+                Decision::Join(slot) => {
+                    assert!(!self.lost.contains(&slot), "told to join a slot that is lost");
+                    targets.push((number, slot));
+                }
             }
         }
         self.merge(vm, &targets, decline);
     }
 
-    fn follow(&mut self, vm: usize, limit: usize, change: u16, keep: u16, decline: u16) -> bool {
+    fn follow(&mut self, vm: usize, limit: usize, masks: [u16; 3], late: bool) -> bool {
+        let [change, keep, decline] = masks;
+        self.catch_up(vm);
         let id = self.vms[vm].0;
         let mut directives = Vec::new();
         self.broker.directives(id, limit, &mut directives).unwrap();
@@ -235,6 +379,9 @@ impl World {
         for directive in &directives {
             let number = directive.linear().0 as usize;
             let model = &mut self.vms[vm].1[number];
+            if let State::Shared(slot) = model.state {
+                assert!(!self.lost.contains(&slot), "told to look at what is lost");
+            }
             match *directive {
                 Directive::Create { slot, .. } => {
                     assert_eq!(model.state, State::Waiting);
@@ -255,6 +402,7 @@ impl World {
                 }
                 Directive::Merge { slot, .. } => {
                     assert_ne!(model.state, State::Loose);
+                    assert!(!self.lost.contains(&slot), "told to join a slot that is lost");
                     targets.push((number, slot));
                 }
                 Directive::Unshare { linear } => {
@@ -263,7 +411,11 @@ impl World {
                 }
             }
         }
-        self.merge(vm, &targets, decline);
+        if late {
+            self.late.insert(vm, (targets, decline));
+        } else {
+            self.merge(vm, &targets, decline);
+        }
         !directives.is_empty()
     }
 
@@ -279,6 +431,10 @@ impl World {
                 State::Loose | State::Waiting => None,
             };
             if let Some(content) = from {
+                assert!(
+                    node_is_there,
+                    "{slot:?} was freed, and page {number} is about to go there"
+                );
                 let known = *self.slots.entry(slot).or_insert(content);
                 assert_eq!(known, content, "moved to a slot with other bytes");
             }
@@ -303,11 +459,12 @@ impl World {
         while busy {
             busy = false;
             self.broker.resume_moves();
+            self.resume_recoveries(0);
             for vm in 0..VMS {
                 self.pass(vm, 0, 0);
             }
             for vm in 0..VMS {
-                busy |= self.follow(vm, PAGES, 0, 0, 0);
+                busy |= self.follow(vm, PAGES, [0; 3], false);
             }
             self.broker.check().unwrap();
         }
@@ -331,7 +488,8 @@ impl World {
         for (content, (slots, waiting)) in &contents {
             let limit = self.max_page_sharing;
             assert!(slots.values().all(|&sharers| sharers <= limit), "{content}: {slots:?}");
-            let full = slots.values().all(|&sharers| sharers == limit);
+            let full = |(slot, &sharers)| self.lost.contains(slot) || sharers == limit;
+            let full = slots.iter().all(full);
             assert!(*waiting == 0 || *waiting == 1 && full, "{content}: {waiting} wait, {slots:?}");
             shared += slots.len() as u64;
             sharers += slots.values().map(|&sharers| u64::from(sharers)).sum::<u64>();

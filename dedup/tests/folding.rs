@@ -9,7 +9,7 @@
 mod common;
 
 use common::{TestVm, engine, page, settle, sharing_limit};
-use pagefold_dedup::{AttachError, DedupMode, Engine, EngineConfig, PAGE_SIZE};
+use pagefold_dedup::{AttachError, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId};
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
@@ -218,6 +218,36 @@ fn a_vm_is_attached_once_whatever_the_domain() {
     let stats = engine.stats();
     assert_eq!((stats.pages_sharing, stats.domains.len()), (4, 1));
     assert_eq!(a.read(0), b.read(0));
+}
+
+#[test]
+fn memory_is_attached_once_whatever_the_number_of_the_vm() {
+    let (mut engine, a, b) = twins(4);
+    settle(&mut engine);
+    let before = engine.stats();
+    let mut impostor = a.clone();
+    impostor.id = VmId(7);
+    for domain in ["test", "other"] {
+        let refused = impostor.try_attach(&mut engine, domain, DedupMode::On);
+        let Err(AttachError::Occupied { vm: VmId(7), occupant }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(occupant, a.id);
+        engine.check().unwrap();
+    }
+    // It was never attached, so nothing ends with it.
+    engine.detach(impostor.id);
+    let after = engine.stats();
+    assert_eq!((after.pages_sharing, after.domains.len()), (4, 1));
+    assert_eq!((after.vms, after.vmas_used), (before.vms, before.vmas_used));
+    assert_eq!((a.read(3), b.read(3)), (page(3), page(3)));
+
+    // Once its VM has ended, the memory may be another's.
+    engine.detach(a.id);
+    impostor.attach(&mut engine, "test", DedupMode::On);
+    impostor.write(3, &page(3));
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 1);
 }
 
 #[test]

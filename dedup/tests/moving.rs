@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{TestVm, engine, page, settle, sharing_limit};
-use pagefold_dedup::{CompactScope, Engine, Knobs, LinearIndex, PageState, Slot};
+use pagefold_dedup::{
+    CompactScope, Engine, EngineConfig, Knobs, LinearIndex, PageState, Run, Slot, VmId,
+};
 
 /// The slot that a page shares.
 fn slot(engine: &Engine, vm: &TestVm, number: usize) -> Slot {
@@ -107,6 +109,124 @@ fn what_is_not_there_cannot_be_moved_and_says_so() {
     let slot = slot(&engine, &vm, 0);
     assert!(engine.move_slot("test", slot.offset(1)).is_err());
     engine.check().unwrap();
+}
+
+#[test]
+fn moving_a_slot_does_nothing_about_pages_that_wait_to_be_merged() {
+    const PAGES: usize = 2000;
+    for run in [Run::Stop, Run::Unmerge, Run::Fold] {
+        let mut engine = engine();
+        let count_pages = PAGES as u32 + 1;
+        let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, count_pages));
+        for vm in &vms {
+            vm.write(PAGES, &page(1_000_000));
+        }
+        settle(&mut engine);
+        for vm in &vms {
+            (0..PAGES).for_each(|number| vm.write(number, &page(number as u32)));
+        }
+        engine.pass();
+        engine.set_knobs(Knobs { pages_to_scan: 250, ..engine.knobs() }).unwrap();
+        let before = engine.stats().events;
+        while engine.stats().events.pages_scanned < before.pages_scanned + 2 * PAGES as u64 {
+            engine.step();
+        }
+        assert_eq!(engine.stats().events.merges, before.merges, "all have twins, none is merged");
+        engine.set_knobs(Knobs { run, ..engine.knobs() }).unwrap();
+        let old = slot(&engine, &vms[0], PAGES);
+        let report = engine.move_slot("test", old).unwrap();
+        assert_eq!((report.moved_pages, report.left_pages), (2, 0));
+        assert_eq!(engine.compact(CompactScope::All).moved_pages, 2);
+        let after = engine.stats().events;
+        assert_eq!((after.merges, after.moves), (before.merges, before.moves + 4), "{run:?}");
+        engine.check().unwrap();
+        engine.set_knobs(Knobs { run: Run::Fold, ..engine.knobs() }).unwrap();
+        settle(&mut engine);
+        assert_eq!(engine.stats().pages_sharing, PAGES as u64 + 1);
+    }
+}
+
+/// VMs of one page each, which take a mapping each, until so many mappings are in use.
+fn spend_mappings(engine: &mut Engine, limit: u64) -> Vec<VmId> {
+    let mut padding = Vec::new();
+    while engine.stats().vmas_used < limit {
+        padding.push(TestVm::attached(engine, 1000 + padding.len() as u32, 1).id);
+    }
+    padding
+}
+
+fn with_mappings(max_mappings: u64) -> Engine {
+    let max_mappings = Some(max_mappings);
+    Engine::new(EngineConfig { max_mappings, ..EngineConfig::default() }).unwrap()
+}
+
+#[test]
+fn moves_that_the_budget_refuses_are_given_up_and_take_no_memory() {
+    let mut engine = with_mappings(24);
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, 64));
+    for vm in &vms {
+        (0..64).for_each(|number| vm.write(number, &page(number as u32)));
+    }
+    settle(&mut engine);
+    // What is left of each mapping would be parted by moving any one page.
+    for vm in &vms {
+        (1..64).step_by(2).for_each(|number| vm.poke(number, 9, vm.id.0 as u8));
+    }
+    let padding = spend_mappings(&mut engine, 24);
+    settle(&mut engine);
+    let before = engine.stats();
+    assert_eq!(before.pages_sharing, 32);
+    for number in (2..64).step_by(2) {
+        let at = slot(&engine, &vms[0], number);
+        let report = engine.move_slot("test", at).unwrap();
+        assert_eq!((report.to, report.moved_pages, report.left_pages), (at, 0, 2));
+    }
+    let report = engine.compact(CompactScope::All);
+    assert_eq!((report.moved_slots, report.moved_pages), (0, 0));
+    engine.check().unwrap();
+    let after = engine.stats();
+    assert_eq!(after.domains[0].store_bytes, before.domains[0].store_bytes);
+    assert_eq!((after.stable_node_dups, after.events.moves), (0, 0));
+    // The slots take pages again, and can be moved.
+    for vm in padding {
+        engine.detach(vm);
+    }
+    vms[0].write(63, &page(2));
+    settle(&mut engine);
+    assert_eq!(slot(&engine, &vms[0], 63), slot(&engine, &vms[1], 2));
+    assert_eq!(engine.stats().stable_node_dups, 0);
+    let report = engine.move_slot("test", slot(&engine, &vms[0], 30)).unwrap();
+    assert_eq!((report.moved_pages, report.left_pages), (2, 0));
+    (0..64).step_by(2).for_each(|number| assert_eq!(vms[1].read(number), page(number as u32)));
+}
+
+#[test]
+fn a_move_that_only_some_pages_can_make_leaves_two_slots_that_both_take_pages() {
+    let mut engine = with_mappings(24);
+    let vms = [0, 1, 2].map(|id| TestVm::attached(&mut engine, id, 32));
+    for vm in &vms[..2] {
+        (0..8).for_each(|number| vm.write(number, &page(number as u32)));
+    }
+    // It has a mapping to itself already.
+    vms[2].write(20, &page(3));
+    settle(&mut engine);
+    let old = slot(&engine, &vms[0], 3);
+    let padding = spend_mappings(&mut engine, 24);
+    let report = engine.move_slot("test", old).unwrap();
+    assert_eq!((report.moved_pages, report.left_pages), (1, 2));
+    // The first pass asks again; when it is over nobody waits for the others any longer.
+    engine.pass();
+    engine.check().unwrap();
+    for vm in padding {
+        engine.detach(vm);
+    }
+    vms[2].write(25, &page(3));
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!((stats.stable_node_chains, stats.stable_node_dups), (1, 2));
+    assert_eq!((stats.events.moves, stats.pages_sharing), (1, 8 + 1));
+    assert!([old, report.to].contains(&slot(&engine, &vms[2], 25)));
+    assert_eq!(vms[2].read(20), page(3));
 }
 
 // Row 21: pruning, within its period and not before.
@@ -208,6 +328,54 @@ fn compaction_joins_mappings_and_says_how_many() {
     }
     let again = engine.compact(CompactScope::Gainful);
     assert_eq!(again.moved_slots, 0, "there is nothing left to win");
+}
+
+#[test]
+fn a_part_of_a_compaction_maps_4096_pages_at_most_anew() {
+    const PAGES: usize = 10_240;
+    const SLOTS: usize = 80;
+    let mut engine = engine();
+    let attach = |engine: &mut Engine, id| {
+        let vm = TestVm::attached(engine, id, PAGES as u32);
+        (0..PAGES).for_each(|number| vm.write(number, &page((number % SLOTS) as u32)));
+        vm
+    };
+    let mut vms = vec![attach(&mut engine, 0), attach(&mut engine, 1)];
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_shared, SLOTS as u64, "each has 256 sharers");
+    let mut compaction = engine.begin_compaction(CompactScope::All);
+    let (mut parts, mut moves) = (Vec::new(), 0);
+    let report = loop {
+        let report = engine.compact_step(&mut compaction);
+        engine.check().unwrap();
+        let now = engine.stats().events.moves;
+        parts.push(now - moves);
+        moves = now;
+        // VMs come and go in the middle of a group, and passes are made.
+        match parts.len() {
+            1 => {
+                engine.detach(vms.remove(1).id);
+            }
+            2 => {
+                vms.push(attach(&mut engine, 2));
+                engine.pass();
+                moves = engine.stats().events.moves;
+            }
+            _ => {}
+        }
+        if let Some(report) = report {
+            break report;
+        }
+    };
+    assert!(parts.iter().all(|&moved| moved <= 4096), "{parts:?}");
+    assert!(parts.iter().filter(|&&moved| moved > 0).count() >= 2, "{parts:?}");
+    assert_eq!(report.moved_slots, SLOTS as u64);
+    assert_eq!(report.moved_pages, PAGES as u64, "what is left of them");
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_shared, SLOTS as u64);
+    for vm in vms {
+        (0..PAGES).for_each(|number| assert_eq!(vm.read(number), page((number % SLOTS) as u32)));
+    }
 }
 
 // Row 22, of moves.

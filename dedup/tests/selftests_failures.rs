@@ -180,3 +180,78 @@ fn a_vm_that_is_switched_off_in_the_middle_of_a_pass_is_not_folded_by_the_rest_o
     settle(&mut engine);
     assert_eq!(engine.stats().pages_zero, 64, "no page was forgotten");
 }
+
+/// Two VMs of so many equal pages, at the point of a pass at which all twins are found and none is
+/// merged.
+fn matched(count_pages: u32) -> (Engine, TestVm, TestVm) {
+    let mut engine = engine();
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, count_pages));
+    for vm in &vms {
+        (0..count_pages).for_each(|number| vm.write(number as usize, &page(number)));
+    }
+    engine.pass();
+    engine.set_knobs(Knobs { pages_to_scan: 256, ..engine.knobs() }).unwrap();
+    while engine.stats().events.pages_scanned < 2 * u64::from(count_pages) {
+        engine.step();
+    }
+    assert_eq!(engine.stats().events.merges, 0);
+    let [a, b] = vms;
+    (engine, a, b)
+}
+
+#[test]
+fn pages_that_are_opted_out_after_their_twin_was_found_are_not_merged() {
+    let (mut engine, a, b) = matched(2048);
+    engine.set_mergeable(a.id, LinearIndex(0), 1024, false).unwrap();
+    engine.set_mergeable(b.id, LinearIndex(512), 1024, false).unwrap();
+    settle(&mut engine);
+    check_counters(&engine);
+    let stats = engine.stats();
+    assert_eq!((stats.pages_sharing, stats.events.merges), (512, 1024));
+}
+
+#[test]
+fn pages_of_a_vm_that_is_switched_off_after_their_twin_was_found_are_not_merged() {
+    let (mut engine, a, _b) = matched(2048);
+    engine.set_mode(a.id, DedupMode::Off).unwrap();
+    settle(&mut engine);
+    check_counters(&engine);
+    assert_eq!(engine.stats().events.merges, 0);
+}
+
+#[test]
+fn nothing_is_merged_any_more_once_everything_is_to_be_unmerged() {
+    let (mut engine, _a, _b) = matched(2048);
+    engine.set_knobs(Knobs { run: Run::Unmerge, ..engine.knobs() }).unwrap();
+    engine.pass();
+    engine.pass();
+    check_counters(&engine);
+    let stats = engine.stats();
+    assert_eq!((stats.events.merges, stats.pages_unshared), (0, 0));
+}
+
+// Row 23: found with knobs that changed while there was no mapping to spare.
+#[test]
+fn a_merge_for_which_there_is_no_mapping_leaves_nothing_that_is_busy() {
+    let config = EngineConfig { max_mappings: Some(1), ..EngineConfig::default() };
+    for to_zero in [false, true] {
+        let mut engine = Engine::new(config).unwrap();
+        let vm = TestVm::attached(&mut engine, 0, 64);
+        for number in [3, 20, 40] {
+            vm.write(number, &page(7));
+        }
+        settle(&mut engine);
+        assert!(engine.stats().events.budget_skips > 0);
+        if to_zero {
+            for number in [3, 20, 40] {
+                vm.write(number, &[0; PAGE_SIZE]);
+            }
+            settle(&mut engine);
+        } else {
+            engine.set_knobs(Knobs { run: Run::Unmerge, ..engine.knobs() }).unwrap();
+            engine.pass();
+        }
+        check_counters(&engine);
+        engine.set_knobs(Knobs { max_page_sharing: 8, ..engine.knobs() }).unwrap();
+    }
+}

@@ -11,7 +11,8 @@ mod common;
 
 use common::{TestVm, engine, page, settle};
 use pagefold_dedup::{
-    CloneError, DedupMode, Engine, EngineConfig, KnobError, Knobs, PAGE_SIZE, Run, Unchanging, VmId,
+    AttachError, CloneError, DedupMode, Engine, EngineConfig, KnobError, Knobs, LinearIndex,
+    PAGE_SIZE, Run, Unchanging, VmId,
 };
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
@@ -85,6 +86,73 @@ fn a_clone_inherits_the_mode_and_does_what_it_says() {
     }
 }
 
+// Ours: a process's memory is new when it is forked, and a clone's need not be.
+#[test]
+fn a_clone_has_no_byte_of_what_its_memory_held_before() {
+    let mut engine = engine();
+    let parent = TestVm::attached(&mut engine, 0, 16);
+    (0..4).for_each(|number| parent.write(number, &page(7)));
+    parent.write(4, &ZEROES);
+    parent.write(5, &page(5));
+    settle(&mut engine);
+    assert_eq!((engine.stats().pages_sharing, engine.stats().pages_zero), (3, 1));
+    let child = TestVm::new(1, 16);
+    (0..16).for_each(|number| child.write(number, &page(100 + number as u32)));
+    let memory = child.memory.clone();
+    engine.attach_clone(parent.id, child.id, memory, Box::new(Unchanging)).unwrap();
+    engine.check().unwrap();
+    (0..16).for_each(|number| assert_eq!(child.read(number), parent.read(number), "{number}"));
+    let clone = &engine.stats().vms[1];
+    assert_eq!(clone.private_bytes, Some(5 * PAGE_SIZE as u64), "what the parent has, no more");
+    assert_eq!(clone.vmas, 1);
+
+    settle(&mut engine);
+    assert_eq!((engine.stats().pages_sharing, engine.stats().pages_unshared), (8, 0));
+    // Each may write every page, and only it sees that.
+    (0..16).for_each(|number| assert_eq!(child.swap(number, 9), parent.swap(number, 8)));
+    (0..16).for_each(|number| assert_eq!((child.swap(number, 9), parent.swap(number, 8)), (9, 8)));
+}
+
+// As for the mode: a child process has its parent's `VM_MERGEABLE`, range by range.
+#[test]
+fn a_clone_inherits_what_its_parent_forbids_to_be_folded() {
+    let mut engine = engine();
+    let parent = TestVm::attached(&mut engine, 0, 8);
+    let other = TestVm::attached(&mut engine, 5, 8);
+    engine.set_mergeable(parent.id, LinearIndex(2), 4, false).unwrap();
+    for number in 0..8 {
+        parent.write(number, &page(number as u32));
+        other.write(number, &page(number as u32));
+    }
+    let child = clone_of(&mut engine, &parent, 1);
+    settle(&mut engine);
+    let merging: Vec<u64> = engine.stats().vms.iter().map(|vm| vm.merging_pages).collect();
+    assert_eq!(merging, [4, 4, 4], "the forbidden pages of neither");
+
+    // Each has its own from then on.
+    engine.set_mergeable(child.id, LinearIndex(2), 4, true).unwrap();
+    settle(&mut engine);
+    let merging: Vec<u64> = engine.stats().vms.iter().map(|vm| vm.merging_pages).collect();
+    assert_eq!(merging, [4, 8, 8]);
+    (0..8).for_each(|number| assert_eq!(child.read(number), parent.read(number)));
+}
+
+// A child's memory is where its parent's is.
+#[test]
+fn a_clone_is_on_its_parents_node() {
+    let mut engine = engine_with(Knobs { merge_across_nodes: false, ..Knobs::default() });
+    let parent = TestVm::attached(&mut engine, 0, 2);
+    let other = TestVm::attached(&mut engine, 5, 2);
+    engine.set_node(parent.id, 1).unwrap();
+    parent.write(0, &page(1));
+    other.write(0, &page(1));
+    let child = clone_of(&mut engine, &parent, 1);
+    settle(&mut engine);
+    let merging: Vec<u64> = engine.stats().vms.iter().map(|vm| vm.merging_pages).collect();
+    assert_eq!(merging, [1, 1, 0], "parent and clone, and not the VM on the other node");
+    assert_eq!(child.read(0), parent.read(0));
+}
+
 // Row 10: ksm_functional_tests, test_fork_ksm_merging_page_count.
 #[test]
 fn the_counters_of_a_clone_start_from_the_truth() {
@@ -132,6 +200,14 @@ fn a_clone_that_is_refused_changes_no_counter() {
     let memory = same.memory.clone();
     let refused = engine.attach_clone(parent.id, parent.id, memory, Box::new(Unchanging));
     assert!(matches!(refused, Err(CloneError::Attach { .. })), "{refused:?}");
+    let memory = parent.memory.clone();
+    let refused = engine.attach_clone(parent.id, VmId(1), memory, Box::new(Unchanging));
+    let Err(CloneError::Attach { source: AttachError::Occupied { occupant, .. }, .. }) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(occupant, parent.id);
+    (0..8).for_each(|number| assert_eq!(parent.read(number), page(7)));
     engine.check().unwrap();
     assert_eq!(engine.stats().vms, before);
 }

@@ -206,6 +206,42 @@ fn a_vm_that_is_switched_off_has_its_own_zero_pages() {
     (0..64).for_each(|number| assert_eq!(vm.read(number), ZEROES));
 }
 
+#[test]
+fn pages_that_nobody_is_to_fold_are_not_volatile() {
+    let mut engine = engine();
+    let off = TestVm::new(0, 1000);
+    off.attach(&mut engine, "test", DedupMode::Off);
+    let part = TestVm::attached(&mut engine, 1, 1000);
+    engine.set_mergeable(part.id, LinearIndex(0), 500, false).unwrap();
+    settle(&mut engine);
+    for vm in [&off, &part] {
+        (490..510).for_each(|number| vm.write(number, &page(number as u32)));
+    }
+    engine.pass();
+    let stats = engine.stats();
+    assert_eq!((stats.vms[0].volatile_pages, stats.vms[1].volatile_pages), (0, 10));
+}
+
+// The kernel frees rmap_items, too, and only scans count as scans.
+#[test]
+fn nothing_is_remembered_of_pages_that_were_all_unmerged() {
+    let mut engine = engine();
+    engine.pass();
+    assert_eq!(engine.stats().full_scans, 0, "there was nothing to scan");
+    let vms = [uniform(&mut engine, 0, 512), uniform(&mut engine, 1, 512)];
+    let before = engine.stats();
+    assert_eq!((before.vms[0].rmap_items, before.vms[1].rmap_items), (512, 512));
+    engine.set_mode(vms[0].id, DedupMode::Off).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.stats().vms[0].rmap_items, 0);
+    let scans = engine.stats().full_scans;
+    unmerge(&mut engine);
+    let after = engine.stats();
+    assert_eq!((after.vms[0].rmap_items, after.vms[1].rmap_items), (0, 0));
+    assert_eq!(after.full_scans, scans);
+    assert!(after.metadata_bytes < before.metadata_bytes);
+}
+
 // Ours: the kernel's run=2 blocks until it is done or the writer is killed.
 #[test]
 fn unmerging_can_be_called_off_in_the_middle_and_everything_merges_again() {

@@ -198,8 +198,13 @@ fn vms_that_were_launched_unfolded_can_be_folded_while_they_run() {
     let served = Served::new(2, &off);
     let socket = &served.socket();
     assert_eq!(get(socket, "/v1/dedup")["vms"], json!([]), "nobody looks at them");
-    let refused = request(socket, "GET", "/v1/dedup/rmap?vm=0&gpa=0", "");
-    assert_eq!(refused.status, 409, "{refused:?}");
+    let off = json!({ "mode": "off" });
+    let page = get(socket, "/v1/dedup/rmap?vm=0&gpa=0x3000");
+    assert_eq!((&page["reason"], &page["linear"]), (&off, &json!(3)), "{page}");
+    let words = served.says(&["explain", "--vm", "0", "--gpa", "0x3000"]);
+    assert!(words.contains("its VM's mode is off") && words.contains("--vm 0 dedup=on"), "{words}");
+    let nothing = request(socket, "GET", "/v1/dedup/rmap?vm=0&gpa=0x1000000", "");
+    assert_eq!(nothing.status, 404, "{nothing:?}");
     let refused = patch(socket, "/v1/vms/0", &json!({ "dedup": "off", "gpa": 0, "bytes": 4096 }));
     assert_eq!(refused.status, 409, "{refused:?}");
     // Off as it is already.
@@ -213,8 +218,15 @@ fn vms_that_were_launched_unfolded_can_be_folded_while_they_run() {
     wait_until(socket, |stats| {
         (0..2).all(|vm| merging(stats, vm) > 500) && number(stats, "breaks") > 100
     });
+    assert_ne!(get(socket, "/v1/dedup/rmap?vm=0&gpa=0x3000")["reason"], off);
+    granted(&patch(socket, "/v1/vms/1", &json!({ "dedup": "off" })));
+    wait_until(socket, |stats| merging(stats, 1) == 0);
+    let switched = get(socket, "/v1/dedup/rmap?vm=1&gpa=0x3000");
+    assert_eq!(switched["reason"], off, "{switched}");
     let stopped = request(socket, "PUT", "/v1/vms/1/stop", "");
     assert_eq!(stopped.status, 200, "{stopped:?}");
+    let gone = request(socket, "GET", "/v1/dedup/rmap?vm=1&gpa=0x3000", "");
+    assert_eq!(gone.status, 409, "{gone:?}");
     assert_eq!(patch(socket, "/v1/vms/1", &json!({ "dedup": "off" })).status, 409);
     served.running.signal("TERM");
     let ended = served.running.end();

@@ -2,9 +2,10 @@
 //! for.
 
 use std::ops::Range;
+use std::{io, iter};
 
 use super::changes::{count, linear_index};
-use super::merge::more_vmas_with;
+use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::protocol::{Broker, Outcome};
@@ -37,72 +38,83 @@ impl Agent {
             self.split_huge_pages(pages.start..pages.start + 1);
             self.split_huge_pages(pages.end - 1..pages.end);
         }
-        let mut discarded = Vec::new();
-        for part in self.affordable(pages.clone()) {
-            self.map_anew(part, &mut discarded);
-        }
-        let (linear, count_pages) = (linear_index(pages.start), count(pages.len()));
-        if count_pages > 0 {
-            self.seal(linear, count_pages);
+        let (mut discarded, mut next) = (Vec::new(), pages.start);
+        while next < pages.end {
+            let span = self.space.span(linear_index(next), count(pages.end - next));
+            let end = next + span.count_pages() as usize;
+            self.discard_side_by_side(next..end, &mut discarded);
+            next = end;
         }
         let discarded_pages = discarded.iter().map(|part| part.len() as u64).sum();
         let mut outcomes = Vec::new();
         for part in discarded {
             self.forget(part, &mut outcomes);
         }
-        self.account_mappings();
         self.say(broker, outcomes)?;
         Ok(DiscardReport { discarded_pages, kept_pages: pages.len() as u64 - discarded_pages })
     }
 
-    /// The parts of a range that may be mapped anew: all of it, or, where that would part mappings
-    /// when there are none to spare, what does not lie over slots.
-    fn affordable(&self, pages: Range<usize>) -> Vec<Range<usize>> {
-        if pages.is_empty() {
-            return Vec::new();
+    /// Gives up pages whose addresses are consecutive, and notes those for which it was done.
+    fn discard_side_by_side(&mut self, pages: Range<usize>, done: &mut Vec<Range<usize>>) {
+        let (start, end) = (linear_index(pages.start), linear_index(pages.end));
+        let over_slots = self.extents.overlapping(start, end);
+        let mut over_slots: Vec<Range<usize>> =
+            over_slots.map(|extent| extent.linear.0 as usize..extent.end() as usize).collect();
+        let seams = self.seams.range(start..=end).map(|page| page.0 as usize);
+        let ends = over_slots.iter().flat_map(|part| [part.start, part.end]).chain(seams);
+        let (first, last) = ends.fold((pages.end, pages.start), |(first, last), page| {
+            (first.min(page), last.max(page))
+        });
+        if first < last && self.map_anew(first..last) {
+            done.push(first..last);
+            over_slots.clear();
+            over_slots.push(first..last);
         }
-        let run = Run {
-            linear: linear_index(pages.start),
-            count_pages: count(pages.len()),
-            action: Action::Replace,
-        };
-        let more = more_vmas_with(&self.space, &mut self.extents.clone(), &run);
-        if more <= 0 || self.budget.min_run_pages(more) != u32::MAX {
-            return vec![pages];
-        }
-        let mut parts = Vec::new();
+        // The others keep their mapping: a new one might not be joined with what is around it.
         let mut next = pages.start;
-        for extent in self.extents.overlapping(run.linear, run.end()) {
-            let first = extent.linear.0 as usize;
-            if next < first {
-                parts.push(next..first);
-            }
-            next = first + extent.count_pages as usize;
-        }
-        if next < pages.end {
-            parts.push(next..pages.end);
-        }
-        parts
-    }
-
-    /// Maps fresh memory over pages, and notes those for which it was done.
-    fn map_anew(&mut self, pages: Range<usize>, done: &mut Vec<Range<usize>>) {
-        let mut next = pages.start;
-        while next < pages.end {
-            let span = self.space.span(linear_index(next), count(pages.end - next));
-            let end = next + span.count_pages() as usize;
-            match span.map_anonymous() {
-                Ok(()) => done.push(next..end),
-                Err(error) => {
-                    log::debug!("VM {}: cannot discard {} pages: {error}", self.vm, end - next);
-                    self.events.errors += 1;
-                }
+        for Range { start, end } in over_slots.into_iter().chain(iter::once(pages.end..pages.end)) {
+            if next < start {
+                self.discard_anonymous(next..start, done);
             }
             next = end;
         }
     }
 
-    /// Drops what is known of pages that have fresh memory now.
+    /// Maps fresh memory over pages, side by side, where other mappings begin and end, so that none
+    /// of those between is left. Says whether it did: not if that would part mappings when there are
+    /// none to spare, nor if the kernel refuses.
+    fn map_anew(&mut self, pages: Range<usize>) -> bool {
+        let (linear, count_pages) = (linear_index(pages.start), count(pages.len()));
+        let run = Run { linear, count_pages, action: Action::Replace };
+        let mut planned = self.extents.within([run.with_neighbours()]);
+        let more = more_vmas_with(&self.space, &mut planned, &run);
+        if more > 0 && self.budget.min_run_pages(more) == u32::MAX {
+            return false;
+        }
+        let result = self.space.span(linear, count_pages).map_anonymous();
+        match &result {
+            Ok(()) => self.place(&run),
+            Err(error) => self.note_refusal(&pages, error),
+        }
+        // Also a refused mapping may have parted the one that it was to replace.
+        self.seal_between(&[run.linear, run.end()]);
+        result.is_ok()
+    }
+
+    /// Gives back pages, side by side, that lie over no slot.
+    fn discard_anonymous(&mut self, pages: Range<usize>, done: &mut Vec<Range<usize>>) {
+        match self.space.span(linear_index(pages.start), count(pages.len())).discard() {
+            Ok(()) => done.push(pages),
+            Err(error) => self.note_refusal(&pages, &error),
+        }
+    }
+
+    fn note_refusal(&mut self, pages: &Range<usize>, error: &io::Error) {
+        log::debug!("VM {}: cannot discard {} pages: {error}", self.vm, pages.len());
+        self.events.errors += 1;
+    }
+
+    /// Drops what is known of pages that have been given up.
     fn forget(&mut self, pages: Range<usize>, outcomes: &mut Vec<Outcome>) {
         for placed in [&self.shared, &self.waiting] {
             let left = placed.runs_within(pages.clone()).flatten();
@@ -110,7 +122,6 @@ impl Agent {
         }
         let (linear, count_pages) = (linear_index(pages.start), count(pages.len()));
         outcomes.push(Outcome::Unbacked { linear, count_pages });
-        self.extents.remove(linear, count_pages, |_| {});
         let sets = [
             &mut self.shared,
             &mut self.zero,

@@ -1,10 +1,12 @@
 //! What the broker wants of pages that were not offered just now.
 
 use super::changes::count;
+use super::merge::declined;
 use super::pass::BATCH_PAGES;
 use super::runs::{Target, Want};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
+use crate::mode::DedupMode;
 use crate::protocol::{Broker, Directive, Outcome};
 
 impl Agent {
@@ -23,9 +25,23 @@ impl Agent {
         let mut directives = Vec::new();
         let limit = limit.clamp(1, BATCH_PAGES) as usize;
         broker.directives(self.vm, limit, &mut directives)?;
+        self.obey(broker, &directives)?;
+        Ok(count(directives.len()))
+    }
+
+    /// Does what directives say, which the broker has just given in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`follow`](Self::follow).
+    pub(crate) fn obey(
+        &mut self,
+        broker: &mut dyn Broker,
+        directives: &[Directive],
+    ) -> Result<(), AgentError> {
         let (mut targets, mut creators) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::new();
-        for directive in &directives {
+        for directive in directives {
             let (linear, slot) = match *directive {
                 Directive::Create { linear, slot } => {
                     creators.push((linear, slot));
@@ -38,6 +54,12 @@ impl Agent {
                 }
             };
             self.waiting.remove(linear.0 as usize);
+            if !self.may_share(linear.0 as usize) {
+                // Forbidden since it was offered. A slot that it was to fill stays empty.
+                self.pending.insert(linear.0 as usize);
+                outcomes.push(declined((linear, slot)));
+                continue;
+            }
             targets.push(Target { linear, want: Want::Share(slot) });
         }
         if let Err(error) = self.carry_out(broker, targets, &creators, outcomes) {
@@ -48,7 +70,28 @@ impl Agent {
             }
             return Err(error);
         }
-        Ok(count(directives.len()))
+        Ok(())
+    }
+
+    /// Whether a page may go to a slot: what shares one may go to another until it is unmerged.
+    fn may_share(&self, page: usize) -> bool {
+        let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
+        is_wanted || self.shared.contains(page)
+    }
+
+    /// Makes pages private for which there was no memory when they were to be made so.
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails.
+    pub(super) fn unshare_lone(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+        let mut outcomes = Vec::new();
+        for linear in std::mem::take(&mut self.lone) {
+            if self.shared.contains(linear.0 as usize) {
+                self.unshare(linear, &mut outcomes);
+            }
+        }
+        self.say(broker, outcomes)
     }
 
     /// Makes a page private again that nobody shares.
@@ -65,6 +108,7 @@ impl Agent {
             Err(error) => {
                 log::debug!("VM {}: cannot make page {} private: {error}", self.vm, linear.0);
                 self.events.errors += 1;
+                self.lone.push(linear);
             }
         }
     }

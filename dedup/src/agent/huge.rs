@@ -23,7 +23,7 @@ impl Agent {
             let scanned = self.process.pagemap.scan_huge(self.space.whole(piece), visit);
             scanned.map_err(AgentSetupError::Pagemap)?;
         }
-        self.huge = (huge.count() > 0).then_some(huge);
+        self.huge = (!huge.is_empty()).then_some(huge);
         Ok(())
     }
 
@@ -43,7 +43,7 @@ impl Agent {
                 next += span.count_pages() as usize;
             }
         }
-        if huge.count() == 0 {
+        if huge.is_empty() {
             self.huge = None;
         }
     }

@@ -120,6 +120,7 @@ impl Agent {
         }
         if self.space.contains(linear, count_pages) {
             self.seal(linear, count_pages);
+            self.recount_mappings();
         }
         let mappings = result.map_err(refused)?;
         Ok(RelocateReport { mappings, regions: regions as u64 })

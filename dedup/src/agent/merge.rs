@@ -8,12 +8,13 @@ use std::io;
 
 use super::Agent;
 use super::changes::count;
+use super::mappings::more_vmas_with;
 use super::runs::{Action, Run, windows};
 use super::store::StoreAccess;
 use crate::extents::ExtentMap;
 use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;
-use crate::sys::{Protected, Space, Span, Userfaultfd};
+use crate::sys::{Protected, Span, Userfaultfd};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// What became of a part of a run.
@@ -28,11 +29,16 @@ enum Step {
 
 impl Agent {
     /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
+    /// O((runs + extents under them) · log extents).
     pub(super) fn within_budget(&mut self, runs: &mut Vec<Run>, outcomes: &mut Vec<Outcome>) {
-        // What the mappings would be if every run came off.
-        let mut planned = self.extents.clone();
+        // What the mappings would be, around the runs, if every run came off.
+        let mapped = runs.iter().filter(|run| run.is_mapped());
+        let mut planned = self.extents.within(mapped.map(Run::with_neighbours));
         let mut more_vmas = 0_i64;
         runs.retain(|run| {
+            if !run.is_mapped() {
+                return true;
+            }
             let more = more_vmas_with(&self.space, &mut planned, run);
             let min_pages = self.budget.min_run_pages(more_vmas);
             if more <= 0 || run.count_pages >= min_pages {
@@ -40,12 +46,21 @@ impl Agent {
                 return true;
             }
             undo(&mut planned, &self.extents, run);
-            self.deferred_at = self.deferred_at.min(min_pages);
-            self.deferred.insert_range(run.positions());
-            self.events.budget_skips += u64::from(run.count_pages);
+            self.defer(run, min_pages);
             outcomes.extend(run.shares().map(declined));
             false
         });
+    }
+
+    /// Puts a run off until runs of fewer than `min_pages` are affordable. Pages that share a slot,
+    /// and were to share another, stay where they are.
+    fn defer(&mut self, run: &Run, min_pages: u32) {
+        for page in run.positions().filter(|&page| !self.shared.contains(page)) {
+            self.deferred.insert(page);
+            // The longest: whichever run it was that was too short for that, it may not be now.
+            self.deferred_at = self.deferred_at.max(min_pages);
+        }
+        self.events.budget_skips += u64::from(run.count_pages);
     }
 
     /// Carries out runs, in ascending order, and says what became of each page in `outcomes`.
@@ -53,16 +68,20 @@ impl Agent {
         for run in runs {
             self.split_huge_pages(run.positions());
         }
+        let mut edges = Vec::new();
         for window in windows(runs) {
             for step in self.merge_window(window) {
+                match &step {
+                    // A refused mapping may have parted the one that it was to replace.
+                    Step::Done(run) | Step::Refused(run, _) if run.is_mapped() => {
+                        edges.extend([run.linear, run.end()]);
+                    }
+                    _ => {}
+                }
                 self.record(step, outcomes);
             }
         }
-        let mut mapped = runs.iter().filter(|run| run.is_mapped());
-        if let Some(first) = mapped.next() {
-            let last = mapped.next_back().unwrap_or(first);
-            self.seal(first.linear, last.end().0 - first.linear.0);
-        }
+        self.seal_between(&edges);
     }
 
     fn merge_window(&self, window: &[Run]) -> Vec<Step> {
@@ -131,57 +150,12 @@ impl Agent {
                 outcomes.push(Outcome::Unbacked { linear, count_pages });
             }
         }
-        apply(&mut self.extents, &run);
-    }
-
-    /// Marks what was mapped into `count_pages` pages from `linear` on as guest memory and has the
-    /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
-    /// system call for all, which also lets the kernel join neighbouring mappings.
-    pub(super) fn seal(&mut self, linear: LinearIndex, count_pages: u32) {
-        let mut next = 0;
-        while next < count_pages {
-            let span = self.space.span(linear.offset(next), count_pages - next);
-            if let Err(error) = span.advise_guest().and_then(|()| self.process.uffd.register(span))
-            {
-                // Its pages cannot be protected, so they stay as they are until this succeeds.
-                log::warn!("VM {}: cannot mark merged memory: {error}", self.vm);
-                self.events.errors += 1;
-            }
-            next += span.count_pages();
-        }
-        self.account_mappings();
-    }
-
-    /// Brings the budget up to date with the mappings that the extents make.
-    pub(super) fn account_mappings(&mut self) {
-        let vmas = count_vmas(&self.space, &self.extents);
-        self.budget.update(self.vmas, vmas);
-        self.vmas = vmas;
+        self.place(&run);
     }
 }
 
 pub(super) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::Declined { linear, slot }
-}
-
-/// Adds a run to the plan and says how many more mappings it makes. O(log n).
-pub(super) fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
-    // Only the run's own pages and its neighbours can change what the kernel keeps apart.
-    let piece = space.piece(run.linear);
-    let start = LinearIndex(run.linear.0.saturating_sub(1).max(piece.linear.0));
-    let end = LinearIndex((run.end().0 + 1).min(piece.end().0));
-    let before = planned.count_vmas(start, end);
-    apply(planned, run);
-    planned.count_vmas(start, end).cast_signed() as i64 - before.cast_signed() as i64
-}
-
-/// Makes extents what they are once a run has come off.
-fn apply(extents: &mut ExtentMap, run: &Run) {
-    match (run.action, run.extent()) {
-        (Action::Map(_), Some(extent)) => extents.insert(extent, |_| {}),
-        (Action::Replace, _) => extents.remove(run.linear, run.count_pages, |_| {}),
-        _ => {}
-    }
 }
 
 /// Makes extents what they are in `original` for the pages of a run.
@@ -190,13 +164,6 @@ fn undo(planned: &mut ExtentMap, original: &ExtentMap, run: &Run) {
     for extent in original.overlapping(run.linear, run.end()) {
         planned.insert(extent, |_| {});
     }
-}
-
-/// How many mappings the kernel keeps for a VM's memory.
-fn count_vmas(space: &Space, extents: &ExtentMap) -> u64 {
-    let vmas =
-        space.pieces().iter().map(|piece| extents.count_vmas(piece.linear, piece.end()) as u64);
-    vmas.sum()
 }
 
 /// Splits runs at a page.

@@ -14,6 +14,7 @@ mod discard;
 mod follow;
 mod huge;
 pub(crate) mod layout;
+mod mappings;
 mod merge;
 mod mode;
 mod pass;
@@ -28,6 +29,7 @@ pub mod track;
 mod unmerge;
 pub(crate) mod walk;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -45,7 +47,7 @@ use crate::protocol::{BrokerError, Outcome};
 use crate::regions::{LayoutError, Regions};
 use crate::stats::Events;
 use crate::sys::{GuestMemory, RegionError, Space, UserfaultfdError};
-use crate::{ChangeSource, VmId};
+use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
 
 /// Why a VM's memory cannot be folded. Nothing was changed.
@@ -113,8 +115,11 @@ pub(crate) struct Agent {
     secret: Secret,
     budget: Arc<MappingBudget>,
     extents: ExtentMap,
-    /// What the extents count for in the budget.
+    /// What the VM's memory counts for in the budget.
     vmas: u64,
+    /// Pages at which the kernel begins a mapping although the extents would allow for one with the
+    /// page before.
+    seams: BTreeSet<LinearIndex>,
     /// What the change source has named and no pass has taken in, should one have failed.
     fresh: Bitmap,
     pending: Bitmap,
@@ -130,9 +135,11 @@ pub(crate) struct Agent {
     todo: Bitmap,
     /// The first of them that it has not looked at.
     cursor: usize,
+    /// Whether pages that are not to be folded may be folded still.
+    has_unwanted: bool,
     /// Where the search for pages that are to have their own memory again goes on.
     unmerge_cursor: usize,
-    /// The shortest run that was asked for when a page was deferred.
+    /// The longest run that was asked for when a page was deferred; 0 if none was.
     deferred_at: u32,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
     touched: Bitmap,
@@ -141,6 +148,8 @@ pub(crate) struct Agent {
     /// Pages without such a change that there was something to do about, since last asked.
     backlog_pages: u64,
     events: Events,
+    /// Pages that are to be made private, and for which there was no memory.
+    lone: Vec<LinearIndex>,
     /// What the broker has not been told yet, because it failed.
     unreported: Vec<Outcome>,
 }
@@ -175,6 +184,7 @@ impl Agent {
             budget,
             extents: ExtentMap::default(),
             vmas: 0,
+            seams: BTreeSet::new(),
             fresh: none.clone(),
             pending: Bitmap::full(count_pages),
             shared: none.clone(),
@@ -185,16 +195,18 @@ impl Agent {
             huge: None,
             todo: none.clone(),
             cursor: 0,
+            has_unwanted: false,
             unmerge_cursor: 0,
-            deferred_at: u32::MAX,
+            deferred_at: 0,
             touched: none,
             is_marking: false,
             backlog_pages: 0,
             events: Events::default(),
+            lone: Vec::new(),
             unreported: Vec::new(),
         };
         agent.find_huge_pages()?;
-        agent.account_mappings();
+        agent.recount_mappings();
         Ok(agent)
     }
 
@@ -209,7 +221,7 @@ impl Agent {
             self.space.whole(piece).map_anonymous()?;
         }
         self.extents = ExtentMap::default();
-        self.account_mappings();
+        self.recount_mappings();
         Ok(())
     }
 
@@ -235,10 +247,11 @@ impl Agent {
         &self.events
     }
 
-    /// Looks at pages again that had been put off, once shorter runs are affordable than then.
+    /// Looks at pages again that had been put off, once shorter runs are affordable than any of them
+    /// would have had to be.
     fn requeue_deferred(&mut self) {
         if self.budget.min_run_pages(0) < self.deferred_at {
-            self.deferred_at = u32::MAX;
+            self.deferred_at = 0;
             self.pending.union_with(&self.deferred);
             self.deferred.clear();
         }

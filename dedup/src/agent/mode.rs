@@ -27,7 +27,7 @@ impl Agent {
             return;
         }
         self.mode = mode;
-        self.unmerge_cursor = 0;
+        (self.unmerge_cursor, self.has_unwanted) = (0, true);
         // Nor by the pass that is under way; what it has not looked at is still pending.
         self.todo.clear();
         self.look_again(0..self.pending.len());
@@ -50,7 +50,7 @@ impl Agent {
         } else {
             self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages.clone());
             self.todo.remove_range(pages);
-            self.unmerge_cursor = 0;
+            (self.unmerge_cursor, self.has_unwanted) = (0, true);
         }
     }
 

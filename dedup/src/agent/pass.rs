@@ -11,9 +11,12 @@ use crate::protocol::{Broker, Decision, Offer};
 /// Pages that are read, offered and merged before the next ones are looked at.
 pub(super) const BATCH_PAGES: u32 = 4096;
 
-/// Pages that are passed by at once when there is nothing to look at: a bound on how long a step
-/// takes in memory that nobody has touched.
+/// Pages that are passed by at once when there is nothing to look at.
 const STRETCH_PAGES: usize = 1 << 18;
+
+/// Passing by so many counts as looking at one: a bound on how long a step takes in memory that
+/// nobody has touched.
+const PASSED_PER_PAGE: usize = 256;
 
 /// What an agent is to make of what it finds.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,7 @@ impl Agent {
         self.todo.clear();
         self.cursor = 0;
         self.requeue_deferred();
+        self.unshare_lone(broker)?;
         let mut calm = self.take_changes(broker)?;
         if self.mode == DedupMode::Off {
             return Ok(());
@@ -48,8 +52,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Looks at the next `limit` pages at most of those that are to be looked at; says how many
-    /// there were, or `None` if all have been.
+    /// Looks at the next `limit` pages at most of those that are to be looked at; says how much of
+    /// the limit that took, or `None` if all have been.
     ///
     /// # Errors
     ///
@@ -73,15 +77,15 @@ impl Agent {
             end = over;
         }
         self.pending.subtract_within(&self.todo, self.cursor..end);
+        let taken = count(pages.len() + (end - self.cursor) / PASSED_PER_PAGE);
         self.cursor = end;
-        let looked_at = count(pages.len());
         if let Err(error) = self.fold_calm(broker, &mut pages, rules) {
             for &page in pages.iter().filter(|&&page| !self.shared.contains(page)) {
                 self.pending.insert(page);
             }
             return Err(error);
         }
-        Ok(Some(looked_at))
+        Ok(Some(taken))
     }
 
     /// Reads pages that have come to rest, but for those that are to be passed over, and folds them.

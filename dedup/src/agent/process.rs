@@ -1,14 +1,16 @@
 //! What one process needs of the kernel to fold its memory, whoever's memory it is.
 
 use super::AgentSetupError;
-use crate::sys::{Pagemap, Userfaultfd};
+use crate::sys::{MappingBounds, Pagemap, Userfaultfd};
 
-/// Two descriptors that all agents of a process share: guests come in hundreds, and a process may
+/// Descriptors that all agents of a process share: guests come in hundreds, and a process may
 /// have 1024 descriptors by default.
 #[derive(Debug)]
 pub(crate) struct ProcessMemory {
     pub(super) uffd: Userfaultfd,
     pub(super) pagemap: Pagemap,
+    /// Unless the kernel is too old to say.
+    pub(super) bounds: Option<MappingBounds>,
 }
 
 impl ProcessMemory {
@@ -20,6 +22,7 @@ impl ProcessMemory {
     pub(crate) fn open() -> Result<Self, AgentSetupError> {
         let uffd = Userfaultfd::new()?;
         let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
-        Ok(Self { uffd, pagemap })
+        let bounds = MappingBounds::open().map_err(AgentSetupError::Pagemap)?;
+        Ok(Self { uffd, pagemap, bounds })
     }
 }

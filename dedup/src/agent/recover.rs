@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome};
@@ -59,10 +60,10 @@ impl Agent {
                 Ok(true) => {
                     let run = Extent { linear, slot: to, count_pages: 1 };
                     outcomes.push(Outcome::Merged(run));
-                    self.extents.insert(run, |_| {});
                     self.shared.insert(linear.0 as usize);
                     self.events.moves += 1;
-                    self.seal(linear, 1);
+                    self.place(&Run { linear, count_pages: 1, action: Action::Map(to) });
+                    self.seal_between(&[linear, linear.offset(1)]);
                 }
                 Ok(false) => {}
                 Err(error) => {

@@ -71,6 +71,11 @@ impl Run {
         self.linear.offset(self.count_pages)
     }
 
+    /// Its pages and the one on either side: all whose mappings it can part or join.
+    pub(super) fn with_neighbours(&self) -> Range<LinearIndex> {
+        LinearIndex(self.linear.0.saturating_sub(1))..LinearIndex(self.end().0.saturating_add(1))
+    }
+
     /// The pages as positions in a bitmap.
     pub(super) fn positions(&self) -> Range<usize> {
         self.linear.0 as usize..self.end().0 as usize

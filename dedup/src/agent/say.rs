@@ -42,7 +42,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the broker fails, as for [`say`](Self::say).
-    pub(super) fn catch_up(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+    pub(crate) fn catch_up(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
         self.say(broker, Vec::new())
     }
 }

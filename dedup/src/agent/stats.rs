@@ -3,12 +3,34 @@
 use std::io;
 
 use super::Agent;
+use crate::LinearIndex;
 use crate::bitmap::Bitmap;
+use crate::mode::DedupMode;
 use crate::protocol::Outcome;
 use crate::stats::VmStats;
 use crate::sys::PageKind;
 
 impl Agent {
+    /// Pages that changed and have not been looked at since, among those that are to be.
+    fn count_volatile(&self) -> u64 {
+        if self.mode == DedupMode::Off {
+            return 0;
+        }
+        let forbidden = self.excluded.iter().flat_map(Bitmap::runs);
+        let forbidden =
+            forbidden.flat_map(|run| self.pending.runs_within(run)).map(|run| run.len());
+        (self.pending.count() - forbidden.sum::<usize>()) as u64
+    }
+
+    /// Pages that were put off, and that nothing has become of since, among those that are to be
+    /// folded.
+    fn count_deferred(&self) -> u64 {
+        let mut deferred = self.deferred.clone();
+        let others = [&self.shared, &self.zero, &self.waiting, &self.pending];
+        others.into_iter().chain(&self.excluded).for_each(|other| deferred.subtract(other));
+        deferred.count() as u64
+    }
+
     pub(crate) fn count_extents(&self) -> u64 {
         self.extents.len() as u64
     }
@@ -30,7 +52,8 @@ impl Agent {
             rmap_items: 0,
             profit: 0,
             unshared_pages,
-            volatile_pages: self.pending.count() as u64,
+            deferred_pages: self.count_deferred(),
+            volatile_pages: self.count_volatile(),
             extents: self.extents.len() as u64,
             vmas: self.vmas,
             private_bytes: self.private_bytes().ok(),
@@ -53,8 +76,9 @@ impl Agent {
         let bitmaps = bitmaps.into_iter().chain(&self.excluded).chain(&self.huge);
         let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();
         let maps = self.extents.heap_bytes() + self.regions.heap_bytes();
+        let seams = self.seams.len() * size_of::<LinearIndex>() * 3 / 2;
         let unreported = self.unreported.capacity() * size_of::<Outcome>();
-        (size_of::<Self>() + bitmaps + maps + unreported) as u64
+        (size_of::<Self>() + bitmaps + maps + seams + unreported) as u64
     }
 
     fn private_bytes(&self) -> io::Result<u64> {

@@ -263,6 +263,7 @@ impl World {
             self.broker.unregister(id).unwrap();
         }
         assert_eq!(self.check(), [0; 3]);
+        assert_eq!(self.broker.broker.count_nodes(), 0);
         assert_eq!(self.budget.used(), 0);
     }
 }

@@ -11,6 +11,9 @@ use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
 
+/// Pages that are searched at a time, so that no set is searched to its end for every run of another.
+const STRETCH_PAGES: usize = 1 << 16;
+
 impl Agent {
     /// Takes `limit` pages at most that are not to be folded, which is all of them if `all` says so,
     /// out of the trees, and gives each its own memory; says how many there were. 0 when there are
@@ -26,12 +29,13 @@ impl Agent {
         all: bool,
     ) -> Result<u32, AgentError> {
         let mut left = limit;
-        let mut wrapped = false;
-        while left > 0 && !wrapped {
+        while left > 0 && (all || self.has_unwanted) {
             let run = self.next_unwanted(left as usize, all);
             let Some(run) = run else {
-                wrapped = self.unmerge_cursor == 0;
-                self.unmerge_cursor = 0;
+                if std::mem::take(&mut self.unmerge_cursor) == 0 {
+                    self.has_unwanted = false;
+                    break;
+                }
                 continue;
             };
             left -= count(run.len());
@@ -43,10 +47,18 @@ impl Agent {
 
     /// The next run of pages, `limit` at most, that are folded, or wait to be, and should not be.
     fn next_unwanted(&self, limit: usize, all: bool) -> Option<Range<usize>> {
-        let every = |set: &Bitmap| set.runs_within(self.unmerge_cursor..set.len()).next();
+        let len = self.shared.len();
+        let starts = (self.unmerge_cursor..len).step_by(STRETCH_PAGES);
+        let mut stretches = starts.map(|start| start..len.min(start + STRETCH_PAGES));
+        let run = stretches.find_map(|stretch| self.unwanted_within(&stretch, all))?;
+        Some(run.start..run.end.min(run.start + limit))
+    }
+
+    /// The first run of such pages, all in the same state, within a stretch.
+    fn unwanted_within(&self, stretch: &Range<usize>, all: bool) -> Option<Range<usize>> {
+        let every = |set: &Bitmap| set.runs_within(stretch.clone()).next();
         let excluded = |set: &Bitmap| {
-            let excluded = self.excluded.as_ref()?;
-            let mut unwanted = excluded.runs_within(self.unmerge_cursor..set.len());
+            let mut unwanted = self.excluded.as_ref()?.runs_within(stretch.clone());
             unwanted.find_map(|run| set.runs_within(run).next())
         };
         let (all, zero_only) = (all || self.mode == DedupMode::Off, self.mode == DedupMode::Zero);
@@ -56,8 +68,7 @@ impl Agent {
             of(&self.waiting, all || zero_only),
             of(&self.zero, all),
         ];
-        let run = runs.into_iter().flatten().min_by_key(|run| run.start)?;
-        Some(run.start..run.end.min(run.start + limit))
+        runs.into_iter().flatten().min_by_key(|run| run.start)
     }
 
     /// Gives a run of pages, which are all in the same state, their own memory.

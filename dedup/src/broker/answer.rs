@@ -34,10 +34,10 @@ impl Broker for LocalBroker {
         if !rest.is_empty() {
             return Err(BrokerError::BadLength(pages.len() * PAGE_SIZE + rest.len()));
         }
-        let creators: Vec<(ItemId, NodeId)> = (first.0..)
-            .take(pages.len())
-            .map(|slot| self.creator(vm, Slot(slot)))
-            .collect::<Result<_, _>>()?;
+        let end = u32::try_from(pages.len()).ok().and_then(|count| first.0.checked_add(count));
+        let slots = first.0..end.ok_or(BrokerError::BadSlot { vm, slot: first })?;
+        let creators: Vec<(ItemId, NodeId)> =
+            slots.clone().map(|slot| self.creator(vm, Slot(slot))).collect::<Result<_, _>>()?;
         let secret = &self.secret;
         let hashes: Vec<(Fingerprint, Identity)> = pages
             .par_iter()
@@ -45,7 +45,7 @@ impl Broker for LocalBroker {
             .collect();
         let mut failure = None;
         for (number, ((&(item, node), page), (fingerprint, identity))) in
-            (first.0..).zip(creators.iter().zip(pages).zip(hashes))
+            slots.zip(creators.iter().zip(pages).zip(hashes))
         {
             let expected = self.stable.node(node).fingerprint;
             let mut fits = self.key(vm, fingerprint) == expected && failure.is_none();
@@ -108,6 +108,7 @@ impl LocalBroker {
             Outcome::Merged(run) => self.confirm(vm, run)?,
             Outcome::Declined { linear, slot } => {
                 let item = self.item(vm, linear)?;
+                self.note_answer(vm, linear, 1);
                 // A node that came to nothing meanwhile has let the item go already.
                 if self.pending_on(item, slot).is_some() {
                     self.remove_item(item);
@@ -115,12 +116,29 @@ impl LocalBroker {
             }
             Outcome::Left { linear } => {
                 let item = self.item(vm, linear)?;
+                self.note_answer(vm, linear, 1);
                 self.remove_item(item);
             }
             Outcome::Unbacked { linear, count_pages } => {
                 let last = LinearIndex(linear.0.saturating_add(count_pages.saturating_sub(1)));
                 self.item(vm, last)?;
+                self.shares_none(vm, linear, last)?;
                 self.set_backing(vm, linear, None, count_pages);
+            }
+        }
+        Ok(())
+    }
+
+    /// That no page from `first` to `last` shares a slot, which would have to be said first.
+    fn shares_none(
+        &self,
+        vm: VmId,
+        first: LinearIndex,
+        last: LinearIndex,
+    ) -> Result<(), BrokerError> {
+        for linear in (first.0..=last.0).map(LinearIndex) {
+            if let RmapItem::Stable(_) = self.rmap.item(self.item(vm, linear)?) {
+                return Err(BrokerError::StillShared { vm, linear });
             }
         }
         Ok(())
@@ -142,6 +160,7 @@ impl LocalBroker {
                 }
             })
             .collect::<Result<_, _>>()?;
+        self.note_answer(vm, run.linear, run.count_pages);
         self.set_backing(vm, run.linear, Some(run.slot), run.count_pages);
         for (item, offset) in items.into_iter().zip(0..) {
             if let Some(target) = self.moving_to(item, run.slot.offset(offset)) {

@@ -39,11 +39,19 @@ impl Entry {
     }
 }
 
+/// The dups of one content.
+#[derive(Debug, Default)]
+struct Chain {
+    /// Those that have room, then those that have none.
+    dups: Vec<NodeId>,
+    /// How many have room.
+    count_open: usize,
+}
+
 /// All chains, and the exact number of their dups.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
-    /// Each chain's dups. The first one has room if any has.
-    dups: Vec<Vec<NodeId>>,
+    all: Vec<Chain>,
     free: Vec<ChainId>,
     /// Nodes that hang off chains: KSM's `stable_node_dups`.
     pub(super) count_dups: u64,
@@ -52,12 +60,12 @@ pub(super) struct Chains {
 impl Chains {
     /// How many chains there are: KSM's `stable_node_chains`.
     pub(super) fn len(&self) -> u64 {
-        (self.dups.len() - self.free.len()) as u64
+        (self.all.len() - self.free.len()) as u64
     }
 
     /// One above the highest index of any chain so far.
     pub(super) fn capacity(&self) -> usize {
-        self.dups.len()
+        self.all.len()
     }
 
     /// Makes a chain without dups; `None` when ids run out.
@@ -65,44 +73,57 @@ impl Chains {
         if let Some(id) = self.free.pop() {
             return Some(id);
         }
-        let id = ChainId::from_index(self.dups.len())?;
-        self.dups.push(Vec::new());
+        let id = ChainId::from_index(self.all.len())?;
+        self.all.push(Chain::default());
         Some(id)
     }
 
     /// Removes a chain without dups.
     pub(super) fn remove(&mut self, id: ChainId) {
-        let dups = std::mem::take(&mut self.dups[id.index()]);
-        debug_assert!(dups.is_empty(), "dups on a chain that goes");
+        let chain = std::mem::take(&mut self.all[id.index()]);
+        debug_assert!(chain.dups.is_empty(), "dups on a chain that goes");
         self.free.push(id);
     }
 
     pub(super) fn dups(&self, id: ChainId) -> &[NodeId] {
-        &self.dups[id.index()]
+        &self.all[id.index()].dups
     }
 
-    /// Adds a dup behind the others and says where.
+    /// How many of a chain's dups, the first ones, have room.
+    pub(super) fn count_open(&self, id: ChainId) -> usize {
+        self.all[id.index()].count_open
+    }
+
+    /// Notes how many have.
+    pub(super) fn set_count_open(&mut self, id: ChainId, count_open: usize) {
+        self.all[id.index()].count_open = count_open;
+    }
+
+    /// Adds a dup behind the others, as one without room, and says where.
     pub(super) fn push(&mut self, id: ChainId, dup: NodeId) -> usize {
         self.count_dups += 1;
-        self.dups[id.index()].push(dup);
-        self.dups[id.index()].len() - 1
+        let dups = &mut self.all[id.index()].dups;
+        dups.push(dup);
+        dups.len() - 1
     }
 
-    /// Takes the dup at `place` out and says which one is there now.
+    /// Takes the dup without room at `place` out and says which one is there now.
     pub(super) fn take(&mut self, id: ChainId, place: usize) -> Option<NodeId> {
         self.count_dups -= 1;
-        self.dups[id.index()].swap_remove(place);
-        self.dups[id.index()].get(place).copied()
+        let dups = &mut self.all[id.index()].dups;
+        dups.swap_remove(place);
+        dups.get(place).copied()
     }
 
     /// Exchanges the dups at two places.
     pub(super) fn swap(&mut self, id: ChainId, one: usize, other: usize) {
-        self.dups[id.index()].swap(one, other);
+        self.all[id.index()].dups.swap(one, other);
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        let dups: usize = self.dups.iter().map(|dups| dups.capacity() * size_of::<NodeId>()).sum();
-        dups + self.dups.capacity() * size_of::<Vec<NodeId>>()
+        let dups = self.all.iter().map(|chain| chain.dups.capacity() * size_of::<NodeId>());
+        dups.sum::<usize>()
+            + self.all.capacity() * size_of::<Chain>()
             + self.free.capacity() * size_of::<ChainId>()
     }
 }

@@ -1,6 +1,6 @@
 //! Every invariant of the index, looked at from both ends. For tests and for `check` requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::LocalBroker;
 use super::chain::Entry;
@@ -23,13 +23,15 @@ macro_rules! ensure {
     };
 }
 
-/// What the items, walked one by one, add up to.
+/// What the items, walked one by one, and the moves add up to.
 #[derive(Default)]
 struct Tally {
     sharers: BTreeMap<NodeId, u32>,
     pending: BTreeMap<NodeId, u32>,
     waiting: u64,
     mappings: BTreeMap<Slot, u32>,
+    /// Nodes that pages are being moved to.
+    targets: BTreeSet<NodeId>,
 }
 
 /// What the nodes, walked one by one, add up to.
@@ -41,14 +43,15 @@ struct Sums {
 }
 
 impl LocalBroker {
-    /// Verifies the whole index, and that each slot holds the bytes that it is named after. O(items),
-    /// and about 2 µs a slot.
+    /// Verifies the whole index, and that each slot holds the bytes that it is named after, unless it
+    /// is known to have lost them. O(items), and about 2 µs a slot.
     ///
     /// # Errors
     ///
     /// The first invariant that does not hold.
     pub fn check(&self) -> Result<(), IndexError> {
-        let mut tally = Tally::default();
+        let targets = self.moves.values().map(|begun| begun.target).collect();
+        let mut tally = Tally { targets, ..Tally::default() };
         for &vm in self.members.keys() {
             self.check_member(vm, &mut tally)?;
         }
@@ -59,7 +62,7 @@ impl LocalBroker {
 
     fn check_member(&self, vm: VmId, tally: &mut Tally) -> Result<(), IndexError> {
         let member = &self.members[&vm];
-        let mut waiting = 0;
+        let (mut waiting, mut pending) = (0, 0);
         for number in 0..member.items.count_pages() {
             let linear = LinearIndex(number);
             let Some(id) = member.items.item(linear) else {
@@ -69,7 +72,15 @@ impl LocalBroker {
             match self.rmap.item(id) {
                 RmapItem::Loose(_) => {}
                 RmapItem::Waiting(..) => waiting += 1,
-                RmapItem::Pending { link, .. } => *tally.pending.entry(link.node).or_default() += 1,
+                RmapItem::Pending { link, role } => {
+                    let has_slot = self.stable.node(link.node).slot().is_some();
+                    ensure!(
+                        has_slot || role == Role::Waiting,
+                        "page {number} of VM {vm} is {role:?} on a node without a slot"
+                    );
+                    *tally.pending.entry(link.node).or_default() += 1;
+                    pending += 1;
+                }
                 RmapItem::Stable(link) => {
                     *tally.sharers.entry(link.node).or_default() += 1;
                     let slot = self.stable.node(link.node).slot();
@@ -82,6 +93,8 @@ impl LocalBroker {
             }
         }
         ensure!(waiting == member.waiting, "VM {vm}: {waiting} wait, {} counted", member.waiting);
+        let counted = self.stable.pending.of(vm);
+        ensure!(pending == counted, "VM {vm}: {pending} pending, {counted} counted");
         tally.waiting += waiting;
         for extent in member.extents.iter() {
             for offset in 0..extent.count_pages {
@@ -102,9 +115,16 @@ impl LocalBroker {
                 Entry::Chain(chain) => {
                     let nodes = self.stable.chains.dups(chain);
                     ensure!(nodes.len() > 1, "{chain:?} has {} dups", nodes.len());
-                    let with_room = nodes.iter().any(|&dup| self.stable.has_room(dup));
-                    let leads = self.stable.has_room(nodes[0]);
-                    ensure!(leads == with_room, "a dup of {chain:?} has room and does not lead");
+                    let count_open = self.stable.chains.count_open(chain);
+                    for (place, &dup) in nodes.iter().enumerate() {
+                        let at = self.stable.node(dup).place as usize;
+                        let in_order =
+                            at == place && self.stable.has_room(dup) == (place < count_open);
+                        ensure!(
+                            in_order,
+                            "{dup:?} is at {place} of {chain:?}, {count_open} have room"
+                        );
+                    }
                     let fingerprint = self.stable.node(nodes[0]).fingerprint;
                     for &dup in nodes {
                         self.check_node(fingerprint, dup, tally, &mut sums)?;
@@ -138,14 +158,28 @@ impl LocalBroker {
         ensure!(filled || node.sharers == 0, "{id:?} is shared and holds nothing");
         let least = if node.stage() == Stage::Matched { 2 } else { 1 };
         ensure!(node.load() >= least || self.is_target(id), "{id:?} is of no use to anybody");
-        let target = self.moves.values().any(|&target| target == id);
-        ensure!(target == self.is_target(id), "{id:?} is closed and nothing is moved to it");
+        let (leaving, arriving) = (self.moves.get(&id), tally.targets.contains(&id));
+        let closed = leaving.is_some() || arriving || node.lost;
+        ensure!(closed == node.closed, "{id:?} is closed, and neither lost nor part of a move");
+        ensure!(
+            arriving == self.is_target(id),
+            "{id:?}: nothing is moved to it, or more than that"
+        );
+        ensure!(!node.lost || filled, "{id:?} has lost a slot that it does not have");
+        let waits = node.closed && self.items_in(id, Role::Waiting).next().is_some();
+        ensure!(!waits, "pages wait for {id:?}, which is closed");
+        if let Some(target) = leaving.map(|begun| self.stable.node(begun.target)) {
+            let fits = target.load() + node.load() <= self.stable.max_page_sharing();
+            ensure!(fits, "{id:?} has more items than fit where they are to go");
+            let equal = target.fingerprint == fingerprint && target.identity == node.identity;
+            ensure!(equal, "the sharers of {id:?} are being moved to another content");
+        }
         ensure!(self.stable.is_within_limit(id), "{id:?} has {} items", node.load());
         if let Some(slot) = node.slot() {
             ensure!(self.store.slots.node(slot) == Some(id), "{id:?} and its slot differ");
             sums.slots += 1;
         }
-        if let Some(slot) = node.filled_slot() {
+        if let Some(slot) = node.filled_slot().filter(|_| !node.lost) {
             let mut page = [0; PAGE_SIZE];
             let read = self.store.memfd().read(slot, &mut page);
             ensure!(read.is_ok(), "{slot:?} cannot be read: {read:?}");

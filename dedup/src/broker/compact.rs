@@ -16,6 +16,9 @@ use crate::{LinearIndex, Slot, VmId};
 /// Pages that are moved together at most.
 const GROUP_PAGES: usize = 512;
 
+/// Pages that are looked at in one call at most.
+const LOOK_PAGES: u32 = 1 << 16;
+
 /// Runs of so many pages stay where they are.
 const LONG_RUN_PAGES: u32 = 128;
 
@@ -46,10 +49,10 @@ impl CompactCursor {
 }
 
 impl LocalBroker {
-    /// Begins to move the slots of the next group of a VM's pages for which that is worth it; says
-    /// how many, or `None` when there is no such group from the cursor on.
-    /// [`directives`](crate::protocol::Broker::directives) have the agents of their sharers do it.
-    /// O(pages looked at, and for those moved O(sharers · log extents)).
+    /// Begins to move the slots of the next group of a VM's pages, if that is worth it; says which to
+    /// which, or `None` when all pages have been looked at.
+    /// [`move_directives`](Self::move_directives) have the agents of their sharers do it.
+    /// O(65,536 pages, and for 512 of them O(sharers · log extents)).
     ///
     /// # Errors
     ///
@@ -59,21 +62,17 @@ impl LocalBroker {
         vm: VmId,
         cursor: &mut CompactCursor,
         scope: CompactScope,
-    ) -> Result<Option<u32>, BrokerError> {
-        while let Some(group) = self.next_group(vm, cursor, scope)? {
-            if scope == CompactScope::Gainful && self.gain(&group) <= 0 {
-                continue;
-            }
-            let begun = self.move_group(&group, cursor);
-            if begun > 0 {
-                return Ok(Some(begun));
-            }
+    ) -> Result<Option<Vec<(Slot, Slot)>>, BrokerError> {
+        let Some(group) = self.next_group(vm, cursor, scope)? else { return Ok(None) };
+        if group.is_empty() || scope == CompactScope::Gainful && self.gain(&group) <= 0 {
+            return Ok(Some(Vec::new()));
         }
-        Ok(None)
+        Ok(Some(self.move_group(&group, cursor)))
     }
 
     /// The different slots of the next pages in a row that share and may be moved, in the order of
-    /// the pages.
+    /// the pages; of none if there is nothing of the kind for a long way. `None` when all pages have
+    /// been looked at.
     fn next_group(
         &self,
         vm: VmId,
@@ -81,7 +80,7 @@ impl LocalBroker {
         scope: CompactScope,
     ) -> Result<Option<Vec<Slot>>, BrokerError> {
         let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
-        let mut group = Vec::new();
+        let (mut group, mut looked) = (Vec::new(), 0);
         let end = LinearIndex(member.items.count_pages());
         for extent in member.extents.overlapping(cursor.next, end) {
             let parted = extent.linear != cursor.next;
@@ -89,10 +88,17 @@ impl LocalBroker {
             if !group.is_empty() && (parted || long) {
                 return Ok(Some(group));
             }
+            if long {
+                cursor.next = LinearIndex(extent.end());
+                continue;
+            }
             for offset in 0..extent.count_pages {
+                if looked == LOOK_PAGES {
+                    return Ok(Some(group));
+                }
+                looked += 1;
                 let (linear, slot) = (extent.linear.offset(offset), extent.slot.offset(offset));
-                let movable = !long
-                    && !cursor.taken.contains(&slot)
+                let movable = !cursor.taken.contains(&slot)
                     && self.shares(vm, linear, slot)
                     && self.store.slots.node(slot).is_some_and(|node| self.is_movable(node));
                 if !movable && !group.is_empty() {
@@ -151,24 +157,24 @@ impl LocalBroker {
         gain
     }
 
-    /// Begins to move slots to consecutive ones; says how many are to be moved.
-    fn move_group(&mut self, group: &[Slot], cursor: &mut CompactCursor) -> u32 {
-        let Ok(count) = u32::try_from(group.len()) else { return 0 };
-        let Some(first) = self.store.slots.allocate_run(count) else { return 0 };
-        let mut begun = 0;
+    /// Begins to move slots to consecutive ones; says which to which.
+    fn move_group(&mut self, group: &[Slot], cursor: &mut CompactCursor) -> Vec<(Slot, Slot)> {
+        let mut begun = Vec::new();
+        let Ok(count) = u32::try_from(group.len()) else { return begun };
+        let Some(first) = self.store.slots.allocate_run(count) else { return begun };
         for (&slot, offset) in group.iter().zip(0..) {
             let to = first.offset(offset);
             let moved = match self.intact_bytes(slot) {
-                Ok(page) => self.begin_move_to(slot, to, &page),
+                Ok((from, page)) => self.begin_move_to(from, to, &page),
                 Err(error) => {
                     self.store.free(to);
                     Err(error)
                 }
             };
             match moved {
-                Ok(_) => {
+                Ok(()) => {
                     cursor.taken.insert(to);
-                    begun += 1;
+                    begun.push((slot, to));
                 }
                 Err(error) => log::warn!("slot {} stays where it is: {error}", slot.0),
             }

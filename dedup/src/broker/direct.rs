@@ -73,11 +73,10 @@ impl LocalBroker {
                 })
             }
             RmapItem::Stable(link) => {
-                if let Some((_, slot)) = self.move_target(link.node) {
+                if let Some(slot) = self.tell_to_move(item) {
                     return Answer::Now(Directive::Merge { linear, slot });
                 }
-                let node = self.stable.node(link.node);
-                if node.sharers == 1 && node.pending == 0 && !node.paired {
+                if self.is_lone(link.node) {
                     Answer::Now(Directive::Unshare { linear })
                 } else {
                     Answer::Never

@@ -68,12 +68,17 @@ impl LocalBroker {
         Ok(())
     }
 
+    /// The NUMA node that a VM's memory is on: 0 if nobody said.
+    pub(crate) fn node(&self, vm: VmId) -> u32 {
+        self.members.get(&vm).map_or(0, |member| member.node)
+    }
+
     /// The key under which a VM's page is looked for: pages that may not share must not meet.
     pub(super) fn key(&self, vm: VmId, fingerprint: Fingerprint) -> Fingerprint {
         if self.merge_across_nodes {
             return fingerprint;
         }
-        let node = self.members.get(&vm).map_or(0, |member| member.node);
+        let node = self.node(vm);
         // Any odd number does: different nodes get different keys, spread as evenly as before.
         let salt = u64::from(node).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Fingerprint(fingerprint.0 ^ salt)

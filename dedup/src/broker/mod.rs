@@ -10,6 +10,7 @@ mod chain;
 mod check;
 mod compact;
 mod direct;
+mod give_up;
 mod ids;
 mod knobs;
 mod moves;
@@ -22,22 +23,25 @@ mod slots;
 mod smart_scan;
 mod stable;
 mod stable_node;
+mod standing;
 mod store;
 mod tree;
 mod unstable;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 pub use check::IndexError;
 pub use compact::{CompactCursor, CompactScope};
 use ids::{ItemId, NodeId};
 pub use knobs::MaxPageSharingError;
+use moves::Move;
 pub use moves::MoveError;
 pub(crate) use recover::Copies;
 use rmap::{ItemRange, Rmap};
 use stable::StableTree;
+pub(crate) use standing::Standing;
 use store::Store;
 use unstable::UnstableTree;
 
@@ -77,6 +81,8 @@ struct Member {
     asked: Vec<LinearIndex>,
     /// Those that were asked for, and about which there was nothing to say yet.
     later: Vec<LinearIndex>,
+    /// Pages that its agent was told to move to other slots, and has not said what became of.
+    told: BTreeSet<LinearIndex>,
     /// Items on the unstable tree.
     waiting: u64,
     /// The NUMA node that its memory is on.
@@ -93,7 +99,7 @@ pub struct LocalBroker {
     rmap: Rmap,
     members: BTreeMap<VmId, Member>,
     /// Nodes whose sharers are being moved to others.
-    moves: BTreeMap<NodeId, NodeId>,
+    moves: BTreeMap<NodeId, Move>,
     /// Whether pages on different NUMA nodes may share.
     merge_across_nodes: bool,
     /// The chain that was looked at last by [`prune`](Self::prune).
@@ -146,6 +152,7 @@ impl LocalBroker {
                 directed: Vec::new(),
                 asked: Vec::new(),
                 later: Vec::new(),
+                told: BTreeSet::new(),
                 waiting: 0,
                 node: 0,
             },
@@ -180,7 +187,7 @@ impl LocalBroker {
             name: name.to_owned(),
             pages_shared: self.stable.shared,
             pages_sharing: self.stable.sharers - self.stable.shared,
-            pages_unshared: self.unstable.len() as u64,
+            pages_unshared: self.unstable.len() as u64 + self.stable.pending.total(),
             stable_node_chains: self.stable.chains.len(),
             stable_node_dups: self.stable.chains.count_dups,
             store_bytes: self.store_bytes(),
@@ -203,14 +210,22 @@ impl LocalBroker {
         self.store.slots.high_water()
     }
 
-    /// The VM's items on the unstable tree.
+    /// The VM's items in the trees that share nothing: those on the unstable tree, and those that
+    /// are pending.
     pub(crate) fn count_waiting(&self, vm: VmId) -> Option<u64> {
-        self.members.get(&vm).map(|member| member.waiting)
+        self.members.get(&vm).map(|member| member.waiting + self.stable.pending.of(vm))
     }
 
     /// Items that take memory for a VM: none for parts of it that nothing was ever offered from.
     pub(crate) fn count_items(&self, vm: VmId) -> u64 {
         self.members.get(&vm).map_or(0, |member| self.rmap.count_made(&member.items))
+    }
+
+    /// Gives up what is remembered of a VM's pages that are in no tree. O(items that take memory).
+    pub(crate) fn trim(&mut self, vm: VmId) {
+        if let Some(member) = self.members.get(&vm) {
+            self.rmap.trim(&member.items);
+        }
     }
 
     /// Bytes of a VM's items.
@@ -225,6 +240,7 @@ impl LocalBroker {
             .map(|member| {
                 size_of::<Member>()
                     + member.extents.heap_bytes()
+                    + member.told.len() * size_of::<LinearIndex>() * 3 / 2
                     + [&member.directed, &member.asked, &member.later]
                         .map(|pages| pages.capacity() * size_of::<LinearIndex>())
                         .iter()

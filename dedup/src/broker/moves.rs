@@ -5,7 +5,8 @@
 //! and the other to have room. Each sharer's agent is told to merge its page once more, with the
 //! other slot; it compares and maps as always, and until it has done so the page goes on sharing
 //! the slot that it has. A page that was written meanwhile is declined, and leaves when its agent
-//! notices. The old node goes with its last sharer, as any node does.
+//! notices. The old node goes with its last sharer, as any node does. A move that comes to nothing
+//! is given up: see `give_up`.
 
 use std::io;
 
@@ -13,7 +14,17 @@ use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
 use crate::fingerprint::Identity;
-use crate::{PAGE_SIZE, Slot};
+use crate::protocol::{BrokerError, Directive};
+use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
+
+/// A move that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Move {
+    /// The node that the sharers go to.
+    pub(super) target: NodeId,
+    /// Whether those that were left have been asked once more since it was begun.
+    pub(super) resumed: bool,
+}
 
 /// Why the sharers of a slot are not being moved. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -37,54 +48,45 @@ pub enum MoveError {
 
 impl LocalBroker {
     /// Begins to move every sharer of `slot` to a new slot with the same bytes, which is returned.
-    /// [`directives`](crate::protocol::Broker::directives) have the sharers' agents do it.
-    /// O(sharers).
+    /// [`move_directives`](Self::move_directives) have the sharers' agents do it, or, after
+    /// [`resume_moves`](Self::resume_moves), [`directives`](crate::protocol::Broker::directives).
+    /// O(1) expected.
     ///
     /// # Errors
     ///
     /// When the slot is empty, busy or damaged, or the store is full; nothing has changed.
     pub fn begin_move(&mut self, slot: Slot) -> Result<Slot, MoveError> {
-        let page = self.intact_bytes(slot)?;
+        let (from, page) = self.intact_bytes(slot)?;
         let to = self.store.slots.allocate().ok_or(MoveError::Full)?;
-        self.begin_move_to(slot, to, &page)
+        self.begin_move_to(from, to, &page)?;
+        Ok(to)
     }
 
-    /// The bytes of a slot that can be moved, if they are still those that it was filled with.
-    pub(super) fn intact_bytes(&self, slot: Slot) -> Result<[u8; PAGE_SIZE], MoveError> {
-        let (_, identity) = self.movable(slot)?;
+    /// The node of a slot that can be moved, and its bytes, if they are still those that it was
+    /// filled with.
+    pub(super) fn intact_bytes(&self, slot: Slot) -> Result<(NodeId, [u8; PAGE_SIZE]), MoveError> {
+        let (from, identity) = self.movable(slot)?;
         let mut page = [0; PAGE_SIZE];
         self.store.memfd().read(slot, &mut page).map_err(MoveError::Store)?;
         if self.secret.identity(&page) == identity {
-            Ok(page)
+            Ok((from, page))
         } else {
             Err(MoveError::Damaged(slot))
         }
     }
 
-    /// Begins to move every sharer of `slot` to the slot `to`, which was allocated for it, and which
-    /// is filled with `page`. On an error `to` is free again.
+    /// Begins to move every sharer of `from` to the slot `to`, which was allocated for it, and which
+    /// is filled with `page`: what `from` holds. On an error `to` is free again.
     pub(super) fn begin_move_to(
         &mut self,
-        slot: Slot,
+        from: NodeId,
         to: Slot,
         page: &[u8; PAGE_SIZE],
-    ) -> Result<Slot, MoveError> {
-        let from = self.begin_quietly(slot, to, page)?;
-        self.direct_sharers(from);
-        Ok(to)
-    }
-
-    /// The same, but no agent is told; returns the node that is left.
-    pub(super) fn begin_quietly(
-        &mut self,
-        slot: Slot,
-        to: Slot,
-        page: &[u8; PAGE_SIZE],
-    ) -> Result<NodeId, MoveError> {
-        match self.open_target(slot, to, page) {
-            Ok((from, target)) => {
+    ) -> Result<(), MoveError> {
+        match self.open_target(from, to, page) {
+            Ok(target) => {
                 self.begin(from, target);
-                Ok(from)
+                Ok(())
             }
             Err(error) => {
                 self.store.free(to);
@@ -94,28 +96,29 @@ impl LocalBroker {
         }
     }
 
-    /// Makes a node at `to` for what is in `slot`.
+    /// Makes a node at `to` for what `from` holds.
     fn open_target(
         &mut self,
-        slot: Slot,
+        from: NodeId,
         to: Slot,
         page: &[u8; PAGE_SIZE],
-    ) -> Result<(NodeId, NodeId), MoveError> {
-        let (from, identity) = self.movable(slot)?;
+    ) -> Result<NodeId, MoveError> {
         self.store.fill(to, page).map_err(MoveError::Store)?;
-        let fingerprint = self.stable.node(from).fingerprint;
+        let (fingerprint, identity, paired) = {
+            let node = self.stable.node(from);
+            (node.fingerprint, node.identity, node.paired)
+        };
         self.stable.set_closed(from, true);
         let Some(target) = self.stable.insert(fingerprint) else {
-            self.stable.set_closed(from, false);
+            self.stable.set_closed(from, self.stable.node(from).lost);
             return Err(MoveError::Full);
         };
         self.store.slots.set_node(to, target);
-        let paired = self.stable.node(from).paired;
         let node = self.stable.node_mut(target);
         node.reserve(to);
         node.fill(identity);
         node.paired = paired;
-        Ok((from, target))
+        Ok(target)
     }
 
     /// Allows every sharer of `from` to move to `target`, another dup of its content, which has room
@@ -123,7 +126,7 @@ impl LocalBroker {
     pub(super) fn begin(&mut self, from: NodeId, target: NodeId) {
         self.stable.set_closed(from, true);
         self.stable.set_closed(target, true);
-        self.moves.insert(from, target);
+        self.moves.insert(from, Move { target, resumed: false });
     }
 
     /// Whether a node may take part in a move: it is filled, and nothing is being done about it.
@@ -132,9 +135,12 @@ impl LocalBroker {
         node.filled_slot().is_some() && node.pending == 0 && !node.closed
     }
 
-    pub(super) fn movable(&self, slot: Slot) -> Result<(NodeId, Identity), MoveError> {
+    fn movable(&self, slot: Slot) -> Result<(NodeId, Identity), MoveError> {
         let id = self.store.slots.node(slot).ok_or(MoveError::Empty(slot))?;
         let node = self.stable.node(id);
+        if node.lost {
+            return Err(MoveError::Damaged(slot));
+        }
         if !self.is_movable(id) {
             return Err(MoveError::Busy(slot));
         }
@@ -146,24 +152,78 @@ impl LocalBroker {
         self.moves.len()
     }
 
-    /// Asks again for what is left of all moves: pages may have been refused for lack of memory.
-    /// O(sharers that are left).
+    /// Asks for what is left of all moves, once more or for the first time: pages may have been
+    /// refused for lack of memory. Those of slots that are lost are not asked for, as their agents
+    /// would look at them: see [`recoveries`](Self::recoveries). O(sharers that are left).
     pub fn resume_moves(&mut self) {
-        let from: Vec<NodeId> = self.moves.keys().copied().collect();
+        let all = self.moves.keys().copied();
+        let from: Vec<NodeId> = all.filter(|&id| !self.stable.node(id).lost).collect();
         for id in from {
+            if let Some(begun) = self.moves.get_mut(&id) {
+                begun.resumed = true;
+            }
             self.direct_sharers(id);
+        }
+    }
+
+    /// Appends to `directives` where those of a VM's `pages`, which ascend, are to go whose slots
+    /// are being moved, and nothing about others: whoever has one slot moved need not do all else
+    /// that there is to do. O(pages · log moves).
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was done.
+    pub fn move_directives(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        directives: &mut Vec<Directive>,
+    ) -> Result<(), BrokerError> {
+        let items: Vec<ItemId> =
+            pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
+        for (item, &linear) in items.into_iter().zip(pages) {
+            if let Some(slot) = self.tell_to_move(item) {
+                directives.push(Directive::Merge { linear, slot });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where an item is to go if what it shares is being moved. Its agent is about to be told, and
+    /// until it has answered the slot must stay what it is.
+    pub(super) fn tell_to_move(&mut self, item: ItemId) -> Option<Slot> {
+        let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
+        if self.stable.node(link.node).lost {
+            // Its agent would compare it, and so read what must not be read.
+            return None;
+        }
+        let (_, slot) = self.move_target(link.node)?;
+        let (_, linear) = self.rmap.page(item);
+        self.owner_mut(item).told.insert(linear);
+        Some(slot)
+    }
+
+    /// Notes that an agent has said what became of pages, if it had been told to move them.
+    pub(super) fn note_answer(&mut self, vm: VmId, linear: LinearIndex, count_pages: u32) {
+        let Some(member) = self.members.get_mut(&vm).filter(|member| !member.told.is_empty())
+        else {
+            return;
+        };
+        for offset in 0..count_pages {
+            member.told.remove(&linear.offset(offset));
         }
     }
 
     /// Where a sharer of a node is to go instead.
     pub(super) fn move_target(&self, from: NodeId) -> Option<(NodeId, Slot)> {
-        let &target = self.moves.get(&from)?;
+        let target = self.moves.get(&from)?.target;
         Some((target, self.stable.node(target).filled_slot()?))
     }
 
     /// Whether sharers are being moved to a node.
     pub(super) fn is_target(&self, id: NodeId) -> bool {
-        self.stable.node(id).closed && !self.moves.contains_key(&id)
+        let node = self.stable.node(id);
+        node.closed && !node.lost && !self.moves.contains_key(&id)
     }
 
     /// Makes a sharer of a node a sharer of the one it is to go to.
@@ -178,7 +238,7 @@ impl LocalBroker {
 
     /// Ends the move that a node, which is gone, was left by. The other one takes items again.
     pub(super) fn end_move(&mut self, from: NodeId) {
-        let Some(target) = self.moves.remove(&from) else { return };
+        let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
         self.stable.set_closed(target, false);
         if self.stable.has_room(target) {
             self.invite(target);

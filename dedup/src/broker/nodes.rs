@@ -4,8 +4,8 @@ use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
 use super::stable_node::Stage;
 use super::{LocalBroker, Member};
-use crate::VmId;
 use crate::fingerprint::Fingerprint;
+use crate::{LinearIndex, VmId};
 
 impl LocalBroker {
     /// Takes an item out of whatever tree it is in and leaves it loose: the counterpart of KSM's
@@ -81,7 +81,7 @@ impl LocalBroker {
         if node.sharers > 0 {
             // The break_cow rule: a page that was merged for a partner who then declined is made
             // private again at once. It keeps its item until its agent has done so.
-            if node.sharers == 1 && node.pending == 0 && !node.paired {
+            if self.is_lone(id) {
                 let lone = self.stable.items(&self.rmap, id).next();
                 if let Some(lone) = lone {
                     self.direct(lone);
@@ -90,8 +90,17 @@ impl LocalBroker {
             return;
         }
         if node.stage() == Stage::Reserved && !self.has_creator(id) {
-            // Nobody will fill the slot. Whoever still waits may be told to fill another.
+            // Nobody will fill the slot. Its creator's neighbours that were told to join it, in the
+            // same batch, will find that, and be offered again; whoever still waits may be told to
+            // fill another.
             self.release_slot(id);
+            let joining: Vec<ItemId> = self.items_in(id, Role::Joining).collect();
+            for item in joining {
+                self.stable.unlink(&mut self.rmap, item);
+                if self.stable.was_full(id) {
+                    self.invite(id);
+                }
+            }
             let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
             for item in waiting {
                 self.direct(item);
@@ -102,6 +111,13 @@ impl LocalBroker {
         if node.pending < least {
             self.dissolve(id);
         }
+    }
+
+    /// Whether a node was made for partners all of whom declined but one, which is to be made private:
+    /// not one whose slot is lost, as that page has no bytes to be made private with.
+    pub(super) fn is_lone(&self, id: NodeId) -> bool {
+        let node = self.stable.node(id);
+        node.sharers == 1 && node.pending == 0 && !node.paired && !node.lost
     }
 
     fn has_creator(&self, id: NodeId) -> bool {
@@ -124,7 +140,7 @@ impl LocalBroker {
     /// Removes a node that nobody shares, and that at most one page still could. If that page's
     /// agent knows nothing of it the page waits again; otherwise it is forgotten, and its agent will
     /// offer it anew when it finds that it cannot join.
-    fn dissolve(&mut self, id: NodeId) {
+    pub(super) fn dissolve(&mut self, id: NodeId) {
         self.release_slot(id);
         let fingerprint = self.stable.node(id).fingerprint;
         let last = self.stable.items(&self.rmap, id).next();
@@ -152,13 +168,17 @@ impl LocalBroker {
         }
     }
 
-    /// Takes all of a VM's items out of the trees. O(pages).
+    /// Takes all of a VM's items out of the trees. O(items that take memory).
     pub(super) fn remove_all_items(&mut self, vm: VmId) {
-        let Some(member) = self.members.get(&vm) else {
-            return;
-        };
-        for number in 0..member.items.count_pages() {
-            if let Ok(item) = self.item(vm, crate::LinearIndex(number)) {
+        let mut next = 0;
+        while let Some(member) = self.members.get(&vm)
+            && let Some(pages) = self.rmap.next_made(&member.items, next)
+        {
+            next = pages.end;
+            for item in pages
+                .filter_map(|number| self.item(vm, LinearIndex(number)).ok())
+                .collect::<Vec<_>>()
+            {
                 self.remove_item(item);
             }
         }

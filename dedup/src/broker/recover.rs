@@ -1,9 +1,15 @@
 //! What a broker can do about a slot whose memory has failed.
+//!
+//! Its node is *lost*: no page is told to join it, or to leave it, as either takes a comparison with
+//! bytes that nobody may read. Pages of the same content that are offered later share another node,
+//! of which the lost one may be recovered.
 
 use super::LocalBroker;
+use super::ids::{ItemId, NodeId};
 use super::moves::MoveError;
+use super::rmap::{RmapItem, Role};
 use super::stable_node::StableNode;
-use crate::fingerprint::Identity;
+use crate::fingerprint::{Fingerprint, Identity};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 /// Where the bytes of a slot may be found once more.
@@ -13,47 +19,124 @@ pub(crate) struct Copies {
     pub(crate) identity: Identity,
     /// Other slots of the same bytes.
     pub(crate) dups: Vec<Slot>,
-    /// A page that waits for room to share them.
-    pub(crate) waiting: Option<(VmId, LinearIndex)>,
+    /// Pages that wait to share them, and have them in their own memory.
+    pub(crate) private: Vec<(VmId, LinearIndex)>,
 }
 
 impl LocalBroker {
     /// Where the bytes of a slot may be found once more; `None` when it holds nothing.
-    /// O(dups).
+    /// O(dups and their items).
     pub(crate) fn copies(&self, slot: Slot) -> Option<Copies> {
         let id = self.store.slots.node(slot)?;
         let node = self.stable.node(id);
         node.filled_slot()?;
-        let others = self.stable.nodes_of(node.fingerprint).into_iter().filter(|&dup| dup != id);
-        let equal = others.map(|dup| self.stable.node(dup));
-        let equal = equal.filter(|dup| dup.identity == node.identity);
+        let nodes = self.stable.nodes_of(node.fingerprint);
+        let others = nodes.iter().filter(|&&dup| dup != id).map(|&dup| self.stable.node(dup));
+        let equal = others.filter(|dup| dup.identity == node.identity && !dup.lost);
+        let items = nodes.iter().flat_map(|&dup| self.stable.items(&self.rmap, dup));
+        let pending =
+            items.filter(|&item| matches!(self.rmap.item(item), RmapItem::Pending { .. }));
         let waiting = self.unstable.find(&self.rmap, node.fingerprint);
         Some(Copies {
             identity: node.identity,
             dups: equal.filter_map(StableNode::filled_slot).collect(),
-            waiting: waiting.map(|item| self.rmap.page(item)),
+            private: waiting.into_iter().chain(pending).map(|item| self.rmap.page(item)).collect(),
         })
     }
 
-    /// Begins to move every sharer of a slot that has failed to a new one, which is filled with
-    /// `page`. No agent is told: whoever calls this maps the pages, without looking at them.
+    /// Notes that the memory of a slot has failed: nobody is told to read it any more. Does nothing
+    /// if that is known. O(items of the slot).
     ///
     /// # Errors
     ///
-    /// When the slot is empty or busy, `page` is not what it was filled with, or the store is full;
-    /// nothing has changed.
-    pub(crate) fn begin_recovery(
+    /// When the slot is empty, or is left empty, as pages were only to join it; and while an agent
+    /// has not answered that was told to move a page to it, which must be heard first: then nothing
+    /// has changed.
+    pub fn mark_lost(&mut self, slot: Slot) -> Result<(), MoveError> {
+        let id = self.filled(slot)?;
+        if self.is_target(id) {
+            let mut moves = self.moves.iter();
+            let from = moves.find(|(_, begun)| begun.target == id).map(|(&from, _)| from);
+            if let Some(from) = from {
+                if self.is_unanswered(from) {
+                    return Err(MoveError::Busy(slot));
+                }
+                // Those that have not come yet stay where they are.
+                self.cancel(from);
+                self.store.flush();
+                self.filled(slot)?;
+            }
+        }
+        self.stable.node_mut(id).lost = true;
+        self.stable.set_closed(id, true);
+        // Whose agents do not know yet that they were to join it.
+        let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
+        for item in waiting {
+            self.stable.unlink(&mut self.rmap, item);
+            self.place_again(item, self.stable.node(id).fingerprint);
+        }
+        self.settle_node(id);
+        self.store.flush();
+        self.filled(slot).map(drop)
+    }
+
+    /// The node of a slot that holds bytes.
+    fn filled(&self, slot: Slot) -> Result<NodeId, MoveError> {
+        let id = self.store.slots.node(slot).ok_or(MoveError::Empty(slot))?;
+        let filled = self.stable.node(id).filled_slot() == Some(slot);
+        if filled { Ok(id) } else { Err(MoveError::Empty(slot)) }
+    }
+
+    /// Finds another place for a loose item, to whose agent its page waits.
+    fn place_again(&mut self, item: ItemId, fingerprint: Fingerprint) {
+        if let Some(dup) = self.stable.find(fingerprint) {
+            self.match_with(dup, item);
+        } else if !self.wait(item, fingerprint)
+            && let Some(dup) = self.stable.insert(fingerprint)
+        {
+            // Without a node to spare it is forgotten until it changes.
+            if let Some(twin) = self.take_waiting(fingerprint) {
+                self.match_with(dup, twin);
+            }
+            self.match_with(dup, item);
+        }
+    }
+
+    /// Begins to move every sharer of a slot that has failed to another, which is returned: the one
+    /// that they are being moved to already, or a new one, which is filled with `page`. No agent is
+    /// told: whoever calls this maps the pages, without looking at them, and does so again for what
+    /// is left of [`recoveries`](Self::recoveries).
+    ///
+    /// # Errors
+    ///
+    /// As for [`mark_lost`](Self::mark_lost); and when `page` is not what the slot was filled with, or
+    /// the store is full: then the slot is marked as lost, and nothing else has changed.
+    pub fn begin_recovery(
         &mut self,
         slot: Slot,
         page: &[u8; PAGE_SIZE],
     ) -> Result<Slot, MoveError> {
-        let (_, identity) = self.movable(slot)?;
-        if !self.is_named(page, identity) {
+        self.mark_lost(slot)?;
+        let from = self.filled(slot)?;
+        if let Some((_, to)) = self.move_target(from) {
+            return Ok(to);
+        }
+        if !self.is_named(page, self.stable.node(from).identity) {
             return Err(MoveError::Damaged(slot));
         }
         let to = self.store.slots.allocate().ok_or(MoveError::Full)?;
-        self.begin_quietly(slot, to, page)?;
+        self.begin_move_to(from, to, page)?;
+        self.store.flush();
         Ok(to)
+    }
+
+    /// Slots that are lost and whose sharers could not all be mapped to another, and that other slot.
+    /// O(moves).
+    pub fn recoveries(&self) -> Vec<(Slot, Slot)> {
+        let lost = self.moves.keys().map(|&from| (from, self.stable.node(from)));
+        let lost = lost.filter(|(_, node)| node.lost);
+        lost.filter_map(|(from, node)| Some((node.filled_slot()?, self.move_target(from)?.1)))
+            .collect()
     }
 
     /// The bytes that a slot holds, if they are those that it was filled with.

@@ -7,6 +7,7 @@ use super::ids::{ChainId, ItemId, NodeId};
 use super::rmap::{Link, Rmap, RmapItem, Role};
 use super::smart_scan::Age;
 use super::stable_node::StableNode;
+use super::standing::PendingCounts;
 use super::tree::FingerprintTree;
 use crate::fingerprint::Fingerprint;
 
@@ -23,6 +24,8 @@ pub(super) struct StableTree {
     pub(super) shared: u64,
     /// Items that are stable.
     pub(super) sharers: u64,
+    /// Items that are pending.
+    pub(super) pending: PendingCounts,
 }
 
 impl StableTree {
@@ -35,6 +38,7 @@ impl StableTree {
             max_page_sharing,
             shared: 0,
             sharers: 0,
+            pending: PendingCounts::default(),
         }
     }
 
@@ -103,7 +107,7 @@ impl StableTree {
     /// Lets a node take items, or not.
     pub(super) fn set_closed(&mut self, id: NodeId, closed: bool) {
         self.node_mut(id).closed = closed;
-        self.keep_lead(id);
+        self.keep_place(id);
     }
 
     pub(super) fn node(&self, id: NodeId) -> &StableNode {
@@ -146,12 +150,13 @@ impl StableTree {
                 let chain = self.chains.insert()?;
                 self.chains.push(chain, regular);
                 self.replace(fingerprint, Entry::Chain(chain));
+                self.keep_place(regular);
                 chain
             }
         };
         let place = self.chains.push(chain, id);
         self.nodes[id.index()].place = u32::try_from(place).ok()?;
-        self.lead(chain, place);
+        self.keep_place(id);
         Some(())
     }
 
@@ -159,8 +164,10 @@ impl StableTree {
     /// O(1) expected.
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
-        let (fingerprint, place) = (self.node(id).fingerprint, self.node(id).place);
+        let fingerprint = self.node(id).fingerprint;
         if let Some(Entry::Chain(chain)) = self.entry(fingerprint) {
+            self.shut(chain, id);
+            let place = self.node(id).place;
             if let Some(moved) = self.chains.take(chain, place as usize) {
                 self.nodes[moved.index()].place = place;
             }
@@ -169,8 +176,6 @@ impl StableTree {
                 self.chains.take(chain, 0);
                 self.chains.remove(chain);
                 self.nodes[last.index()].place = 0;
-            } else if place == 0 {
-                self.elect(chain);
             }
         } else {
             let Self { tree, nodes, chains, .. } = self;
@@ -179,38 +184,48 @@ impl StableTree {
         self.free.push(id);
     }
 
-    /// Makes the dup at `place` its chain's first.
-    fn lead(&mut self, chain: ChainId, place: usize) {
-        self.chains.swap(chain, 0, place);
-        let dups = self.chains.dups(chain);
-        self.nodes[dups[place].index()].place = self.nodes[dups[0].index()].place;
-        self.nodes[dups[0].index()].place = 0;
-    }
-
-    /// Makes the fullest dup that has room its chain's first, if there is one. O(dups), and done
-    /// once for every dup that fills up.
-    fn elect(&mut self, chain: ChainId) {
-        let dups = self.chains.dups(chain).iter();
-        let with_room = dups.filter(|&&dup| self.has_room(dup));
-        if let Some(&best) = with_room.max_by_key(|dup| self.node(**dup).load()) {
-            self.lead(chain, self.node(best).place as usize);
-        }
-    }
-
-    /// Sees to it that the first dup of a node's chain has room if any has, after the node has got
-    /// or lost an item.
-    fn keep_lead(&mut self, id: NodeId) {
-        let node = self.node(id);
-        if node.place == 0 && self.has_room(id) {
+    /// Sees to it that a node is among the dups of its chain that have room if it has any, and that
+    /// the first of those is a good one to fill up next. To be called when a node may have come to
+    /// have room, or none. O(1) expected.
+    fn keep_place(&mut self, id: NodeId) {
+        let Some(Entry::Chain(chain)) = self.entry(self.node(id).fingerprint) else { return };
+        if !self.has_room(id) {
+            self.shut(chain, id);
             return;
         }
-        let Some(Entry::Chain(chain)) = self.entry(node.fingerprint) else { return };
-        let place = node.place as usize;
-        if place == 0 {
-            self.elect(chain);
-        } else if self.has_room(id) && !self.has_room(self.chains.dups(chain)[0]) {
-            self.lead(chain, place);
+        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
+        if place >= count_open {
+            self.swap(chain, place, count_open);
+            self.chains.set_count_open(chain, count_open + 1);
         }
+    }
+
+    /// Puts a dup among those without room. If it was the chain's first, the fullest of the next few
+    /// that have room becomes the first: of all of them, unless there are very many.
+    fn shut(&mut self, chain: ChainId, id: NodeId) {
+        const CANDIDATES: usize = 16;
+        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
+        if place >= count_open {
+            return;
+        }
+        let count_open = count_open - 1;
+        self.swap(chain, place, count_open);
+        self.chains.set_count_open(chain, count_open);
+        let open = &self.chains.dups(chain)[..count_open.min(CANDIDATES)];
+        let best = open.iter().max_by_key(|dup| self.node(**dup).load());
+        if let Some(&best) = best.filter(|_| place == 0) {
+            self.swap(chain, 0, self.node(best).place as usize);
+        }
+    }
+
+    /// Exchanges the dups at two places of a chain.
+    fn swap(&mut self, chain: ChainId, one: usize, other: usize) {
+        let dups = self.chains.dups(chain);
+        let (first, second) = (dups[one].index(), dups[other].index());
+        let place = self.nodes[first].place;
+        self.nodes[first].place = self.nodes[second].place;
+        self.nodes[second].place = place;
+        self.chains.swap(chain, one, other);
     }
 
     /// Puts a loose item on the node's list, pending. O(1).
@@ -221,7 +236,10 @@ impl StableTree {
         node.head = Some(item);
         node.pending += 1;
         rmap.set(item, RmapItem::Pending { link, role });
-        self.keep_lead(id);
+        self.pending.add(rmap.page(item).0);
+        if self.node(id).load() >= self.max_page_sharing {
+            self.keep_place(id);
+        }
     }
 
     /// Makes a pending item stable; says on which node. O(1).
@@ -236,6 +254,7 @@ impl StableTree {
         node.paired |= node.sharers == 2;
         self.sharers += 1;
         self.shared += u64::from(node.sharers == 1);
+        self.pending.remove(rmap.page(item).0);
         link.node
     }
 
@@ -255,9 +274,12 @@ impl StableTree {
             self.shared -= u64::from(node.sharers == 0);
         } else {
             node.pending -= 1;
+            self.pending.remove(rmap.page(item).0);
         }
         rmap.set(item, RmapItem::Loose(Age::NEW));
-        self.keep_lead(link.node);
+        if self.node(link.node).load() + 1 >= self.max_page_sharing {
+            self.keep_place(link.node);
+        }
         Some(link.node)
     }
 
@@ -285,6 +307,7 @@ impl StableTree {
             + self.chains.heap_bytes()
             + self.nodes.capacity() * size_of::<StableNode>()
             + self.free.capacity() * size_of::<NodeId>()
+            + self.pending.heap_bytes()
     }
 }
 

@@ -35,8 +35,11 @@ pub(super) struct StableNode {
     /// Where it stands among its chain's dups; 0 for a regular node.
     pub(super) place: u32,
     /// Whether it takes no more items: its sharers are being moved to another node, or another
-    /// node's to it.
+    /// node's to it, or its slot is lost.
     pub(super) closed: bool,
+    /// Whether the memory of its slot has failed: nobody may read it. Its sharers can only be mapped
+    /// elsewhere, unseen.
+    pub(super) lost: bool,
     /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
     /// partner it was made for declined.
     pub(super) paired: bool,
@@ -57,6 +60,7 @@ impl StableNode {
             place: 0,
             stage: Stage::Matched,
             closed: false,
+            lost: false,
             paired: false,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{AttachError, AttachSpec, Engine};
+use crate::agent::AgentSetupError;
 use crate::sys::GuestMemory;
 use crate::{ChangeSource, VmId};
 
@@ -36,10 +37,11 @@ pub enum CloneError {
 }
 
 impl Engine {
-    /// Attaches a VM whose memory becomes a copy of another's, with the other's domain and mode.
-    /// The parent must be paused. Only pages that the parent has are copied: what it has not touched
-    /// takes no memory in the clone either. The clone's pages are its own until they have been
-    /// found equal, as any others. O(pages of the parent).
+    /// Attaches a VM whose memory becomes a copy of another's, with the other's domain, mode,
+    /// [opt-outs](Self::set_mergeable) and [NUMA node](Self::set_node). The parent must be paused. Only pages that the parent has
+    /// are copied: what it has not touched takes no memory in the clone either, and reads as zeroes
+    /// whatever the clone's memory held. The clone's pages are its own until they have been found
+    /// equal, as any others. O(pages of the parent and of the clone).
     ///
     /// # Errors
     ///
@@ -57,17 +59,30 @@ impl Engine {
         if pages != parent_pages {
             return Err(CloneError::Shape { child, pages, parent, parent_pages });
         }
-        let (domain, mode) = (member.domain.clone(), member.agent.mode());
-        let spec = AttachSpec { domain, mode, memory, changes };
+        let (name, mode) = (member.domain.clone(), member.agent.mode());
+        let spec = AttachSpec { domain: name.clone(), mode, memory, changes };
         self.attach(child, spec).map_err(|source| CloneError::Attach { parent, source })?;
-        let copied = match (self.members.get(&parent), self.members.get(&child)) {
-            (Some(parent), Some(child)) => child.agent.copy_from(&parent.agent),
-            _ => unreachable!("both are attached"),
-        };
-        copied.map_err(|source| {
+        let broker = self.domains.get_mut(&name).map(|domain| &mut domain.broker);
+        let noted = broker.map(|broker| broker.set_node(child, broker.node(parent)));
+        debug_assert!(matches!(noted, Some(Ok(()))), "the clone was just attached");
+        self.copy(parent, child).map_err(|source| {
             self.detach(child);
             let source = AttachError::Agent { vm: child, source };
             CloneError::Attach { parent, source }
         })
+    }
+
+    /// Makes an attached VM a copy of another.
+    fn copy(&mut self, parent: VmId, child: VmId) -> Result<(), AgentSetupError> {
+        // Taken out, as only one of the two can be borrowed to be changed.
+        let Some(mut member) = self.members.remove(&child) else {
+            unreachable!("the clone was just attached")
+        };
+        let copied = match self.members.get(&parent) {
+            Some(parent) => member.agent.copy_from(&parent.agent),
+            None => unreachable!("the parent is attached"),
+        };
+        self.members.insert(child, member);
+        copied
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Domain, Engine, Member, PassReport};
 use crate::agent::{Agent, AgentError, ScanRules};
 use crate::knobs::Run;
+use crate::mode::DedupMode;
 use crate::stats::Events;
 use crate::{VmId, broker::LocalBroker};
 
@@ -32,6 +33,10 @@ pub(super) struct Cycle {
     phase: Phase,
     before: Events,
     began: Instant,
+    /// Whether `run` was 0 meanwhile, so that its time says nothing.
+    was_stopped: bool,
+    /// Whether it has been for folding all the time.
+    is_scan: bool,
     cpu_before: Duration,
     errors: Vec<(VmId, AgentError)>,
 }
@@ -67,6 +72,7 @@ impl Engine {
 
     fn step_by(&mut self, limit: u32) -> Step {
         if self.knobs.run == Run::Stop {
+            self.cycle.iter_mut().for_each(|cycle| cycle.was_stopped = true);
             return if self.unmerge_unwanted(limit) > 0 { Step::More } else { Step::Stopped };
         }
         let mut cycle = match self.cycle.take() {
@@ -78,6 +84,7 @@ impl Engine {
             use_zero_pages: self.knobs.use_zero_pages,
         };
         let unmerge_all = self.knobs.run == Run::Unmerge;
+        cycle.is_scan &= !unmerge_all;
         let limit = if unmerge_all { limit.min(UNMERGE_PAGES) } else { limit };
         let Self { members, domains, workers, .. } = self;
         let mut work = Work { members, domains, rules, unmerge_all };
@@ -106,12 +113,25 @@ impl Engine {
         limit.min(UNMERGE_PAGES) - left
     }
 
+    /// Gives up what is remembered of VMs that are not folded any more.
+    fn trim(&mut self) {
+        let unmerge_all = self.knobs.run == Run::Unmerge;
+        for (&vm, member) in &self.members {
+            if (unmerge_all || member.agent.mode() == DedupMode::Off)
+                && let Some(domain) = self.domains.get_mut(&member.domain)
+            {
+                domain.broker.trim(vm);
+            }
+        }
+    }
+
     fn begin_cycle(&mut self) -> Cycle {
         let period = self.knobs.stable_node_chains_prune_millisecs;
         let prune = self.pruned_at.elapsed() >= Duration::from_millis(period.into());
         if prune {
             self.pruned_at = Instant::now();
         }
+        self.resume_recoveries();
         for domain in self.domains.values_mut() {
             domain.broker.resume_moves();
             if prune {
@@ -122,6 +142,8 @@ impl Engine {
             phase: Phase::Visit { vms: self.members.keys().copied().collect(), begun: false },
             before: self.events(),
             began: Instant::now(),
+            was_stopped: false,
+            is_scan: true,
             cpu_before: self.workers.cpu_time(),
             errors: Vec::new(),
         }
@@ -131,9 +153,18 @@ impl Engine {
         for (vm, error) in &cycle.errors {
             log::warn!("VM {vm}: pass ended early: {error}");
         }
-        self.full_scans += 1;
-        let cpu = self.workers.cpu_time().saturating_sub(cycle.cpu_before);
-        self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
+        if cycle.is_scan && !self.members.is_empty() {
+            self.full_scans += 1;
+            // Whoever was asked at the beginning has had a whole pass to move.
+            for domain in self.domains.values_mut() {
+                domain.broker.give_up_moves();
+            }
+            let cpu = self.workers.cpu_time().saturating_sub(cycle.cpu_before);
+            if !cycle.was_stopped {
+                self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
+            }
+        }
+        self.trim();
         let backlog = self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
         PassReport::new(&cycle.before, &self.events(), backlog, cycle.errors)
     }
@@ -180,6 +211,8 @@ impl Cycle {
                     }
                     looked.map(|looked| (vm, looked.map(|pages| pages.unwrap_or(0))))
                 }
+                // What was about to be merged is about to be unmerged.
+                Phase::Follow { .. } if work.unmerge_all => return true,
                 Phase::Follow { vms, busy } => {
                     let Some(&vm) = vms.front() else {
                         // What one VM does can free or bind another's page.
@@ -233,30 +266,4 @@ fn visit(
         }
         agent.look(broker, limit, rules)
     })
-}
-
-/// Has agents do what their brokers want, until there is nothing left; says what went wrong.
-pub(super) fn follow_all(
-    members: &mut BTreeMap<VmId, Member>,
-    domains: &mut BTreeMap<String, Domain>,
-) -> Vec<(VmId, AgentError)> {
-    let mut errors = Vec::new();
-    let mut busy = true;
-    while busy {
-        busy = false;
-        for (&vm, member) in members.iter_mut() {
-            let Some(domain) = domains.get_mut(&member.domain) else { continue };
-            loop {
-                match member.agent.follow(&mut domain.broker, u32::MAX) {
-                    Ok(0) => break,
-                    Ok(_) => busy = true,
-                    Err(error) => {
-                        errors.push((vm, error));
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    errors
 }

@@ -28,6 +28,18 @@ pub enum AttachError {
     /// It is attached already, to this domain or another.
     #[error("VM {0} is attached already; detach it first, or choose another number")]
     Attached(VmId),
+    /// Memory of a VM, itself or another, is at its addresses: it was attached before, or a part of
+    /// a VM was [moved](crate::Engine::relocate) there.
+    #[error(
+        "memory of VM {occupant} is where VM {vm} is to have its own; detach VM {occupant} first, \
+         or give VM {vm} other memory"
+    )]
+    Occupied {
+        /// The VM that was to be attached.
+        vm: VmId,
+        /// Whose memory is there.
+        occupant: VmId,
+    },
     /// The domain's broker refused it.
     #[error("the broker of domain '{domain}' refused VM {vm}")]
     Broker {

@@ -126,15 +126,21 @@ impl Engine {
         })
     }
 
-    /// Begins to fold a VM. Its memory may be in use already.
+    /// Begins to fold a VM. Its memory may be in use already, but not by another VM that is
+    /// attached. O(pages / 64 + its regions × the regions of all VMs).
     ///
     /// # Errors
     ///
-    /// When the domain cannot be made, the VM is attached already, or its memory does not allow it.
+    /// When the domain cannot be made, the VM is attached already, memory of an attached VM is at
+    /// the addresses of its own, or its memory does not allow it.
     pub fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
         let AttachSpec { domain: name, mode, memory, changes } = spec;
         if self.members.contains_key(&vm) {
             return Err(AttachError::Attached(vm));
+        }
+        let mut members = self.members.iter();
+        if let Some((&occupant, _)) = members.find(|(_, member)| member.agent.is_at(&*memory)) {
+            return Err(AttachError::Occupied { vm, occupant });
         }
         let count_pages: u64 =
             memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();

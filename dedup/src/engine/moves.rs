@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-use super::cycle::follow_all;
-use super::{Engine, WalkError};
-use crate::broker::{CompactCursor, CompactScope, MoveError};
-use crate::{Slot, VmId};
+use super::{Domain, Engine, Member, WalkError};
+use crate::agent::{Agent, AgentError};
+use crate::broker::{CompactCursor, CompactScope, LocalBroker, MoveError};
+use crate::{LinearIndex, Slot, VmId};
 
 /// Why a slot was not moved. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum MoveSlotError {
 /// What became of a slot that was to be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MoveReport {
-    /// Where its bytes are now.
+    /// Where its bytes are now: where they were, if no page could be moved.
     pub to: Slot,
     /// Pages that share the new slot.
     pub moved_pages: u64,
@@ -65,16 +65,22 @@ pub struct CompactReport {
 pub struct Compaction {
     scope: CompactScope,
     vms: VecDeque<VmId>,
-    /// The domain that the cursor belongs to.
+    /// The domain that the cursor and the group belong to.
     domain: String,
     cursor: CompactCursor,
+    /// Slots whose sharers are being moved, and where to.
+    group: Vec<(Slot, Slot)>,
+    /// Those sharers that have not been asked to move yet, descending: the next ones last.
+    sharers: Vec<(VmId, LinearIndex)>,
     report: CompactReport,
-    moves_before: u64,
 }
 
+/// Pages that are mapped anew in one go at most: others wait.
+const MOVE_PAGES: usize = 4096;
+
 impl Engine {
-    /// Moves all sharers of a slot to another, with the same bytes: all guests go on reading and
-    /// writing meanwhile. O(sharers).
+    /// Moves all sharers of a slot to another, with the same bytes, and does nothing else that there
+    /// may be to do: all guests go on reading and writing meanwhile. O(sharers).
     ///
     /// # Errors
     ///
@@ -85,8 +91,14 @@ impl Engine {
         };
         let refused = |source| MoveSlotError::Broker { domain: domain.to_owned(), source };
         let to = found.broker.begin_move(slot).map_err(refused)?;
-        self.follow_all();
+        let mut sharers = sharers_of(&found.broker, slot);
+        sharers.sort_unstable();
+        for sharers in sharers.chunks(MOVE_PAGES) {
+            self.follow_move(domain, sharers);
+        }
         let (moved_pages, left_pages) = (self.sharers(domain, to), self.sharers(domain, slot));
+        // With nobody on either side the move ended when the last sharer left.
+        let to = if self.give_up_move(domain, slot) { slot } else { to };
         Ok(MoveReport { to, moved_pages, left_pages })
     }
 
@@ -101,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// Begins what [`compact`](Self::compact) does, to be continued group by group.
+    /// Begins what [`compact`](Self::compact) does, to be continued part by part.
     pub fn begin_compaction(&self, scope: CompactScope) -> Compaction {
         let before = self.layout();
         let mut vms: Vec<(&str, VmId)> =
@@ -112,22 +124,30 @@ impl Engine {
             vms: vms.into_iter().map(|(_, vm)| vm).collect(),
             domain: String::new(),
             cursor: CompactCursor::default(),
+            group: Vec::new(),
+            sharers: Vec::new(),
             report: CompactReport {
                 extents_before: before.extents,
                 vmas_before: before.vmas,
                 store_bytes_before: before.store_bytes,
                 ..CompactReport::default()
             },
-            moves_before: before.moves,
         }
     }
 
-    /// Moves the next group of slots, a few hundred; says what it all came to after the last.
+    /// Does the next part: has 4096 pages at most mapped anew, or looks at pages for others that are
+    /// worth it. Says what it all came to after the last. VMs may come and go between parts.
     pub fn compact_step(&mut self, compaction: &mut Compaction) -> Option<CompactReport> {
+        if !compaction.group.is_empty() {
+            self.move_group(compaction);
+            return None;
+        }
         while let Some(&vm) = compaction.vms.front() {
-            if let Some(begun) = self.compact_vm(vm, compaction) {
-                compaction.report.moved_slots += u64::from(begun);
-                self.follow_all();
+            if let Some(group) = self.compact_vm(vm, compaction) {
+                if !group.is_empty() {
+                    self.begin_group(compaction, group);
+                    self.move_group(compaction);
+                }
                 return None;
             }
             compaction.cursor.rewind();
@@ -135,7 +155,6 @@ impl Engine {
         }
         let after = self.layout();
         Some(CompactReport {
-            moved_pages: after.moves.saturating_sub(compaction.moves_before),
             extents_after: after.extents,
             vmas_after: after.vmas,
             store_bytes_after: after.store_bytes,
@@ -143,7 +162,9 @@ impl Engine {
         })
     }
 
-    fn compact_vm(&mut self, vm: VmId, compaction: &mut Compaction) -> Option<u32> {
+    /// The next slots of a VM's pages that are to be moved, none if it is time to do something else,
+    /// or `None` when it has no more.
+    fn compact_vm(&mut self, vm: VmId, compaction: &mut Compaction) -> Option<Vec<(Slot, Slot)>> {
         let name = &self.members.get(&vm)?.domain;
         if *name != compaction.domain {
             compaction.domain.clone_from(name);
@@ -154,22 +175,63 @@ impl Engine {
         broker.compact(vm, &mut compaction.cursor, compaction.scope).unwrap_or(None)
     }
 
+    /// Notes whose pages are to move with a group of slots.
+    fn begin_group(&self, compaction: &mut Compaction, group: Vec<(Slot, Slot)>) {
+        if let Some(domain) = self.domains.get(&compaction.domain) {
+            let sharers = group.iter().flat_map(|&(slot, _)| sharers_of(&domain.broker, slot));
+            compaction.sharers = sharers.collect();
+            compaction.sharers.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        compaction.group = group;
+    }
+
+    /// Has the next sharers of a group move, and after the last of them draws the balance.
+    fn move_group(&mut self, compaction: &mut Compaction) {
+        let left = compaction.sharers.len().saturating_sub(MOVE_PAGES);
+        let mut next = compaction.sharers.split_off(left);
+        next.reverse();
+        self.follow_move(&compaction.domain, &next);
+        if !compaction.sharers.is_empty() {
+            return;
+        }
+        for (slot, to) in std::mem::take(&mut compaction.group) {
+            // What has moved in part is seen to by the next passes.
+            self.give_up_move(&compaction.domain, slot);
+            let moved_pages = self.sharers(&compaction.domain, to);
+            compaction.report.moved_pages += moved_pages;
+            compaction.report.moved_slots += u64::from(moved_pages > 0);
+        }
+    }
+
     fn layout(&self) -> Layout {
         let agents = || self.members.values().map(|member| &member.agent);
         Layout {
             extents: agents().map(crate::agent::Agent::count_extents).sum(),
             vmas: self.budget.used(),
             store_bytes: self.domains.values().map(|domain| domain.broker.store_bytes()).sum(),
-            moves: self.events().moves,
         }
     }
 
-    /// Has the agents do what the brokers want, until there is nothing left.
-    fn follow_all(&mut self) {
+    /// Has those of `sharers`, ascending, go to other slots whose own are being moved.
+    fn follow_move(&mut self, domain: &str, sharers: &[(VmId, LinearIndex)]) {
         let Self { members, domains, workers, .. } = self;
-        for (vm, error) in workers.run(|| follow_all(members, domains)) {
-            log::warn!("VM {vm}: {error}");
-        }
+        let Some(Domain { broker, .. }) = domains.get_mut(domain) else { return };
+        workers.run(|| {
+            for of_vm in sharers.chunk_by(|one, next| one.0 == next.0) {
+                let vm = of_vm[0].0;
+                let member = members.get_mut(&vm).filter(|member| member.domain == domain);
+                let Some(Member { agent, .. }) = member else { continue };
+                let pages: Vec<LinearIndex> = of_vm.iter().map(|&(_, linear)| linear).collect();
+                if let Err(error) = follow(agent, broker, vm, &pages) {
+                    log::warn!("VM {vm}: {error}");
+                }
+            }
+        });
+    }
+
+    /// Gives up the move of a slot if it has come to nothing; says whether it has.
+    fn give_up_move(&mut self, domain: &str, slot: Slot) -> bool {
+        self.domains.get_mut(domain).is_some_and(|domain| domain.broker.give_up_move(slot))
     }
 
     /// Pages that share a slot.
@@ -185,9 +247,31 @@ impl Engine {
     }
 }
 
+/// The pages that share a slot.
+pub(super) fn sharers_of(broker: &LocalBroker, slot: Slot) -> Vec<(VmId, LinearIndex)> {
+    let mut sharers = Vec::new();
+    broker.walk_slot(slot, |vm, linear| {
+        sharers.push((vm, linear));
+        ControlFlow::Continue(())
+    });
+    sharers
+}
+
+/// Has those of a VM's pages go to other slots whose own are being moved.
+fn follow(
+    agent: &mut Agent,
+    broker: &mut LocalBroker,
+    vm: VmId,
+    pages: &[LinearIndex],
+) -> Result<(), AgentError> {
+    agent.catch_up(broker)?;
+    let mut directives = Vec::new();
+    broker.move_directives(vm, pages, &mut directives)?;
+    agent.obey(broker, &directives)
+}
+
 struct Layout {
     extents: u64,
     vmas: u64,
     store_bytes: Option<u64>,
-    moves: u64,
 }

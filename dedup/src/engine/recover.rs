@@ -6,7 +6,8 @@
 
 use std::ops::ControlFlow;
 
-use super::{Engine, MoveSlotError, WalkError};
+use super::moves::sharers_of;
+use super::{Domain, Engine, MoveSlotError, WalkError};
 use crate::broker::Copies;
 use crate::fingerprint::Identity;
 use crate::{LinearIndex, Mapping, PAGE_SIZE, Slot, VmId};
@@ -30,7 +31,7 @@ pub enum RecoverySource {
 pub struct RecoveryReport {
     /// Where its bytes were found, and the slot that has them now; `None` if they are lost.
     pub recovered: Option<(RecoverySource, Slot)>,
-    /// Pages that show the new slot.
+    /// Pages that have just been mapped to the new slot.
     pub recovered_pages: u64,
     /// Every place where a guest sees bytes that are lost.
     pub affected: Vec<Mapping>,
@@ -39,12 +40,16 @@ pub struct RecoveryReport {
 impl Engine {
     /// Replaces a slot whose memory has failed by another with the same bytes, if they can be found:
     /// in a dup, in a page that waits, or in a page that was written and has been written back.
-    /// Nothing that shows the slot is read. If they are lost the slot stays, and the report names
-    /// whom that affects: pages that have their own copy are not among them. O(sharers + extents).
+    /// Nothing that shows the slot is read. If they are lost the slot stays, nobody is told to read
+    /// it any more, and the report names whom that affects: pages that have their own copy are not
+    /// among them. Pages of the same content that come later may be what it is recovered from when
+    /// asked again. Pages that the kernel refuses to map elsewhere are tried again by each pass.
+    /// O(sharers + extents).
     ///
     /// # Errors
     ///
-    /// When there is no such slot, or pages are joining it just now; nothing has changed.
+    /// When there is no such slot, or pages are joining it just now, and nothing has changed; or when
+    /// the store is full, and the slot stays, as if its bytes were lost.
     pub fn recover_slot(
         &mut self,
         domain: &str,
@@ -52,12 +57,15 @@ impl Engine {
     ) -> Result<RecoveryReport, MoveSlotError> {
         let no_domain = || MoveSlotError::Domain(WalkError::NoDomain(domain.to_owned()));
         let empty = || WalkError::EmptySlot { domain: domain.to_owned(), slot };
-        let broker = &self.domains.get(domain).ok_or_else(no_domain)?.broker;
+        let refused = |source| MoveSlotError::Broker { domain: domain.to_owned(), source };
+        let broker = &mut self.domains.get_mut(domain).ok_or_else(no_domain)?.broker;
+        broker.copies(slot).ok_or_else(|| MoveSlotError::Domain(empty()))?;
+        broker.mark_lost(slot).map_err(refused)?;
+        // Only now: pages that were to join the slot may be waiting for others.
         let copies = broker.copies(slot).ok_or_else(|| MoveSlotError::Domain(empty()))?;
         let mut report =
             RecoveryReport { recovered: None, recovered_pages: 0, affected: Vec::new() };
         if let Some((source, page)) = self.find_bytes(domain, slot, &copies) {
-            let refused = |source| MoveSlotError::Broker { domain: domain.to_owned(), source };
             let found = self.domains.get_mut(domain).ok_or_else(no_domain)?;
             let to = found.broker.begin_recovery(slot, &page).map_err(refused)?;
             report.recovered = Some((source, to));
@@ -65,6 +73,20 @@ impl Engine {
         }
         report.affected = self.affected(domain, slot);
         Ok(report)
+    }
+
+    /// Maps pages to other slots that could not be, or had been swapped out, when theirs were
+    /// recovered. Their agents must not be told to by directives: they would compare the pages first,
+    /// and so read what is lost.
+    pub(super) fn resume_recoveries(&mut self) {
+        let recoveries = |(name, domain): (&String, &Domain)| {
+            let of_domain = domain.broker.recoveries();
+            of_domain.into_iter().map(|(slot, to)| (name.clone(), slot, to)).collect::<Vec<_>>()
+        };
+        let begun: Vec<(String, Slot, Slot)> = self.domains.iter().flat_map(recoveries).collect();
+        for (domain, slot, to) in begun {
+            self.replace_slot(&domain, slot, to);
+        }
     }
 
     /// A good copy of a slot's bytes.
@@ -78,7 +100,7 @@ impl Engine {
         let dup = copies.dups.iter().find_map(|&dup| {
             broker.read(dup, copies.identity).map(|page| (RecoverySource::Dup(dup), page))
         });
-        let mut own = copies.waiting.into_iter().chain(self.private_pages_over(domain, slot));
+        let mut own = copies.private.iter().copied().chain(self.private_pages_over(domain, slot));
         dup.or_else(|| {
             own.find_map(|(vm, linear)| {
                 let page = self.private_page(domain, vm, linear, copies.identity)?;
@@ -118,11 +140,7 @@ impl Engine {
     fn replace_slot(&mut self, domain: &str, slot: Slot, to: Slot) -> u64 {
         let mut replaced = 0;
         let Some(domain) = self.domains.get_mut(domain) else { return 0 };
-        let mut pages = Vec::new();
-        domain.broker.walk_slot(slot, |vm, linear| {
-            pages.push((vm, linear));
-            ControlFlow::Continue(())
-        });
+        let mut pages = sharers_of(&domain.broker, slot);
         pages.sort_unstable();
         for of_vm in pages.chunk_by(|one, next| one.0 == next.0) {
             let Some(member) = self.members.get_mut(&of_vm[0].0) else { continue };

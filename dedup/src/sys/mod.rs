@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod anonymous;
+mod bounds;
 mod clock;
 mod copy;
 mod maps;
@@ -21,6 +22,7 @@ mod uffd;
 mod view;
 
 pub use anonymous::AnonymousMemory;
+pub(crate) use bounds::MappingBounds;
 pub(crate) use clock::ThreadClock;
 pub(crate) use maps::ProcessMapping;
 pub(crate) use memfd::Memfd;

@@ -83,17 +83,19 @@ impl<'a> Protected<'a> {
         self.span.part(first, count_pages).discard()
     }
 
-    /// Unprotects each stretch that was not replaced, then wakes those who wait for the rest.
+    /// Unprotects each stretch that was not replaced, then wakes those who wait, whether or not all
+    /// could be unprotected: nobody else will, and who still may not write goes back to sleep.
     fn unprotect_piecewise(&self) -> io::Result<()> {
         let end = self.span.count_pages();
-        let mut next = 0;
+        let (mut next, mut result) = (0, Ok(()));
         for &(first, after) in self.replaced.iter().chain([&(end, end)]) {
             if next < first {
-                self.uffd.write_protect(self.span.part(next, first - next), false)?;
+                let stretch = self.span.part(next, first - next);
+                result = result.and(self.uffd.write_protect(stretch, false));
             }
             next = after;
         }
-        self.uffd.wake(self.span)
+        result.and(self.uffd.wake(self.span))
     }
 
     fn mark_replaced(&mut self, first: u32, count_pages: u32) {
@@ -132,7 +134,8 @@ impl Drop for Protected<'_> {
 mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::channel;
-    use std::thread;
+    use std::thread::{self, JoinHandle};
+    use std::time::Duration;
 
     use super::*;
     use crate::sys::{AnonymousMemory, PageKind, Pagemap, Space};
@@ -143,6 +146,22 @@ mod tests {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
         let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();
         matches!(state, Some('S' | 'D'))
+    }
+
+    /// A thread that has begun `work` and sleeps in it, held up by a protected page.
+    fn held_up<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let (started, worker) = channel();
+        let work = thread::spawn(move || {
+            // SAFETY: gettid(2) has no preconditions.
+            started.send(unsafe { libc::gettid() }).unwrap();
+            work()
+        });
+        let thread = worker.recv().unwrap();
+        while !sleeps(thread) {
+            assert!(!work.is_finished(), "nobody was held up");
+            thread::yield_now();
+        }
+        work
     }
 
     /// Protects one page of new memory, has `writer` write to it, and looks at the page when the
@@ -157,20 +176,10 @@ mod tests {
         let uffd = Userfaultfd::new().unwrap();
         uffd.register(span).unwrap();
         let protected = Protected::new(&uffd, span).unwrap();
-        let (started, writer_thread) = channel();
-        let writer = thread::spawn({
+        let writer = held_up({
             let memory = memory.clone();
-            move || {
-                // SAFETY: gettid(2) has no preconditions.
-                started.send(unsafe { libc::gettid() }).unwrap();
-                memory.swap(0, 7)
-            }
+            move || memory.swap(0, 7)
         });
-        let thread = writer_thread.recv().unwrap();
-        while !sleeps(thread) {
-            assert!(!writer.is_finished(), "the writer was not held up");
-            thread::yield_now();
-        }
         let before = u8::from(populate);
         assert_eq!(protected.page(0)[0], before);
         assert_eq!(protected.page(0)[1..], [0; PAGE_SIZE - 1]);
@@ -198,20 +207,10 @@ mod tests {
         uffd.register(span).unwrap();
         // Somebody protects the second page of two that share slots.
         let protected = Protected::new(&uffd, span.part(1, 1)).unwrap();
-        let (started, unmerging) = channel();
-        let unmerge = thread::spawn({
+        let unmerge = held_up({
             let space = space.clone();
-            move || {
-                // SAFETY: gettid(2) has no preconditions.
-                started.send(unsafe { libc::gettid() }).unwrap();
-                space.span(LinearIndex(0), 2).populate_write()
-            }
+            move || space.span(LinearIndex(0), 2).populate_write()
         });
-        let thread = unmerging.recv().unwrap();
-        while !sleeps(thread) {
-            assert!(!unmerge.is_finished(), "the protection was not minded");
-            thread::yield_now();
-        }
         assert_eq!(protected.page(0), &[8; PAGE_SIZE], "and still is");
         drop(protected);
         unmerge.join().unwrap().unwrap();
@@ -229,5 +228,33 @@ mod tests {
     #[test]
     fn so_does_the_first_writer_to_a_page_that_is_not_there() {
         hold_up_a_writer(false);
+    }
+
+    #[test]
+    fn a_protection_that_fails_half_way_leaves_no_writer_asleep() {
+        let store = Memfd::new(1).unwrap();
+        let memory = Arc::new(AnonymousMemory::new(3).unwrap());
+        memory.write(0, &[1; 3 * PAGE_SIZE]);
+        let space = Space::new(memory.clone()).unwrap();
+        let span = space.span(LinearIndex(0), 3);
+        let uffd = Userfaultfd::new().unwrap();
+        uffd.register(span).unwrap();
+        // As after a merge that the kernel refused to cover with the userfaultfd.
+        span.part(1, 1).map_file(store.raw(), 0).unwrap();
+        // Protected already, so that the writer sleeps for sure when the attempt is made.
+        uffd.write_protect(span.part(0, 1), true).unwrap();
+        let (finished, writer) = channel();
+        held_up({
+            let memory = memory.clone();
+            move || finished.send(memory.swap(0, 7)).unwrap()
+        });
+
+        assert!(Protected::new(&uffd, span).is_err(), "the second page cannot be protected");
+        // Nobody else would ever wake the writer; the limit only keeps a failure from hanging.
+        let before = writer.recv_timeout(Duration::from_mins(1));
+        assert_eq!(before, Ok(0x0101_0101_0101_0101), "the writer sleeps for good");
+        for page in 0..3 {
+            memory.swap(page * PAGE_SIZE, 8);
+        }
     }
 }

@@ -58,8 +58,18 @@ impl<'memory> Span<'memory> {
 
     /// Gives every page back to the kernel: anonymous memory reads as zeroes from now on, memory
     /// over a slot as the slot.
-    pub(super) fn discard(self) -> io::Result<()> {
-        self.advise(libc::MADV_DONTNEED)
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `EINVAL` for memory that is locked. A part may have been given back.
+    pub(crate) fn discard(self) -> io::Result<()> {
+        match self.advise(libc::MADV_DONTNEED) {
+            // Memory that is locked asks for another name: Linux 5.18.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.advise(libc::MADV_DONTNEED_LOCKED)
+            }
+            other => other,
+        }
     }
 
     /// Makes every page private to this process, as a write to each would: pages over a slot get

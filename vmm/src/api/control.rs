@@ -88,7 +88,7 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ControlError::NoSuchVm`], [`ControlError::NoMemory`], [`ControlError::Gone`], or
-    /// [`ControlError::Conflict`] for a VM that is not folded.
+    /// [`ControlError::Conflict`] for a VM that has stopped.
     fn explain(&self, id: VmId, gpa: GuestPhys) -> Result<Explanation, ControlError>;
 
     /// Moves slots so that fewer mappings are needed.

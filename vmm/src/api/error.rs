@@ -90,6 +90,12 @@ fn knob(error: &KnobError) -> (StatusCode, &'static str) {
             StatusCode::CONFLICT,
             "PATCH /v1/dedup {\"advisor_mode\": \"none\"}, which may be in the same request",
         ),
+        // Pages that wait for a twin were placed by the rule that it changes.
+        KnobError::Busy { key: "merge_across_nodes", .. } => (
+            StatusCode::CONFLICT,
+            "PATCH /v1/dedup {\"run\": 2}, wait until GET /v1/dedup has \"pages_shared\": 0 and \
+             \"pages_unshared\": 0, set it, then {\"run\": 1}; none was changed",
+        ),
         KnobError::Busy { .. } => (
             StatusCode::CONFLICT,
             "PATCH /v1/dedup {\"run\": 2}, wait until GET /v1/dedup has \"pages_shared\": 0, set \

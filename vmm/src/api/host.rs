@@ -79,9 +79,7 @@ impl Control for Host {
             ExplainError::NoMemory { vm, guest_phys } => {
                 ControlError::NoMemory { vm, gpa: GuestPhys(guest_phys) }
             }
-            ExplainError::Stopped(_) | ExplainError::NotFolded(_) => {
-                ControlError::Conflict(error.to_string())
-            }
+            ExplainError::Stopped(_) => ControlError::Conflict(error.to_string()),
         })
     }
 

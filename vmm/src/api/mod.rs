@@ -35,7 +35,7 @@
 //! | 400 | not HTTP, not JSON, an unknown field or knob, a value or limit out of range, an id that is no number |
 //! | 404, 405 | no such path, VM or memory; no such method for the path |
 //! | 408, 413, 431 | a body that does not arrive; a body or a head that is too large |
-//! | 409 | not now: pausing a VM that has stopped, asking about a page of one that is not folded, changing `max_page_sharing` while pages are shared, settling while `run` is not 1 |
+//! | 409 | not now: pausing a VM that has stopped, asking about a page of one that has stopped, changing `max_page_sharing` while pages are shared, settling while `run` is not 1 |
 //! | 429 | too many settle or compact requests at once |
 //! | 503 | folding has ended in this process |
 //! | 504 | the time limit was over before all was settled; the body has the `report` (504 and not 408, which tells a client to send the same again) |

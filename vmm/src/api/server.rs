@@ -145,6 +145,9 @@ async fn serve(stream: UnixStream, router: Router) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
+        // A client that has said all it has to say waits for its answer all the same. One that has
+        // gone looks no different: it is found out when it is answered, which every request is.
+        .half_close(true)
         .serve_connection(TokioIo::new(WithReasons::new(stream)), TowerToHyperService::new(router))
         .await;
     if let Err(error) = served {

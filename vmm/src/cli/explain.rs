@@ -1,7 +1,7 @@
 //! `pagefold explain`: whether a page is shared, with whom, or why not.
 
 use pagefold::api::GuestPhys;
-use pagefold_dedup::VmId;
+use pagefold_dedup::{Explanation, Reason, VmId};
 
 use super::failure::{Advise, Failure};
 use super::socket::{Socket, no_answer};
@@ -35,7 +35,15 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
             .advise("cannot write the explanation as JSON", "report this as a fault")?;
         print(&format!("{json}\n"))?;
     } else {
-        print(&format!("{}\n", explanation.to_string().trim_end()))?;
+        let advice = advice(&explanation, &args.socket);
+        print(&format!("{}\n{advice}", explanation.to_string().trim_end()))?;
     }
     Ok(Outcome::Fine)
+}
+
+/// The line that says what to do about a mode that keeps the page from being shared; or nothing.
+fn advice(explanation: &Explanation, socket: &Socket) -> String {
+    let Reason::Mode(_) = explanation.reason else { return String::new() };
+    let (vm, path) = (explanation.vm, socket.path().display());
+    format!("To fold it: pagefold set --api-socket {path} --vm {vm} dedup=on\n")
 }

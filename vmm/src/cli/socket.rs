@@ -1,6 +1,6 @@
 //! Asking the control socket of a `pagefold run --api-socket`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pagefold::api::{ApiClient, ClientError};
 
@@ -15,6 +15,11 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    /// Its path, as it was given.
+    pub(super) fn path(&self) -> &Path {
+        &self.api_socket
+    }
+
     /// A client of it; nothing is connected yet.
     pub(super) fn client(&self) -> Result<ApiClient, Failure> {
         ApiClient::new(&self.api_socket).advise(

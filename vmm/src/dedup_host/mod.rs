@@ -5,6 +5,7 @@
 
 mod error;
 mod runner;
+mod snapshot;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,15 +27,16 @@ pub use error::{AttachError, DedupGone, SetKnobsError, SettleError, StartDedupEr
 use runner::{Request, Runner};
 
 /// The domain of VMs for which none is named.
-const DEFAULT_DOMAIN: &str = "default";
+pub(crate) const DEFAULT_DOMAIN: &str = "default";
 
 /// How VMs are folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DedupConfig {
     /// The time between passes while there is something to fold, or somebody waits for the end of
-    /// folding: a page must rest for so long to be shared.
+    /// folding: a page must rest for so long to be shared. `sleep_millisecs` can make it longer.
     pub busy_interval: Duration,
-    /// The time between passes once nothing has been folded for a while.
+    /// The time between passes once nothing has been folded for a while, or `sleep_millisecs` if
+    /// that is longer.
     pub idle_interval: Duration,
     /// The engine's limits.
     pub engine: EngineConfig,
@@ -118,16 +120,21 @@ impl DedupHost {
     /// Its bytes are lost.
     pub fn detach(&self, vm: VmId) {
         // Without a thread the memory simply stays as it is until it is unmapped.
-        let _ = self.ask(move |runner| runner.engine.detach(vm));
+        let _ = self.ask(move |runner| runner.detach(vm));
     }
 
     /// What folding does and saves.
+    ///
+    /// Counting takes O(pages), in which nothing is folded: who asks all the time gets the same
+    /// answer again, for 50 ms or ten times as long as the counting took. It is never older than
+    /// what was asked for last, be it to attach or detach a VM, to change a knob or what is folded,
+    /// to settle or to compact.
     ///
     /// # Errors
     ///
     /// When folding has stopped.
     pub fn stats(&self) -> Result<DedupStats, DedupGone> {
-        self.ask(|runner| runner.engine.stats())
+        self.ask(Runner::stats)
     }
 
     /// Waits until everything is folded that has been at rest since this call, at most for `limit`.

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
     AttachError, AttachSpec, CompactReport, CompactScope, Compaction, Engine, EngineError,
     KnobError, Knobs, LinearIndex, PagesError, PassReport, Run, SettleReport, Settling, Step, VmId,
 };
 
 use super::DedupConfig;
+use super::snapshot::Snapshot;
 use crate::config::DedupMode;
 
 /// Passes in a row that fold nothing after which passes become rare: what changed during the first
@@ -43,7 +45,7 @@ enum Rest {
     Over,
     /// `sleep_millisecs`, within a pass.
     InPass,
-    /// The interval between passes.
+    /// The interval between passes, or `sleep_millisecs` if that is longer.
     Between,
     /// For somebody to ask for something: there is nothing to do.
     Endless,
@@ -64,6 +66,8 @@ pub(super) struct Runner {
     rest: Rest,
     /// Since when it rests.
     since: Instant,
+    /// What was counted last.
+    snapshot: Snapshot<DedupStats>,
 }
 
 impl Runner {
@@ -80,6 +84,7 @@ impl Runner {
             in_pass: false,
             rest,
             since,
+            snapshot: Snapshot::default(),
         })
     }
 
@@ -121,17 +126,19 @@ impl Runner {
 
     /// How long folding still rests; `None` when it does so until there is a request. What is asked
     /// for meanwhile can make it less.
-    fn rest_left(&self) -> Option<Duration> {
+    pub(super) fn rest_left(&self) -> Option<Duration> {
         let knobs = self.engine.knobs();
         let in_a_hurry = knobs.run == Run::Unmerge || !self.waiters.is_empty();
+        let sleep = Duration::from_millis(knobs.sleep_millisecs.into());
         let rest = match self.rest {
             Rest::Endless => return None,
             Rest::Over => Duration::ZERO,
             Rest::InPass if in_a_hurry => Duration::ZERO,
-            Rest::InPass => Duration::from_millis(knobs.sleep_millisecs.into()),
+            Rest::InPass => sleep,
             // Nothing is calm that was not left alone for as long.
-            Rest::Between if self.idle < IDLE_PASSES || in_a_hurry => self.config.busy_interval,
-            Rest::Between => self.config.idle_interval,
+            Rest::Between if in_a_hurry => self.config.busy_interval,
+            Rest::Between if self.idle < IDLE_PASSES => self.config.busy_interval.max(sleep),
+            Rest::Between => self.config.idle_interval.max(sleep),
         };
         Some(rest.saturating_sub(self.since.elapsed()))
     }
@@ -155,6 +162,7 @@ impl Runner {
             return false;
         };
         if let Some(report) = self.engine.compact_step(compaction) {
+            self.snapshot.forget();
             let _ = answer.send(report);
             self.compactions.pop_front();
         }
@@ -167,13 +175,7 @@ impl Runner {
             return Rest::Between;
         }
         // VMs that the pass had visited before it was told to unmerge have had none of it.
-        if self.is_unmerged() { Rest::Endless } else { Rest::Over }
-    }
-
-    /// Whether no VM has a page that is folded, or waits to be.
-    fn is_unmerged(&self) -> bool {
-        let vms = self.engine.stats().vms;
-        vms.iter().all(|vm| vm.merging_pages + vm.zero_pages + vm.unshared_pages == 0)
+        if self.engine.is_unmerged() { Rest::Endless } else { Rest::Over }
     }
 
     fn tell_waiters(&mut self, report: &PassReport) {
@@ -183,6 +185,7 @@ impl Runner {
             }
             match waiter.settling.note(report) {
                 Some(end) => {
+                    self.snapshot.forget();
                     let _ = waiter.answer.send(Ok(end));
                     false
                 }
@@ -191,13 +194,28 @@ impl Runner {
         });
     }
 
+    /// What folding does and saves, or did a moment ago: nothing that was asked for since then
+    /// has changed it.
+    pub(super) fn stats(&mut self) -> DedupStats {
+        let Self { engine, snapshot, .. } = self;
+        snapshot.get(Instant::now, || engine.stats())
+    }
+
     pub(super) fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
+        let is_first = self.engine.vms().next().is_none();
         self.engine.attach(vm, spec)?;
+        self.snapshot.forget();
         self.idle = 0;
-        if self.rest == Rest::Endless {
+        // Passes over nothing are no reason to sleep before the first over something.
+        if is_first || self.rest == Rest::Endless {
             self.rest = Rest::Over;
         }
         Ok(())
+    }
+
+    pub(super) fn detach(&mut self, vm: VmId) {
+        self.engine.detach(vm);
+        self.snapshot.forget();
     }
 
     /// Answers when folding has settled, or at once if it never would.
@@ -228,6 +246,7 @@ impl Runner {
             knobs.set(key, value)?;
         }
         self.engine.set_knobs(knobs)?;
+        self.snapshot.forget();
         if knobs.run != before.run {
             (self.idle, self.rest) = (0, Rest::Over);
         }
@@ -241,6 +260,7 @@ impl Runner {
 
     pub(super) fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), PagesError> {
         self.engine.set_mode(vm, mode)?;
+        self.snapshot.forget();
         (self.idle, self.rest) = (0, Rest::Over);
         Ok(())
     }
@@ -253,6 +273,7 @@ impl Runner {
         runs: &[(LinearIndex, u32)],
         mergeable: bool,
     ) -> Result<(), PagesError> {
+        self.snapshot.forget();
         for &(first, count_pages) in runs {
             self.engine.set_mergeable(vm, first, count_pages, mergeable)?;
         }

@@ -154,3 +154,88 @@ fn a_compaction_is_answered_while_nothing_is_folded_too() {
     let again = host.compact(CompactScope::Gainful).unwrap();
     assert!(again.extents_after <= again.extents_before, "{again:?}");
 }
+
+/// A host that does not rest between passes but for `sleep_millisecs`.
+fn start_restless(knobs: Knobs) -> DedupHost {
+    let engine = EngineConfig { knobs, ..EngineConfig::default() };
+    let (busy_interval, idle_interval) = (Duration::ZERO, Duration::ZERO);
+    DedupHost::start(DedupConfig { busy_interval, idle_interval, engine }).unwrap()
+}
+
+#[test]
+fn folding_sleeps_between_passes_too_unless_somebody_waits_or_everything_is_unmerged() {
+    let hours = Knobs { sleep_millisecs: 36_000_000, ..Knobs::default() };
+    let host = start_restless(hours);
+    let passes = || host.ask(|runner| runner.engine.stats().full_scans).unwrap();
+    let rest = || host.ask(|runner| runner.rest_left()).unwrap();
+    let wait_for_passes = |count| {
+        let end = std::time::Instant::now() + PATIENCE;
+        while passes() < count {
+            assert!(std::time::Instant::now() < end, "{:?}", host.stats());
+        }
+    };
+    // The first is made at once.
+    attach_twins(&host);
+    wait_for_passes(1);
+    let is_long = |left: Option<Duration>| left.is_some_and(|left| left > Duration::from_hours(9));
+    assert!(is_long(rest()), "{:?}", rest());
+    let before = passes();
+    assert!(host.settle(PATIENCE).unwrap().settled);
+    assert!(passes() > before + 1, "it waited for more than what was left of a pass");
+    assert!(is_long(rest()), "{:?}", rest());
+
+    set(&host, "run", "2").unwrap();
+    let end = std::time::Instant::now() + PATIENCE;
+    while rest().is_some() {
+        assert!(std::time::Instant::now() < end, "{:?}", host.stats());
+    }
+    assert_eq!(host.stats().unwrap().pages_shared, 0);
+
+    let before = passes();
+    set(&host, "run", "1").unwrap();
+    wait_for_passes(before + 1);
+    assert!(is_long(rest()), "{:?}", rest());
+    set(&host, "sleep_millisecs", "0").unwrap();
+    wait_for_passes(passes() + 5);
+}
+
+#[test]
+fn statistics_are_never_older_than_what_was_asked_for() {
+    let host = start(Duration::ZERO, Knobs::default());
+    let stats = || host.stats().unwrap();
+    assert_eq!(stats().vms.len(), 0);
+    attach_twins(&host);
+    assert_eq!(stats().vms.len(), 2);
+    assert!(host.settle(PATIENCE).unwrap().settled);
+    let settled = stats();
+    assert_eq!(settled.pages_sharing, PAGES);
+    set(&host, "run", "0").unwrap();
+    assert_eq!(stats().knobs.run, Run::Stop);
+    host.compact(CompactScope::All).unwrap();
+    assert_eq!(stats().events.moves, settled.events.moves + 2 * PAGES);
+    host.set_mode(VmId(1), DedupMode::Off).unwrap();
+    assert_eq!(stats().vms[1].mode, "off");
+    host.detach(VmId(0));
+    assert_eq!(stats().vms.len(), 1);
+}
+
+#[test]
+fn clients_that_ask_all_the_time_are_answered_from_one_count() {
+    let host = start(FOR_EVER, Knobs::default());
+    attach_twins(&host);
+    let began = std::time::Instant::now();
+    let mut counts: Vec<u32> = (1..=1000)
+        .map(|pages_to_scan| {
+            // Behind the runner's back, so that each count is told from the others.
+            let change = move |runner: &mut Runner| {
+                let knobs = Knobs { pages_to_scan, ..runner.engine.knobs() };
+                runner.engine.set_knobs(knobs)
+            };
+            host.ask(change).unwrap().unwrap();
+            host.stats().unwrap().knobs.pages_to_scan
+        })
+        .collect();
+    counts.dedup();
+    let at_most = began.elapsed().as_millis() / 50 + 1;
+    assert!(counts.len() as u128 <= at_most, "{} counts, not {at_most}", counts.len());
+}

@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use pagefold_dedup::{DedupMode, Explanation, LinearIndex, PAGE_SIZE, PagesError, VmId};
+use pagefold_dedup::{
+    DedupMode, Explanation, LinearIndex, PAGE_SIZE, PageState, PagesError, Reason, VmId, WalkReport,
+};
 
 use super::{Machine, VmHandle};
-use crate::dedup_host::{AttachError, ChangeModeError, DedupGone};
+use crate::dedup_host::{AttachError, ChangeModeError, DEFAULT_DOMAIN, DedupGone};
 use crate::memory::{GuestRam, KvmDirtyLog};
 
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
@@ -82,9 +84,6 @@ pub enum ExplainError {
     /// Its VM has stopped.
     #[error("VM {0} has stopped: it has no memory any more")]
     Stopped(VmId),
-    /// Folding knows nothing of its VM.
-    #[error("VM {0} is not being folded: its mode is off")]
-    NotFolded(VmId),
     /// The VM has no memory there.
     #[error("VM {vm} has no memory at {guest_phys:#x}")]
     NoMemory {
@@ -158,14 +157,32 @@ impl VmHandle {
     ///
     /// # Errors
     ///
-    /// When the VM has stopped, is not folded, or has no memory there.
+    /// When the VM has stopped or has no memory there.
     pub fn explain(&self, guest_phys: u64) -> Result<Explanation, ExplainError> {
         let vm = self.vm.id;
         let machine = self.vm.machine();
         let machine = machine.as_ref().ok_or(ExplainError::Stopped(vm))?;
-        linear_runs(&machine.ram, guest_phys, 1)
-            .map_err(|guest_phys| ExplainError::NoMemory { vm, guest_phys })?;
-        machine.dedup.explain(vm, guest_phys)?.ok_or(ExplainError::NotFolded(vm))
+        let no_memory = ExplainError::NoMemory { vm, guest_phys };
+        let runs = linear_runs(&machine.ram, guest_phys, 1).map_err(|_| no_memory)?;
+        let &(linear, _) = runs.first().ok_or(no_memory)?;
+        let explanation = machine.dedup.explain(vm, guest_phys)?;
+        Ok(explanation.unwrap_or_else(|| unfolded(vm, guest_phys, linear)))
+    }
+}
+
+/// What there is to say of a page of a VM that was never folded: the same as of one that was, and
+/// has been switched off.
+fn unfolded(vm: VmId, guest_phys: u64, linear: LinearIndex) -> Explanation {
+    Explanation {
+        vm,
+        guest_phys,
+        linear,
+        domain: DEFAULT_DOMAIN.to_owned(),
+        state: PageState::Loose,
+        reason: Reason::Mode(DedupMode::Off),
+        mappings: Vec::new(),
+        dups: Vec::new(),
+        walk: WalkReport::default(),
     }
 }
 

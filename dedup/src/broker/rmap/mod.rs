@@ -6,6 +6,8 @@
 
 mod packed;
 
+use std::ops::Range;
+
 use packed::PackedItem;
 
 use super::ids::{ItemId, NodeId};
@@ -124,6 +126,30 @@ impl Rmap {
             chunk.items.as_ref().map(|items| items.len() as u64)
         });
         made.sum()
+    }
+
+    /// The next pages of a VM from page `from` on whose items take memory. O(pages passed over / 4096).
+    pub(super) fn next_made(&self, range: &ItemRange, from: u32) -> Option<Range<u32>> {
+        let chunk_pages = u32::try_from(CHUNK_ITEMS).ok()?;
+        let made = |&number: &u32| {
+            let chunk = self.chunks[number as usize].as_ref()?;
+            chunk.items.as_ref().map(|items| (chunk.first.0, items.len()))
+        };
+        let mut later = range.chunks.iter().skip((from / chunk_pages) as usize);
+        let (first, len) = later.find_map(made)?;
+        Some(first.max(from)..first + u32::try_from(len).ok()?).filter(|pages| !pages.is_empty())
+    }
+
+    /// Gives up the memory of items that are in no tree, where all of a chunk are; their ages are
+    /// forgotten. O(items that take memory).
+    pub(super) fn trim(&mut self, range: &ItemRange) {
+        for &number in &range.chunks {
+            let Some(chunk) = &mut self.chunks[number as usize] else { continue };
+            let is_loose = |items: &[PackedItem]| {
+                items.iter().all(|item| matches!(item.unpack(), RmapItem::Loose(_)))
+            };
+            chunk.items = chunk.items.take().filter(|items| !is_loose(items));
+        }
     }
 
     /// Makes loose items for `count_pages` pages, or `None` when ids run out. O(pages).

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Engine, Member, WalkReport};
 use crate::agent::walk::PageState;
+use crate::broker::Standing;
 use crate::knobs::Run;
 use crate::mode::DedupMode;
 use crate::sys::PageKind;
@@ -39,10 +40,22 @@ pub enum Reason {
     Budget,
     /// It was written lately, or keeps being written.
     Volatile,
-    /// It is at rest, and no page of its domain is equal to it.
+    /// It has a twin, and is to be merged with it by the next steps of a pass.
+    Matched,
+    /// It has a twin, but its domain's store has no slot left for the two.
+    StoreFull,
+    /// No slot of its content takes another page: each is shared by as many as may share one, or has
+    /// lost its bytes. It gets another slot with the next page like it.
+    SlotsFull,
+    /// It has twins, but on these NUMA nodes, with which it may not share.
+    OtherNode(Vec<u32>),
+    /// It is at rest, and equal to no other page of its domain that is at rest and may be shared.
     NoTwin,
     /// It is at rest and has twins, but in domains with which it may not share.
     OtherDomain(Vec<String>),
+    /// It was not there when its VM was last visited: the kernel had swapped it out, or nothing has
+    /// said that it was written.
+    Unseen,
 }
 
 /// A place where a guest sees a slot.
@@ -90,7 +103,8 @@ pub struct Explanation {
 
 impl Engine {
     /// Says of the page that a VM's guest sees at an address whether it is shared, with whom, or
-    /// why not; `None` when the VM is not attached or has no memory there. O(sharers · log regions).
+    /// why not; `None` when the VM is not attached or has no memory there. O(sharers · log regions
+    /// + dups + domains), and for some pages that share nothing O(VMs, or pages of its VM).
     pub fn explain(&self, vm: VmId, guest_phys: u64) -> Option<Explanation> {
         let found = self.find(vm, guest_phys)?;
         let member = self.members.get(&vm)?;
@@ -108,7 +122,12 @@ impl Engine {
         if let PageState::Shared(slot) = found.state {
             self.describe_slot(slot, &mut explanation);
         }
-        explanation.reason = self.reason(member, &explanation);
+        let broker = self.domains.get(&explanation.domain).map(|domain| &domain.broker);
+        let standing = broker.and_then(|broker| broker.standing(vm, found.linear));
+        if let Some(Standing::Full(slots)) = &standing {
+            explanation.dups = self.describe_dups(&explanation.domain, slots);
+        }
+        explanation.reason = self.reason(member, &explanation, standing);
         Some(explanation)
     }
 
@@ -124,11 +143,19 @@ impl Engine {
         let broker = self.domains.get(&explanation.domain).map(|domain| &domain.broker);
         let copies = broker.and_then(|broker| broker.copies(slot));
         let dups = copies.map(|copies| copies.dups).unwrap_or_default();
-        let dup = |slot| Dup { slot, sharers: self.sharers(&explanation.domain, slot) };
-        explanation.dups = dups.into_iter().map(dup).collect();
+        explanation.dups = self.describe_dups(&explanation.domain, &dups);
     }
 
-    fn reason(&self, member: &Member, explanation: &Explanation) -> Reason {
+    fn describe_dups(&self, domain: &str, slots: &[Slot]) -> Vec<Dup> {
+        slots.iter().map(|&slot| Dup { slot, sharers: self.sharers(domain, slot) }).collect()
+    }
+
+    fn reason(
+        &self,
+        member: &Member,
+        explanation: &Explanation,
+        standing: Option<Standing>,
+    ) -> Reason {
         let (agent, linear) = (&member.agent, explanation.linear);
         let kind = agent.kind(linear).ok().flatten();
         let own = matches!(kind, Some(PageKind::Private | PageKind::Swapped));
@@ -148,9 +175,16 @@ impl Engine {
             (_, PageState::Deferred) => Reason::Budget,
             (_, PageState::Volatile | PageState::Zero) => Reason::Volatile,
             _ if agent.mode() == DedupMode::Zero => Reason::Mode(DedupMode::Zero),
-            _ => match self.domains_with(member, linear) {
-                others if others.is_empty() => Reason::NoTwin,
-                others => Reason::OtherDomain(others),
+            _ => match standing {
+                Some(Standing::Matched) => Reason::Matched,
+                Some(Standing::NoSlot) => Reason::StoreFull,
+                Some(Standing::Full(_)) => Reason::SlotsFull,
+                Some(Standing::OtherNodes(nodes)) => Reason::OtherNode(nodes),
+                Some(Standing::Alone) => match self.domains_with(member, linear) {
+                    others if others.is_empty() => Reason::NoTwin,
+                    others => Reason::OtherDomain(others),
+                },
+                None => Reason::Unseen,
             },
         }
     }
@@ -159,7 +193,7 @@ impl Engine {
     fn domains_with(&self, member: &Member, linear: LinearIndex) -> Vec<String> {
         let page = member.agent.copy(linear);
         let others = self.domains.iter().filter(|&(name, _)| *name != member.domain);
-        let knowing = others.filter(|(_, domain)| domain.broker.knows(&page));
+        let knowing = others.filter(|(_, domain)| domain.broker.has_equal(&page));
         knowing.map(|(name, _)| name.clone()).collect()
     }
 }

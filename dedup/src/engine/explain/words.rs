@@ -16,7 +16,8 @@ impl fmt::Display for Explanation {
         match &self.reason {
             Reason::Shared => self.fmt_shared(f),
             Reason::Alone => f.write_str(
-                "It is in a slot of its own: the pages that it shared it with were written since.",
+                "It is in a slot of its own: the pages that it shared it with were written since, given \
+                 up, or taken out of folding.",
             ),
             Reason::Broken => f.write_str(
                 "It was shared and has been written since: the kernel gave it its own copy. The next \
@@ -42,9 +43,38 @@ impl fmt::Display for Explanation {
             Reason::Volatile => {
                 f.write_str("It is not shared: it was written lately, or keeps being written.")
             }
-            Reason::NoTwin => {
-                f.write_str("It is not shared: it is at rest, and no page of its domain equals it.")
+            Reason::Matched => f.write_str(
+                "It is not shared yet: it has a twin, and the next pass merges them.",
+            ),
+            Reason::StoreFull => f.write_str(
+                "It is not shared although it has a twin: its domain's store is full (raise \
+                 store_pages).",
+            ),
+            Reason::SlotsFull => {
+                f.write_str(
+                    "It is not shared: each slot of its content is shared by as many pages as may \
+                     share one (raise max_page_sharing), or has lost its bytes. It gets another \
+                     slot with the next page like it.",
+                )?;
+                self.fmt_dups(f)
             }
+            Reason::OtherNode(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
+                write!(
+                    f,
+                    "It is not shared: pages equal to it are on other NUMA nodes only ({}; set \
+                     merge_across_nodes=1).",
+                    nodes.join(", ")
+                )
+            }
+            Reason::NoTwin => f.write_str(
+                "It is not shared: it is at rest, and equals no other page of its domain that is at \
+                 rest and may be shared.",
+            ),
+            Reason::Unseen => f.write_str(
+                "It is not shared: it was not there when its VM was last visited, and nothing has \
+                 said since that it was written.",
+            ),
             Reason::OtherDomain(others) => write!(
                 f,
                 "It is not shared: pages equal to it are in other domains only ({}).",
@@ -73,12 +103,16 @@ impl Explanation {
         if count > LISTED {
             write!(f, "\n  and {} more", count - LISTED)?;
         }
-        for dup in &self.dups {
-            let sharers = dup.sharers;
-            write!(f, "\nSlot {} holds the same, for {sharers} more pages.", dup.slot.0)?;
-        }
+        self.fmt_dups(f)?;
         let regions = self.walk.intervals_visited;
         write!(f, "\nFound by visiting {regions} regions for {} pages.", self.walk.items)
+    }
+
+    fn fmt_dups(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dups.iter().try_for_each(|dup| {
+            let sharers = dup.sharers;
+            write!(f, "\nSlot {} holds the same, for {sharers} other pages.", dup.slot.0)
+        })
     }
 }
 

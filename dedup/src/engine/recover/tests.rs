@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::{AnonymousMemory, AttachSpec, DedupMode, EngineConfig, Knobs, PageState, Unchanging};
+use crate::protocol::Broker as _;
+use crate::{
+    AnonymousMemory, AttachSpec, CompactScope, DedupMode, EngineConfig, Knobs, PageState,
+    Unchanging,
+};
 
 const BYTES: [u8; PAGE_SIZE] = [0x5a; PAGE_SIZE];
 
@@ -88,6 +92,152 @@ fn those_who_see_bytes_that_are_lost_for_good_are_named_and_nobody_else() {
     assert!(!affected.contains(&1), "page 1 has its own copy: {affected:?}");
     assert_eq!(read(&memory, 1)[0], 7);
     assert_eq!(read(&memory, 1)[1..], BYTES[1..]);
+}
+
+/// A VM whose first pages are those that are lost, which joins the domain when they are.
+fn newcomer(engine: &mut Engine, id: u32, count_pages: u32) -> Arc<AnonymousMemory> {
+    let memory = Arc::new(AnonymousMemory::new(8).unwrap());
+    for page in 0..count_pages as usize {
+        memory.write(page * PAGE_SIZE, &BYTES);
+    }
+    let spec = AttachSpec {
+        domain: "test".to_owned(),
+        mode: DedupMode::On,
+        memory: Arc::clone(&memory) as _,
+        changes: Box::new(Unchanging),
+    };
+    engine.attach(VmId(id), spec).unwrap();
+    memory
+}
+
+#[test]
+fn nobody_reads_a_slot_that_is_lost_for_good_and_pages_that_come_later_bring_it_back() {
+    let (mut engine, memory) = folded(4, 256);
+    let lost = slot(&engine, 0);
+    engine.domains["test"].broker.lose(lost);
+    assert_eq!(engine.recover_slot("test", lost).unwrap().recovered, None);
+    assert!(engine.move_slot("test", lost).is_err());
+    assert_eq!(engine.compact(CompactScope::All).moved_slots, 0);
+    // One page waits; two share a slot of their own.
+    let _one = newcomer(&mut engine, 1, 1);
+    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    engine.check().unwrap();
+    assert_eq!(engine.stats().pages_unshared, 1);
+    let _other = newcomer(&mut engine, 2, 1);
+    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    engine.check().unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.pages_shared, stats.pages_sharing), (2, 3 + 1));
+    assert_eq!(stats.events.declines, 0, "a page was compared with the lost one");
+
+    let report = engine.recover_slot("test", lost).unwrap();
+    assert!(matches!(report.recovered, Some((RecoverySource::Dup(_), _))), "{report:?}");
+    assert_eq!((report.recovered_pages, report.affected.len()), (4, 0));
+    (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
+    assert!(engine.recover_slot("test", lost).is_err(), "it is gone");
+    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    engine.check().unwrap();
+    assert_eq!(engine.stats().events.declines, 0);
+}
+
+#[test]
+fn a_page_that_waits_brings_a_lost_slot_back_and_then_shares_it() {
+    let (mut engine, memory) = folded(4, 256);
+    let lost = slot(&engine, 0);
+    engine.domains["test"].broker.lose(lost);
+    assert_eq!(engine.recover_slot("test", lost).unwrap().recovered, None);
+    let _other = newcomer(&mut engine, 1, 1);
+    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    let report = engine.recover_slot("test", lost).unwrap();
+    let copy = RecoverySource::PrivateCopy { vm: VmId(1), linear: LinearIndex(0) };
+    assert_eq!(report.recovered.map(|(source, _)| source), Some(copy));
+    (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
+    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    engine.check().unwrap();
+    assert_eq!((engine.stats().pages_shared, engine.stats().pages_sharing), (1, 4));
+}
+
+#[test]
+fn a_recovery_that_was_left_half_done_goes_on_without_a_look_at_the_lost_pages() {
+    let (mut engine, memory) = folded(4, 256);
+    let lost = slot(&engine, 0);
+    // Written since the last pass: it has its own copy, and keeps it.
+    memory.write(3 * PAGE_SIZE, &[7]);
+    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    broker.lose(lost);
+    // As if the kernel had refused to map any page elsewhere.
+    let to = broker.begin_recovery(lost, &BYTES).unwrap();
+    broker.resume_moves();
+    let mut directives = Vec::new();
+    broker.directives(VmId(0), 9, &mut directives).unwrap();
+    assert!(directives.is_empty(), "an agent would compare {directives:?}");
+    assert_eq!(broker.begin_recovery(lost, &BYTES).unwrap(), to, "it is under way");
+    assert_eq!(broker.give_up_moves(), 0, "nobody can go back");
+    engine.check().unwrap();
+    let before = engine.stats().events;
+    engine.pass();
+    (0..3).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
+    assert_eq!(slot(&engine, 0), to);
+    assert_eq!(read(&memory, 3)[0], 7);
+    let events = engine.stats().events;
+    assert_eq!((events.moves - before.moves, events.declines, events.errors), (3, 0, 0));
+    let report = engine.recover_slot("test", lost).unwrap();
+    assert_eq!(report.recovered, Some((RecoverySource::Dup(to), to)));
+    assert_eq!((report.recovered_pages, report.affected.len()), (0, 0));
+}
+
+#[test]
+fn a_slot_that_fails_while_it_is_moved_is_recovered_from_where_it_goes() {
+    let (mut engine, memory) = folded(4, 256);
+    let lost = slot(&engine, 0);
+    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    let to = broker.begin_move(lost).unwrap();
+    broker.lose(lost);
+    let report = engine.recover_slot("test", lost).unwrap();
+    assert_eq!(report.recovered, Some((RecoverySource::Dup(to), to)));
+    (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
+    engine.pass();
+    engine.check().unwrap();
+    assert_eq!((engine.stats().events.declines, engine.stats().stable_node_dups), (0, 0));
+}
+
+#[test]
+fn a_slot_that_fails_before_anybody_has_been_moved_there_is_given_up() {
+    let (mut engine, memory) = folded(4, 256);
+    let from = slot(&engine, 0);
+    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    let lost = broker.begin_move(from).unwrap();
+    broker.lose(lost);
+    assert!(engine.recover_slot("test", lost).is_err());
+    engine.check().unwrap();
+    engine.pass();
+    assert_eq!(slot(&engine, 0), from);
+    assert_eq!(engine.stats().events.declines, 0);
+    (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
+}
+
+#[test]
+fn dups_are_not_joined_with_one_that_is_lost() {
+    let (mut engine, memory) = folded(6, 3);
+    let knobs = Knobs { stable_node_chains_prune_millisecs: 0, ..engine.knobs() };
+    engine.set_knobs(knobs).unwrap();
+    let lost = slot(&engine, 0);
+    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    broker.mark_lost(lost).unwrap();
+    broker.lose(lost);
+    let (in_lost, in_other): (Vec<u32>, Vec<u32>) =
+        (0..6).partition(|&page| slot(&engine, page.into()) == lost);
+    for page in [in_lost[0], in_lost[1], in_other[0]] {
+        engine.discard(VmId(0), LinearIndex(page), 1).unwrap();
+    }
+    (0..3).for_each(|_| drop(engine.pass()));
+    engine.check().unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.stable_node_dups, stats.events.moves, stats.events.declines), (2, 0, 0));
+    let report = engine.recover_slot("test", lost).unwrap();
+    assert_eq!((report.recovered_pages, report.affected.len()), (1, 0));
+    let page = usize::try_from(in_lost[2]).unwrap();
+    assert_eq!(read(&memory, page), BYTES);
 }
 
 #[test]

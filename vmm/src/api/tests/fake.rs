@@ -126,10 +126,14 @@ impl Control for Fake {
             knobs.set(key, value)?;
         }
         knobs.check()?;
-        if knobs.max_page_sharing != stats.knobs.max_page_sharing
-            && *self.busy.lock().expect("unpoisoned")
-        {
-            return Err(KnobError::Busy { key: "max_page_sharing", slots: 10 }.into());
+        if *self.busy.lock().expect("unpoisoned") {
+            let busy = |key| Err(KnobError::Busy { key, slots: 10 }.into());
+            if knobs.max_page_sharing != stats.knobs.max_page_sharing {
+                return busy("max_page_sharing");
+            }
+            if knobs.merge_across_nodes != stats.knobs.merge_across_nodes {
+                return busy("merge_across_nodes");
+            }
         }
         stats.knobs = knobs;
         Ok(knobs)
@@ -204,6 +208,7 @@ fn stats() -> DedupStats {
         rmap_items: 8,
         profit: -7,
         unshared_pages: 3,
+        deferred_pages: 9,
         volatile_pages: 2,
         extents: 1,
         vmas: 6,

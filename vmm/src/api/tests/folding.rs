@@ -64,14 +64,23 @@ fn a_bad_value_is_refused_with_what_is_allowed_and_nothing_is_set() {
 #[test]
 fn a_knob_that_cannot_be_changed_now_is_a_conflict_that_says_what_to_do() {
     let served = Served::new();
-    *served.fake.busy.lock().expect("unpoisoned") = true;
-    let body = "{\"sleep_millisecs\": 5, \"max_page_sharing\": 4}";
-    let busy = served.ask("PATCH", "/v1/dedup", body);
-    assert_eq!(busy.status, 409, "{busy:?}");
-    assert!(busy.error().contains("run=2"), "{busy:?}");
-    assert_eq!(knobs(&served), Knobs::default());
-    *served.fake.busy.lock().expect("unpoisoned") = false;
-    assert_eq!(served.ask("PATCH", "/v1/dedup", body).status, 200);
+    // Pages that wait for a twin are in the way of one of the two only.
+    for (body, waits_for_unshared) in [
+        ("{\"sleep_millisecs\": 5, \"max_page_sharing\": 4}", false),
+        ("{\"sleep_millisecs\": 6, \"merge_across_nodes\": 0}", true),
+    ] {
+        let before = knobs(&served);
+        *served.fake.busy.lock().expect("unpoisoned") = true;
+        let busy = served.ask("PATCH", "/v1/dedup", body);
+        assert_eq!(busy.status, 409, "{busy:?}");
+        assert!(busy.error().contains("run=2"), "{busy:?}");
+        let hint = busy.json()["hint"].as_str().expect("a hint").to_owned();
+        assert!(hint.contains("\"pages_shared\": 0"), "{busy:?}");
+        assert_eq!(hint.contains("\"pages_unshared\": 0"), waits_for_unshared, "{busy:?}");
+        assert_eq!(knobs(&served), before);
+        *served.fake.busy.lock().expect("unpoisoned") = false;
+        assert_eq!(served.ask("PATCH", "/v1/dedup", body).status, 200);
+    }
 
     assert_eq!(served.ask("PATCH", "/v1/dedup", "{\"advisor_mode\": \"scan-time\"}").status, 200);
     let advised = served.ask("PATCH", "/v1/dedup", "{\"pages_to_scan\": 5}");

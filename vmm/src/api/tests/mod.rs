@@ -3,6 +3,7 @@
 mod fake;
 mod folding;
 mod hostile;
+mod leaving;
 mod requests;
 mod takeover;
 

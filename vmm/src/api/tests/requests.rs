@@ -198,6 +198,9 @@ fn metrics_are_prometheus_text() {
     assert!(has("pagefold_moves_total 0"));
     assert!(has("pagefold_unmerges_total 0"));
     assert!(has("pagefold_vma_bytes 95"));
+    assert!(has("pagefold_vm_deferred_pages{vm=\"1\",domain=\"user \\\"0\\\"\"} 9"));
+    // What has an item need not be in a tree.
+    assert!(has("# HELP pagefold_vm_rmap_items Rmap items that take memory."));
     assert!(has("pagefold_vm_rmap_items{vm=\"1\",domain=\"user \\\"0\\\"\"} 8"));
     assert!(has("pagefold_vm_profit_bytes{vm=\"1\",domain=\"user \\\"0\\\"\"} -7"));
     assert!(has("pagefold_cpu_seconds_total 1.5"));

@@ -1,0 +1,141 @@
+//! How many mappings the kernel keeps for a VM's memory, kept by difference.
+//!
+//! The extents say where mappings must end. Where they need not, the kernel joins neighbours, but
+//! for *seams*: it keeps apart anonymous memory that was moved to other addresses and such that was
+//! mapped there since, and whatever was first written while it was apart, be it for the moment
+//! between mapping and sealing. So it is asked at the ends of what was mapped, and only there: what
+//! it has joined it never parts by itself, nor does it join anything that nobody touches.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::Agent;
+use super::changes::count;
+use super::runs::{Action, Run};
+use crate::extents::ExtentMap;
+use crate::sys::Space;
+use crate::{LinearIndex, PAGE_SIZE};
+
+impl Agent {
+    /// Notes what pages lie over now, and what that does to the number of mappings.
+    /// O(log extents + extents that lay there).
+    ///
+    /// The ends of the run are to be [sealed](Self::seal_between) then.
+    pub(super) fn place(&mut self, run: &Run) {
+        let more = more_vmas_with(&self.space, &mut self.extents, run);
+        let mut vmas = self.vmas.saturating_add_signed(more);
+        if run.is_mapped() {
+            let inside = LinearIndex(run.linear.0 + 1)..run.end();
+            vmas -= self.seams.extract_if(inside, |_| true).count() as u64;
+        }
+        self.count_mappings(vmas);
+    }
+
+    /// Seals what was mapped anew between the first and the last of `edges`, the pages, ascending,
+    /// at which it begins and after which it ends. O(mappings between them).
+    pub(super) fn seal_between(&mut self, edges: &[LinearIndex]) {
+        let (Some(&first), Some(&last)) = (edges.first(), edges.last()) else { return };
+        self.seal(first, last.0 - first.0);
+        // What could not be sealed before may have been now, and so be one with its neighbours.
+        let before: Vec<LinearIndex> = self.seams.range(first..=last).copied().collect();
+        let count_before = self.seams.len() as u64;
+        for &page in edges.iter().chain(&before) {
+            if self.is_seam(page) {
+                self.seams.insert(page);
+            } else {
+                self.seams.remove(&page);
+            }
+        }
+        self.count_mappings(self.vmas + self.seams.len() as u64 - count_before);
+    }
+
+    /// Marks what was mapped into `count_pages` pages from `linear` on as guest memory and has the
+    /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
+    /// system call for all, which also lets the kernel join neighbouring mappings.
+    pub(super) fn seal(&mut self, linear: LinearIndex, count_pages: u32) {
+        let mut next = 0;
+        while next < count_pages {
+            let span = self.space.span(linear.offset(next), count_pages - next);
+            if let Err(error) = span.advise_guest().and_then(|()| self.process.uffd.register(span))
+            {
+                // Its pages cannot be protected, so they stay as they are until this succeeds.
+                log::warn!("VM {}: cannot mark merged memory: {error}", self.vm);
+                self.events.errors += 1;
+            }
+            next += span.count_pages();
+        }
+    }
+
+    /// Counts all mappings of the VM's memory anew. O(mappings of the VM's memory).
+    pub(super) fn recount_mappings(&mut self) {
+        let mut seams = BTreeSet::new();
+        for piece in self.space.pieces() {
+            let span = self.space.whole(piece);
+            let (mut addr, end) = (span.start(), span.start() + span.len_bytes());
+            while let Some(bounds) = self.bounds(addr)
+                && bounds.end < end
+            {
+                addr = bounds.end;
+                let page = piece.linear.offset(count((addr - span.start()) / PAGE_SIZE));
+                if self.extents.joins(page) {
+                    seams.insert(page);
+                }
+            }
+        }
+        self.seams = seams;
+        self.count_mappings(self.count_vmas());
+    }
+
+    /// Whether the kernel begins a mapping at a page where it need not.
+    fn is_seam(&self, page: LinearIndex) -> bool {
+        if page.0 >= self.space.count_pages()
+            || self.space.piece(page).linear == page
+            || !self.extents.joins(page)
+        {
+            return false;
+        }
+        let addr = self.space.span(page, 1).start();
+        self.bounds(addr).is_some_and(|bounds| bounds.start == addr)
+    }
+
+    /// The addresses of the mapping that one of the VM's lies in, if the kernel can be asked.
+    fn bounds(&self, addr: usize) -> Option<Range<usize>> {
+        self.process.bounds.as_ref()?.at(addr).ok()
+    }
+
+    /// What the count must be: all that the extents keep apart, and the seams. O(extents).
+    pub(super) fn count_vmas(&self) -> u64 {
+        let pieces = self.space.pieces().iter();
+        let vmas = pieces.map(|piece| self.extents.count_vmas(piece.linear, piece.end()) as u64);
+        vmas.sum::<u64>() + self.seams.len() as u64
+    }
+
+    fn count_mappings(&mut self, vmas: u64) {
+        self.budget.update(self.vmas, vmas);
+        self.vmas = vmas;
+    }
+}
+
+/// Adds a run to the plan and says how many more mappings it makes.
+/// O(log extents + extents that lay there).
+pub(super) fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
+    let before = count_near(space, planned, run);
+    match (run.action, run.extent()) {
+        (Action::Map(_), Some(extent)) => planned.insert(extent, |_| {}),
+        (Action::Replace, _) => planned.remove(run.linear, run.count_pages, |_| {}),
+        _ => {}
+    }
+    count_near(space, planned, run) - before
+}
+
+/// The mappings of a run's pages and their neighbours, which are all that it can change.
+fn count_near(space: &Space, extents: &ExtentMap, run: &Run) -> i64 {
+    let Range { start, end } = run.with_neighbours();
+    let (mut vmas, mut next) = (0, run.linear);
+    while next < run.end() {
+        let piece = space.piece(next);
+        vmas += extents.count_vmas(piece.linear.max(start), piece.end().min(end));
+        next = piece.end();
+    }
+    vmas.cast_signed() as i64
+}

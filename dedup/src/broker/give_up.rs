@@ -1,0 +1,138 @@
+//! Moves that come to nothing, and are given up.
+//!
+//! The mapping budget or the kernel may refuse to map a page to another slot, pass after pass. A
+//! move that waited for that for ever would keep a slot that nobody shares, and two nodes that no
+//! page may join. So it is given up: a target that nobody has come to goes, and its slot with it;
+//! a target that some have come to becomes a dup like any other; both nodes take items again.
+//!
+//! An agent that was told of a target and has not answered may be about to map a page there, and a
+//! slot that is freed must never be mapped. Whom it has told, and who has not answered, the broker
+//! keeps in mind (`Member::told`), and it gives up no move before all have. In one process nothing
+//! is unanswered between two steps, as an agent obeys and reports in one call; this does not depend
+//! on it, so it holds for agents that answer late as well. One that says that it has come to a
+//! target which is no more was not told to, or has said before that it had not: it is refused.
+
+use super::LocalBroker;
+use super::ids::NodeId;
+use super::moves::Move;
+use crate::Slot;
+
+impl LocalBroker {
+    /// Gives up the move of a slot's sharers to another if none of them has come there; says whether
+    /// it did. O(sharers).
+    pub fn give_up_move(&mut self, slot: Slot) -> bool {
+        let Some(from) = self.store.slots.node(slot) else { return false };
+        let Some(&Move { target, .. }) = self.moves.get(&from) else { return false };
+        let is_vain = self.stable.node(target).load() == 0 && self.may_be_given_up(from);
+        if is_vain {
+            self.cancel(from);
+            self.store.flush();
+        }
+        is_vain
+    }
+
+    /// Gives up what is left of all moves that have been [resumed](Self::resume_moves), as all
+    /// sharers have been asked since then; says how many moves that were. O(sharers that are left).
+    pub fn give_up_moves(&mut self) -> usize {
+        let resumed = self.moves.iter().filter(|(_, begun)| begun.resumed);
+        let vain: Vec<NodeId> =
+            resumed.map(|(&from, _)| from).filter(|&from| self.may_be_given_up(from)).collect();
+        for &from in &vain {
+            self.cancel(from);
+        }
+        self.store.flush();
+        vain.len()
+    }
+
+    /// Whether nobody can come to the target of a node's move any more who was told to, and whoever
+    /// stays behind has bytes to share.
+    fn may_be_given_up(&self, from: NodeId) -> bool {
+        !self.stable.node(from).lost && !self.is_unanswered(from)
+    }
+
+    /// Whether an agent was told to move a sharer of a node and has not said what became of it.
+    pub(super) fn is_unanswered(&self, from: NodeId) -> bool {
+        self.stable.items(&self.rmap, from).any(|item| {
+            let (vm, linear) = self.rmap.page(item);
+            self.members.get(&vm).is_some_and(|member| member.told.contains(&linear))
+        })
+    }
+
+    /// Ends a move as it stands.
+    pub(super) fn cancel(&mut self, from: NodeId) {
+        let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
+        self.stable.set_closed(from, self.stable.node(from).lost);
+        self.stable.set_closed(target, false);
+        let mut left = vec![from];
+        if self.stable.node(target).load() == 0 {
+            self.dissolve(target);
+        } else {
+            left.push(target);
+        }
+        for &id in &left {
+            if self.stable.has_room(id) {
+                self.invite(id);
+            }
+        }
+        for id in left {
+            self.settle_node(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extents::Extent;
+    use crate::protocol::{Broker, Decision, Directive, Offer, Outcome};
+    use crate::{LinearIndex, PAGE_SIZE, VmId};
+
+    const PAGE: [u8; PAGE_SIZE] = [1; PAGE_SIZE];
+
+    #[test]
+    fn a_target_is_given_up_when_all_have_answered_who_were_told_and_nobody_comes_there_later() {
+        let mut broker = LocalBroker::new(1 << 10, 256).unwrap();
+        let vms = [VmId(0), VmId(1), VmId(2)];
+        for vm in vms {
+            broker.register(vm, 1).unwrap();
+        }
+        let linear = LinearIndex(0);
+        let offer = [Offer { linear, fingerprint: broker.secret().fingerprint(&PAGE) }];
+        let mut decisions = Vec::new();
+        broker.offer(vms[0], &offer, &mut decisions).unwrap();
+        broker.offer(vms[1], &offer, &mut decisions).unwrap();
+        let told = |broker: &mut LocalBroker, vm| {
+            let mut directives = Vec::new();
+            broker.directives(vm, 9, &mut directives).unwrap();
+            directives
+        };
+        let [Directive::Create { slot: from, .. }] = told(&mut broker, vms[0])[..] else {
+            panic!()
+        };
+        broker.fill(vms[0], from, &PAGE, &mut Vec::new()).unwrap();
+        let merged = |slot| [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        broker.report(vms[0], &merged(from)).unwrap();
+        assert_eq!(told(&mut broker, vms[1]), [Directive::Merge { linear, slot: from }]);
+        broker.report(vms[1], &merged(from)).unwrap();
+
+        let to = broker.begin_move(from).unwrap();
+        broker.resume_moves();
+        for vm in [vms[0], vms[1]] {
+            assert_eq!(told(&mut broker, vm), [Directive::Merge { linear, slot: to }]);
+        }
+        let declined = [Outcome::Declined { linear, slot: to }];
+        broker.report(vms[1], &declined).unwrap();
+        assert_eq!(broker.give_up_moves(), 0, "the first may be about to come");
+        assert!(!broker.give_up_move(from));
+        assert!(broker.identity(to).is_some());
+        broker.report(vms[0], &declined).unwrap();
+        assert_eq!(broker.give_up_moves(), 1);
+        assert_eq!((broker.count_moves(), broker.identity(to)), (0, None));
+        broker.check().unwrap();
+        assert!(broker.report(vms[0], &merged(to)).is_err(), "it has said that it would not come");
+        broker.check().unwrap();
+        decisions.clear();
+        broker.offer(vms[2], &offer, &mut decisions).unwrap();
+        assert_eq!(decisions, [Decision::Join(from)], "pages can join again");
+    }
+}

@@ -1,0 +1,127 @@
+//! How a page that is at rest and shares nothing stands, and how many there are.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use super::LocalBroker;
+use super::ids::NodeId;
+use super::rmap::{RmapItem, Role};
+use super::stable_node::Stage;
+use crate::fingerprint::Fingerprint;
+use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
+
+/// Why a page that is at rest shares nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// No other page in the trees is equal to it.
+    Alone,
+    /// Pages equal to it are in the trees, but on these NUMA nodes only, with which it may not share.
+    OtherNodes(Vec<u32>),
+    /// Its content has slots, of which these are filled, and none takes another page: each is full, or
+    /// has lost its bytes.
+    Full(Vec<Slot>),
+    /// It has twins, and is to share with them as soon as its agent, or another's, has asked.
+    Matched,
+    /// It has twins, and when its agent last asked there was no slot to be had for them.
+    NoSlot,
+}
+
+impl LocalBroker {
+    /// Why a page shares nothing; `None` when it does, or is in no tree. O(dups), or, where a slot
+    /// is wanted, O(pages of its VM that are to be asked about again), or, where nodes are kept
+    /// apart, O(VMs).
+    pub(crate) fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
+        match self.rmap.item(self.item(vm, linear).ok()?) {
+            RmapItem::Loose(_) | RmapItem::Stable(_) => None,
+            RmapItem::Waiting(key, _) => Some(self.standing_of_waiting(vm, key)),
+            RmapItem::Pending { link, role } => {
+                // Of a node without a slot, nothing is put off but for want of one.
+                let unplaced = self.stable.node(link.node).stage() == Stage::Matched;
+                let is_later = || self.members.get(&vm).is_some_and(|m| m.later.contains(&linear));
+                let no_slot = role == Role::Waiting && unplaced && is_later();
+                Some(if no_slot { Standing::NoSlot } else { Standing::Matched })
+            }
+        }
+    }
+
+    /// Why a page waits on the unstable tree.
+    fn standing_of_waiting(&self, vm: VmId, key: Fingerprint) -> Standing {
+        let nodes = self.stable.nodes_of(key);
+        let max = self.stable.max_page_sharing();
+        let is_moving = |id: &NodeId| self.moves.contains_key(id) || self.is_target(*id);
+        if nodes.iter().any(|id| is_moving(id) && self.stable.node(*id).load() < max) {
+            // It is invited when the move ends.
+            return Standing::Matched;
+        }
+        if !nodes.is_empty() {
+            let slot = |&id: &NodeId| self.stable.node(id).filled_slot();
+            return Standing::Full(nodes.iter().filter_map(slot).collect());
+        }
+        if self.merge_across_nodes {
+            return Standing::Alone;
+        }
+        // The salt that makes a node's key of a fingerprint makes the fingerprint of the key.
+        let mut numa_nodes = self.numa_nodes_with(self.key(vm, key));
+        let own = self.members.get(&vm).map(|member| member.node);
+        numa_nodes.retain(|&node| Some(node) != own);
+        if numa_nodes.is_empty() { Standing::Alone } else { Standing::OtherNodes(numa_nodes) }
+    }
+
+    /// Whether pages of these bytes are in the trees, on whatever NUMA node. O(VMs) expected.
+    pub(crate) fn has_equal(&self, page: &[u8; PAGE_SIZE]) -> bool {
+        self.knows(page) || !self.numa_nodes_with(self.secret.fingerprint(page)).is_empty()
+    }
+
+    /// The NUMA nodes of VMs on which pages of a content are in the trees, ascending. O(VMs) expected.
+    fn numa_nodes_with(&self, fingerprint: Fingerprint) -> Vec<u32> {
+        let by_node: BTreeMap<u32, VmId> =
+            self.members.iter().map(|(&vm, member)| (member.node, vm)).collect();
+        let is_known = |vm: VmId| {
+            let key = self.key(vm, fingerprint);
+            !self.stable.nodes_of(key).is_empty() || self.unstable.find(&self.rmap, key).is_some()
+        };
+        by_node.into_iter().filter(|&(_, vm)| is_known(vm)).map(|(node, _)| node).collect()
+    }
+}
+
+/// How many pages of each VM are pending. Exact at all times.
+#[derive(Debug, Default)]
+pub(super) struct PendingCounts {
+    total: u64,
+    /// VMs without any are not in it.
+    by_vm: BTreeMap<VmId, u64>,
+}
+
+impl PendingCounts {
+    /// Counts one page more. O(log VMs).
+    pub(super) fn add(&mut self, vm: VmId) {
+        self.total += 1;
+        *self.by_vm.entry(vm).or_default() += 1;
+    }
+
+    /// Counts one page less, which was counted before. O(log VMs).
+    pub(super) fn remove(&mut self, vm: VmId) {
+        let Entry::Occupied(mut count) = self.by_vm.entry(vm) else {
+            unreachable!("a page of VM {vm} was never pending")
+        };
+        self.total -= 1;
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+
+    /// The pending pages of a VM.
+    pub(super) fn of(&self, vm: VmId) -> u64 {
+        self.by_vm.get(&vm).copied().unwrap_or(0)
+    }
+
+    /// The pending pages of all VMs.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.by_vm.len() * size_of::<(VmId, u64)>()
+    }
+}
