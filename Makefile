@@ -62,8 +62,8 @@ ASAN_TARGET := x86_64-unknown-linux-gnu
 asan: ## the folding library's tests under AddressSanitizer (needs a nightly toolchain)
 	@$(CARGO) +nightly --version > /dev/null 2>&1 || \
 		{ echo "AddressSanitizer needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
-	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --release --package pagefold-dedup --locked \
-		--target $(ASAN_TARGET) --target-dir target/asan
+	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --release --package pagefold-dedup --tests \
+		--locked --target $(ASAN_TARGET) --target-dir target/asan
 
 bench: ## walks, index, unmerging, breaks, folding against ksmd (both need root), and four VMs for 15 s
 	$(CARGO) bench --package pagefold-dedup --bench walk --bench index --bench unmerge --bench cow --locked

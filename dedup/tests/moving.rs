@@ -14,7 +14,7 @@ use std::thread;
 
 use common::{TestVm, engine, page, settle, sharing_limit};
 use pagefold_dedup::{
-    CompactScope, Engine, EngineConfig, Knobs, LinearIndex, PageState, Run, Slot, VmId,
+    CompactScope, Compaction, Engine, EngineConfig, Knobs, LinearIndex, PageState, Run, Slot, VmId,
 };
 
 /// The slot that a page shares.
@@ -260,6 +260,46 @@ fn dups_that_have_become_small_are_joined_within_the_period() {
         "a chain of one collapses"
     );
     assert_eq!((stats.pages_shared, stats.pages_sharing), (1, 8));
+}
+
+#[test]
+fn a_compaction_that_waited_for_another_reports_its_own_work() {
+    let mut engine = engine();
+    scattered(&mut engine, 600);
+    let mut first = engine.begin_compaction(CompactScope::Gainful);
+    let mut second = engine.begin_compaction(CompactScope::Gainful);
+    let mut finish = |compaction: &mut Compaction| {
+        std::iter::from_fn(|| Some(engine.compact_step(compaction))).find_map(|report| report)
+    };
+    let (first, second) = (finish(&mut first).unwrap(), finish(&mut second).unwrap());
+    assert!(first.moved_pages > 0 && first.extents_after < first.extents_before, "{first:?}");
+    assert_eq!((second.moved_pages, second.extents_before), (0, first.extents_after));
+}
+
+#[test]
+fn a_long_chain_of_small_dups_is_halved_each_time() {
+    let mut config = sharing_limit(4);
+    config.knobs = Knobs { stable_node_chains_prune_millisecs: 0, ..config.knobs };
+    let mut engine = Engine::new(config).unwrap();
+    let vm = TestVm::attached(&mut engine, 0, 400);
+    (0..400).for_each(|number| vm.write(number, &page(5)));
+    settle(&mut engine);
+    assert_eq!(engine.stats().stable_node_dups, 100);
+    let mut kept = std::collections::BTreeSet::new();
+    for number in 0..400 {
+        if !kept.insert(slot(&engine, &vm, number)) {
+            vm.write(number, &page(1000 + number as u32));
+        }
+    }
+    let mut dups = Vec::new();
+    for _ in 0..4 {
+        engine.pass();
+        engine.check().unwrap();
+        dups.push(engine.stats().stable_node_dups);
+    }
+    // The first pass notices what was written.
+    assert_eq!(dups, [100, 50, 25, 25]);
+    assert_eq!(engine.stats().pages_sharing, 75);
 }
 
 #[test]

@@ -20,6 +20,11 @@ impl Agent {
         !self.shared.is_empty() || !self.waiting.is_empty()
     }
 
+    /// Whether any page shares, waits for a twin, or was given back because it is zero.
+    pub(crate) fn is_folded(&self) -> bool {
+        self.is_in_trees() || !self.zero.is_empty()
+    }
+
     /// Folds more or less of the VM from now on. What is not to be folded any more is given its own
     /// memory by the next passes, batch by batch. O(pages / 64).
     pub(crate) fn set_mode(&mut self, mode: DedupMode) {

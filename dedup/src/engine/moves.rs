@@ -72,7 +72,8 @@ pub struct Compaction {
     group: Vec<(Slot, Slot)>,
     /// Those sharers that have not been asked to move yet, descending: the next ones last.
     sharers: Vec<(VmId, LinearIndex)>,
-    report: CompactReport,
+    /// What it has come to; `None` before its first part.
+    report: Option<CompactReport>,
 }
 
 /// Pages that are mapped anew in one go at most: others wait.
@@ -115,7 +116,6 @@ impl Engine {
 
     /// Begins what [`compact`](Self::compact) does, to be continued part by part.
     pub fn begin_compaction(&self, scope: CompactScope) -> Compaction {
-        let before = self.layout();
         let mut vms: Vec<(&str, VmId)> =
             self.members.iter().map(|(&vm, member)| (member.domain.as_str(), vm)).collect();
         vms.sort_unstable();
@@ -126,18 +126,23 @@ impl Engine {
             cursor: CompactCursor::default(),
             group: Vec::new(),
             sharers: Vec::new(),
-            report: CompactReport {
-                extents_before: before.extents,
-                vmas_before: before.vmas,
-                store_bytes_before: before.store_bytes,
-                ..CompactReport::default()
-            },
+            report: None,
         }
     }
 
     /// Does the next part: has 4096 pages at most mapped anew, or looks at pages for others that are
     /// worth it. Says what it all came to after the last. VMs may come and go between parts.
     pub fn compact_step(&mut self, compaction: &mut Compaction) -> Option<CompactReport> {
+        // Not when it was asked for: others may have come first.
+        compaction.report.get_or_insert_with(|| {
+            let before = self.layout();
+            CompactReport {
+                extents_before: before.extents,
+                vmas_before: before.vmas,
+                store_bytes_before: before.store_bytes,
+                ..CompactReport::default()
+            }
+        });
         if !compaction.group.is_empty() {
             self.move_group(compaction);
             return None;
@@ -158,7 +163,7 @@ impl Engine {
             extents_after: after.extents,
             vmas_after: after.vmas,
             store_bytes_after: after.store_bytes,
-            ..compaction.report
+            ..compaction.report.unwrap_or_default()
         })
     }
 
@@ -198,8 +203,10 @@ impl Engine {
             // What has moved in part is seen to by the next passes.
             self.give_up_move(&compaction.domain, slot);
             let moved_pages = self.sharers(&compaction.domain, to);
-            compaction.report.moved_pages += moved_pages;
-            compaction.report.moved_slots += u64::from(moved_pages > 0);
+            if let Some(report) = &mut compaction.report {
+                report.moved_pages += moved_pages;
+                report.moved_slots += u64::from(moved_pages > 0);
+            }
         }
     }
 

@@ -2,9 +2,8 @@
 
 use super::{Domain, Engine, Member};
 use crate::agent::Agent;
-use crate::agent::walk::PageState;
 use crate::stats::{DedupStats, DomainStats, Events, VmStats};
-use crate::{LinearIndex, PAGE_SIZE, VmId};
+use crate::{PAGE_SIZE, VmId};
 
 /// What a mapping costs the kernel: 192 bytes of `vm_area_struct` and its part of a maple tree's node
 /// of 256 (Linux 6.18, `/proc/slabinfo`).
@@ -57,14 +56,10 @@ impl Engine {
         }
     }
 
-    /// Whether no VM has a page that is folded, or waits to be: the end of unmerging. O(pages), and
-    /// at once while a page is in a tree.
+    /// Whether no VM has a page that is folded, or waits to be: the end of unmerging.
+    /// O(pages / 64).
     pub fn is_unmerged(&self) -> bool {
-        let has_zero = |agent: &Agent| {
-            let mut pages = (0..agent.count_pages()).map(LinearIndex);
-            pages.any(|page| agent.page_state(page) == PageState::Zero)
-        };
-        self.members.values().all(|Member { agent, .. }| !agent.is_in_trees() && !has_zero(agent))
+        !self.members.values().any(|member| member.agent.is_folded())
     }
 
     /// What has happened to the pages of all VMs, those that are gone included.
