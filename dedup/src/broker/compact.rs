@@ -133,7 +133,7 @@ impl LocalBroker {
         let mut gain = 0;
         for (&slot, &number) in &order {
             let Some(node) = self.store.slots.node(slot) else { continue };
-            for item in self.stable.items(&self.rmap, node) {
+            for item in self.sharers(node) {
                 let (vm, linear) = self.rmap.page(item);
                 let Some(member) = self.members.get(&vm) else { continue };
                 let moves =

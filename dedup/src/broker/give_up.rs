@@ -52,7 +52,7 @@ impl LocalBroker {
 
     /// Whether an agent was told to move a sharer of a node and has not said what became of it.
     pub(super) fn is_unanswered(&self, from: NodeId) -> bool {
-        self.stable.items(&self.rmap, from).any(|item| {
+        self.sharers(from).any(|item| {
             let (vm, linear) = self.rmap.page(item);
             self.members.get(&vm).is_some_and(|member| member.told.contains(&linear))
         })

@@ -248,11 +248,9 @@ impl LocalBroker {
 
     /// Has the agents of a node's sharers ask what to do.
     pub(super) fn direct_sharers(&mut self, id: NodeId) {
-        let items: Vec<ItemId> = self.stable.items(&self.rmap, id).collect();
-        for item in items {
-            if let RmapItem::Stable(_) = self.rmap.item(item) {
-                self.direct(item);
-            }
+        let sharers: Vec<ItemId> = self.sharers(id).collect();
+        for item in sharers {
+            self.direct(item);
         }
     }
 }

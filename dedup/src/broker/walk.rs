@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::LocalBroker;
+use super::ids::{ItemId, NodeId};
 use super::rmap::RmapItem;
 use crate::{LinearIndex, Slot, VmId};
 
@@ -21,12 +22,13 @@ impl LocalBroker {
     ) -> Option<ControlFlow<()>> {
         let id = self.store.slots.node(slot)?;
         self.stable.node(id).filled_slot().filter(|&filled| filled == slot)?;
-        let flow = self
-            .stable
-            .items(&self.rmap, id)
-            .filter(|&item| matches!(self.rmap.item(item), RmapItem::Stable(_)))
-            .map(|item| self.rmap.page(item))
-            .try_for_each(|(vm, linear)| visit(vm, linear));
-        Some(flow)
+        let mut pages = self.sharers(id).map(|item| self.rmap.page(item));
+        Some(pages.try_for_each(|(vm, linear)| visit(vm, linear)))
+    }
+
+    /// The items that share a node: nothing else in the broker finds them. O(items of the node).
+    pub(super) fn sharers(&self, id: NodeId) -> impl Iterator<Item = ItemId> + '_ {
+        let items = self.stable.items(&self.rmap, id);
+        items.filter(|&item| matches!(self.rmap.item(item), RmapItem::Stable(_)))
     }
 }
