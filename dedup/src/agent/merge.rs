@@ -68,20 +68,20 @@ impl Agent {
         for run in runs {
             self.split_huge_pages(run.positions());
         }
-        let mut edges = Vec::new();
+        let mut mapped = Vec::new();
         for window in windows(runs) {
             for step in self.merge_window(window) {
                 match &step {
                     // A refused mapping may have parted the one that it was to replace.
                     Step::Done(run) | Step::Refused(run, _) if run.is_mapped() => {
-                        edges.extend([run.linear, run.end()]);
+                        mapped.push([run.linear, run.end()]);
                     }
                     _ => {}
                 }
                 self.record(step, outcomes);
             }
         }
-        self.seal_between(&edges);
+        self.seal_runs(&mapped);
     }
 
     fn merge_window(&self, window: &[Run]) -> Vec<Step> {
