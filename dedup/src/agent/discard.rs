@@ -97,7 +97,7 @@ impl Agent {
             Err(error) => self.note_refusal(&pages, error),
         }
         // Also a refused mapping may have parted the one that it was to replace.
-        self.seal_runs(&[[run.linear, run.end()]]);
+        self.seal_between(&[run.linear, run.end()]);
         result.is_ok()
     }
 

@@ -16,14 +16,11 @@ use crate::extents::ExtentMap;
 use crate::sys::Space;
 use crate::{LinearIndex, PAGE_SIZE};
 
-/// Runs that lie closer together than this are sealed in one go.
-const NEAR_PAGES: u32 = 64;
-
 impl Agent {
     /// Notes what pages lie over now, and what that does to the number of mappings.
     /// O(log extents + extents that lay there).
     ///
-    /// The ends of the run are to be [sealed](Self::seal_runs) then.
+    /// The ends of the run are to be [sealed](Self::seal_between) then.
     pub(super) fn place(&mut self, run: &Run) {
         let more = more_vmas_with(&self.space, &mut self.extents, run);
         let mut vmas = self.vmas.saturating_add_signed(more);
@@ -34,20 +31,9 @@ impl Agent {
         self.count_mappings(vmas);
     }
 
-    /// Seals the runs that were mapped anew: the page at which each begins, and the one after which
-    /// it ends, ascending. O(runs + mappings between those that lie near each other).
-    pub(super) fn seal_runs(&mut self, runs: &[[LinearIndex; 2]]) {
-        // What lies between two that are far apart may be thousands of mappings.
-        let is_near = |one: &[LinearIndex; 2], next: &[LinearIndex; 2]| {
-            next[0].0.saturating_sub(one[1].0) <= NEAR_PAGES
-        };
-        for near in runs.chunk_by(is_near) {
-            self.seal_near(near.as_flattened());
-        }
-    }
-
-    /// Seals everything between the first and the last of `edges`.
-    fn seal_near(&mut self, edges: &[LinearIndex]) {
+    /// Seals what was mapped anew between the first and the last of `edges`, the pages, ascending,
+    /// at which it begins and after which it ends. O(mappings between them).
+    pub(super) fn seal_between(&mut self, edges: &[LinearIndex]) {
         let (Some(&first), Some(&last)) = (edges.first(), edges.last()) else { return };
         self.seal(first, last.0 - first.0);
         // What could not be sealed before may have been now, and so be one with its neighbours.

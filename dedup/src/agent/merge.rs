@@ -68,20 +68,20 @@ impl Agent {
         for run in runs {
             self.split_huge_pages(run.positions());
         }
-        let mut mapped = Vec::new();
+        let mut edges = Vec::new();
         for window in windows(runs) {
             for step in self.merge_window(window) {
                 match &step {
                     // A refused mapping may have parted the one that it was to replace.
                     Step::Done(run) | Step::Refused(run, _) if run.is_mapped() => {
-                        mapped.push([run.linear, run.end()]);
+                        edges.extend([run.linear, run.end()]);
                     }
                     _ => {}
                 }
                 self.record(step, outcomes);
             }
         }
-        self.seal_runs(&mapped);
+        self.seal_between(&edges);
     }
 
     fn merge_window(&self, window: &[Run]) -> Vec<Step> {
