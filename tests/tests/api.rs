@@ -1,13 +1,14 @@
 //! The control socket of a real run, asked by a client that knows nothing of Pagefold.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::{fs, io, thread};
 
 use pagefold_tests::harness::PATIENCE;
-use pagefold_tests::harness::command::{Running, output};
+use pagefold_tests::harness::command::{Running, describe, output, pagefold};
 use pagefold_tests::harness::guest_ram::{guest_mappings, store};
 use pagefold_tests::harness::http::{begin, get, raw, request};
 use pagefold_tests::harness::prometheus;
@@ -284,6 +285,28 @@ fn the_socket_is_its_users_alone_and_stats_reads_it() {
     assert!(stats.status.success() && stats.stderr.is_empty(), "{stats:?}");
     let stats: Value = serde_json::from_slice(&stats.stdout).expect("JSON");
     assert_eq!(stats["vms"].as_array().map(Vec::len), Some(1));
+    served.end();
+}
+
+#[test]
+fn a_reader_of_statistics_who_leaves_ends_them_quietly() {
+    let served = Served::new(1, "builtin:idle");
+    let socket = served.socket();
+    let path = socket.to_str().expect("UTF-8");
+    let args = ["stats", "--watch", "--api-socket", path];
+    for args in [&args[..], &[&args[..], &["--json"]].concat()] {
+        let mut watch = pagefold(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pagefold starts");
+        // What `head -1` does.
+        let mut line = String::new();
+        BufReader::new(watch.stdout.take().expect("a pipe")).read_line(&mut line).expect("read");
+        assert!(!line.is_empty());
+        let output = watch.wait_with_output().expect("it ends");
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", describe(&output));
+    }
     served.end();
 }
 

@@ -177,6 +177,8 @@ fn every_bad_input_has_its_exit_code_and_one_clear_message() {
         (vec!["stats"], 2, "--api-socket"),
         (vec!["stats", "--api-socket", &missing], 1, "cannot connect"),
         (vec!["stats", "--api-socket", &whole], 1, "cannot connect"),
+        (vec!["stats", "--api-socket", &long], 1, "give a shorter path"),
+        (vec!["set", "--api-socket", &long, "run=0"], 1, "give a shorter path"),
         (vec!["set", "run=0"], 2, "--api-socket"),
         (vec!["set", "--api-socket", &missing], 2, "KEY=VALUE"),
         (vec!["set", "--api-socket", &missing, "run"], 2, "KEY=VALUE"),

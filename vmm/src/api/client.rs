@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
 use super::GuestPhys;
+use super::socket::{self, SocketError};
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -40,6 +41,9 @@ pub enum ClientError {
     /// The system gave no event queue.
     #[error("cannot start a client")]
     Runtime(#[source] io::Error),
+    /// No socket can be there.
+    #[error("cannot connect to a control socket")]
+    Path(#[source] SocketError),
     /// Nobody listens, or not for this user.
     #[error("cannot connect to {path}")]
     Connect {
@@ -91,8 +95,9 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Runtime`].
+    /// [`ClientError::Path`] or [`ClientError::Runtime`].
     pub fn new(path: &Path) -> Result<Self, ClientError> {
+        socket::check_path(path).map_err(ClientError::Path)?;
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)?;
         Ok(Self { path: path.to_owned(), runtime })

@@ -85,7 +85,7 @@ impl Drop for SocketFile {
 /// A socket that nobody listens on is replaced. Starters in the same directory take turns (a lock
 /// on the directory), so that none removes the socket another has just made.
 pub(super) async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
-    check(path)?;
+    check_path(path)?;
     let system = |step| move |source| SocketError::System { step, path: path.to_owned(), source };
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -120,7 +120,9 @@ pub(super) async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), So
     Ok((listener, file))
 }
 
-fn check(path: &Path) -> Result<(), SocketError> {
+/// Whether a socket can have the path: [`SocketError::PathTooLong`] or [`SocketError::BadPath`] if
+/// not.
+pub(super) fn check_path(path: &Path) -> Result<(), SocketError> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() || bytes.contains(&0) {
         return Err(SocketError::BadPath { path: path.to_owned() });

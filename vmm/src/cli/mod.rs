@@ -107,13 +107,29 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Writes a command's result to stdout.
+/// Whoever reads a command's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// Has it, and may be given more.
+    There,
+    /// Has closed the pipe, as `head` does when it has read enough.
+    Gone,
+}
+
+/// Writes a command's result to stdout. A reader who has left wanted no more: that is no failure.
 fn print(text: &str) -> Result<(), Failure> {
+    print_to_reader(text).map(drop)
+}
+
+/// The same, for what goes on for as long as somebody reads it.
+fn print_to_reader(text: &str) -> Result<Reader, Failure> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .advise("cannot write the result", "look at what stdout leads to")
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        written => written
+            .advise("cannot write the result", "look at what stdout leads to")
+            .map(|()| Reader::There),
+    }
 }
 
 #[cfg(test)]

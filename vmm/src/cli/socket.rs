@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pagefold::api::{ApiClient, ClientError};
 
-use super::failure::{Advise, Failure};
+use super::failure::Failure;
 
 /// Where the socket is.
 #[derive(Debug, clap::Args)]
@@ -22,10 +22,8 @@ impl Socket {
 
     /// A client of it; nothing is connected yet.
     pub(super) fn client(&self) -> Result<ApiClient, Failure> {
-        ApiClient::new(&self.api_socket).advise(
-            "cannot ask the control socket",
-            "see whether the system is short of descriptors",
-        )
+        ApiClient::new(&self.api_socket)
+            .map_err(|error| no_answer("cannot ask the control socket", &error))
     }
 }
 
@@ -35,12 +33,16 @@ pub(super) fn no_answer(what: &str, error: &ClientError) -> Failure {
         ClientError::Connect { .. } => {
             "start one with `pagefold run --api-socket PATH`, and give its path as the same user"
         }
+        ClientError::Path(_) => {
+            "give a shorter path: one that is relative to the current directory will do"
+        }
         ClientError::TimedOut { .. } => "see whether the process is stopped or swapping",
         ClientError::Form { .. } => "ask with the same version of pagefold as runs the VMs",
         ClientError::Refused { hint, .. } => hint,
-        ClientError::Runtime(_) | ClientError::Http { .. } => {
-            "see the log of the process that runs the VMs"
+        ClientError::Runtime(_) => {
+            "see the limits on descriptors and threads (ulimit -n, ulimit -u)"
         }
+        ClientError::Http { .. } => "see the log of the process that runs the VMs",
     };
     Failure::caused(what, error, advice)
 }

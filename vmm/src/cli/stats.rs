@@ -12,7 +12,7 @@ use super::knobs::differences;
 use super::size::mib;
 use super::socket::{Socket, no_answer};
 use super::table::{count, list, table};
-use super::{Outcome, print};
+use super::{Outcome, Reader, print_to_reader};
 
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,19 +39,23 @@ pub(super) struct Args {
 /// Asks the socket, once or over and over.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let client = args.socket.client()?;
-    show(args, &client.dedup().map_err(|error| no_answer(WHAT, &error))?)?;
-    if args.watch {
+    let reader = show(args, &client.dedup().map_err(|error| no_answer(WHAT, &error))?)?;
+    if args.watch && reader == Reader::There {
         watch(args, &client)?;
     }
     Ok(Outcome::Fine)
 }
 
-/// Looks again and again, until the run has ended.
+/// Looks again and again, until the run has ended or nobody reads what it says.
 fn watch(args: &Args, client: &ApiClient) -> Result<(), Failure> {
     loop {
         std::thread::sleep(WATCH_INTERVAL);
         match client.dedup() {
-            Ok(stats) => show(args, &stats)?,
+            Ok(stats) => {
+                if show(args, &stats)? == Reader::Gone {
+                    return Ok(());
+                }
+            }
             // It was there a moment ago: the run has ended.
             Err(ClientError::Connect { .. }) => return Ok(()),
             Err(error) => return Err(no_answer(WHAT, &error)),
@@ -59,14 +63,14 @@ fn watch(args: &Args, client: &ApiClient) -> Result<(), Failure> {
     }
 }
 
-fn show(args: &Args, stats: &DedupStats) -> Result<(), Failure> {
+fn show(args: &Args, stats: &DedupStats) -> Result<Reader, Failure> {
     if args.json {
         let json = serde_json::to_string(stats)
             .advise("cannot write the statistics as JSON", "report this as a fault")?;
-        return print(&format!("{json}\n"));
+        return print_to_reader(&format!("{json}\n"));
     }
     let clear = args.watch && io::stdout().is_terminal();
-    print(&format!("{}{}", if clear { CLEAR_SCREEN } else { "" }, text(stats)))
+    print_to_reader(&format!("{}{}", if clear { CLEAR_SCREEN } else { "" }, text(stats)))
 }
 
 /// The counters for people.
