@@ -61,7 +61,7 @@ pub use body::MAX_SETTLE_LIMIT;
 pub use client::{ApiClient, ClientError};
 pub use control::{Control, ControlError};
 pub use server::{ApiServer, BindError};
-pub use socket::SocketError;
+pub use socket::{SocketError, remove_sockets};
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::control::Control;
 use super::refusal::WithReasons;
 use super::routes;
-use super::socket::{self, SocketError, SocketFile};
+use super::socket::{self, OwnFile, SocketError};
 use crate::sys::signal::block_in_this_thread;
 
 /// Connections served at once; further ones wait in the socket's queue.
@@ -50,7 +50,7 @@ pub struct ApiServer {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     // Last, so that the file goes when nobody listens any more.
-    _file: SocketFile,
+    _file: OwnFile,
 }
 
 impl ApiServer {

@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 use tempfile::TempDir;
 
 use super::{Fake, Served, names_in};
-use crate::api::{ApiServer, BindError, SocketError};
+use crate::api::{ApiClient, ApiServer, BindError, SocketError};
 
 fn refusal(path: &Path) -> SocketError {
     match ApiServer::bind(path, Arc::new(Fake::default())) {
@@ -63,13 +64,39 @@ fn other_files_are_never_replaced() {
     let file = directory.path().join("file");
     fs::write(&file, "precious").expect("a file");
     let link = directory.path().join("link");
-    symlink(directory.path().join("nowhere"), &link).expect("a link");
-    for path in [&file, &link, &directory.path().to_owned()] {
+    symlink("file", &link).expect("a link");
+    let far_link = directory.path().join("far link");
+    symlink(directory.path(), &far_link).expect("a link");
+    for path in [&file, &link, &far_link, &directory.path().to_owned()] {
         let error = refusal(path);
         assert!(matches!(error, SocketError::NotASocket { .. }), "{error}");
     }
     assert_eq!(fs::read_to_string(&file).expect("a file"), "precious");
-    assert!(link.is_symlink());
+    assert!(link.is_symlink() && far_link.is_symlink());
+}
+
+#[test]
+fn a_link_to_a_socket_is_as_good_as_the_socket() {
+    let directory = TempDir::new().expect("a directory");
+    let (link, target) = (directory.path().join("link"), directory.path().join("api"));
+    symlink("link too", &link).expect("a link");
+    symlink(&target, directory.path().join("link too")).expect("a link");
+    // To nothing, to a stale socket, and to one that is served.
+    drop(ApiServer::bind(&link, Arc::new(Fake::default())).expect("a server"));
+    assert!(!target.exists() && link.is_symlink());
+    drop(UnixListener::bind(&target).expect("a socket"));
+    let server = ApiServer::bind(&link, Arc::new(Fake::default())).expect("a server");
+    assert!(matches!(refusal(&link), SocketError::InUse { .. }));
+    for path in [&link, &target] {
+        assert!(ApiClient::new(path).expect("a client").dedup().is_ok());
+    }
+    drop(server);
+    assert!(!target.exists() && link.is_symlink());
+
+    let circle = directory.path().join("circle");
+    symlink("circle", &circle).expect("a link");
+    let error = refusal(&circle);
+    assert!(error.to_string().starts_with("cannot follow the link"), "{error}");
 }
 
 #[test]
@@ -95,12 +122,45 @@ fn paths_that_no_socket_can_have_are_refused() {
 }
 
 #[test]
-fn starters_in_one_directory_take_turns() {
+fn whoever_may_open_the_directory_holds_up_nobody() {
     let directory = TempDir::new().expect("a directory");
     let held = File::open(directory.path()).expect("a directory");
     held.lock().expect("a lock");
     let path = directory.path().join("api");
-    assert!(matches!(refusal(&path), SocketError::Busy { .. }));
-    held.unlock().expect("unlocked");
     drop(ApiServer::bind(&path, Arc::new(Fake::default())).expect("a server"));
+    assert!(names_in(directory.path()).is_empty());
+}
+
+#[test]
+fn many_starters_get_their_sockets_and_of_those_at_one_path_one_does() {
+    let directory = TempDir::new().expect("a directory");
+    let paths = (0..40).map(|number| {
+        directory.path().join(if number < 20 { format!("api{number}") } else { "one".to_owned() })
+    });
+    // What the killed have left.
+    drop(UnixListener::bind(directory.path().join("one")).expect("a socket"));
+    let all = Arc::new(Barrier::new(40));
+    let starters: Vec<_> = paths
+        .map(|path| {
+            let all = Arc::clone(&all);
+            thread::spawn(move || {
+                all.wait();
+                ApiServer::bind(&path, Arc::new(Fake::default()))
+            })
+        })
+        .collect();
+    let results: Vec<_> =
+        starters.into_iter().map(|starter| starter.join().expect("no panic")).collect();
+    for result in &results[..20] {
+        assert!(result.is_ok(), "{result:?}");
+    }
+    let (served, refused): (Vec<_>, Vec<_>) = results[20..].iter().partition(|one| one.is_ok());
+    assert_eq!(served.len(), 1, "{served:?}");
+    for result in refused {
+        let in_use = matches!(result, Err(BindError::Socket(SocketError::InUse { .. })));
+        assert!(in_use, "{result:?}");
+    }
+    assert_eq!(names_in(directory.path()).len(), 21);
+    drop(results);
+    assert!(names_in(directory.path()).is_empty());
 }

@@ -57,7 +57,9 @@ fn serve(path: &Path, host: &Host) -> Result<ApiServer, Failure> {
             BindError::Socket(SocketError::NotASocket { .. }) => {
                 "give another --api-socket; no other file is ever replaced"
             }
-            BindError::Socket(SocketError::Busy { .. }) => "try again",
+            BindError::Socket(SocketError::Busy { .. } | SocketError::NotALock { .. }) => {
+                "give another --api-socket, or remove the lock if nobody uses it (fuser)"
+            }
             BindError::Socket(_) => "give a short --api-socket in a directory you may write to",
             BindError::Thread(_) => "see the limits in `ulimit -a`",
         };
