@@ -49,6 +49,11 @@ impl MappingBudget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Whether some runs are too short to be worth their mappings.
+    pub(super) fn is_short(&self) -> bool {
+        self.min_run_pages(0) > 1
+    }
+
     /// Replaces an agent's count by its new one.
     pub(super) fn update(&self, before: u64, after: u64) {
         self.used.fetch_add(after, Ordering::Relaxed);

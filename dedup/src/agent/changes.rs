@@ -44,6 +44,9 @@ impl Agent {
         left.intersect_with(&self.shared);
         self.events.breaks += left.count() as u64;
         self.shared.subtract(&left);
+        if !left.is_empty() {
+            self.stale.note_left();
+        }
         fresh.intersect_with(&self.waiting);
         self.waiting.subtract(&fresh);
         left.union_with(&fresh);

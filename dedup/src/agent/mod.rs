@@ -23,6 +23,7 @@ mod recover;
 mod runs;
 mod say;
 mod scan;
+mod stale_extents;
 mod stats;
 mod store;
 pub mod track;
@@ -49,6 +50,7 @@ use crate::stats::Events;
 use crate::sys::{GuestMemory, RegionError, Space, UserfaultfdError};
 use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
+use stale_extents::StaleSearch;
 
 /// Why a VM's memory cannot be folded. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +141,7 @@ pub(crate) struct Agent {
     has_unwanted: bool,
     /// Where the search for pages that are to have their own memory again goes on.
     unmerge_cursor: usize,
+    stale: StaleSearch,
     /// The longest run that was asked for when a page was deferred; 0 if none was.
     deferred_at: u32,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
@@ -197,6 +200,7 @@ impl Agent {
             cursor: 0,
             has_unwanted: false,
             unmerge_cursor: 0,
+            stale: StaleSearch::default(),
             deferred_at: 0,
             touched: none,
             is_marking: false,

@@ -40,6 +40,9 @@ impl Agent {
         self.requeue_deferred();
         self.unshare_lone(broker)?;
         let mut calm = self.take_changes(broker)?;
+        if self.budget.is_short() {
+            self.stale.begin();
+        }
         if self.mode == DedupMode::Off {
             return Ok(());
         }

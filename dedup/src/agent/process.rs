@@ -1,7 +1,10 @@
 //! What one process needs of the kernel to fold its memory, whoever's memory it is.
 
+use std::error::Error;
+use std::sync::OnceLock;
+
 use super::AgentSetupError;
-use crate::sys::{MappingBounds, Pagemap, Userfaultfd};
+use crate::sys::{MappingBounds, PageMover, Pagemap, Userfaultfd};
 
 /// Descriptors that all agents of a process share: guests come in hundreds, and a process may
 /// have 1024 descriptors by default.
@@ -11,6 +14,8 @@ pub(crate) struct ProcessMemory {
     pub(super) pagemap: Pagemap,
     /// Unless the kernel is too old to say.
     pub(super) bounds: Option<MappingBounds>,
+    /// Made when it is first needed; `None` if it could not be.
+    page_mover: OnceLock<Option<PageMover>>,
 }
 
 impl ProcessMemory {
@@ -23,6 +28,19 @@ impl ProcessMemory {
         let uffd = Userfaultfd::new()?;
         let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
         let bounds = MappingBounds::open().map_err(AgentSetupError::Pagemap)?;
-        Ok(Self { uffd, pagemap, bounds })
+        Ok(Self { uffd, pagemap, bounds, page_mover: OnceLock::new() })
+    }
+
+    /// What makes pages over slots anonymous memory again; `None` where the kernel cannot (before Linux
+    /// 6.8).
+    pub(super) fn page_mover(&self) -> Option<&PageMover> {
+        let open = || match PageMover::new() {
+            Ok(mover) => Some(mover),
+            Err(error) => {
+                log::warn!("mappings are not given back: {error}: {:?}", error.source());
+                None
+            }
+        };
+        self.page_mover.get_or_init(open).as_ref()
     }
 }

@@ -16,8 +16,8 @@ const STRETCH_PAGES: usize = 1 << 16;
 
 impl Agent {
     /// Takes `limit` pages at most that are not to be folded, which is all of them if `all` says so,
-    /// out of the trees, and gives each its own memory; says how many there were. 0 when there are
-    /// none left.
+    /// out of the trees, and gives each its own memory; when there are none left, gives their mappings
+    /// back. Says how much of the limit that took: 0 when all is done.
     ///
     /// # Errors
     ///
@@ -34,6 +34,7 @@ impl Agent {
             let Some(run) = run else {
                 if std::mem::take(&mut self.unmerge_cursor) == 0 {
                     self.has_unwanted = false;
+                    self.stale.begin();
                     break;
                 }
                 continue;
@@ -42,7 +43,8 @@ impl Agent {
             self.unmerge_cursor = run.end;
             self.unmerge_run(broker, run)?;
         }
-        Ok(limit - left)
+        let released = self.release_stale(broker, left)?;
+        Ok(limit - left + released)
     }
 
     /// The next run of pages, `limit` at most, that are folded, or wait to be, and should not be.
@@ -88,6 +90,7 @@ impl Agent {
                 }
                 next += span.count_pages() as usize;
             }
+            self.stale.note_left();
             self.events.unmerges += run.len() as u64;
         }
         self.shared.remove_range(run.clone());

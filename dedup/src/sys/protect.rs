@@ -98,7 +98,8 @@ impl<'a> Protected<'a> {
         result.and(self.uffd.wake(self.span))
     }
 
-    fn mark_replaced(&mut self, first: u32, count_pages: u32) {
+    /// Notes that pages have a new mapping, which is neither protected nor registered.
+    pub(super) fn mark_replaced(&mut self, first: u32, count_pages: u32) {
         debug_assert!(self.replaced.last().is_none_or(|&(_, end)| end <= first), "out of order");
         self.replaced.push((first, first + count_pages));
     }

@@ -110,6 +110,12 @@ impl<'memory> Span<'memory> {
         self.advise(libc::MADV_COLD)
     }
 
+    /// Whether every page is mapped, whatever is there.
+    pub(super) fn is_mapped(self) -> bool {
+        // SAFETY: writes nothing: nobody has shared, writable memory of a file here.
+        unsafe { libc::msync(self.as_ptr(), self.len_bytes(), libc::MS_ASYNC) == 0 }
+    }
+
     fn advise(self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range belongs to a `GuestMemory`, whose contract lets this crate discard
         // and mark its pages; none of the advice used here unmaps anything.

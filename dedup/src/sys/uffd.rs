@@ -12,11 +12,21 @@ use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iowr_nr};
 
 use super::span::Span;
 
+/// The size of a `struct uffd_msg`.
+const MESSAGE_BYTES: usize = 32;
+
+/// Messages that are read at once.
+const MESSAGES_PER_READ: usize = 16;
+
 const UFFD_API: u64 = 0xaa;
 const UFFD_FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
 const UFFD_FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
 const UFFD_FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
+const UFFD_FEATURE_EVENT_REMAP: u64 = 1 << 2;
+const UFFD_FEATURE_MOVE: u64 = 1 << 16;
+const UFFDIO_REGISTER_MODE_MISSING: u64 = 1 << 0;
 const UFFDIO_REGISTER_MODE_WP: u64 = 1 << 1;
+const UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES: u64 = 1 << 1;
 const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1 << 0;
 
 #[repr(C)]
@@ -45,10 +55,20 @@ struct WriteProtect {
     mode: u64,
 }
 
+#[repr(C)]
+struct Move {
+    destination: u64,
+    source: u64,
+    len: u64,
+    mode: u64,
+    moved: i64,
+}
+
 ioctl_iowr_nr!(UFFDIO_API, 0xaa, 0x3f, Api);
 ioctl_iowr_nr!(UFFDIO_REGISTER, 0xaa, 0x00, Register);
 ioctl_ior_nr!(UFFDIO_UNREGISTER, 0xaa, 0x01, Range);
 ioctl_ior_nr!(UFFDIO_WAKE, 0xaa, 0x02, Range);
+ioctl_iowr_nr!(UFFDIO_MOVE, 0xaa, 0x05, Move);
 ioctl_iowr_nr!(UFFDIO_WRITEPROTECT, 0xaa, 0x06, WriteProtect);
 ioctl_io_nr!(USERFAULTFD_IOC_NEW, 0xaa, 0x00);
 
@@ -80,14 +100,27 @@ impl Userfaultfd {
     ///
     /// When the process may not or the kernel cannot; nothing is left open.
     pub(crate) fn new() -> Result<Self, UserfaultfdError> {
-        let fd = open_by_call().or_else(|_| open_by_device()).map_err(UserfaultfdError::Open)?;
-        let mut api = Api {
-            version: UFFD_API,
-            features: UFFD_FEATURE_PAGEFAULT_FLAG_WP
+        Self::with_features(
+            UFFD_FEATURE_PAGEFAULT_FLAG_WP
                 | UFFD_FEATURE_WP_HUGETLBFS_SHMEM
                 | UFFD_FEATURE_WP_UNPOPULATED,
-            ioctls: 0,
-        };
+        )
+    }
+
+    /// Opens one whose registered memory keeps its registration when it is moved by `mremap`, which
+    /// then waits until the event has been [read](Self::read_events), and into which pages can be
+    /// [moved](Self::move_pages): Linux 6.8.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub(super) fn for_moving() -> Result<Self, UserfaultfdError> {
+        Self::with_features(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_MOVE)
+    }
+
+    fn with_features(features: u64) -> Result<Self, UserfaultfdError> {
+        let fd = open_by_call().or_else(|_| open_by_device()).map_err(UserfaultfdError::Open)?;
+        let mut api = Api { version: UFFD_API, features, ioctls: 0 };
         // SAFETY: UFFDIO_API reads and writes one `Api`, which is laid out as the kernel's.
         let result = unsafe { ioctl_with_mut_ref(&fd, UFFDIO_API(), &mut api) };
         if result < 0 {
@@ -103,8 +136,21 @@ impl Userfaultfd {
     ///
     /// The kernel's; a part of the mappings may be registered.
     pub(crate) fn register(&self, span: Span<'_>) -> io::Result<()> {
-        let mut register =
-            Register { range: range(span), mode: UFFDIO_REGISTER_MODE_WP, ioctls: 0 };
+        self.register_for(range(span), UFFDIO_REGISTER_MODE_WP)
+    }
+
+    /// Has whoever touches a page under `span` that is not there sleep until it is, or until
+    /// it is unregistered.
+    ///
+    /// # Errors
+    ///
+    /// As for [`register`](Self::register).
+    pub(super) fn register_missing(&self, span: Span<'_>) -> io::Result<()> {
+        self.register_for(range(span), UFFDIO_REGISTER_MODE_MISSING)
+    }
+
+    fn register_for(&self, range: Range, mode: u64) -> io::Result<()> {
+        let mut register = Register { range, mode, ioctls: 0 };
         // SAFETY: reads and writes one `Register`. Registration only changes how write faults of
         // protected pages are handled.
         let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_REGISTER(), &mut register) };
@@ -144,6 +190,49 @@ impl Userfaultfd {
     pub(super) fn wake(&self, span: Span<'_>) -> io::Result<()> {
         // SAFETY: reads one `Range`; waking makes a thread fault again, nothing else.
         done(unsafe { ioctl_with_ref(&self.0, UFFDIO_WAKE(), &range(span)) })
+    }
+}
+
+impl Userfaultfd {
+    /// Moves pages from `source`, which nobody else uses, to the missing ones of `destination`,
+    /// without copying them; what is missing at the source stays missing. Says how many bytes, from
+    /// the first on, were dealt with, and why not all.
+    pub(super) fn move_pages(
+        &self,
+        destination: Span<'_>,
+        source: usize,
+    ) -> (usize, io::Result<()>) {
+        let mut dealt_with = 0;
+        while dealt_with < destination.len_bytes() {
+            let mut arg = Move {
+                destination: (destination.start() + dealt_with) as u64,
+                source: (source + dealt_with) as u64,
+                len: (destination.len_bytes() - dealt_with) as u64,
+                mode: UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
+                moved: 0,
+            };
+            // SAFETY: reads and writes one `Move`. The destination is guest memory, whose contract
+            // lets this crate fill its missing pages; the source is memory of this module's caller.
+            let result = done(unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_MOVE(), &mut arg) });
+            let moved = usize::try_from(arg.moved).unwrap_or(0);
+            dealt_with += moved;
+            match result {
+                // A page that is locked for the moment, or a part that was moved.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+                Err(error) => return (dealt_with, Err(error)),
+                Ok(()) => {}
+            }
+        }
+        (dealt_with, Ok(()))
+    }
+
+    /// Reads what events there are, without waiting; who waits for that goes on.
+    pub(super) fn read_events(&self) {
+        let mut messages = [0_u8; MESSAGES_PER_READ * MESSAGE_BYTES];
+        // SAFETY: the kernel writes at most as many bytes as the buffer has.
+        while unsafe { libc::read(self.as_raw_fd(), messages.as_mut_ptr().cast(), messages.len()) }
+            > 0
+        {}
     }
 }
 

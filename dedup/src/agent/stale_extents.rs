@@ -1,0 +1,182 @@
+//! Mappings that save nothing given back: those of extents of which no page shares its slot any more.
+//!
+//! A page that was written, or was made private, keeps the mapping of the store that it lies in. That
+//! lets it return to its slot without a new mapping, but holds a part of the mapping budget. So extents
+//! without a sharer, *stale* ones, become ordinary anonymous memory again when their pages are not to be
+//! folded, and when the budget is short.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::changes::count;
+use super::runs::{Action, Run};
+use super::{Agent, AgentError};
+use crate::LinearIndex;
+use crate::extents::Extent;
+use crate::protocol::{Broker, Outcome};
+use crate::sys::{MAX_MOVE_PAGES, MakeAnonymousError, PageKind};
+
+/// Anonymous pages between two extents, at most, that are moved with them, so that one move joins all.
+const MAX_GAP_PAGES: u32 = 8;
+
+/// Extents that are passed over for what looking at a page costs.
+const PASSED_PER_PAGE: u32 = 16;
+
+/// Whether stale extents are being searched for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct StaleSearch {
+    /// Whether a page has left its slot since the last search.
+    may_find: bool,
+    /// The page from which the search goes on, if there is one.
+    next: Option<LinearIndex>,
+}
+
+impl StaleSearch {
+    /// Notes that pages have left their slots.
+    pub(super) fn note_left(&mut self) {
+        self.may_find = true;
+    }
+
+    /// Begins a search, if there may be something to find.
+    pub(super) fn begin(&mut self) {
+        if self.may_find {
+            *self = Self { may_find: false, next: Some(LinearIndex(0)) };
+        }
+    }
+
+    /// Ends the search without having found all; the next one looks at everything again.
+    fn call_off(&mut self) {
+        *self = Self { may_find: true, next: None };
+    }
+}
+
+impl Agent {
+    /// Goes on with the search for stale extents, if there is one, and makes those that it finds
+    /// anonymous memory: `limit_pages` pages at most, or one window. Says how much of the limit that
+    /// took; 0 when the search is over. O(extents passed over · log extents + pages).
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails, or the page map cannot be read. What is known of every page is right.
+    pub(super) fn release_stale(
+        &mut self,
+        broker: &mut dyn Broker,
+        limit_pages: u32,
+    ) -> Result<u32, AgentError> {
+        let mut taken = 0;
+        while let Some(from) = self.stale.next.filter(|_| taken < limit_pages) {
+            let (window, passed) =
+                self.next_stale_window(from, (limit_pages - taken) * PASSED_PER_PAGE);
+            taken += passed.div_ceil(PASSED_PER_PAGE);
+            self.stale.next = window.next;
+            let Some(pages) = window.pages else { continue };
+            taken += pages.end - pages.start;
+            if !self.make_anonymous(&pages)? {
+                // For want of memory, or because the kernel is too old: not now.
+                self.stale.call_off();
+                break;
+            }
+            let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
+            self.say(broker, vec![Outcome::Unbacked { linear, count_pages }])?;
+        }
+        Ok(taken.min(limit_pages))
+    }
+
+    /// The next stale extents from page `from` on that can be moved together, and how many extents were
+    /// looked at, `limit` at most.
+    fn next_stale_window(&self, from: LinearIndex, limit: u32) -> (Window, u32) {
+        let mut found: Option<Range<u32>> = None;
+        let mut passed = 0;
+        let end = LinearIndex(self.space.count_pages());
+        for extent in self.extents.overlapping(from, end) {
+            if passed >= limit && found.is_none() {
+                return (Window { pages: None, next: Some(extent.linear) }, passed);
+            }
+            passed += 1;
+            let pages = extent.linear.0..extent.end();
+            if !self.is_stale(extent) {
+                if found.is_some() {
+                    break;
+                }
+                continue;
+            }
+            let first = found.as_ref().map_or(pages.start, |found| found.start);
+            let piece_end = self.space.piece(LinearIndex(first)).end().0;
+            let end = piece_end.min(first + MAX_MOVE_PAGES).min(pages.end);
+            match &mut found {
+                Some(found) if pages.start >= end || pages.start - found.end > MAX_GAP_PAGES => {
+                    break;
+                }
+                Some(found) => found.end = end,
+                None => found = Some(first..end),
+            }
+        }
+        let next = found.as_ref().map(|found| LinearIndex(found.end));
+        (Window { pages: found, next }, passed)
+    }
+
+    /// Whether no page of an extent shares its slot. O(pages / 64).
+    fn is_stale(&self, extent: Extent) -> bool {
+        let pages = extent.linear.0 as usize..extent.end() as usize;
+        self.shared.runs_within(pages).next().is_none()
+    }
+
+    /// Has pages, of which none shares a slot, be anonymous memory, one mapping with what is around
+    /// them; says whether they are.
+    fn make_anonymous(&mut self, pages: &Range<u32>) -> Result<bool, AgentError> {
+        let process = Arc::clone(&self.process);
+        let Some(mover) = process.page_mover() else { return Ok(false) };
+        self.split_huge_pages(pages.start as usize..pages.end as usize);
+        let present = self.present_in(pages)?;
+        let piece = self.space.piece(LinearIndex(pages.start));
+        let is_anonymous = |page: u32| self.extents.slot(LinearIndex(page)).is_none();
+        let first =
+            pages.start - u32::from(pages.start > piece.linear.0 && is_anonymous(pages.start - 1));
+        let after = pages.end + u32::from(pages.end < piece.end().0 && is_anonymous(pages.end));
+        let around = self.space.span(LinearIndex(first), after - first);
+        let window = pages.start - first..pages.end - first;
+        let result = mover.make_anonymous(&process.uffd, around, window, &present);
+        if let Err(error) = &result {
+            log::debug!("VM {}: {error}: {:?}", self.vm, std::error::Error::source(error));
+            self.events.errors += 1;
+        }
+        let is_anonymous = !matches!(result, Err(MakeAnonymousError::Kept(_)));
+        if is_anonymous {
+            let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
+            self.place(&Run { linear, count_pages, action: Action::Replace });
+        }
+        let edges = [first, pages.start, pages.end, after].map(LinearIndex);
+        self.seal_between(&edges);
+        Ok(is_anonymous)
+    }
+
+    /// The runs of pages in a window that hold something: all that lie over slots, and what is there of
+    /// the others. Relative to its first page.
+    fn present_in(&self, pages: &Range<u32>) -> Result<Vec<Range<u32>>, AgentError> {
+        let span = self.space.span(LinearIndex(pages.start), pages.end - pages.start);
+        let mut present = vec![false; span.count_pages() as usize];
+        let visit = |first: u32, count_pages: u32, kind| {
+            let is_there = matches!(kind, PageKind::Private | PageKind::Swapped);
+            present[first as usize..][..count_pages as usize].fill(is_there);
+        };
+        self.process.pagemap.scan(span, visit).map_err(AgentError::Pagemap)?;
+        let (start, end) = (LinearIndex(pages.start), LinearIndex(pages.end));
+        for extent in self.extents.overlapping(start, end) {
+            let first = (extent.linear.0 - pages.start) as usize;
+            present[first..][..extent.count_pages as usize].fill(true);
+        }
+        let mut next = 0;
+        let runs = present.chunk_by(|one, other| one == other).filter_map(|run| {
+            let start = next;
+            next += count(run.len());
+            run[0].then_some(start..next)
+        });
+        Ok(runs.collect())
+    }
+}
+
+/// Stale extents that are moved together, and from which page the search goes on.
+struct Window {
+    pages: Option<Range<u32>>,
+    next: Option<LinearIndex>,
+}

@@ -1,0 +1,289 @@
+//! Guest pages over slots made ordinary anonymous memory again, under running guests.
+//!
+//! A private copy of a page over a slot lies in a mapping of the store, and keeps the anonymous memory
+//! on either side apart. To have one mapping again, the pages must come to lie in one that the kernel
+//! joins with its neighbours: with the same flags, whose page offset continues theirs, and that has no
+//! `anon_vma` of its own, hence no page. And nobody may see it without its pages. So:
+//!
+//! 1. the pages are write-protected and copied to a buffer;
+//! 2. the neighbouring page on either side and an untouched anonymous mapping elsewhere are registered
+//!    with a userfaultfd for missing pages;
+//! 3. `mremap` moves that mapping over the pages, in one step, and joins it with the neighbours:
+//!    an untouched mapping takes the page offset of where it goes, and the registration goes with it
+//!    (`UFFD_FEATURE_EVENT_REMAP`). Who touches a page sleeps, reader or writer;
+//! 4. `UFFDIO_MOVE` carries the pages from the buffer there, which takes no memory and cannot run out
+//!    of it (Linux 6.8);
+//! 5. all are unregistered, which wakes who sleeps.
+//!
+//! If step 3 or 4 fails when the old mapping is gone, the buffer itself, which holds the bytes, is
+//! moved there instead: the mappings are not joined then.
+//!
+//! Source: `copy_vma` and `anon_vma_compatible` of `mm/vma.c` and `mm/rmap.c`,
+//! `Documentation/admin-guide/mm/userfaultfd.rst`; seen in Linux 6.12 and 6.18.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+
+use super::protect::Protected;
+use super::scratch::Scratch;
+use super::span::Span;
+use super::uffd::{Userfaultfd, UserfaultfdError};
+use crate::PAGE_SIZE;
+
+/// Pages that are moved at once, at most: a bound on how long who uses them can sleep.
+pub(crate) const MAX_MOVE_PAGES: u32 = 512;
+
+/// Pages of untouched mappings that are reserved together.
+const RESERVE_PAGES: u32 = 1 << 15;
+
+/// Time after which the kernel is asked again to map what it refused to.
+const LAND_RETRY: Duration = Duration::from_millis(1);
+
+/// Why pages over slots cannot be made anonymous memory; they stay as they are.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PageMoverError {
+    /// The kernel cannot (before Linux 6.8), or the process may not.
+    #[error("cannot open a userfaultfd that moves pages")]
+    Userfaultfd(#[from] UserfaultfdError),
+    /// There is no thread, no descriptor or no address space for it.
+    #[error("cannot prepare the moving of pages")]
+    Prepare(#[source] io::Error),
+}
+
+/// What is needed to make pages over slots anonymous memory again.
+#[derive(Debug)]
+pub(crate) struct PageMover {
+    uffd: Arc<Userfaultfd>,
+    scratch: Mutex<ScratchPair>,
+    /// Reads the events that `mremap` waits for.
+    reader: Option<JoinHandle<()>>,
+    stop: Arc<EventFd>,
+}
+
+#[derive(Debug)]
+struct ScratchPair {
+    /// Where the pages are meanwhile.
+    buffer: Scratch,
+    /// Untouched mappings, registered for missing pages.
+    untouched: Scratch,
+}
+
+impl PageMover {
+    /// Reserves what is needed, but for memory.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel is too old, or has no descriptor or thread to spare; nothing is left behind.
+    pub(crate) fn new() -> Result<Self, PageMoverError> {
+        let uffd = Arc::new(Userfaultfd::for_moving()?);
+        let scratch = ScratchPair::new(&uffd).map_err(PageMoverError::Prepare)?;
+        let stop = EventFd::new(EFD_CLOEXEC).map_err(PageMoverError::Prepare)?;
+        let stop = Arc::new(stop);
+        let read = {
+            let (uffd, stop) = (Arc::clone(&uffd), Arc::clone(&stop));
+            move || read_until(&uffd, &stop)
+        };
+        let reader = thread::Builder::new().name("pagefold-remap".to_owned()).spawn(read);
+        let reader = Some(reader.map_err(PageMoverError::Prepare)?);
+        Ok(Self { uffd, scratch: Mutex::new(scratch), reader, stop })
+    }
+
+    /// Has the pages `window` of `around` be anonymous memory with the bytes that they have, in one
+    /// mapping with the pages of `around` on either side, if these are anonymous: at most one page on
+    /// each. Pages of the window that are in none of `present` (ascending, relative to the window) are not
+    /// there afterwards, so they must be anonymous and not be there.
+    ///
+    /// The caller advises `around` as guest memory and registers it with `uffd` again, whatever came
+    /// of it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the pages hold what they held, and are as they were or, if it says so, have been
+    /// made anonymous, but not one with their neighbours.
+    pub(crate) fn make_anonymous(
+        &self,
+        uffd: &Userfaultfd,
+        around: Span<'_>,
+        window: Range<u32>,
+        present: &[Range<u32>],
+    ) -> Result<(), MakeAnonymousError> {
+        let scratch = &mut *self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = MakeAnonymousError::Kept;
+        let count_pages = window.end - window.start;
+        assert!(count_pages <= MAX_MOVE_PAGES, "a window of {count_pages} pages");
+        scratch.refill(&self.uffd, count_pages).map_err(kept)?;
+        let pages = around.part(window.start, count_pages);
+        let mut protected = Protected::new(uffd, pages).map_err(kept)?;
+        for run in present {
+            let source = pages.part(run.start, run.end - run.start);
+            if let Err(error) = scratch.buffer.fill(run.start, source) {
+                scratch.buffer.clear();
+                return Err(kept(error));
+            }
+        }
+        let result = self.replace(uffd, around, &window, scratch);
+        if !matches!(result, Err(MakeAnonymousError::Kept(_))) {
+            protected.mark_replaced(0, count_pages);
+        }
+        // Wakes those that slept on a protected page.
+        drop(protected);
+        result
+    }
+
+    /// Maps what the buffer holds over the window, which is protected.
+    fn replace(
+        &self,
+        uffd: &Userfaultfd,
+        around: Span<'_>,
+        window: &Range<u32>,
+        scratch: &mut ScratchPair,
+    ) -> Result<(), MakeAnonymousError> {
+        let count_pages = window.end - window.start;
+        let pages = around.part(window.start, count_pages);
+        let mut joined = window.clone();
+        for edge in [0..window.start, window.end..around.count_pages()] {
+            if edge.is_empty() {
+                continue;
+            }
+            let page = around.part(edge.start, edge.end - edge.start);
+            match uffd.unregister(page).and_then(|()| self.uffd.register_missing(page)) {
+                Ok(()) => joined = joined.start.min(edge.start)..joined.end.max(edge.end),
+                // The mappings will not be joined there, and that is all.
+                Err(error) => log::debug!("cannot exchange a page's registration: {error}"),
+            }
+        }
+        let result = self.move_over(pages, scratch);
+        // Who sleeps on a page that is not there wakes. Of pages that are as they were, only the
+        // neighbours are registered here.
+        let registered = match &result {
+            Err(MakeAnonymousError::Kept(_)) => {
+                vec![joined.start..window.start, window.end..joined.end]
+            }
+            _ => vec![joined],
+        };
+        for part in registered.into_iter().filter(|part| !part.is_empty()) {
+            let part = around.part(part.start, part.end - part.start);
+            if let Err(error) = self.uffd.unregister(part) {
+                log::error!("cannot unregister guest pages: {error}");
+            }
+        }
+        result
+    }
+
+    /// Maps an untouched mapping over the pages and moves the buffer's there.
+    fn move_over(
+        &self,
+        pages: Span<'_>,
+        scratch: &mut ScratchPair,
+    ) -> Result<(), MakeAnonymousError> {
+        if let Err(error) = scratch.untouched.move_to(pages) {
+            if pages.is_mapped() {
+                scratch.buffer.clear();
+                return Err(MakeAnonymousError::Kept(error));
+            }
+            scratch.land_buffer(pages, 0);
+            return Err(MakeAnonymousError::Apart(error));
+        }
+        let (moved_bytes, result) = self.fill(pages, scratch.buffer.addresses().start);
+        result.map_err(|error| {
+            scratch.land_buffer(pages, moved_bytes);
+            MakeAnonymousError::Apart(error)
+        })
+    }
+
+    /// Moves the buffer's pages to the missing ones; says how many bytes were dealt with, and why not
+    /// all.
+    fn fill(&self, pages: Span<'_>, buffer: usize) -> (usize, io::Result<()>) {
+        #[cfg(test)]
+        if super::scratch::faults::take(super::scratch::faults::Fault::Pages) {
+            let (moved_bytes, _) = self.uffd.move_pages(pages.part(0, 1), buffer);
+            return (moved_bytes, Err(io::Error::from_raw_os_error(libc::ENOMEM)));
+        }
+        self.uffd.move_pages(pages, buffer)
+    }
+}
+
+/// Why pages over slots were not made one mapping with their neighbours. They hold what they held.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeAnonymousError {
+    /// They are as they were.
+    #[error("pages cannot be made anonymous memory")]
+    Kept(#[source] io::Error),
+    /// They lie in anonymous memory, which the kernel will not join with their neighbours.
+    #[error("anonymous memory cannot be joined with its neighbours")]
+    Apart(#[source] io::Error),
+}
+
+impl Drop for PageMover {
+    fn drop(&mut self) {
+        let Some(reader) = self.reader.take() else { return };
+        match self.stop.write(1) {
+            Ok(()) => drop(reader.join()),
+            Err(error) => log::error!("a thread is left behind: {error}"),
+        }
+    }
+}
+
+impl ScratchPair {
+    fn new(uffd: &Userfaultfd) -> io::Result<Self> {
+        let buffer = new_buffer()?;
+        Ok(Self { buffer, untouched: new_untouched(uffd)? })
+    }
+
+    /// Has room for `count_pages` pages in both.
+    fn refill(&mut self, uffd: &Userfaultfd, count_pages: u32) -> io::Result<()> {
+        if self.untouched.span().count_pages() < count_pages {
+            self.untouched = new_untouched(uffd)?;
+        }
+        if self.buffer.span().count_pages() < MAX_MOVE_PAGES {
+            self.buffer = new_buffer()?;
+        }
+        Ok(())
+    }
+
+    /// Maps the buffer itself over those of the pages, all but the first `moved_bytes`, whose bytes
+    /// only it has.
+    fn land_buffer(&mut self, pages: Span<'_>, moved_bytes: usize) {
+        let moved_pages = u32::try_from(moved_bytes / PAGE_SIZE).unwrap_or(pages.count_pages());
+        let rest = pages.part(moved_pages, pages.count_pages() - moved_pages);
+        self.buffer.keep(moved_pages, rest.count_pages());
+        // It fails only for a moment without a few hundred bytes of kernel memory.
+        while let Err(error) = self.buffer.move_to(rest) {
+            log::error!("guest pages wait for the kernel to map them: {error}");
+            thread::sleep(LAND_RETRY);
+        }
+    }
+}
+
+fn new_buffer() -> io::Result<Scratch> {
+    let buffer = Scratch::new(MAX_MOVE_PAGES)?;
+    buffer.span().advise_guest()?;
+    Ok(buffer)
+}
+
+fn new_untouched(uffd: &Userfaultfd) -> io::Result<Scratch> {
+    let untouched = Scratch::new(RESERVE_PAGES)?;
+    untouched.span().advise_guest()?;
+    uffd.register_missing(untouched.span())?;
+    Ok(untouched)
+}
+
+/// Reads events until there is something at `stop`.
+fn read_until(uffd: &Userfaultfd, stop: &EventFd) {
+    let wanted = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut ready = [wanted(uffd.as_raw_fd()), wanted(stop.as_raw_fd())];
+    while ready[1].revents == 0 {
+        // SAFETY: the kernel reads and writes the two entries, whose descriptors are open.
+        unsafe { libc::poll(ready.as_mut_ptr(), 2, -1) };
+        uffd.read_events();
+    }
+}
+
+#[cfg(test)]
+mod tests;
