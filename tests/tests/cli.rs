@@ -1,11 +1,11 @@
 //! The command: the form of what it prints, exact figures for images whose pages are known, one
-//! clear message for each bad input, and signals.
+//! clear message for each bad input.
 
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use pagefold_tests::harness::command::{Running, describe, output, stdout_json};
+use pagefold_tests::harness::command::{describe, output, stdout_json};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -200,35 +200,6 @@ fn every_bad_input_has_its_exit_code_and_one_clear_message() {
         assert_refused(&output(args), *code, part, args);
     }
     assert_eq!(fs::read(&whole).expect("read"), [1; 8192], "a file was taken for a socket");
-}
-
-#[test]
-fn sigint_and_sigterm_end_a_run_with_its_result_and_code_0() {
-    let directory = TempDir::new().expect("a folder");
-    let socket = directory.path().join("api");
-    for name in ["INT", "TERM"] {
-        let args = ["--memory", "16M", "--guest", "builtin:churn"];
-        let mut running = Running::with_ready_guests(2, &args, &socket);
-        running.wait_for_line("says BEAT");
-        running.signal(name);
-        let ended = running.end();
-        assert_eq!(ended.status.code(), Some(0), "SIG{name}: {ended:?}");
-        for vm in ended.json()["vms"].as_array().expect("an array") {
-            assert_eq!((&vm["corrupt"], &vm["clean"]), (&0.into(), &true.into()), "{vm}");
-            assert!(vm["verifications"].as_u64().is_some_and(|count| count > 0), "{vm}");
-        }
-        assert!(!socket.exists(), "SIG{name}");
-    }
-}
-
-#[test]
-fn a_signal_before_the_guests_are_ready_ends_the_run_too() {
-    let mut running = Running::start(&["run", "-n", "4", "--memory", "256M", "--json"]);
-    running.wait_for_line("VMs are running");
-    running.signal("TERM");
-    let ended = running.end();
-    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert_eq!(ended.json()["vms"].as_array().map(Vec::len), Some(4));
 }
 
 fn assert_refused(output: &Output, code: i32, part: &str, args: &[&str]) {

@@ -24,12 +24,12 @@ use failure::{Advise, Failure};
 /// What the help says below the options of what it is true of.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  all went well (a run that SIGINT or SIGTERM ended early, too)
+  0  all went well (a run that a signal ended early, too)
   1  it could not be done; the last lines say why and what to do
   2  the command line makes no sense
   3  a guest found a wrong byte in its memory
   4  a guest crashed, or did not finish
-  128 + N  a second signal N ended the process at once
+  128 + N  a signal N, a second or more after the first, ended the process at once
 
 Logs go to stderr; RUST_LOG=info or RUST_LOG=pagefold=debug shows more of them.
 See what this machine can do with: pagefold doctor";

@@ -36,6 +36,18 @@ pub(super) fn available_bytes() -> Option<u64> {
     field_kib(&meminfo, "MemAvailable:").map(|kib| kib * 1024)
 }
 
+/// Whether the process ignores a signal, as one does from its start that `nohup` has started. False
+/// if the kernel does not say.
+pub(super) fn ignores(signal: libc::c_int) -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_by(&status, signal))
+}
+
+fn ignores_by(status: &str, signal: libc::c_int) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 fn field_kib(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
@@ -50,6 +62,14 @@ mod tests {
         let stat = "7 (a) b) S 1 1 1 0 -1 4194560 1 2 3 4 250 150 0 0 20 0";
         assert_eq!(cpu_time_of(stat), Some(Duration::from_secs(4)));
         assert_eq!(cpu_time_of("7 (a"), None);
+    }
+
+    #[test]
+    fn an_ignored_signal_is_a_bit_of_a_mask() {
+        let status = "Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\t0\n";
+        let ignored: Vec<_> = (1..=64).filter(|&signal| ignores_by(status, signal)).collect();
+        assert_eq!(ignored, [libc::SIGHUP, libc::SIGPIPE]);
+        assert!(!ignores_by("Name:\tx\n", libc::SIGHUP));
     }
 
     #[test]

@@ -1,17 +1,14 @@
 //! What a run waits for: signals, the ends of its VMs, and work that blocks.
 
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pagefold::VmHandle;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::{flag, low_level::pipe};
 
+use super::signals;
 use crate::cli::failure::{Advise, Failure};
 
 /// How often a wait calls its `tick`.
@@ -30,7 +27,7 @@ enum Event {
 pub(super) enum Why {
     /// Its time was up.
     TimeUp,
-    /// SIGINT or SIGTERM came.
+    /// SIGINT, SIGTERM or SIGHUP came.
     Interrupted,
     /// Every VM has ended.
     AllEnded,
@@ -41,16 +38,34 @@ pub(super) enum Why {
 pub(super) struct Events {
     sender: Sender<Event>,
     receiver: Receiver<Event>,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Events {
-    /// Begins to listen to SIGINT and SIGTERM: the first of them is an event, the second ends the
-    /// process at once.
+    /// Begins to listen to SIGINT, SIGTERM and SIGHUP: the first of them is an event, and a later one
+    /// ends the process at once.
     pub(super) fn new() -> Result<Self, Failure> {
-        let (sender, receiver) = mpsc::channel();
-        listen(sender.clone())
+        let events = Self::of_nothing();
+        let (sender, interrupted) = (events.sender.clone(), Arc::clone(&events.interrupted));
+        let first = move || {
+            interrupted.store(true, Ordering::Relaxed);
+            // Nobody listens any more when the run is over.
+            let _ = sender.send(Event::Interrupted);
+        };
+        signals::listen(first)
             .advise("cannot listen to signals", "see the limits in `ulimit -a`")?;
-        Ok(Self { sender, receiver })
+        Ok(events)
+    }
+
+    /// Events of whatever is watched later.
+    fn of_nothing() -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self { sender, receiver, interrupted: Arc::default() }
+    }
+
+    /// Whether a signal has come, for what is done step by step and does not wait.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     /// Makes the end of the last of `vms` an event.
@@ -116,22 +131,6 @@ impl Events {
     }
 }
 
-fn listen(sender: Sender<Event>) -> io::Result<()> {
-    let (mut reader, writer) = UnixStream::pair()?;
-    let is_second = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag unset, and sets it for the next.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_second))?;
-        flag::register(signal, Arc::clone(&is_second))?;
-        pipe::register(signal, writer.try_clone()?)?;
-    }
-    thread::Builder::new().name("pagefold-signal".to_owned()).spawn(move || {
-        let mut byte = [0];
-        while reader.read_exact(&mut byte).is_ok() && sender.send(Event::Interrupted).is_ok() {}
-    })?;
-    Ok(())
-}
-
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     thread::Builder::new()
         .name(name.to_owned())
@@ -144,14 +143,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure
 mod tests {
     use super::*;
 
-    fn events() -> Events {
-        let (sender, receiver) = mpsc::channel();
-        Events { sender, receiver }
-    }
-
     #[test]
     fn a_wait_ends_with_what_comes_first() {
-        let mut events = events();
+        let mut events = Events::of_nothing();
         assert_eq!(events.wait(Some(Duration::from_millis(1)), || ()), Why::TimeUp);
         events.sender.send(Event::WorkDone).expect("sent");
         events.sender.send(Event::Interrupted).expect("sent");
@@ -162,7 +156,7 @@ mod tests {
 
     #[test]
     fn work_is_waited_for_until_a_signal() {
-        let mut events = events();
+        let mut events = Events::of_nothing();
         assert_eq!(events.wait_for(|| 7, || ()).expect("a thread"), Some(7));
         let (release, released) = mpsc::channel::<()>();
         events.sender.send(Event::Interrupted).expect("sent");
@@ -175,7 +169,8 @@ mod tests {
 
     #[test]
     fn work_that_panics_is_a_failure() {
-        let failure = events().wait_for(|| panic!("as asked"), || ()).map(|_: Option<()>| ());
+        let failure =
+            Events::of_nothing().wait_for(|| panic!("as asked"), || ()).map(|_: Option<()>| ());
         assert!(failure.expect_err("a failure").to_string().contains("panicked"));
     }
 }

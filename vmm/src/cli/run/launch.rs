@@ -9,6 +9,7 @@ use pagefold::dedup_host::DedupConfig;
 use pagefold::{BuildError, Host, HostConfig, VmHandle};
 use pagefold_dedup::EngineConfig;
 
+use super::events::Events;
 use super::plan::Plan;
 use crate::cli::failure::{Advise, Failure};
 
@@ -21,8 +22,15 @@ pub(super) struct Launched {
     pub(super) host: Host,
 }
 
-/// Launches all VMs or none.
-pub(super) fn launch(plan: &Plan) -> Result<Launched, Failure> {
+impl Launched {
+    /// Memory of all VMs together, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.vms.iter().map(|vm| vm.config().memory_bytes).sum()
+    }
+}
+
+/// Launches all VMs or none, or, if a signal comes meanwhile, those that were started before it.
+pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> {
     let started = Instant::now();
     let host = host(plan)?;
     host.check_room_for(plan.all_memory_bytes()).advise(
@@ -30,14 +38,23 @@ pub(super) fn launch(plan: &Plan) -> Result<Launched, Failure> {
         "lower -n or --memory, or add --overcommit and rely on folding",
     )?;
     let api = plan.api_socket.as_deref().map(|path| serve(path, &host)).transpose()?;
-    let vms = (0..plan.count)
+    let go_on = || !events.is_interrupted();
+    let mut vms = (0..plan.count)
+        .take_while(|_| go_on())
         .map(|vm_number| host.vm(plan.vm(vm_number)).build())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::caused("cannot build a VM", &error, advice(&error)))?;
-    for vm in &vms {
+    let mut count_started = 0;
+    for vm in vms.iter().take_while(|_| go_on()) {
         vm.start().advise("cannot start a VM", "see the log above, or RUST_LOG=debug for more")?;
+        count_started += 1;
     }
-    log::info!("{} VMs are running", vms.len());
+    vms.truncate(count_started);
+    if go_on() {
+        log::info!("{} VMs are running", vms.len());
+    } else {
+        log::warn!("interrupted: {} of {} VMs were started", vms.len(), plan.count);
+    }
     Ok(Launched { started, vms, _api: api, host })
 }
 

@@ -1,6 +1,7 @@
 //! `pagefold run`: launch VMs, fold them, and say what that saved.
 //!
-//! A run goes through these phases; SIGINT or SIGTERM ends whichever it is in early:
+//! A run goes through these phases; SIGINT, SIGTERM or SIGHUP ends whichever it is in early, the launch
+//! before them too:
 //!
 //! 1. the guests fill their memory and say that they are ready;
 //! 2. they work, for as long as `--for` says;
@@ -15,6 +16,7 @@ mod phases;
 mod plan;
 mod progress;
 mod report;
+mod signals;
 mod table;
 
 use std::path::PathBuf;
@@ -42,8 +44,8 @@ pub(super) struct Args {
     /// What the guests do: builtin:idle, builtin:mix or builtin:churn
     #[arg(long, value_name = "builtin:NAME", default_value_t = Preset::Mix)]
     guest: Preset,
-    /// How long the guests work once all are ready, as in 20s or "1m 30s"; without it, until SIGINT
-    /// or SIGTERM
+    /// How long the guests work once all are ready, as in 20s or "1m 30s"; without it, until SIGINT,
+    /// SIGTERM or SIGHUP
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
     /// Before the numbers are taken, let the guests rest and fold until nothing is left to do
@@ -75,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let plan = Plan::new(args)?;
     // Before anything that would have to be cleaned up is there.
     let mut events = Events::new()?;
-    let launched = launch::launch(&plan)?;
+    let launched = launch::launch(&plan, &events)?;
     let report = phases::all(&plan, &launched, &mut events)?;
     if args.json {
         let json = serde_json::to_string(&report)

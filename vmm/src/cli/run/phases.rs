@@ -36,7 +36,7 @@ pub(super) fn all(
     launched: &Launched,
     events: &mut Events,
 ) -> Result<Report, Failure> {
-    let mut progress = Progress::new(plan, launched);
+    let mut progress = Progress::new(launched);
     events.watch(launched.vms.clone())?;
     let mut settle_report = None;
     if ready(launched, events, &mut progress)? {
@@ -49,7 +49,7 @@ pub(super) fn all(
     }
     let mut report = measure(plan, launched, settle_report);
 
-    let finished = finish(plan, launched, events, &mut progress)?;
+    let finished = finish(launched, events, &mut progress)?;
     progress.clear();
     report.vms = launched
         .vms
@@ -130,7 +130,7 @@ fn measure(plan: &Plan, launched: &Launched, settle: Option<SettleReport>) -> Re
     let dedup = launched.host.dedup().stats().inspect_err(|gone| log::error!("{gone}")).ok();
     let ideal_saved_pages = launched.vms.first().and_then(|vm| vm.params());
     let ideal_saved_pages =
-        ideal_saved_pages.map(|params| params.ideal_saved_pages(u64::from(plan.count)));
+        ideal_saved_pages.map(|params| params.ideal_saved_pages(launched.vms.len() as u64));
     // Guests that folding knows nothing of are in no figure of its own; those that have ended hold
     // nothing.
     let alive = launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).count();
@@ -141,7 +141,7 @@ fn measure(plan: &Plan, launched: &Launched, settle: Option<SettleReport>) -> Re
     Report {
         vms: Vec::new(),
         memory: Memory {
-            guest_bytes: plan.all_memory_bytes(),
+            guest_bytes: launched.memory_bytes(),
             resident_bytes,
             saved_bytes: dedup.as_ref().map(|dedup| dedup.saved_bytes),
             ideal_saved_bytes: ideal_saved_pages.map(|pages| pages * PAGE_SIZE as u64),
@@ -158,7 +158,6 @@ fn measure(plan: &Plan, launched: &Launched, settle: Option<SettleReport>) -> Re
 /// Lets the guests verify everything and end, and stops those that do not. Says for each whether it
 /// ended without being stopped.
 fn finish(
-    plan: &Plan,
     launched: &Launched,
     events: &mut Events,
     progress: &mut Progress<'_>,
@@ -169,7 +168,7 @@ fn finish(
         let _ended = vm.resume();
     }
     tell(&vms, Control::Finish);
-    let limit = FINISH_LIMIT + Duration::from_secs(plan.all_memory_bytes() / FINISH_BYTES_PER_S);
+    let limit = FINISH_LIMIT + Duration::from_secs(launched.memory_bytes() / FINISH_BYTES_PER_S);
     let wait = move || {
         let end = Instant::now() + limit;
         let wait = |vm: &VmHandle| vm.wait(end.saturating_duration_since(Instant::now()));

@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal, Write};
 use pagefold::VmHandle;
 
 use super::launch::Launched;
-use super::plan::Plan;
 use crate::cli::size::mib;
 
 /// Goes to the start of the line and clears it.
@@ -20,9 +19,9 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(plan: &Plan, launched: &'a Launched) -> Self {
+    pub(super) fn new(launched: &'a Launched) -> Self {
         let is_live = io::stderr().is_terminal();
-        Self { launched, is_live, guest_bytes: plan.all_memory_bytes() }
+        Self { launched, is_live, guest_bytes: launched.memory_bytes() }
     }
 
     /// Shows how things are.
