@@ -1,7 +1,9 @@
 //! The other end of the socket, for `pagefold stats`, `set`, `explain`, `compact` and tests.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -14,7 +16,7 @@ use pagefold_dedup::{CompactReport, Explanation, Knobs, VmId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use super::GuestPhys;
 use super::socket::{self, SocketError};
@@ -29,16 +31,19 @@ const COMPACT_LIMIT: Duration = Duration::from_mins(10);
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Asks a control socket; every request is a connection of its own.
-#[derive(Debug)]
+///
+/// Every request blocks until it is answered, on a thread of its own, so that an async program of
+/// whatever runtime may make it, too; one that has other tasks on the same thread makes it where it
+/// may block (tokio's `spawn_blocking`).
+#[derive(Debug, Clone)]
 pub struct ApiClient {
     path: PathBuf,
-    runtime: Runtime,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The system gave no event queue.
+    /// The system gave no thread or no event queue.
     #[error("cannot start a client")]
     Runtime(#[source] io::Error),
     /// No socket can be there.
@@ -95,12 +100,10 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Path`] or [`ClientError::Runtime`].
+    /// [`ClientError::Path`].
     pub fn new(path: &Path) -> Result<Self, ClientError> {
         socket::check_path(path).map_err(ClientError::Path)?;
-        let runtime =
-            Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)?;
-        Ok(Self { path: path.to_owned(), runtime })
+        Ok(Self { path: path.to_owned() })
     }
 
     /// The counters of folding.
@@ -206,10 +209,23 @@ impl ApiClient {
         body: &[u8],
         limit: Duration,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        self.runtime.block_on(async {
-            tokio::time::timeout(limit, self.exchange(method, target, body))
-                .await
-                .unwrap_or_else(|_| Err(ClientError::TimedOut { path: self.path.clone(), limit }))
+        let exchange = || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            runtime.map_err(ClientError::Runtime)?.block_on(async {
+                let exchange = self.exchange(method, target, body);
+                tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
+                    Err(ClientError::TimedOut { path: self.path.clone(), limit })
+                })
+            })
+        };
+        // A runtime cannot be entered, nor dropped, on a thread that is in one.
+        thread::scope(|scope| {
+            thread::Builder::new()
+                .name("pagefold-client".to_owned())
+                .spawn_scoped(scope, exchange)
+                .map_err(ClientError::Runtime)?
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -57,19 +57,19 @@ impl ApiServer {
     /// Makes the socket and serves `control` on a thread of its own.
     ///
     /// A stale socket at `path` is replaced; one that somebody listens on, or any other file, is not.
+    /// A link stays, and the socket is where it leads.
+    ///
+    /// May be called from an async program of whatever runtime: all that is asynchronous happens on
+    /// the server's own thread. It blocks until the socket is there, for some seconds at most while
+    /// others make one at the same path; so does dropping the server, until its thread has ended.
     ///
     /// # Errors
     ///
     /// [`BindError`]; nothing is left behind, except that a stale socket may be gone.
     pub fn bind(path: &Path, control: Arc<dyn Control>) -> Result<Self, BindError> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(MAX_BLOCKING_THREADS)
-            .build()
-            .map_err(BindError::Thread)?;
-        let (listener, file) = runtime.block_on(socket::listen(path)).map_err(BindError::Socket)?;
         let (stop, stopped) = oneshot::channel();
-        let router = routes::router(control);
+        let (bound_sender, bound) = mpsc::sync_channel(1);
+        let place = path.to_owned();
         let thread = thread::Builder::new()
             .name("pagefold-api".to_owned())
             .spawn(move || {
@@ -78,9 +78,20 @@ impl ApiServer {
                     // Only where a handler of the program around us runs depends on it.
                     log::warn!("cannot block signals in the control socket's thread: {error}");
                 }
-                run(runtime, listener, router, stopped);
+                match listen(&place) {
+                    Ok((runtime, listener, file)) => {
+                        let _ = bound_sender.send(Ok(file));
+                        run(runtime, listener, routes::router(control), stopped);
+                    }
+                    Err(error) => {
+                        let _ = bound_sender.send(Err(error));
+                    }
+                }
             })
             .map_err(BindError::Thread)?;
+        // Nothing is said by a thread that panics.
+        let panicked = || Err(BindError::Thread(io::Error::other("it panicked")));
+        let file = bound.recv().unwrap_or_else(|_| panicked())?;
         log::info!("control socket at {}", path.display());
         Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread), _file: file })
     }
@@ -106,6 +117,17 @@ impl Drop for ApiServer {
             log::error!("the control socket's thread had panicked");
         }
     }
+}
+
+/// What the server's thread needs to serve.
+fn listen(path: &Path) -> Result<(Runtime, UnixListener, OwnFile), BindError> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+        .map_err(BindError::Thread)?;
+    let (listener, file) = runtime.block_on(socket::listen(path)).map_err(BindError::Socket)?;
+    Ok((runtime, listener, file))
 }
 
 fn run(runtime: Runtime, listener: UnixListener, router: Router, stopped: oneshot::Receiver<()>) {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::Served;
-use crate::api::{ApiClient, ClientError};
 use pagefold_dedup::stats::DedupStats;
+use tokio::runtime::Builder;
+
+use super::Served;
+use crate::api::{ApiClient, ApiServer, BindError, ClientError, SocketError};
 
 #[test]
 fn all_vms_are_listed_and_each_can_be_asked_for() {
@@ -222,4 +224,21 @@ fn the_client_reads_what_the_server_says() {
     assert!(matches!(client.dedup(), Err(ClientError::Refused { status, .. }) if status == 503));
     let nobody = ApiClient::new(&served.directory.path().join("nobody")).expect("a client");
     assert!(matches!(nobody.dedup(), Err(ClientError::Connect { .. })));
+}
+
+#[test]
+fn server_and_client_work_inside_an_async_program() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // Made, used, refused and dropped in it.
+    runtime.block_on(async {
+        let served = Served::new();
+        let client = ApiClient::new(served.server.path()).expect("a client");
+        assert_eq!(client.dedup().expect("counters").pages_sharing, 20);
+        let again = ApiServer::bind(served.server.path(), served.fake.clone());
+        assert!(matches!(again, Err(BindError::Socket(SocketError::InUse { .. }))), "{again:?}");
+        let path = served.server.path().to_owned();
+        drop(served);
+        assert!(matches!(client.dedup(), Err(ClientError::Connect { .. })));
+        assert!(!path.exists());
+    });
 }
