@@ -10,7 +10,7 @@ use std::{fs, io, thread};
 use pagefold_tests::harness::PATIENCE;
 use pagefold_tests::harness::command::{Running, describe, output, pagefold};
 use pagefold_tests::harness::guest_ram::{guest_mappings, store};
-use pagefold_tests::harness::http::{begin, get, raw, request};
+use pagefold_tests::harness::http::{begin, finish, get, raw, request};
 use pagefold_tests::harness::prometheus;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -264,14 +264,32 @@ fn clients_that_hang_or_leave_hold_up_nobody() {
     for asker in askers {
         asker.join().expect("answered");
     }
-    // The end of the run cuts off whoever still waits.
+    // The end of the run cuts off who has asked nothing, and answers who still waits.
     served.end();
-    for mut client in [silent, waiting] {
-        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let ended = client.read_to_end(&mut Vec::new());
-        let is_late = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        assert!(!ended.is_err_and(|error| is_late(&error)), "still connected");
+    silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let ended = silent.read_to_end(&mut Vec::new());
+    let is_late = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    assert!(!ended.is_err_and(|error| is_late(&error)), "still connected");
+    let answer = finish(waiting);
+    match answer.status {
+        // Nothing changes any more once the guest has ended.
+        200 => assert_eq!(answer.json()["settled"], true),
+        503 => assert_says_why(&answer.json()),
+        _ => panic!("{answer:?}"),
     }
+}
+
+#[test]
+fn many_idle_clients_shut_nobody_out() {
+    let served = Served::new(1, "builtin:idle");
+    let socket = &served.socket();
+    let idle: Vec<_> =
+        (0..100).map(|_| UnixStream::connect(socket).expect("somebody listens")).collect();
+    let path = socket.to_str().expect("UTF-8");
+    let stats = output(&["stats", "--json", "--api-socket", path]);
+    assert!(stats.status.success(), "{}", describe(&stats));
+    drop(idle);
+    served.end();
 }
 
 #[test]

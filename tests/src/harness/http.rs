@@ -78,14 +78,19 @@ pub fn begin(socket: &Path, method: &str, target: &str) -> UnixStream {
     stream
 }
 
+/// Reads the answer to a request that was begun, until the other side closes.
+pub fn finish(mut stream: UnixStream) -> Answer {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer in time");
+    Answer::parse(&answer)
+}
+
 /// Sends any bytes, and reads the answer until the other side closes.
 pub fn raw(socket: &Path, bytes: &[u8]) -> Answer {
     let mut stream = connect(socket);
     // Who refuses a request may close before all of it has come: what counts is the answer.
     let _ = stream.write_all(bytes);
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer in time");
-    Answer::parse(&answer)
+    finish(stream)
 }
 
 fn connect(socket: &Path) -> UnixStream {

@@ -7,27 +7,20 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
+use super::connection::{Seats, Service};
 use super::control::Control;
-use super::refusal::WithReasons;
+use super::limits::Limits;
 use super::routes;
 use super::socket::{self, OwnFile, SocketError};
 use crate::sys::signal::block_in_this_thread;
 
-/// Connections served at once; further ones wait in the socket's queue.
-const MAX_CONNECTIONS: usize = 64;
-
 /// Threads for requests that block: each connection may have one under way.
 const MAX_BLOCKING_THREADS: usize = 16;
-
-/// How long a request's head may take to arrive, and how long a connection may stay idle.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long to wait before accepting again when the process is short of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -61,12 +54,20 @@ impl ApiServer {
     ///
     /// May be called from an async program of whatever runtime: all that is asynchronous happens on
     /// the server's own thread. It blocks until the socket is there, for some seconds at most while
-    /// others make one at the same path; so does dropping the server, until its thread has ended.
+    /// others make one at the same path; so does dropping the server, for a second at most.
     ///
     /// # Errors
     ///
     /// [`BindError`]; nothing is left behind, except that a stale socket may be gone.
     pub fn bind(path: &Path, control: Arc<dyn Control>) -> Result<Self, BindError> {
+        Self::bind_with(path, control, Limits::default())
+    }
+
+    pub(super) fn bind_with(
+        path: &Path,
+        control: Arc<dyn Control>,
+        limits: Limits,
+    ) -> Result<Self, BindError> {
         let (stop, stopped) = oneshot::channel();
         let (bound_sender, bound) = mpsc::sync_channel(1);
         let place = path.to_owned();
@@ -81,7 +82,13 @@ impl ApiServer {
                 match listen(&place) {
                     Ok((runtime, listener, file)) => {
                         let _ = bound_sender.send(Ok(file));
-                        run(runtime, listener, routes::router(control), stopped);
+                        run(
+                            runtime,
+                            listener,
+                            routes::router(control, limits.request),
+                            limits,
+                            stopped,
+                        );
                     }
                     Err(error) => {
                         let _ = bound_sender.send(Err(error));
@@ -103,7 +110,8 @@ impl ApiServer {
 
     /// Stops serving and removes the socket: the same as dropping it.
     ///
-    /// Requests under way are cut off; what they asked for may still be carried out.
+    /// Requests under way are answered at once, by a 503; what they asked for may still be carried
+    /// out. Clients that do not read that are cut off after a second.
     pub fn stop(self) {}
 }
 
@@ -130,49 +138,45 @@ fn listen(path: &Path) -> Result<(Runtime, UnixListener, OwnFile), BindError> {
     Ok((runtime, listener, file))
 }
 
-fn run(runtime: Runtime, listener: UnixListener, router: Router, stopped: oneshot::Receiver<()>) {
+fn run(
+    runtime: Runtime,
+    listener: UnixListener,
+    router: Router,
+    limits: Limits,
+    stopped: oneshot::Receiver<()>,
+) {
     runtime.block_on(async move {
-        let accepting = tokio::spawn(accept(listener, router));
+        let (stopping, is_stopping) = watch::channel(false);
+        let seats = Seats::new(limits.make_room);
+        let all_left = seats.all_free();
+        let service = Service::new(router, is_stopping, limits);
+        let accepting = tokio::spawn(accept(listener, seats, service));
         // Either way of ending is the server's end: `stop`, or its sender is gone.
         let _ = stopped.await;
         accepting.abort();
+        // Failing to send means that nobody is connected.
+        let _ = stopping.send(true);
+        if timeout(limits.stop, all_left).await.is_err() {
+            log::debug!("clients that do not read their last answers are cut off");
+        }
     });
     // Not waiting for blocking calls: a settle may take minutes.
     runtime.shutdown_background();
 }
 
-async fn accept(listener: UnixListener, router: Router) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: UnixListener, mut seats: Seats, service: Service) {
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    serve(stream, router).await;
-                    drop(permit);
-                });
+                let taken = seats.take().await;
+                tokio::spawn(service.clone().serve(stream, taken));
             }
             Err(error) => {
+                // Most likely for want of descriptors, and every connection has one.
                 log::warn!("cannot accept a connection: {error}");
+                seats.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-async fn serve(stream: UnixStream, router: Router) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
-        // A client that has said all it has to say waits for its answer all the same. One that has
-        // gone looks no different: it is found out when it is answered, which every request is.
-        .half_close(true)
-        .serve_connection(TokioIo::new(WithReasons::new(stream)), TowerToHyperService::new(router))
-        .await;
-    if let Err(error) = served {
-        log::debug!("a connection ended early: {error}");
     }
 }

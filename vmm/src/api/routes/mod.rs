@@ -5,12 +5,14 @@ mod extract;
 mod vms;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post, put};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::body::MAX_BODY_BYTES;
 use super::control::{Control, ControlError};
@@ -22,17 +24,27 @@ const MAX_SETTLES: usize = 4;
 /// Compact requests that may be under way at once: one is carried out after the other.
 const MAX_COMPACTIONS: usize = 2;
 
+/// Requests that may be carried out at once: fewer than there are connections, so that there always
+/// are some whose clients are waited for, and which can make room for others.
+pub(super) const MAX_REQUESTS: usize = 48;
+
 #[derive(Clone)]
 struct Shared {
     control: Arc<dyn Control>,
+    requests: Arc<Semaphore>,
+    /// How long one too many waits for others to be answered.
+    request_limit: Duration,
     settles: Arc<Semaphore>,
     compactions: Arc<Semaphore>,
 }
 
-/// All routes, carried out by `control`.
-pub(super) fn router(control: Arc<dyn Control>) -> Router {
+/// All routes, carried out by `control`. A request that is one too many waits for others to be
+/// answered, for `request_limit` at most.
+pub(super) fn router(control: Arc<dyn Control>, request_limit: Duration) -> Router {
     let shared = Shared {
         control,
+        requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+        request_limit,
         settles: Arc::new(Semaphore::new(MAX_SETTLES)),
         compactions: Arc::new(Semaphore::new(MAX_COMPACTIONS)),
     };
@@ -54,12 +66,19 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
 }
 
 impl Shared {
-    /// Does what may block on a thread where it may.
+    /// Does what may block on a thread where it may, unless too much is being done already.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Control) -> Result<T, ControlError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let control = Arc::clone(&self.control);
+        let Ok(Ok(_permit)) = timeout(self.request_limit, self.requests.acquire()).await else {
+            return Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{MAX_REQUESTS} requests are being carried out already"),
+                "ask again when some of them have been answered",
+            ));
+        };
         match tokio::task::spawn_blocking(move || work(&*control)).await {
             Ok(result) => Ok(result?),
             Err(panicked) => Err(ApiError::new(

@@ -24,7 +24,7 @@ fn request(method: &str, target: &str, body: &str, fields: &str) -> String {
 
 impl Served {
     /// Waits until so many settles are under way, or were.
-    fn wait_for_settles(&self, count: usize) {
+    pub(super) fn wait_for_settles(&self, count: usize) {
         let end = Instant::now() + PATIENCE;
         while self.fake.limits.lock().expect("unpoisoned").len() < count {
             assert!(Instant::now() < end, "no settle has begun");

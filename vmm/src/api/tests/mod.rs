@@ -1,5 +1,6 @@
 //! A real socket, real requests, and VMs that are only pretended.
 
+mod crowds;
 mod fake;
 mod folding;
 mod hostile;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::ApiServer;
+use super::limits::Limits;
 use fake::Fake;
 
 /// A server of pretended VMs in a directory of its own.
@@ -28,10 +30,14 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    fn with_limits(limits: Limits) -> Self {
         let directory = TempDir::new().expect("a directory");
         let fake = Arc::new(Fake::default());
-        let server =
-            ApiServer::bind(&directory.path().join("api"), fake.clone()).expect("a server");
+        let path = directory.path().join("api");
+        let server = ApiServer::bind_with(&path, fake.clone(), limits).expect("a server");
         Self { fake, server, directory }
     }
 
