@@ -111,9 +111,31 @@ impl Bitmap {
         for_masks(range, |word, mask| self.words[word] &= !(other.words[word] & mask));
     }
 
+    /// Adds every member of `other` that lies in `range`.
+    ///
+    /// # Panics
+    ///
+    /// When the range reaches beyond the length.
+    pub fn union_within(&mut self, other: &Self, range: Range<usize>) {
+        assert!(range.end <= self.len.min(other.len), "{} is too high", range.end);
+        for_masks(range, |word, mask| self.words[word] |= other.words[word] & mask);
+    }
+
     /// Keeps only members of `other`.
     pub fn intersect_with(&mut self, other: &Self) {
         self.combine(other, |mine, theirs| mine & theirs);
+    }
+
+    /// Clears the bits of the last word that stand for no number, which a source of changes may have
+    /// set; says whether it had.
+    pub(crate) fn clear_beyond_end(&mut self) -> bool {
+        let used = self.len % BITS;
+        let Some(last) = self.words.last_mut().filter(|_| used != 0) else {
+            return false;
+        };
+        let beyond = *last & (u64::MAX << used);
+        *last &= !beyond;
+        beyond != 0
     }
 
     /// The words behind the set, 64 numbers each, the lowest number in the lowest bit: where a
@@ -257,6 +279,11 @@ mod tests {
             prop_assert!(bitmap.runs_within(within.clone()).flatten().eq(inside));
             let mut rest = bitmap.clone();
             rest.subtract_within(&other, within.clone());
+            let mut more = bitmap.clone();
+            more.union_within(&other, within.clone());
+            let added = others.iter().copied().filter(|other| within.contains(other));
+            let expected: BTreeSet<usize> = members.iter().copied().chain(added).collect();
+            prop_assert!(more.iter().eq(expected));
             let kept = |member: &usize| !(others.contains(member) && within.contains(member));
             prop_assert!(rest.iter().eq(members.iter().copied().filter(kept)));
             let stop = bitmap.stretch(start, limit, 100);

@@ -7,9 +7,10 @@
 //! Each page of a VM is in one of its `merging_pages`, `zero_pages`, `unshared_pages`,
 //! `deferred_pages` and `volatile_pages` at most, as of the VM's last pass. In none of them are:
 //!
-//! * pages that are not there: those that the guest has not touched or has given up, and those that
-//!   the kernel had swapped out when they were to be looked at. Before its VM's first passes such a
-//!   page is volatile;
+//! * pages that are not there: those that the guest has not touched or has given up. Before its VM's
+//!   first passes such a page is volatile;
+//! * pages that are written out to swap and that nothing is known of, which are among the
+//!   `swapped_pages`: they are looked at when they have returned;
 //! * pages that are not to be folded: those that were opted out, all of a VM whose mode is `off`, and
 //!   what is at rest and not zero of one whose mode is `zero`.
 //!
@@ -100,6 +101,11 @@ pub struct VmStats {
     pub deferred_pages: u64,
     /// Pages written too recently to be looked at.
     pub volatile_pages: u64,
+    /// Pages that are written out to swap, whatever is known of them: they are not read in to be
+    /// looked at. `None` when the kernel did not say.
+    pub swapped_pages: Option<u64>,
+    /// Pages that are still to be given their own memory, because they are not to be folded any more.
+    pub unmerging_pages: u64,
     /// Maximal runs of pages on consecutive slots.
     pub extents: u64,
     /// Mappings that the kernel holds for the VM's RAM.

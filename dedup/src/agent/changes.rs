@@ -1,10 +1,11 @@
-//! Finding out what the guest has changed, and taking it back from the broker.
+//! Finding out what the guest has changed, and taking it back from the broker, stretch by stretch.
 //!
-//! Only pages that the change source names are looked at: a page can leave its slot, or stop being
-//! zero, only by being written.
+//! A page can leave its slot, or stop being zero, only by being written, so pages that the change
+//! source names are looked at, and of the others a few each pass (`sweep`).
 
 use std::ops::Range;
 
+use super::pass::STRETCH_PAGES;
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::bitmap::Bitmap;
@@ -14,54 +15,119 @@ use crate::sys::PageKind;
 /// Runs that lie closer together than this are asked about in one system call.
 const NEAR_PAGES: usize = 64;
 
+/// Changed pages that are taken in at a time: a bound on how long a step takes that does not make
+/// a pass slower than the guest, as `pages_to_scan` might.
+const TAKEN_PAGES: usize = 1 << 14;
+
+/// Passing by so many pages that have not changed counts as looking at one.
+const PASSED_PER_PAGE: usize = 4096;
+
+/// Taking in so many changed pages counts as looking at one.
+const TAKEN_PER_PAGE: usize = 16;
+
 impl Agent {
-    /// Asks which pages changed since the last pass, withdraws those from the trees, and returns
-    /// the calm ones: changed before, and not since.
-    pub(super) fn take_changes(&mut self, broker: &mut dyn Broker) -> Result<Bitmap, AgentError> {
-        self.changes.collect(&mut self.fresh).map_err(AgentError::Changes)?;
-        let mut fresh = self.fresh.clone();
+    /// Finds out which pages changed since it last did; [`take_in`](Self::take_in) takes note of
+    /// them. O(pages / 64).
+    ///
+    /// # Errors
+    ///
+    /// When the source does not say; what it has named is kept.
+    pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
+        let collected = self.changes.collect(&mut self.fresh);
+        self.believe_own_pages_only();
+        collected.map_err(AgentError::Changes)?;
         if std::mem::take(&mut self.is_marking) {
             self.touched.clear();
         } else {
-            self.touched.union_with(&fresh);
+            self.touched.union_with(&self.fresh);
         }
-        let mut calm = self.pending.clone();
-        calm.subtract(&fresh);
-
-        let mut suspects = self.shared.clone();
-        suspects.union_with(&self.zero);
-        suspects.intersect_with(&fresh);
-        let mut left = self.find_private(&suspects)?;
-        // Nothing can fail any more before all that was collected has been taken in.
-        self.fresh.clear();
-        // A page of zeroes has no item to take back.
-        self.zero.subtract(&left);
-        fresh.subtract(&suspects);
-        fresh.union_with(&left);
-        self.pending.union_with(&fresh);
-        self.deferred.subtract(&fresh);
-
-        left.intersect_with(&self.shared);
-        self.events.breaks += left.count() as u64;
-        self.shared.subtract(&left);
-        if !left.is_empty() {
-            self.stale.note_left();
-        }
-        fresh.intersect_with(&self.waiting);
-        self.waiting.subtract(&fresh);
-        left.union_with(&fresh);
-        let outcomes: Vec<Outcome> =
-            left.iter().map(|linear| Outcome::Left { linear: linear_index(linear) }).collect();
-        self.say(broker, outcomes)?;
-        Ok(calm)
+        Ok(())
     }
 
-    /// The pages among `suspects` that are the VM's own now, by the kernel's account.
-    fn find_private(&self, suspects: &Bitmap) -> Result<Bitmap, AgentError> {
-        let mut private = Bitmap::new(suspects.len());
-        self.scan_near(suspects, 0..suspects.len(), |linear, kind| {
-            if matches!(kind, PageKind::Private | PageKind::Swapped) {
-                private.insert(linear);
+    /// Drops what a change source says of pages that the VM does not have.
+    fn believe_own_pages_only(&mut self) {
+        if self.fresh.len() != self.pending.len() {
+            log::error!("VM {}: its change source replaced the set of changed pages", self.vm);
+            self.events.errors += 1;
+            // Whatever it has named is lost: any page may have changed.
+            self.fresh = Bitmap::full(self.pending.len());
+        } else if self.fresh.clear_beyond_end() {
+            log::error!("VM {}: its change source names pages beyond the VM's end", self.vm);
+            self.events.errors += 1;
+        }
+    }
+
+    /// Takes note of the next stretch of what was collected: withdraws what changed from the trees,
+    /// and adds what is calm, which changed before and not since, to what is to be looked at. Says how
+    /// many pages' worth of looking it took, or `None` when there is none left.
+    /// O(pages of the stretch / 64 + changed pages).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say whose the pages are now, or the broker fails; the next pass takes
+    /// in what this one has not.
+    pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
+        let start = self.taken_in;
+        if start >= self.fresh.len() {
+            return Ok(None);
+        }
+        let end = self.fresh.stretch(start, TAKEN_PAGES, STRETCH_PAGES);
+        let within = start..end;
+        let fresh: Vec<usize> = self.fresh.runs_within(within.clone()).flatten().collect();
+        let left = self.find_private(&fresh)?;
+        // Nothing can fail any more before the stretch has been taken in.
+        self.taken_in = end;
+        let mut outcomes = Vec::new();
+        let mut left = left.into_iter().peekable();
+        for &page in &fresh {
+            if self.shared.contains(page) || self.zero.contains(page) {
+                if left.next_if_eq(&page).is_none() {
+                    continue;
+                }
+                // A page of zeroes has no item to take back.
+                self.zero.remove(page);
+                if self.shared.remove(page) {
+                    self.events.breaks += 1;
+                    outcomes.push(Outcome::Left { linear: linear_index(page) });
+                }
+            } else if self.waiting.remove(page) {
+                outcomes.push(Outcome::Left { linear: linear_index(page) });
+            }
+            self.pending.insert(page);
+            self.deferred.remove(page);
+        }
+        if !outcomes.is_empty() {
+            self.stale.note_left();
+        }
+        if self.is_scanning {
+            self.add_calm(within.clone());
+        }
+        self.fresh.remove_range(within.clone());
+        self.say(broker, outcomes)?;
+        Ok(Some(count(fresh.len() / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
+    }
+
+    /// Has the pages of a stretch be looked at by this pass that changed before, and not since.
+    fn add_calm(&mut self, within: Range<usize>) {
+        self.todo.union_within(&self.pending, within.clone());
+        for other in [&self.fresh, &self.shared, &self.zero].into_iter().chain(&self.excluded) {
+            self.todo.subtract_within(other, within.clone());
+        }
+    }
+
+    /// The pages among those named, ascending, that were shared or zero and are the VM's own now, by
+    /// the kernel's account.
+    fn find_private(&self, fresh: &[usize]) -> Result<Vec<usize>, AgentError> {
+        let is_suspect = |&page: &usize| self.shared.contains(page) || self.zero.contains(page);
+        let suspects = || fresh.iter().copied().filter(is_suspect);
+        let mut expected = suspects().peekable();
+        let mut private = Vec::new();
+        self.scan_runs(suspects().map(|page| page..page + 1), |pages, kind| {
+            while expected.next_if(|&page| page < pages.start).is_some() {}
+            while let Some(page) = expected.next_if(|&page| page < pages.end) {
+                if matches!(kind, PageKind::Private | PageKind::Swapped) {
+                    private.push(page);
+                }
             }
         })?;
         Ok(private)
@@ -74,7 +140,19 @@ impl Agent {
         within: Range<usize>,
         mut visit: impl FnMut(usize, PageKind),
     ) -> Result<(), AgentError> {
-        for range in near_runs(pages, within) {
+        self.scan_runs(pages.runs_within(within), |found, kind| {
+            found.filter(|&page| pages.contains(page)).for_each(|page| visit(page, kind));
+        })
+    }
+
+    /// Calls `visit` with the pages that are there, run by run, ascending, and what stands behind them:
+    /// all of `runs`, which ascend, and perhaps some that lie between two that are near each other.
+    pub(super) fn scan_runs(
+        &self,
+        runs: impl Iterator<Item = Range<usize>>,
+        mut visit: impl FnMut(Range<usize>, PageKind),
+    ) -> Result<(), AgentError> {
+        for range in join_near(runs) {
             let mut next = range.start;
             while next < range.end {
                 let span = self.space.span(linear_index(next), count(range.end - next));
@@ -82,9 +160,7 @@ impl Agent {
                     .pagemap
                     .scan(span, |first, count_pages, kind| {
                         let start = next + first as usize;
-                        (start..start + count_pages as usize)
-                            .filter(|&linear| pages.contains(linear))
-                            .for_each(|linear| visit(linear, kind));
+                        visit(start..start + count_pages as usize, kind);
                     })
                     .map_err(AgentError::Pagemap)?;
                 next += span.count_pages() as usize;
@@ -94,9 +170,9 @@ impl Agent {
     }
 }
 
-/// The runs of `pages` in `within`, with those that lie near each other joined across the gap.
-fn near_runs(pages: &Bitmap, within: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
-    let mut runs = pages.runs_within(within).peekable();
+/// Runs, ascending, of which those that lie near each other are joined across the gap.
+fn join_near(runs: impl Iterator<Item = Range<usize>>) -> impl Iterator<Item = Range<usize>> {
+    let mut runs = runs.peekable();
     std::iter::from_fn(move || {
         let mut range = runs.next()?;
         while let Some(next) = runs.next_if(|next| next.start - range.end < NEAR_PAGES) {

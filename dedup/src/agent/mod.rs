@@ -26,6 +26,7 @@ mod scan;
 mod stale_extents;
 mod stats;
 mod store;
+mod sweep;
 pub mod track;
 mod unmerge;
 pub(crate) mod walk;
@@ -133,6 +134,12 @@ pub(crate) struct Agent {
     excluded: Option<Bitmap>,
     /// Pages that were parts of huge ones when folding began and have stayed where they are, if any.
     huge: Option<Bitmap>,
+    /// The first page of which it has not been taken in whether the source has named it.
+    taken_in: usize,
+    /// Where the sweep for what no source names goes on.
+    swept: usize,
+    /// Whether what is calm is to be looked at by this visit.
+    is_scanning: bool,
     /// The pages that this pass is to look at.
     todo: Bitmap,
     /// The first of them that it has not looked at.
@@ -196,6 +203,9 @@ impl Agent {
             deferred: none.clone(),
             excluded: None,
             huge: None,
+            taken_in: count_pages,
+            swept: 0,
+            is_scanning: false,
             todo: none.clone(),
             cursor: 0,
             has_unwanted: false,

@@ -35,6 +35,7 @@ impl Agent {
         (self.unmerge_cursor, self.has_unwanted) = (0, true);
         // Nor by the pass that is under way; what it has not looked at is still pending.
         self.todo.clear();
+        self.is_scanning = false;
         self.look_again(0..self.pending.len());
     }
 

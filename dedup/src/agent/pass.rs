@@ -2,7 +2,7 @@
 
 use super::changes::{count, linear_index};
 use super::runs::{Target, Want};
-use super::scan::Content;
+use super::scan::{Content, Resident};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::mode::DedupMode;
@@ -12,7 +12,7 @@ use crate::protocol::{Broker, Decision, Offer};
 pub(super) const BATCH_PAGES: u32 = 4096;
 
 /// Pages that are passed by at once when there is nothing to look at.
-const STRETCH_PAGES: usize = 1 << 18;
+pub(super) const STRETCH_PAGES: usize = 1 << 18;
 
 /// Passing by so many counts as looking at one: a bound on how long a step takes in memory that
 /// nobody has touched.
@@ -28,30 +28,43 @@ pub(crate) struct ScanRules {
 }
 
 impl Agent {
-    /// Finds out which pages have changed, and which of those have come to rest since the last
-    /// pass and are to be looked at by this one, with [`look`](Self::look).
+    /// Begins a visit: finds out which pages have changed. Those are to be [taken in](Self::take_in),
+    /// and then those that have come to rest since the last pass are to be [looked at](Self::look).
     ///
     /// # Errors
     ///
     /// When the kernel does not say what changed, or the broker fails. There is nothing to look at.
     pub(crate) fn begin_pass(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+        self.begin_visit(broker, self.mode != DedupMode::Off)
+    }
+
+    /// Begins a visit in which nothing is folded: what has changed is to be
+    /// [taken in](Self::take_in), and that is all.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin_pass`](Self::begin_pass).
+    pub(crate) fn begin_collecting(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+        self.begin_visit(broker, false)
+    }
+
+    fn begin_visit(
+        &mut self,
+        broker: &mut dyn Broker,
+        is_scanning: bool,
+    ) -> Result<(), AgentError> {
         self.todo.clear();
-        self.cursor = 0;
-        self.requeue_deferred();
+        (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
+        if is_scanning {
+            self.requeue_deferred();
+        }
         self.unshare_lone(broker)?;
-        let mut calm = self.take_changes(broker)?;
+        self.collect()?;
+        self.sweep()?;
+        self.taken_in = 0;
         if self.budget.is_short() {
             self.stale.begin();
         }
-        if self.mode == DedupMode::Off {
-            return Ok(());
-        }
-        calm.subtract(&self.shared);
-        calm.subtract(&self.zero);
-        if let Some(excluded) = &self.excluded {
-            calm.subtract(excluded);
-        }
-        self.todo = calm;
         Ok(())
     }
 
@@ -73,13 +86,20 @@ impl Agent {
         }
         self.catch_up(broker)?;
         let limit = limit.clamp(1, BATCH_PAGES) as usize;
-        let mut end = self.todo.stretch(self.cursor, limit, STRETCH_PAGES);
-        let mut pages = self.resident(self.cursor..end)?;
+        // So many at least that passing by pages that are not there has a bound in a step, too.
+        let at_least = limit.max(PASSED_PER_PAGE);
+        let mut end = self.todo.stretch(self.cursor, at_least, STRETCH_PAGES);
+        let Resident { mut pages, mut swapped } = self.resident(self.cursor..end)?;
         if let Some(&over) = pages.get(limit) {
             pages.truncate(limit);
             end = over;
+            swapped.retain(|&page| page < end);
         }
         self.pending.subtract_within(&self.todo, self.cursor..end);
+        // Looked at when they return: nothing is read in for it.
+        for page in swapped {
+            self.pending.insert(page);
+        }
         let taken = count(pages.len() + (end - self.cursor) / PASSED_PER_PAGE);
         self.cursor = end;
         if let Err(error) = self.fold_calm(broker, &mut pages, rules) {

@@ -20,15 +20,24 @@ pub(super) enum Content {
     Data(Fingerprint),
 }
 
+/// Pages that have memory of their own, in ascending order.
+#[derive(Debug, Default)]
+pub(super) struct Resident {
+    /// Those that are in memory.
+    pub(super) pages: Vec<usize>,
+    /// Those that are swapped out, or look so because the kernel is moving them to another frame.
+    pub(super) swapped: Vec<usize>,
+}
+
 impl Agent {
-    /// The pages in `within` that are to be looked at and have memory of their own, in ascending
-    /// order. A page that is not there, or that is swapped out, has nothing to save.
-    pub(super) fn resident(&self, within: Range<usize>) -> Result<Vec<usize>, AgentError> {
-        let mut resident = Vec::new();
-        self.scan_near(&self.todo, within, |linear, kind| {
-            if kind == PageKind::Private {
-                resident.push(linear);
-            }
+    /// The pages in `within` that are to be looked at and that the kernel holds memory of their own
+    /// for. A page that is not there has nothing to save.
+    pub(super) fn resident(&self, within: Range<usize>) -> Result<Resident, AgentError> {
+        let mut resident = Resident::default();
+        self.scan_near(&self.todo, within, |page, kind| match kind {
+            PageKind::Private => resident.pages.push(page),
+            PageKind::Swapped => resident.swapped.push(page),
+            PageKind::Slot | PageKind::ZeroPage => {}
         })?;
         Ok(resident)
     }

@@ -44,6 +44,11 @@ impl StaleSearch {
         }
     }
 
+    /// Whether there is more to search.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Ends the search without having found all; the next one looks at everything again.
     fn call_off(&mut self) {
         *self = Self { may_find: true, next: None };

@@ -1,6 +1,7 @@
 //! What an agent counts.
 
 use std::io;
+use std::ops::Range;
 
 use super::Agent;
 use crate::LinearIndex;
@@ -11,15 +12,20 @@ use crate::stats::VmStats;
 use crate::sys::PageKind;
 
 impl Agent {
-    /// Pages that changed and have not been looked at since, among those that are to be.
-    fn count_volatile(&self) -> u64 {
+    /// Pages that changed and have not been looked at since, among those that are to be and are not
+    /// written out.
+    fn count_volatile(&self, swapped: &[Range<usize>]) -> u64 {
         if self.mode == DedupMode::Off {
             return 0;
         }
-        let forbidden = self.excluded.iter().flat_map(Bitmap::runs);
-        let forbidden =
-            forbidden.flat_map(|run| self.pending.runs_within(run)).map(|run| run.len());
-        (self.pending.count() - forbidden.sum::<usize>()) as u64
+        let mut volatile = self.pending.clone();
+        if let Some(excluded) = &self.excluded {
+            volatile.subtract(excluded);
+        }
+        for pages in swapped {
+            volatile.remove_range(pages.clone());
+        }
+        volatile.count() as u64
     }
 
     /// Pages that were put off, and that nothing has become of since, among those that are to be
@@ -42,6 +48,8 @@ impl Agent {
 
     /// The VM's part of the statistics. O(pages / 64 + pages that are there).
     pub(crate) fn stats(&self, domain: &str, unshared_pages: u64) -> VmStats {
+        let own = self.own_memory().ok();
+        let swapped = own.as_ref().map(|own| own.swapped.as_slice());
         VmStats {
             id: self.vm.0,
             domain: domain.to_owned(),
@@ -53,10 +61,13 @@ impl Agent {
             profit: 0,
             unshared_pages,
             deferred_pages: self.count_deferred(),
-            volatile_pages: self.count_volatile(),
+            volatile_pages: self.count_volatile(swapped.unwrap_or_default()),
+            swapped_pages: swapped
+                .map(|swapped| swapped.iter().map(|pages| pages.len() as u64).sum()),
+            unmerging_pages: self.count_unwanted(false),
             extents: self.extents.len() as u64,
             vmas: self.vmas,
-            private_bytes: self.private_bytes().ok(),
+            private_bytes: own.map(|own| own.private_pages * crate::PAGE_SIZE as u64),
             events: self.events,
         }
     }
@@ -81,13 +92,29 @@ impl Agent {
         (size_of::<Self>() + bitmaps + maps + seams + unreported) as u64
     }
 
-    fn private_bytes(&self) -> io::Result<u64> {
-        let mut pages = 0;
+    /// What the kernel holds for the VM alone.
+    fn own_memory(&self) -> io::Result<OwnMemory> {
+        let mut own = OwnMemory::default();
         for piece in self.space.pieces() {
-            self.process.pagemap.scan(self.space.whole(piece), |_, count_pages, kind| {
-                pages += if kind == PageKind::Private { u64::from(count_pages) } else { 0 };
+            let span = self.space.whole(piece);
+            self.process.pagemap.scan(span, |first, count_pages, kind| match kind {
+                PageKind::Private => own.private_pages += u64::from(count_pages),
+                PageKind::Swapped => {
+                    let first = piece.linear.offset(first).0 as usize;
+                    own.swapped.push(first..first + count_pages as usize);
+                }
+                PageKind::Slot | PageKind::ZeroPage => {}
             })?;
         }
-        Ok(pages * crate::PAGE_SIZE as u64)
+        Ok(own)
     }
+}
+
+/// Memory of a VM that nobody shares.
+#[derive(Default)]
+struct OwnMemory {
+    /// Pages in memory.
+    private_pages: u64,
+    /// Runs of pages in swap.
+    swapped: Vec<Range<usize>>,
 }

@@ -15,6 +15,23 @@ use crate::protocol::{Broker, Outcome};
 const STRETCH_PAGES: usize = 1 << 16;
 
 impl Agent {
+    /// Whether pages are folded, or may be, that should not be, or mappings are to be given back. O(1).
+    pub(crate) fn has_unwanted(&self) -> bool {
+        self.has_unwanted || self.stale.is_under_way()
+    }
+
+    /// Pages that are to be given their own memory: all that share or are zero if `all` says so, and
+    /// otherwise those that should not be folded. O(pages / 64).
+    pub(crate) fn count_unwanted(&self, all: bool) -> u64 {
+        let excluded = |set: &Bitmap| -> usize {
+            let runs = self.excluded.iter().flat_map(Bitmap::runs);
+            runs.flat_map(|run| set.runs_within(run)).map(|run| run.len()).sum()
+        };
+        let of = |set: &Bitmap, whole| if whole { set.count() } else { excluded(set) };
+        let all = all || self.mode == DedupMode::Off;
+        (of(&self.shared, all || self.mode == DedupMode::Zero) + of(&self.zero, all)) as u64
+    }
+
     /// Takes `limit` pages at most that are not to be folded, which is all of them if `all` says so,
     /// out of the trees, and gives each its own memory; when there are none left, gives their mappings
     /// back. Says how much of the limit that took: 0 when all is done.
@@ -86,6 +103,7 @@ impl Agent {
                 if let Err(error) = span.populate_write() {
                     // Some may be private by now: the next pass asks the kernel which.
                     self.fresh.insert_range(run);
+                    self.events.errors += 1;
                     return Err(AgentError::Unmerge(error));
                 }
                 next += span.count_pages() as usize;

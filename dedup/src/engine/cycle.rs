@@ -14,7 +14,7 @@ use crate::{VmId, broker::LocalBroker};
 const CHAINS_PER_PASS: usize = 1 << 14;
 
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
-const UNMERGE_PAGES: u32 = 4096;
+pub(super) const UNMERGE_PAGES: u32 = 4096;
 
 /// What a step of an engine came to.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub enum Step {
     More,
     /// It was the last of its pass.
     Done(PassReport),
-    /// There is nothing to do: `run` is 0, and no page is folded that must not be.
+    /// `run` is 0, what had been written by then has been taken note of, and no page is folded that
+    /// must not be, but for [those](crate::Engine::is_unmerging) for which there was no memory.
     Stopped,
 }
 
@@ -59,8 +60,10 @@ impl Engine {
     }
 
     /// Makes a whole pass, or what is left of the one that is under way. While `run` is 0, nothing is
-    /// folded: pages that must not be are given their own memory, and that is all.
+    /// folded: pages that must not be are given their own memory, those that were written leave
+    /// their slots, and that is all.
     pub fn pass(&mut self) -> PassReport {
+        self.unwanted.retry();
         loop {
             match self.step_by(u32::MAX) {
                 Step::More => {}
@@ -70,11 +73,21 @@ impl Engine {
         }
     }
 
+    /// Whether a pass has begun and is not over.
+    pub fn is_in_pass(&self) -> bool {
+        self.cycle.is_some()
+    }
+
     fn step_by(&mut self, limit: u32) -> Step {
+        // Neither waits for its turn in a pass, nor is as slow as `pages_to_scan`.
+        if self.knobs.run != Run::Unmerge && self.unmerge_unwanted() {
+            return Step::More;
+        }
         if self.knobs.run == Run::Stop {
             self.cycle.iter_mut().for_each(|cycle| cycle.was_stopped = true);
-            return if self.unmerge_unwanted(limit) > 0 { Step::More } else { Step::Stopped };
+            return self.collect_by(limit);
         }
+        self.round = None;
         let mut cycle = match self.cycle.take() {
             Some(cycle) => cycle,
             None => self.begin_cycle(),
@@ -94,23 +107,6 @@ impl Engine {
             self.cycle = Some(cycle);
             Step::More
         }
-    }
-
-    /// Gives pages their own memory that are not to be folded any more, `limit` at most: switching a
-    /// VM or a range off does not wait for folding to go on. Says how many there were.
-    fn unmerge_unwanted(&mut self, limit: u32) -> u32 {
-        let Self { members, domains, workers, .. } = self;
-        let mut left = limit.min(UNMERGE_PAGES);
-        workers.run(|| {
-            for (vm, member) in members {
-                let Some(domain) = domains.get_mut(&member.domain) else { continue };
-                match member.agent.unmerge(&mut domain.broker, left, false) {
-                    Ok(pages) => left -= pages,
-                    Err(error) => log::warn!("VM {vm}: {error}"),
-                }
-            }
-        });
-        limit.min(UNMERGE_PAGES) - left
     }
 
     /// Gives up what is remembered of VMs that are not folded any more.
@@ -149,10 +145,11 @@ impl Engine {
         }
     }
 
-    fn end_cycle(&mut self, cycle: Cycle) -> PassReport {
+    fn end_cycle(&mut self, mut cycle: Cycle) -> PassReport {
         for (vm, error) in &cycle.errors {
             log::warn!("VM {vm}: pass ended early: {error}");
         }
+        cycle.errors.append(&mut self.unwanted.take_errors());
         if cycle.is_scan && !self.members.is_empty() {
             self.full_scans += 1;
             // Whoever was asked at the beginning has had a whole pass to move.
@@ -257,12 +254,12 @@ fn visit(
         if first {
             agent.begin_pass(broker)?;
         }
-        let unmerged = agent.unmerge(broker, limit.min(UNMERGE_PAGES), unmerge_all)?;
-        if unmerged > 0 {
-            return Ok(Some(unmerged));
+        if let Some(taken) = agent.take_in(broker)? {
+            return Ok(Some(taken));
         }
         if unmerge_all {
-            return Ok(None);
+            let unmerged = agent.unmerge(broker, limit.min(UNMERGE_PAGES), true)?;
+            return Ok(Some(unmerged).filter(|&unmerged| unmerged > 0));
         }
         agent.look(broker, limit, rules)
     })

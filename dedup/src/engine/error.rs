@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::VmId;
-use crate::agent::{AgentSetupError, MappingError};
+use crate::agent::{AgentError, AgentSetupError, MappingError};
 use crate::broker::{DomainError, IndexError};
 use crate::knobs::KnobError;
 use crate::protocol::BrokerError;
@@ -91,6 +91,15 @@ pub enum CheckError {
         /// What is wrong.
         #[source]
         source: IndexError,
+    },
+    /// Nothing may be, but a VM's change source does not say what was written.
+    #[error("the changes of VM {vm}")]
+    Changes {
+        /// The VM.
+        vm: VmId,
+        /// Why not.
+        #[source]
+        source: AgentError,
     },
     /// In a VM's mappings.
     #[error("the mappings of VM {vm}")]

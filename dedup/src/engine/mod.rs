@@ -17,8 +17,10 @@ mod mode;
 mod moves;
 mod recover;
 mod report;
+mod round;
 mod settle;
 mod stats;
+mod unwanted;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -38,7 +40,9 @@ pub use mode::PagesError;
 pub use moves::{CompactReport, Compaction, MoveReport, MoveSlotError};
 pub use recover::{RecoveryReport, RecoverySource};
 pub use report::PassReport;
+use round::Round;
 pub use settle::{SettleReport, Settling};
+use unwanted::Unwanted;
 pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
@@ -87,6 +91,9 @@ pub struct Engine {
     advisor: Advisor,
     /// The pass that is under way.
     cycle: Option<Cycle>,
+    /// The visit of all VMs that is under way while `run` is 0.
+    round: Option<Round>,
+    unwanted: Unwanted,
     /// When chains were last looked through for dups to join.
     pruned_at: Instant,
     full_scans: u64,
@@ -120,6 +127,8 @@ impl Engine {
             knobs: config.knobs,
             advisor: Advisor::default(),
             cycle: None,
+            round: None,
+            unwanted: Unwanted::default(),
             pruned_at: Instant::now(),
             full_scans: 0,
             past: Events::default(),
@@ -223,6 +232,21 @@ impl Engine {
         }
         for (&vm, member) in &self.members {
             member.agent.check().map_err(|source| CheckError::Mappings { vm, source })?;
+        }
+        Ok(())
+    }
+
+    /// Asks every change source what was written, then verifies what [`check`](Self::check) does, and
+    /// that every other page that counts as shared shows its slot.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, be it that a source does not answer.
+    pub fn check_breaks(&mut self) -> Result<(), CheckError> {
+        self.check()?;
+        for (&vm, member) in &mut self.members {
+            member.agent.collect().map_err(|source| CheckError::Changes { vm, source })?;
+            member.agent.check_breaks().map_err(|source| CheckError::Mappings { vm, source })?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::{Domain, Engine, Member};
 use crate::agent::Agent;
+use crate::knobs::Run;
 use crate::stats::{DedupStats, DomainStats, Events, VmStats};
 use crate::{PAGE_SIZE, VmId};
 
@@ -75,6 +76,7 @@ impl Engine {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
         let waiting = broker.and_then(|broker| broker.count_waiting(vm)).unwrap_or(0);
         let mut stats = member.agent.stats(&member.domain, waiting);
+        stats.unmerging_pages = member.agent.count_unwanted(self.knobs.run == Run::Unmerge);
         stats.rmap_items = broker.map_or(0, |broker| broker.count_items(vm));
         let items = broker.map_or(0, |broker| broker.item_bytes(vm));
         let saved = (stats.merging_pages + stats.zero_pages) * PAGE_SIZE as u64;

@@ -167,8 +167,21 @@ impl DedupHost {
         Ok(self.ask(move |runner| runner.set_knobs(&changes))??)
     }
 
+    /// How many pages of a VM are still to be given their own memory, because they are not to be folded
+    /// any more; `None` when the VM is not attached.
+    ///
+    /// # Errors
+    ///
+    /// When folding has stopped.
+    pub fn unmerging_pages(&self, vm: VmId) -> Result<Option<u64>, DedupGone> {
+        self.ask(move |runner| runner.engine.unmerging_pages(vm))
+    }
+
     /// Folds more or less of a VM from now on. What is not to be folded any more is made private
-    /// step by step, after this has returned.
+    /// step by step, after this has returned, as fast as it goes; [`unmerging_pages`] says how much is
+    /// left.
+    ///
+    /// [`unmerging_pages`]: Self::unmerging_pages
     ///
     /// # Errors
     ///
@@ -225,7 +238,7 @@ impl DedupHost {
     ///
     /// When folding has stopped; the inner error is the first thing that is wrong.
     pub fn check(&self) -> Result<Result<(), pagefold_dedup::CheckError>, DedupGone> {
-        self.ask(|runner| runner.engine.check())
+        self.ask(|runner| runner.engine.check_breaks())
     }
 
     /// Has the folding thread do something between two steps, and waits for what comes of it.

@@ -129,14 +129,19 @@ impl Runner {
     pub(super) fn rest_left(&self) -> Option<Duration> {
         let knobs = self.engine.knobs();
         let in_a_hurry = knobs.run == Run::Unmerge || !self.waiters.is_empty();
+        // What is switched off is given its own memory at the same pace, whatever the scan's is.
+        let can_unmerge = knobs.run == Run::Unmerge || self.engine.can_unmerge();
         let sleep = Duration::from_millis(knobs.sleep_millisecs.into());
         let rest = match self.rest {
             Rest::Endless => return None,
             Rest::Over => Duration::ZERO,
-            Rest::InPass if in_a_hurry => Duration::ZERO,
+            Rest::InPass if in_a_hurry || can_unmerge => Duration::ZERO,
             Rest::InPass => sleep,
             // Nothing is calm that was not left alone for as long.
             Rest::Between if in_a_hurry => self.config.busy_interval,
+            // For some of it there was no memory.
+            Rest::Between if self.engine.is_unmerging() => self.config.busy_interval,
+            Rest::Between if knobs.run == Run::Stop => self.config.idle_interval,
             Rest::Between if self.idle < IDLE_PASSES => self.config.busy_interval.max(sleep),
             Rest::Between => self.config.idle_interval.max(sleep),
         };
@@ -145,13 +150,17 @@ impl Runner {
 
     fn step(&mut self) {
         match self.engine.step() {
-            Step::More => (self.in_pass, self.rest) = (true, Rest::InPass),
+            Step::More => {
+                (self.in_pass, self.rest) = (self.engine.is_in_pass(), Rest::InPass);
+            }
             Step::Done(report) => {
                 self.in_pass = false;
                 self.rest = self.rest_after(&report);
                 self.tell_waiters(&report);
             }
-            Step::Stopped => self.rest = Rest::Endless,
+            // What is shared may be written, and then it does not count any more.
+            Step::Stopped if self.engine.is_unmerged() => self.rest = Rest::Endless,
+            Step::Stopped => self.rest = Rest::Between,
         }
         self.since = Instant::now();
     }

@@ -19,14 +19,15 @@ fn start(busy_interval: Duration, knobs: Knobs) -> DedupHost {
 }
 
 /// Two VMs without anything that runs in them, whose pages are equal and distinct.
-fn attach_twins(host: &DedupHost) {
-    for vm in 0..2 {
+fn attach_twins(host: &DedupHost) -> [Arc<GuestRam>; 2] {
+    [0, 1].map(|vm| {
         let ram = Arc::new(GuestRam::new(PAGES * 4096).unwrap());
         for page in 0..PAGES {
             ram.memory().write_obj(page + 1, GuestAddress(page * 4096)).unwrap();
         }
         host.attach(VmId(vm), &ram, Box::new(Unchanging), DedupMode::On).unwrap();
-    }
+        ram
+    })
 }
 
 fn set(host: &DedupHost, key: &str, value: &str) -> Result<Knobs, SetKnobsError> {
@@ -238,4 +239,48 @@ fn clients_that_ask_all_the_time_are_answered_from_one_count() {
     counts.dedup();
     let at_most = began.elapsed().as_millis() / 50 + 1;
     assert!(counts.len() as u128 <= at_most, "{} counts, not {at_most}", counts.len());
+}
+
+#[test]
+fn switching_off_is_not_paced_by_the_scan_and_says_when_it_is_done() {
+    let host = start(Duration::from_millis(1), Knobs::default());
+    attach_twins(&host);
+    assert!(host.settle(PATIENCE).unwrap().settled);
+    for (run, vm) in [("1", 0), ("0", 1)] {
+        set(&host, "sleep_millisecs", "36000000").unwrap();
+        set(&host, "pages_to_scan", "1").unwrap();
+        set(&host, "run", run).unwrap();
+        let left = host.ask(move |runner| {
+            runner.set_mode(VmId(vm), DedupMode::Off).unwrap();
+            runner.engine.unmerging_pages(VmId(vm))
+        });
+        assert_eq!(left, Ok(Some(PAGES)), "nothing is done by the answer itself");
+        let end = std::time::Instant::now() + PATIENCE;
+        while host.unmerging_pages(VmId(vm)).unwrap() != Some(0) {
+            assert!(std::time::Instant::now() < end, "{:?}", host.stats());
+        }
+        assert_eq!(host.stats().unwrap().vms[vm as usize].merging_pages, 0);
+    }
+    assert_eq!(host.unmerging_pages(VmId(7)), Ok(None));
+}
+
+#[test]
+fn what_is_written_while_folding_is_stopped_is_found_by_itself() {
+    let host = start_restless(Knobs::default());
+    let rams = attach_twins(&host);
+    assert!(host.settle(PATIENCE).unwrap().settled);
+    set(&host, "run", "0").unwrap();
+    for ram in &rams {
+        for page in 0..PAGES {
+            ram.memory().write_obj(page + 1000, GuestAddress(page * 4096)).unwrap();
+        }
+    }
+    let end = std::time::Instant::now() + PATIENCE;
+    while host.stats().unwrap().pages_shared > 0 {
+        assert!(std::time::Instant::now() < end, "{:?}", host.stats());
+    }
+    // Nothing is left that could be written.
+    while host.ask(|runner| runner.rest_left()).unwrap().is_some() {
+        assert!(std::time::Instant::now() < end, "{:?}", host.stats());
+    }
 }

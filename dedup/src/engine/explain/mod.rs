@@ -53,8 +53,8 @@ pub enum Reason {
     NoTwin,
     /// It is at rest and has twins, but in domains with which it may not share.
     OtherDomain(Vec<String>),
-    /// It was not there when its VM was last visited: the kernel had swapped it out, or nothing has
-    /// said that it was written.
+    /// It was not there when its VM was last visited, and nothing has said that it was written. A slow
+    /// sweep finds it.
     Unseen,
 }
 

@@ -210,6 +210,8 @@ fn stats() -> DedupStats {
         unshared_pages: 3,
         deferred_pages: 9,
         volatile_pages: 2,
+        swapped_pages: Some(3),
+        unmerging_pages: 0,
         extents: 1,
         vmas: 6,
         private_bytes,

@@ -1,0 +1,53 @@
+//! A slow look, a few pages each pass, for what no change source has named: pages that were populated
+//! from outside, that a kernel wrote without logging it, or that have returned from swap.
+
+use std::ops::Range;
+
+use super::{Agent, AgentError};
+use crate::mode::DedupMode;
+use crate::sys::PageKind;
+
+/// Passes in which all of a VM is looked at, unless it is larger than [`MOST_PAGES`] allow.
+const PASSES: usize = 128;
+
+/// Pages that are looked at in a pass, at least.
+const LEAST_PAGES: usize = 64;
+
+/// Pages that are looked at in a pass, at most: about 0.25 ms.
+const MOST_PAGES: usize = 1 << 13;
+
+impl Agent {
+    /// Looks at the next few pages of the VM, and has those count as named by its change source that
+    /// have memory of their own and are thought to be shared, or zero, or not there.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say what is there.
+    pub(super) fn sweep(&mut self) -> Result<(), AgentError> {
+        let len = self.fresh.len();
+        let some = len.div_ceil(PASSES).clamp(LEAST_PAGES, MOST_PAGES);
+        let within = self.swept..len.min(self.swept + some);
+        self.swept = if within.end == len { 0 } else { within.end };
+        let mut own: Vec<Range<usize>> = Vec::new();
+        self.scan_runs(std::iter::once(within), |pages, kind| {
+            if matches!(kind, PageKind::Private | PageKind::Swapped) {
+                own.push(pages);
+            }
+        })?;
+        for page in own.into_iter().flatten() {
+            let is_broken = self.shared.contains(page) || self.zero.contains(page);
+            if is_broken || self.is_stray(page) {
+                self.fresh.insert(page);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is known of a page that should be looked at when it is there.
+    fn is_stray(&self, page: usize) -> bool {
+        // In any other mode that is how pages are left that are not to be shared.
+        let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
+        let known = [&self.shared, &self.zero, &self.waiting, &self.pending, &self.deferred];
+        is_wanted && !known.iter().any(|set| set.contains(page))
+    }
+}

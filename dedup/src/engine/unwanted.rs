@@ -1,0 +1,89 @@
+//! Unmerging what is not to be folded any more: at once, whatever a pass is doing.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::cycle::UNMERGE_PAGES;
+use crate::VmId;
+use crate::agent::AgentError;
+use crate::knobs::Run;
+
+/// How long nothing is unmerged after the kernel had no memory for it, unless a whole pass is asked for.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// What is remembered of unmerging.
+#[derive(Debug, Default)]
+pub(super) struct Unwanted {
+    failed_at: Option<Instant>,
+    errors: Vec<(VmId, AgentError)>,
+}
+
+impl Unwanted {
+    /// Has pages for which there was no memory be tried again.
+    pub(super) fn retry(&mut self) {
+        self.failed_at = None;
+    }
+
+    /// What failed since last asked.
+    pub(super) fn take_errors(&mut self) -> Vec<(VmId, AgentError)> {
+        std::mem::take(&mut self.errors)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.failed_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY_AFTER)
+    }
+}
+
+impl Engine {
+    /// Whether pages are still to be given their own memory, because their VM or their range was
+    /// switched off, or because `run` is 2, or mappings that save nothing are to be given back. It is done by the next steps, some thousand pages each.
+    /// O(VMs), or O(pages / 64) where `run` is 2.
+    pub fn is_unmerging(&self) -> bool {
+        if self.knobs.run == Run::Unmerge {
+            return !self.is_unmerged();
+        }
+        self.members.values().any(|member| member.agent.has_unwanted())
+    }
+
+    /// Whether the next step gives pages their own memory: not if the kernel has just had none for it.
+    pub fn can_unmerge(&self) -> bool {
+        self.is_unmerging() && !self.unwanted.is_waiting()
+    }
+
+    /// How many pages of a VM are still to be given their own memory, because they are not to be folded
+    /// any more; `None` when the VM is not attached. O(pages / 64).
+    pub fn unmerging_pages(&self, vm: VmId) -> Option<u64> {
+        let all = self.knobs.run == Run::Unmerge;
+        self.members.get(&vm).map(|member| member.agent.count_unwanted(all))
+    }
+
+    /// Gives pages their own memory that are not to be folded any more, as many as a step may; says
+    /// whether there were any.
+    pub(super) fn unmerge_unwanted(&mut self) -> bool {
+        if self.unwanted.is_waiting() {
+            return false;
+        }
+        let Self { members, domains, workers, unwanted, .. } = self;
+        unwanted.failed_at = None;
+        let mut left = UNMERGE_PAGES;
+        let wanting = members.iter_mut().filter(|(_, member)| member.agent.has_unwanted());
+        let mut wanting = wanting.peekable();
+        if wanting.peek().is_none() {
+            return false;
+        }
+        workers.run(|| {
+            for (&vm, member) in wanting {
+                let Some(domain) = domains.get_mut(&member.domain) else { continue };
+                match member.agent.unmerge(&mut domain.broker, left, false) {
+                    Ok(pages) => left -= pages,
+                    Err(error) => {
+                        log::warn!("VM {vm}: {error}");
+                        unwanted.failed_at = Some(Instant::now());
+                        unwanted.errors.push((vm, error));
+                    }
+                }
+            }
+        });
+        left < UNMERGE_PAGES
+    }
+}

@@ -1,0 +1,161 @@
+//! What happens to pages while nothing is folded, or without anybody saying so.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "page counts are small, and a failure is a panic"
+)]
+
+mod common;
+
+use std::io;
+
+use common::{TestVm, check_counters, engine, page, settle};
+use pagefold_dedup::bitmap::Bitmap;
+use pagefold_dedup::{
+    AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs, PAGE_SIZE, Run, Step, VmId,
+};
+
+const PAGES: u32 = 1024;
+
+/// Two VMs whose pages are shared, every other one with the other VM and every other one zero.
+fn twins(engine: &mut Engine) -> [TestVm; 2] {
+    let vms = [0, 1].map(|id| TestVm::attached(engine, id, PAGES));
+    for vm in &vms {
+        (0..PAGES).for_each(|number| vm.write(number as usize, &content(number)));
+    }
+    settle(engine);
+    vms
+}
+
+fn content(number: u32) -> [u8; PAGE_SIZE] {
+    if number.is_multiple_of(2) { page(number) } else { [0; PAGE_SIZE] }
+}
+
+#[test]
+fn pages_that_are_written_while_folding_is_stopped_give_their_slots_back() {
+    let mut engine = engine();
+    let vms = twins(&mut engine);
+    engine.set_knobs(Knobs { run: Run::Stop, ..engine.knobs() }).unwrap();
+    for vm in &vms {
+        (0..PAGES).for_each(|number| vm.write(number as usize, &page(PAGES + number)));
+    }
+    engine.pass();
+    let stats = engine.stats();
+    assert_eq!((stats.pages_shared, stats.pages_sharing, stats.pages_zero), (0, 0, 0));
+    assert_eq!((stats.saved_bytes, stats.domains[0].store_bytes), (0, Some(0)));
+    assert_eq!(stats.events.breaks, u64::from(PAGES));
+    check_counters(&engine);
+    assert_eq!(engine.stats().full_scans, stats.full_scans, "nothing is folded");
+
+    engine.set_knobs(Knobs { run: Run::Fold, ..engine.knobs() }).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES));
+}
+
+#[test]
+fn sharing_that_was_broken_without_anybody_saying_so_is_found() {
+    let mut engine = engine();
+    let vms = twins(&mut engine);
+    // Not named by the change source.
+    for number in 0..PAGES as usize {
+        vms[0].memory.write(number * PAGE_SIZE, &page(PAGES + number as u32));
+    }
+    let wrong = engine.check_breaks().unwrap_err();
+    assert!(format!("{wrong:?}").contains("counts as folded"), "{wrong:?}");
+    let mut passes = 0;
+    while engine.stats().vms[0].merging_pages + engine.stats().vms[0].zero_pages > 0 {
+        engine.pass();
+        passes += 1;
+        assert!(passes <= 128, "{:?}", engine.stats());
+    }
+    assert!(passes > 1, "a part each pass");
+    check_counters(&engine);
+    engine.check_breaks().unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.pages_sharing, stats.pages_zero), (0, u64::from(PAGES) / 2));
+}
+
+#[test]
+fn memory_that_appears_without_anybody_saying_so_is_found() {
+    let mut engine = engine();
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES));
+    settle(&mut engine);
+    for vm in &vms {
+        for number in 0..PAGES as usize {
+            vm.memory.write(number * PAGE_SIZE, &page(number as u32));
+        }
+    }
+    let mut passes = 0;
+    while engine.stats().pages_sharing < u64::from(PAGES) {
+        engine.pass();
+        passes += 1;
+        assert!(passes <= 132, "{:?}", engine.stats());
+    }
+    check_counters(&engine);
+}
+
+// Taking in a change costs 0.1 µs: a step of one page that took in all of them would be long.
+#[test]
+fn a_step_takes_in_a_part_of_many_changes() {
+    const MANY: u32 = 1 << 15;
+    let knobs = Knobs { pages_to_scan: 1, ..Knobs::default() };
+    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, MANY));
+    for vm in &vms {
+        (0..MANY).for_each(|number| vm.write(number as usize, &page(number)));
+    }
+    settle(&mut engine);
+    for vm in &vms {
+        (0..MANY as usize).for_each(|number| vm.poke(number, 9, vm.id.0 as u8));
+    }
+    let mut before = engine.stats().events;
+    let all = before.breaks + 2 * u64::from(MANY);
+    let mut steps = 0;
+    while engine.stats().events.breaks < all {
+        assert!(matches!(engine.step(), Step::More));
+        let events = engine.stats().events;
+        assert!(events.breaks - before.breaks <= 1 << 14, "{} at once", events.breaks);
+        before = events;
+        steps += 1;
+    }
+    assert!((4..=8).contains(&steps), "{steps} steps: a guest is not slower than that");
+}
+
+/// A source that names pages that are not there, or replaces the set that it is to add to.
+struct Liar {
+    is_replacing: bool,
+}
+
+impl ChangeSource for Liar {
+    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+        changed.words_mut().fill(u64::MAX);
+        if self.is_replacing {
+            *changed = Bitmap::full(1 << 20);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_change_source_is_not_believed_about_pages_that_its_vm_does_not_have() {
+    for is_replacing in [false, true] {
+        let mut engine = engine();
+        let vm = TestVm::new(0, 70);
+        (0..70).for_each(|number| vm.write(number, &page(1)));
+        let spec = AttachSpec {
+            domain: "test".to_owned(),
+            mode: DedupMode::On,
+            memory: vm.memory.clone(),
+            changes: Box::new(Liar { is_replacing }),
+        };
+        engine.attach(VmId(0), spec).unwrap();
+        for _ in 0..4 {
+            assert!(engine.pass().errors.is_empty());
+        }
+        engine.check().unwrap();
+        let stats = engine.stats();
+        assert_eq!(stats.vms[0].volatile_pages, 70, "all of it changes, as it says");
+        assert!(stats.events.errors >= 4, "and it is said that it lies");
+    }
+}
