@@ -40,7 +40,7 @@
 //! | 503 | folding has ended in this process, the process is ending, or it is carrying out too many requests |
 //! | 504 | the time limit was over before all was settled; the body has the `report` (504 and not 408, which tells a client to send the same again) |
 //!
-//! One thread serves all connections; whatever may block runs beside it, so a slow client or a long
+//! One thread serves all connections; whatever may block has a thread of its own, so a slow client or a long
 //! settle holds up nobody else. Where there are too many clients, the one goes that has been waited for
 //! longest, and a second at least: to ask, to send the rest of its request, or to read its answer. One
 //! that is waited for in vain for 40 seconds goes anyhow. The socket is for the user who started the process (mode 0600).

@@ -19,9 +19,6 @@ use super::routes;
 use super::socket::{self, OwnFile, SocketError};
 use crate::sys::signal::block_in_this_thread;
 
-/// Threads for requests that block: each connection may have one under way.
-const MAX_BLOCKING_THREADS: usize = 16;
-
 /// How long to wait before accepting again when the process is short of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -74,7 +71,7 @@ impl ApiServer {
         let thread = thread::Builder::new()
             .name("pagefold-api".to_owned())
             .spawn(move || {
-                // The threads of blocking calls inherit the mask.
+                // The requests' threads inherit the mask.
                 if let Err(error) = block_in_this_thread() {
                     // Only where a handler of the program around us runs depends on it.
                     log::warn!("cannot block signals in the control socket's thread: {error}");
@@ -83,7 +80,7 @@ impl ApiServer {
                     Ok((runtime, listener, file)) => {
                         let _ = bound_sender.send(Ok(file));
                         run(
-                            runtime,
+                            &runtime,
                             listener,
                             routes::router(control, limits.request),
                             limits,
@@ -129,17 +126,13 @@ impl Drop for ApiServer {
 
 /// What the server's thread needs to serve.
 fn listen(path: &Path) -> Result<(Runtime, UnixListener, OwnFile), BindError> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(MAX_BLOCKING_THREADS)
-        .build()
-        .map_err(BindError::Thread)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(BindError::Thread)?;
     let (listener, file) = runtime.block_on(socket::listen(path)).map_err(BindError::Socket)?;
     Ok((runtime, listener, file))
 }
 
 fn run(
-    runtime: Runtime,
+    runtime: &Runtime,
     listener: UnixListener,
     router: Router,
     limits: Limits,
@@ -160,8 +153,6 @@ fn run(
             log::debug!("clients that do not read their last answers are cut off");
         }
     });
-    // Not waiting for blocking calls: a settle may take minutes.
-    runtime.shutdown_background();
 }
 
 async fn accept(listener: UnixListener, mut seats: Seats, service: Service) {

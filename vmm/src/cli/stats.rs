@@ -58,7 +58,14 @@ fn watch(args: &Args, client: &ApiClient) -> Result<(), Failure> {
             }
             // It was there a moment ago: the run has ended.
             Err(ClientError::Connect { .. }) => return Ok(()),
-            Err(error) => return Err(no_answer(WHAT, &error)),
+            // What a run answers last, or nothing, when it ends while it is asked.
+            Err(error) => {
+                std::thread::sleep(WATCH_INTERVAL);
+                return match client.dedup() {
+                    Err(ClientError::Connect { .. }) => Ok(()),
+                    _ => Err(no_answer(WHAT, &error)),
+                };
+            }
         }
     }
 }

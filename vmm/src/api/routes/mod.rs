@@ -5,13 +5,14 @@ mod extract;
 mod vms;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post, put};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::body::MAX_BODY_BYTES;
@@ -24,9 +25,9 @@ const MAX_SETTLES: usize = 4;
 /// Compact requests that may be under way at once: one is carried out after the other.
 const MAX_COMPACTIONS: usize = 2;
 
-/// Requests that may be carried out at once: fewer than there are connections, so that there always
-/// are some whose clients are waited for, and which can make room for others.
-pub(super) const MAX_REQUESTS: usize = 48;
+/// Requests that may be carried out at once, each on a thread: fewer than there are connections, so
+/// that there always are some whose clients are waited for, and which can make room for others.
+pub(super) const MAX_REQUESTS: usize = 32;
 
 #[derive(Clone)]
 struct Shared {
@@ -66,24 +67,41 @@ pub(super) fn router(control: Arc<dyn Control>, request_limit: Duration) -> Rout
 }
 
 impl Shared {
-    /// Does what may block on a thread where it may, unless too much is being done already.
+    /// Does what may block on a thread of its own, unless too much is being done already.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Control) -> Result<T, ControlError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let control = Arc::clone(&self.control);
-        let Ok(Ok(_permit)) = timeout(self.request_limit, self.requests.acquire()).await else {
+        let permit = Arc::clone(&self.requests).acquire_owned();
+        let Ok(Ok(permit)) = timeout(self.request_limit, permit).await else {
             return Err(ApiError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("{MAX_REQUESTS} requests are being carried out already"),
                 "ask again when some of them have been answered",
             ));
         };
-        match tokio::task::spawn_blocking(move || work(&*control)).await {
+        let control = Arc::clone(&self.control);
+        let (sender, done) = oneshot::channel();
+        // Not tokio's pool, which panics where the system has no thread for it.
+        let thread = thread::Builder::new().name("pagefold-request".to_owned()).spawn(move || {
+            // Held by the work and not by the request: a client that leaves frees no thread.
+            let _permit = permit;
+            // Failing to send means that it has left.
+            let _ = sender.send(work(&*control));
+        });
+        if let Err(error) = thread {
+            return Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("the process cannot start a thread for the request: {error}"),
+                "see its limits on threads (ulimit -u, pids.max), or ask again later",
+            ));
+        }
+        match done.await {
             Ok(result) => Ok(result?),
-            Err(panicked) => Err(ApiError::new(
+            // Nothing is sent by work that panics.
+            Err(_) => Err(ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                format!("the request failed: {panicked}"),
+                "the request failed: it panicked",
                 "this is a fault in pagefold: see its log, and report it",
             )),
         }

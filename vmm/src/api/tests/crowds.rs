@@ -140,7 +140,7 @@ fn one_request_too_many_is_refused_and_the_others_are_answered() {
     let (refused, answered): (Vec<_>, Vec<_>) =
         answers.iter().partition(|answer| answer.status == 503);
     assert_eq!((refused.len(), answered.len()), (1, MAX_REQUESTS));
-    assert_eq!(refused[0].error(), "48 requests are being carried out already");
+    assert_eq!(refused[0].error(), "32 requests are being carried out already");
     assert!(answered.iter().all(|answer| answer.status == 200));
 }
 

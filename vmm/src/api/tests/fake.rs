@@ -158,6 +158,7 @@ impl Control for Fake {
     }
 
     fn compact(&self, scope: CompactScope) -> Result<CompactReport, ControlError> {
+        assert!(!*self.gone.lock().expect("unpoisoned"), "as asked");
         self.scopes.lock().expect("unpoisoned").push(scope);
         Ok(CompactReport { extents_before: 9, extents_after: 4, ..CompactReport::default() })
     }

@@ -242,3 +242,15 @@ fn server_and_client_work_inside_an_async_program() {
         assert!(!path.exists());
     });
 }
+
+#[test]
+fn a_request_that_panics_is_answered_and_hurts_no_other() {
+    let served = Served::new();
+    *served.fake.gone.lock().expect("unpoisoned") = true;
+    // More than are carried out at once.
+    for _ in 0..40 {
+        let answer = served.ask("POST", "/v1/dedup/compact", "");
+        assert_eq!((answer.status, &*answer.error()), (500, "the request failed: it panicked"));
+    }
+    assert_eq!(served.ask("GET", "/v1/vms", "").status, 200);
+}
