@@ -35,7 +35,7 @@ impl Padding {
             self.0.push(TestVm::attached(engine, 1000 + self.0.len() as u32, 1));
         }
         while engine.stats().vmas_used > vmas_used {
-            engine.detach(self.0.pop().unwrap().id);
+            engine.detach_and_discard(self.0.pop().unwrap().id);
         }
     }
 }

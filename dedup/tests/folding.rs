@@ -236,14 +236,14 @@ fn memory_is_attached_once_whatever_the_number_of_the_vm() {
         engine.check().unwrap();
     }
     // It was never attached, so nothing ends with it.
-    engine.detach(impostor.id);
+    engine.detach_and_discard(impostor.id);
     let after = engine.stats();
     assert_eq!((after.pages_sharing, after.domains.len()), (4, 1));
     assert_eq!((after.vms, after.vmas_used), (before.vms, before.vmas_used));
     assert_eq!((a.read(3), b.read(3)), (page(3), page(3)));
 
     // Once its VM has ended, the memory may be another's.
-    engine.detach(a.id);
+    engine.detach_and_discard(a.id);
     impostor.attach(&mut engine, "test", DedupMode::On);
     impostor.write(3, &page(3));
     settle(&mut engine);
@@ -276,13 +276,13 @@ fn nothing_is_left_when_vms_are_detached() {
     }
     settle(&mut engine);
     assert_eq!(engine.stats().pages_shared, 20);
-    engine.detach(vms[1].id);
+    engine.detach_and_discard(vms[1].id);
     engine.check().unwrap();
     assert_eq!(vms[1].read(0), ZEROES);
     assert_eq!(vms[0].read(0), page(0));
-    engine.detach(vms[0].id);
+    engine.detach_and_discard(vms[0].id);
     engine.check().unwrap();
-    engine.detach(vms[2].id);
+    engine.detach_and_discard(vms[2].id);
     let stats = engine.stats();
     assert_eq!((stats.vmas_used, stats.domains.len(), stats.saved_bytes), (0, 0, 0));
     assert!(stats.events.merges > 0, "what happened is not forgotten");

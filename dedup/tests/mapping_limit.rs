@@ -52,7 +52,7 @@ fn a_process_at_its_limit_of_mappings_loses_nothing_and_says_so() {
         one.poke(2 * number, 4095, 1);
         assert_eq!(other.read(place(number)), page(number as u32));
     }
-    engine.detach(one.id);
-    engine.detach(other.id);
+    engine.detach_and_discard(one.id);
+    engine.detach_and_discard(other.id);
     assert_eq!(engine.stats().vmas_used, 0);
 }

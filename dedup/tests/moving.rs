@@ -189,7 +189,7 @@ fn moves_that_the_budget_refuses_are_given_up_and_take_no_memory() {
     assert_eq!((after.stable_node_dups, after.events.moves), (0, 0));
     // The slots take pages again, and can be moved.
     for vm in padding {
-        engine.detach(vm);
+        engine.detach_and_discard(vm);
     }
     vms[0].write(63, &page(2));
     settle(&mut engine);
@@ -218,7 +218,7 @@ fn a_move_that_only_some_pages_can_make_leaves_two_slots_that_both_take_pages() 
     engine.pass();
     engine.check().unwrap();
     for vm in padding {
-        engine.detach(vm);
+        engine.detach_and_discard(vm);
     }
     vms[2].write(25, &page(3));
     settle(&mut engine);
@@ -394,7 +394,7 @@ fn a_part_of_a_compaction_maps_4096_pages_at_most_anew() {
         // VMs come and go in the middle of a group, and passes are made.
         match parts.len() {
             1 => {
-                engine.detach(vms.remove(1).id);
+                engine.detach_and_discard(vms.remove(1).id);
             }
             2 => {
                 vms.push(attach(&mut engine, 2));

@@ -433,7 +433,7 @@ fn memory_that_pages_were_moved_to_is_no_other_vms() {
             matches!(refused, Err(AttachError::Occupied { occupant, .. }) if occupant == a.id),
             "{refused:?}"
         );
-        engine.detach(VmId(7));
+        engine.detach_and_discard(VmId(7));
         engine.check().unwrap();
     }
     assert_eq!(engine.stats().vms, before);
@@ -451,7 +451,7 @@ fn memory_that_pages_were_moved_to_is_no_other_vms() {
     next.write(3, &page(3));
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, 17);
-    engine.detach(next.id);
+    engine.detach_and_discard(next.id);
     engine.check().unwrap();
     (0..16).for_each(|number| assert_eq!(whole.read(number), page(number)));
 }
@@ -460,7 +460,7 @@ fn memory_that_pages_were_moved_to_is_no_other_vms() {
 fn a_vm_that_ends_after_a_move_leaves_no_mapping_of_the_store() {
     let (mut engine, a, b) = twins(16);
     let moved = Moved::new(&mut engine, &a, 4, 8);
-    engine.detach(a.id);
+    engine.detach_and_discard(a.id);
     settle(&mut engine);
     assert_eq!(count_files(host_addr(&a, 0), 16) + count_files(moved.host_addr(4), 8), 0);
     (4..12).for_each(|number| assert_eq!(moved.read(number), ZEROES));
@@ -531,7 +531,7 @@ fn a_page_that_moved_away_does_not_hold_its_slot_when_all_others_have_gone() {
     assert_eq!(seen(&engine, &more, one).len(), 128);
 
     // Everybody lets go, the moved page last.
-    engine.detach(more.id);
+    engine.detach_and_discard(more.id);
     vm.write(0, &page(1));
     moved.write(1, &page(2));
     settle(&mut engine);

@@ -62,7 +62,7 @@ fn a_move_at_the_limit_of_mappings_is_refused_and_succeeds_when_there_are_some_a
         }
         read_all(&one.memory, &other);
         // Somebody else ends, and there are mappings again.
-        engine.detach(other.id);
+        engine.detach_and_discard(other.id);
         engine.relocate(one.id, LinearIndex(0), count_pages, destination.clone()).unwrap();
         engine.check().unwrap();
     }

@@ -67,7 +67,7 @@ fn every_one_of_a_tree_of_clones_sees_a_moved_slot_and_the_same_bytes() {
     }
 
     // A parent that ends takes nothing from its children.
-    engine.detach(VmId(0));
+    engine.detach_and_discard(VmId(0));
     settle(&mut engine);
     check_counters(&engine);
     assert_eq!((engine.stats().pages_shared, engine.stats().pages_sharing), (3, 3 * 119));

@@ -32,7 +32,7 @@ fn a_vm_that_is_detached_in_the_middle_of_a_pass_leaves_no_page_slot_or_count() 
         let mut steps = 0;
         loop {
             if steps == detach_after {
-                engine.detach(VmId(1));
+                engine.detach_and_discard(VmId(1));
                 engine.check().unwrap();
             }
             steps += 1;
@@ -71,13 +71,13 @@ fn vms_that_come_and_go_between_steps_leave_nothing() {
             engine.step();
         }
         if round >= 3 {
-            engine.detach(VmId(round - 3));
+            engine.detach_and_discard(VmId(round - 3));
         }
         engine.check().unwrap();
     }
     settle(&mut engine);
     check_counters(&engine);
-    (37..40).for_each(|id| engine.detach(VmId(id)));
+    (37..40).for_each(|id| engine.detach_and_discard(VmId(id)));
     let stats = engine.stats();
     assert_eq!((stats.vmas_used, stats.domains.len(), stats.saved_bytes), (0, 0, 0));
 }
@@ -154,7 +154,7 @@ fn a_pass_reports_what_it_did_although_a_vm_ended_meanwhile() {
     engine.pass();
     let before = engine.stats().events;
     assert!(matches!(engine.step(), Step::More));
-    engine.detach(VmId(1));
+    engine.detach_and_discard(VmId(1));
     let report = engine.pass();
     let after = engine.stats().events;
     assert_eq!(report.scanned_pages, after.pages_scanned - before.pages_scanned);

@@ -53,7 +53,7 @@ fn the_mode_of_a_vm_is_reported_as_it_was_set() {
         assert_eq!(stats.vms[0].mode, mode.to_string());
         assert_eq!(stats.vms[1].mode, "on");
     }
-    engine.detach(other.id);
+    engine.detach_and_discard(other.id);
     let gone = engine.set_mode(other.id, DedupMode::On).unwrap_err();
     assert!(gone.to_string().contains("not being folded"), "{gone}");
 }

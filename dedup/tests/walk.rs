@@ -201,7 +201,7 @@ fn a_page_is_found_by_address_in_the_state_it_is_in() {
     assert_eq!(state(&engine, &vm, AT + 3 * page_size), Some(PageState::Loose), "never touched");
     assert_eq!(engine.find(vm.id, 2 * page_size), None, "the hole");
     assert_eq!(engine.find(vm.id, AT + 4 * page_size), None);
-    engine.detach(vm.id);
+    engine.detach_and_discard(vm.id);
     assert_eq!(engine.find(vm.id, 0), None);
 }
 
@@ -216,7 +216,7 @@ fn what_is_not_there_is_not_walked() {
     }
     let unknown = WalkError::NoDomain("other".to_owned());
     assert_eq!(engine.walk("other", Slot(0), visit), Err(unknown));
-    engine.detach(vm.id);
+    engine.detach_and_discard(vm.id);
     assert!(engine.walk(DOMAIN, Slot(0), visit).is_err());
 }
 

@@ -49,6 +49,11 @@ impl StaleSearch {
         self.next.is_some()
     }
 
+    /// Begins a search through all.
+    pub(super) fn search_all(&mut self) {
+        *self = Self { may_find: false, next: Some(LinearIndex(0)) };
+    }
+
     /// Ends the search without having found all; the next one looks at everything again.
     fn call_off(&mut self) {
         *self = Self { may_find: true, next: None };

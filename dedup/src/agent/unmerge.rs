@@ -14,6 +14,9 @@ use crate::protocol::{Broker, Outcome};
 /// Pages that are searched at a time, so that no set is searched to its end for every run of another.
 const STRETCH_PAGES: usize = 1 << 16;
 
+/// Pages that are looked at between two reports to the broker when all leave the store.
+const LEAVE_PAGES: u32 = 1 << 16;
+
 impl Agent {
     /// Whether pages are folded, or may be, that should not be, or mappings are to be given back. O(1).
     pub(crate) fn has_unwanted(&self) -> bool {
@@ -62,6 +65,33 @@ impl Agent {
         }
         let released = self.release_stale(broker, left)?;
         Ok(limit - left + released)
+    }
+
+    /// Has every page lie in memory of its own, with the bytes that it has, and no mapping of the store
+    /// be left; the guest may run meanwhile. Says whether that is so. O(pages / 64 + pages shared).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory, or the broker fails. The pages that are left stay shared.
+    pub(crate) fn leave_store(&mut self, broker: &mut dyn Broker) -> Result<bool, AgentError> {
+        // What was given back because it is zero needs no memory to stay so.
+        self.pending.union_with(&self.zero);
+        self.zero.clear();
+        while self.is_in_trees() {
+            self.unmerge(broker, LEAVE_PAGES, true)?;
+        }
+        self.stale.search_all();
+        while self.release_stale(broker, LEAVE_PAGES)? > 0 {}
+        if !self.extents.is_empty() {
+            return Ok(false);
+        }
+        for piece in self.space.pieces() {
+            if let Err(error) = self.process.uffd.unregister(self.space.whole(piece)) {
+                // Nothing of it is protected, so nobody can come to wait.
+                log::debug!("VM {}: its memory stays registered: {error}", self.vm);
+            }
+        }
+        Ok(true)
     }
 
     /// The next run of pages, `limit` at most, that are folded, or wait to be, and should not be.

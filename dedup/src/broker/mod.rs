@@ -61,6 +61,9 @@ pub enum DomainError {
     /// The limit of sharers makes no sense.
     #[error("max_page_sharing is {0}, and at least 2 pages share a slot; 256 is the default")]
     MaxPageSharing(u32),
+    /// The store could hold nothing.
+    #[error("the store is to hold 0 pages, and needs at least 1")]
+    EmptyStore,
     /// The kernel gave no randomness for the secret.
     #[error("cannot draw a secret for the domain")]
     Secret(#[source] getrandom::Error),
@@ -112,8 +115,12 @@ impl LocalBroker {
     ///
     /// # Errors
     ///
-    /// When fewer than two may share, which is no sharing, or the kernel gives no randomness or no memory file; nothing is left behind.
+    /// When the store could hold nothing, fewer than two pages may share, which is no sharing, or the
+    /// kernel gives no randomness or no memory file; nothing is left behind.
     pub fn new(count_slots: u32, max_page_sharing: u32) -> Result<Self, DomainError> {
+        if count_slots == 0 {
+            return Err(DomainError::EmptyStore);
+        }
         if max_page_sharing < MIN_PAGE_SHARING {
             return Err(DomainError::MaxPageSharing(max_page_sharing));
         }

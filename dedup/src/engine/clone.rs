@@ -66,7 +66,7 @@ impl Engine {
         let noted = broker.map(|broker| broker.set_node(child, broker.node(parent)));
         debug_assert!(matches!(noted, Some(Ok(()))), "the clone was just attached");
         self.copy(parent, child).map_err(|source| {
-            self.detach(child);
+            self.detach_and_discard(child);
             let source = AttachError::Agent { vm: child, source };
             CloneError::Attach { parent, source }
         })

@@ -1,6 +1,7 @@
 //! What an engine is told, and what it finds out about the host.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use crate::PAGE_SIZE;
 use crate::knobs::Knobs;
@@ -8,15 +9,57 @@ use crate::knobs::Knobs;
 /// How an engine is set up. The defaults fit the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Threads that read and hash pages; by default one a processor.
+    /// Threads that read and hash pages, 1 to 4096; by default one a processor.
     pub count_threads: Option<usize>,
-    /// Pages that one domain's store may hold; by default twice the host's memory, so that
+    /// Pages that one domain's store may hold, 1 to 2³² − 2; by default twice the host's memory, so that
     /// numbers can rest before they are used again. Costs address space, not memory.
     pub store_pages: Option<u32>,
-    /// Mappings that all guests together may use; by default what `vm.max_map_count` leaves.
+    /// Mappings that all guests together may use, at least 1; by default what `vm.max_map_count` leaves.
     pub max_mappings: Option<u64>,
     /// What [`Engine::set_knobs`](super::Engine::set_knobs) changes later.
     pub knobs: Knobs,
+}
+
+/// More threads would only wait for each other.
+const THREADS: RangeInclusive<u64> = 1..=4096;
+/// A slot's number and one that is none have 32 bits.
+const STORE_PAGES: RangeInclusive<u64> = 1..=u32::MAX as u64 - 1;
+const MAPPINGS: RangeInclusive<u64> = 1..=u64::MAX;
+
+/// A limit of an engine that makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is from {min} to {max}, not {value}; leave it out for what fits the host")]
+pub struct LimitError {
+    /// The field of [`EngineConfig`].
+    pub name: &'static str,
+    /// What it was to be.
+    pub value: u64,
+    /// The least that it may be.
+    pub min: u64,
+    /// The most that it may be.
+    pub max: u64,
+}
+
+impl EngineConfig {
+    /// Verifies that each limit that is given is within its range. The knobs have a
+    /// [check](Knobs::check) of their own.
+    ///
+    /// # Errors
+    ///
+    /// The first that is not.
+    pub(super) fn check_limits(&self) -> Result<(), LimitError> {
+        let limits = [
+            ("count_threads", self.count_threads.map(|count| count as u64), THREADS),
+            ("store_pages", self.store_pages.map(u64::from), STORE_PAGES),
+            ("max_mappings", self.max_mappings, MAPPINGS),
+        ];
+        for (name, value, range) in limits {
+            if let Some(value) = value.filter(|value| !range.contains(value)) {
+                return Err(LimitError { name, value, min: *range.start(), max: *range.end() });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Twice the host's memory, in pages.

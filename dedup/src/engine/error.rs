@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::LimitError;
 use crate::VmId;
 use crate::agent::{AgentError, AgentSetupError, MappingError};
 use crate::broker::{DomainError, IndexError};
@@ -17,6 +18,9 @@ pub enum EngineError {
     /// The host does not tell its limits.
     #[error("cannot find out the host's limits; is /proc mounted?")]
     Limits(#[source] io::Error),
+    /// A limit has a value that makes no sense.
+    #[error(transparent)]
+    Config(#[from] LimitError),
     /// A knob has a value that makes no sense.
     #[error("cannot work so")]
     Knobs(#[source] KnobError),

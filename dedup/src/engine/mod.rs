@@ -8,6 +8,7 @@ mod clone;
 mod config;
 mod cpu;
 mod cycle;
+mod detach;
 mod discard;
 mod error;
 mod explain;
@@ -29,10 +30,11 @@ use std::time::{Duration, Instant};
 
 use advisor::Advisor;
 pub use clone::CloneError;
-pub use config::EngineConfig;
+pub use config::{EngineConfig, LimitError};
 use cpu::Workers;
 use cycle::Cycle;
 pub use cycle::Step;
+pub use detach::DetachError;
 pub use error::{AttachError, CheckError, EngineError};
 pub use explain::{Dup, Explanation, Reason, Sharer};
 pub use layout::LayoutChangeError;
@@ -106,8 +108,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When a knob's value makes no sense, threads cannot be started, or `/proc` cannot be read.
+    /// When a limit's or a knob's value makes no sense, threads cannot be started, or `/proc` cannot be read.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        config.check_limits()?;
         config.knobs.check().map_err(EngineError::Knobs)?;
         let store_pages = match config.store_pages {
             Some(pages) => pages,
@@ -175,21 +178,6 @@ impl Engine {
                 Err(AttachError::Agent { vm, source })
             }
         }
-    }
-
-    /// Stops folding a VM that has ended: takes its memory off every slot, which loses its bytes.
-    /// Does nothing if the VM is not attached. O(pages).
-    pub fn detach(&mut self, vm: VmId) {
-        let Some(mut member) = self.members.remove(&vm) else {
-            return;
-        };
-        self.past.add(member.agent.events());
-        if let Err(error) = member.agent.discard_memory() {
-            // Its slots stay in use for as long as this process lives, rather than show through.
-            log::error!("VM {vm}: cannot take its memory off the store: {error}");
-            return;
-        }
-        self.forget(vm, &member.domain);
     }
 
     /// Begins to tell pages at rest from pages that keep changing: what changes from now on does

@@ -162,7 +162,7 @@ impl Userfaultfd {
     /// # Errors
     ///
     /// The kernel's (`ENOMEM` at the limit of mappings); a part may be covered still.
-    pub(super) fn unregister(&self, span: Span<'_>) -> io::Result<()> {
+    pub(crate) fn unregister(&self, span: Span<'_>) -> io::Result<()> {
         // SAFETY: reads one `Range`. No byte changes.
         done(unsafe { ioctl_with_ref(&self.0, UFFDIO_UNREGISTER(), &range(span)) })
     }

@@ -101,7 +101,7 @@ impl DedupHost {
     /// # Errors
     ///
     /// When the memory or the kernel does not allow it.
-    pub fn attach(
+    pub(crate) fn attach(
         &self,
         vm: VmId,
         memory: &Arc<GuestRam>,
@@ -118,9 +118,9 @@ impl DedupHost {
 
     /// Stops folding a VM that has ended, and returns when its memory lies over no slot any more.
     /// Its bytes are lost.
-    pub fn detach(&self, vm: VmId) {
+    pub(crate) fn detach_and_discard(&self, vm: VmId) {
         // Without a thread the memory simply stays as it is until it is unmapped.
-        let _ = self.ask(move |runner| runner.detach(vm));
+        let _ = self.ask(move |runner| runner.detach_and_discard(vm));
     }
 
     /// What folding does and saves.

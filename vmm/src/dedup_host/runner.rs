@@ -222,8 +222,8 @@ impl Runner {
         Ok(())
     }
 
-    pub(super) fn detach(&mut self, vm: VmId) {
-        self.engine.detach(vm);
+    pub(super) fn detach_and_discard(&mut self, vm: VmId) {
+        self.engine.detach_and_discard(vm);
         self.snapshot.forget();
     }
 

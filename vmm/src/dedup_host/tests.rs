@@ -216,7 +216,7 @@ fn statistics_are_never_older_than_what_was_asked_for() {
     assert_eq!(stats().events.moves, settled.events.moves + 2 * PAGES);
     host.set_mode(VmId(1), DedupMode::Off).unwrap();
     assert_eq!(stats().vms[1].mode, "off");
-    host.detach(VmId(0));
+    host.detach_and_discard(VmId(0));
     assert_eq!(stats().vms.len(), 1);
 }
 

@@ -193,8 +193,9 @@ impl VmHandle {
         }
     }
 
-    /// Its memory; `None` once it has stopped. Whoever holds on to it keeps it from being given
-    /// back.
+    /// Its memory; `None` once it has stopped. Whoever holds on to it keeps its addresses, and not its
+    /// bytes: when the VM stops, folded memory is discarded and reads as zeroes. What is needed of it
+    /// is copied before, while the VM is paused.
     pub fn ram(&self) -> Option<Arc<GuestRam>> {
         self.vm.machine().as_ref().map(|machine| Arc::clone(&machine.ram))
     }
@@ -275,7 +276,7 @@ impl VmHandle {
             // The guest is out for good before folding lets go of its memory, and that before the
             // memory goes.
             drop(vcpu);
-            dedup.detach(self.vm.id);
+            dedup.detach_and_discard(self.vm.id);
             drop(mapped);
             drop(ram);
             drop(reservation);
