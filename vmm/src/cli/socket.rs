@@ -42,7 +42,9 @@ pub(super) fn no_answer(what: &str, error: &ClientError) -> Failure {
         ClientError::Runtime(_) => {
             "see the limits on descriptors and threads (ulimit -n, ulimit -u)"
         }
-        ClientError::Http { .. } => "see the log of the process that runs the VMs",
+        ClientError::Closed { .. } | ClientError::Http { .. } => {
+            "see the log of the process that runs the VMs"
+        }
     };
     Failure::caused(what, error, advice)
 }

@@ -1,34 +1,30 @@
 //! The other end of the socket, for `pagefold stats`, `set`, `explain`, `compact` and tests.
 
-use std::io;
+mod error;
+mod exchange;
+
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{CompactReport, Explanation, Knobs, VmId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 
 use super::GuestPhys;
-use super::socket::{self, SocketError};
+use super::socket;
+pub use error::ClientError;
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long a compaction may take: every page that is shared may have to be mapped anew.
 const COMPACT_LIMIT: Duration = Duration::from_mins(10);
-
-/// The largest answer that is read: tens of thousands of VMs.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Asks a control socket; every request is a connection of its own.
 ///
@@ -38,61 +34,6 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct ApiClient {
     path: PathBuf,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The system gave no thread or no event queue.
-    #[error("cannot start a client")]
-    Runtime(#[source] io::Error),
-    /// No socket can be there.
-    #[error("cannot connect to a control socket")]
-    Path(#[source] SocketError),
-    /// Nobody listens, or not for this user.
-    #[error("cannot connect to {path}")]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The connection ended or was not HTTP.
-    #[error("{path} did not answer as a control socket does")]
-    Http {
-        /// The socket.
-        path: PathBuf,
-        /// What happened.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// No answer in time.
-    #[error("{path} did not answer within {} s", limit.as_secs())]
-    TimedOut {
-        /// The socket.
-        path: PathBuf,
-        /// The time.
-        limit: Duration,
-    },
-    /// An answer that says no.
-    #[error("{path} answered {status}: {error}")]
-    Refused {
-        /// The socket.
-        path: PathBuf,
-        /// The status.
-        status: StatusCode,
-        /// What was wrong, in its words.
-        error: String,
-        /// What to do, in its words.
-        hint: String,
-    },
-    /// An answer that is not understood: perhaps of another version.
-    #[error("the answer of {path} is of another form than expected")]
-    Form {
-        /// The socket.
-        path: PathBuf,
-        /// Where it differs.
-        source: serde_json::Error,
-    },
 }
 
 impl ApiClient {
@@ -227,38 +168,5 @@ impl ApiClient {
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic))
         })
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        target: &str,
-        body: &[u8],
-    ) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.path)
-            .await
-            .map_err(|source| ClientError::Connect { path: self.path.clone(), source })?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.http(error))?;
-        let driver = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(hyper::header::HOST, "localhost")
-            .body(Full::new(Bytes::copy_from_slice(body)))
-            .map_err(|error| self.http(error))?;
-        let answer = sender.send_request(request).await.map_err(|error| self.http(error))?;
-        let status = answer.status();
-        let bytes = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
-            .collect()
-            .await
-            .map_err(|error| self.http(error))?
-            .to_bytes();
-        driver.abort();
-        Ok((status, bytes))
-    }
-
-    fn http(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
-        ClientError::Http { path: self.path.clone(), source: source.into() }
     }
 }
