@@ -89,18 +89,16 @@ fn signals_within_a_second_are_one() {
 fn a_run_under_timeout_reports() {
     let directory = TempDir::new().expect("a folder");
     let socket = directory.path().join("api");
-    let run = pagefold(&["run", "-n", "1", "--memory", "8M", "--json", "--api-socket"]);
-    // `timeout` signals the process, and then its group.
-    let output = Command::new("timeout")
-        .arg("1")
-        .arg(run.get_program())
-        .args(run.get_args())
-        .arg(&socket)
-        .output()
-        .expect("timeout runs");
-    assert_eq!(output.status.code(), Some(124), "{}", describe(&output));
-    assert_eq!(stdout_json(&output)["vms"][0]["clean"], true);
-    assert_empty(directory.path());
+    for _ in 0..4 {
+        let mut child = under("timeout", &["100"], &socket);
+        wait_for_line(&mut BufReader::new(child.stderr.take().expect("a pipe")), "are running");
+        // As when its time is over, it signals the run, and at once its group.
+        signal(&child, "TERM");
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{}", describe(&output));
+        assert_eq!(stdout_json(&output)["vms"][0]["clean"], true);
+        assert_empty(directory.path());
+    }
 }
 
 #[test]
@@ -144,18 +142,8 @@ fn a_second_signal_is_heeded_though_nobody_reads_stderr() {
 fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
     let directory = TempDir::new().expect("a folder");
     let socket = directory.path().join("api");
-    let run = pagefold(&["run", "-n", "1", "--memory", "8M", "--json", "--api-socket"]);
     // As nohup does.
-    let mut child = Command::new("sh")
-        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
-        .arg(run.get_program())
-        .args(run.get_args())
-        .arg(&socket)
-        .env("RUST_LOG", "pagefold=info")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("a shell");
+    let mut child = under("sh", &["-c", "trap '' HUP; exec \"$0\" \"$@\""], &socket);
     wait_for_line(&mut BufReader::new(child.stderr.take().expect("a pipe")), "are running");
     signal(&child, "HUP");
     // It would be pending, or heeded, by the time that it answers.
@@ -171,6 +159,21 @@ fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
     assert_eq!(output.status.code(), Some(0), "{}", describe(&output));
     let report: Value = stdout_json(&output);
     assert_eq!(report["vms"][0]["clean"], true);
+}
+
+/// A run with a socket, of one VM, that another command starts.
+fn under(command: &str, args: &[&str], socket: &Path) -> Child {
+    let run = pagefold(&["run", "-n", "1", "--memory", "8M", "--json", "--api-socket"]);
+    Command::new(command)
+        .args(args)
+        .arg(run.get_program())
+        .args(run.get_args())
+        .arg(socket)
+        .env("RUST_LOG", "pagefold=info")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts")
 }
 
 /// A run with a socket whose report cannot be written: its stdout is full. With it come its stderr,
