@@ -25,7 +25,7 @@
 //!     };
 //!     engine.attach(VmId(id), spec)?;
 //! }
-//! engine.settle(Duration::from_secs(10), Duration::ZERO);
+//! assert!(engine.settle(Duration::from_secs(10), Duration::ZERO).settled);
 //! assert_eq!(engine.stats().pages_sharing, 1);
 //! # Ok(())
 //! # }

@@ -25,12 +25,18 @@ use crate::vcpu::{SpawnVcpuError, Vcpu};
 use crate::vm::{Machine, Vm, VmHandle};
 use crate::watch::Watch;
 
+/// As long as a host's name can be.
+const MAX_NAME_BYTES: usize = 255;
+
 /// Why a VM could not be built; nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The host object has made as many VMs as there are numbers.
     #[error("this host has no VM ids left")]
     NoIds,
+    /// Its name would not do in a line of text.
+    #[error("a VM's name has 1 to {MAX_NAME_BYTES} bytes and no control characters, unlike {0:?}")]
+    Name(String),
     /// Its memory could not be made.
     #[error(transparent)]
     Ram(#[from] GuestRamError),
@@ -101,6 +107,9 @@ impl<'host> VmBuilder<'host> {
     /// behind.
     pub fn build(self) -> Result<VmHandle, BuildError> {
         let Self { host, config } = self;
+        if let Some(name) = config.name.as_ref().filter(|name| !is_name(name)) {
+            return Err(BuildError::Name(name.chars().take(MAX_NAME_BYTES).collect()));
+        }
         let id = host.registry().new_id().ok_or(BuildError::NoIds)?;
 
         let ram = Arc::new(GuestRam::new(config.memory_bytes)?);
@@ -136,6 +145,10 @@ impl<'host> VmBuilder<'host> {
         host.registry().insert(handle.clone());
         Ok(handle)
     }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 fn create_vm(kvm: &OpenKvm) -> Result<VmFd, BuildError> {

@@ -11,6 +11,7 @@ use crate::event_loop::{EventLoop, EventLoopError, Obituaries};
 use crate::kvm::{OpenKvm, OpenKvmError};
 use crate::memory::{HostMemoryError, HostMemoryPool};
 use crate::registry::Registry;
+use crate::status::VmState;
 use crate::vm::VmHandle;
 
 /// What a host is to be.
@@ -35,6 +36,17 @@ pub enum HostError {
     /// There is no event loop.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
+}
+
+/// Why a VM was not forgotten; it is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ForgetError {
+    /// There is no such VM.
+    #[error("there is no VM {0}")]
+    NoVm(VmId),
+    /// It has not stopped.
+    #[error("cannot forget VM {0}: it has not stopped")]
+    NotStopped(VmId),
 }
 
 /// What VMs of one program share: KVM, the memory there is for them, folding, and the thread that
@@ -75,12 +87,33 @@ impl Host {
         VmBuilder::new(self, config)
     }
 
-    /// All VMs, those that have stopped among them, in the order of their ids.
+    /// All VMs that were not [forgotten](Self::forget), those that have stopped among them, in the order
+    /// of their ids.
     pub fn vms(&self) -> Vec<VmHandle> {
         self.shared.registry.all()
     }
 
-    /// The VM with this id; `None` if there never was one.
+    /// Forgets a VM that has stopped: a host keeps the last status of each otherwise. Its handles go on
+    /// answering, and its id is not used again.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such VM, or it has not stopped; it is kept.
+    pub fn forget(&self, id: VmId) -> Result<(), ForgetError> {
+        let vm = self.get(id).ok_or(ForgetError::NoVm(id))?;
+        if vm.state() != VmState::Stopped {
+            return Err(ForgetError::NotStopped(id));
+        }
+        self.shared.registry.retain(|vm| vm.id() != id);
+        Ok(())
+    }
+
+    /// Forgets every VM that has stopped.
+    pub fn forget_stopped(&self) {
+        self.shared.registry.retain(|vm| vm.state() != VmState::Stopped);
+    }
+
+    /// The VM with this id; `None` if there never was one, or it was forgotten.
     pub fn get(&self, id: VmId) -> Option<VmHandle> {
         self.shared.registry.get(id)
     }

@@ -5,9 +5,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use pagefold::config::{BuiltinGuest, VmConfig};
-//! use pagefold::{Host, HostConfig};
-//! use pagefold_guest::workload::Preset;
+//! use pagefold::{BuiltinGuest, Host, HostConfig, Preset, VmConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::new(HostConfig::default())?;
@@ -19,6 +17,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Whoever embeds it needs no other package: [`dedup`], [`guest`] and [`vm_memory`] are re-exported.
 //!
 //! The library never ends the process, installs no signal handler and sets up no logger. Its
 //! threads, one for the host and one for each VM, block every signal that is not about a fault of
@@ -56,9 +56,24 @@ mod vcpu;
 mod vm;
 mod watch;
 
+/// The folding engine alone, for memory of anything that can say which of its pages changed.
+pub use pagefold_dedup as dedup;
+pub use pagefold_dedup::{
+    AdvisorMode, CompactReport, CompactScope, DedupMode, EngineConfig, KnobError, Knobs, Run,
+    SettleReport, VmId, stats::DedupStats,
+};
+/// The built-in guest: its parameters, and what it says.
+pub use pagefold_guest as guest;
+pub use pagefold_guest::ports::Control;
+pub use pagefold_guest::workload::Preset;
+/// How guest memory is read and written.
+pub use vm_memory;
+
 pub use builder::{BuildError, VmBuilder};
+pub use config::{BuiltinGuest, Guest, VmConfig};
+pub use dedup_host::{DedupConfig, DedupHost, SettleError};
 pub use event_loop::EventLoopError;
-pub use host::{Host, HostConfig, HostError};
+pub use host::{ForgetError, Host, HostConfig, HostError};
 pub use kvm::OpenKvmError;
 pub use operation::{Operation, OperationError, WaitError};
 pub use vcpu::{InternalError, SpawnVcpuError, StopReason};

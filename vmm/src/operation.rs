@@ -63,6 +63,14 @@ pub enum OperationError {
 /// Why a guest was not found ready, or at rest; the VM goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
+    /// The VM has never been started, so its guest will not get there.
+    #[error("the guest of VM {vm} cannot be {awaited}: start the VM first")]
+    NotStarted {
+        /// The VM.
+        vm: VmId,
+        /// What was to be waited for.
+        awaited: &'static str,
+    },
     /// It did not say so in time.
     #[error("the guest of VM {vm} was not {awaited} within {} ms", timeout.as_millis())]
     TimedOut {

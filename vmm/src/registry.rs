@@ -32,6 +32,15 @@ impl Registry {
         self.lock().get(&id).cloned()
     }
 
+    /// Takes out those VMs for which `is_kept` does not hold.
+    pub(crate) fn retain(&self, is_kept: impl Fn(&VmHandle) -> bool) {
+        // Dropped without the lock: the last handle on a VM may take time to go.
+        let _gone: Vec<VmHandle> = {
+            let mut vms = self.lock();
+            vms.extract_if(.., |_, vm| !is_kept(vm)).map(|(_, vm)| vm).collect()
+        };
+    }
+
     /// All VMs, in the order of their ids.
     pub(crate) fn all(&self) -> Vec<VmHandle> {
         self.lock().values().cloned().collect()

@@ -5,9 +5,11 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{COUNTER, PATIENCE, SLEEPER, builtin, count, host, printer, user, wait_for_progress};
-use pagefold::config::{DedupMode, FlatImage, Guest, Privilege, VmConfig};
+use pagefold::config::{BuiltinGuest, DedupMode, FlatImage, Guest, Privilege, VmConfig};
 use pagefold::status::VmState;
-use pagefold::{BuildError, HostConfig, Operation, OperationError, StopReason, WaitError};
+use pagefold::{
+    BuildError, ForgetError, HostConfig, Operation, OperationError, StopReason, WaitError,
+};
 use pagefold_dedup::VmId;
 use pagefold_guest::ports::Control;
 use pagefold_guest::workload::Preset;
@@ -120,6 +122,49 @@ fn ids_are_never_used_twice() {
     assert_eq!(user(&host, COUNTER).id(), VmId(1));
     assert_eq!(host.get(VmId(0)).unwrap().state(), VmState::Stopped);
     assert!(host.get(VmId(2)).is_none());
+}
+
+#[test]
+fn a_vm_that_has_stopped_can_be_forgotten_and_no_other() {
+    let host = host();
+    let (first, second) = (user(&host, COUNTER), user(&host, COUNTER));
+    assert_eq!(host.forget(VmId(7)), Err(ForgetError::NoVm(VmId(7))));
+    assert_eq!(host.forget(first.id()), Err(ForgetError::NotStopped(VmId(0))));
+    host.forget_stopped();
+    assert_eq!(host.vms().len(), 2);
+    first.stop();
+    host.forget(first.id()).unwrap();
+    assert!(host.get(VmId(0)).is_none());
+    assert_eq!(first.status().stop_reason, Some(StopReason::Requested), "its handles still answer");
+    second.stop();
+    host.forget_stopped();
+    assert!(host.vms().is_empty());
+    assert_eq!(user(&host, COUNTER).id(), VmId(2));
+}
+
+#[test]
+fn waiting_for_a_guest_that_was_never_started_is_refused_at_once() {
+    let host = host();
+    let vm = user(&host, COUNTER);
+    let error = vm.wait_ready(Duration::MAX).unwrap_err();
+    assert_eq!(error, WaitError::NotStarted { vm: VmId(0), awaited: "ready" });
+    assert_eq!(error.to_string(), "the guest of VM 0 cannot be ready: start the VM first");
+    let error = vm.wait_resting(Duration::MAX).unwrap_err();
+    assert_eq!(error, WaitError::NotStarted { vm: VmId(0), awaited: "resting" });
+    vm.stop();
+    assert!(matches!(vm.wait_ready(Duration::MAX), Err(WaitError::Stopped { .. })));
+}
+
+#[test]
+fn names_that_would_not_do_in_a_line_are_refused_and_leave_nothing() {
+    let host = host();
+    for name in ["", "two\nlines", "\u{1b}[31mred", &"x".repeat(256)] {
+        let guest = BuiltinGuest { preset: Preset::Idle, vm_number: 0, seed: 1 };
+        let config = VmConfig { name: Some(name.to_owned()), ..VmConfig::builtin(8 << 20, guest) };
+        let error = host.vm(config).build().unwrap_err();
+        assert!(error.to_string().starts_with("a VM's name has 1 to 255 bytes"), "{error}");
+    }
+    assert!(host.vms().is_empty());
 }
 
 #[test]

@@ -191,6 +191,7 @@ impl Engine {
     /// Passes until everything is folded that has been at rest since the beginning, or until
     /// `limit` is over, with `interval` between passes, in which running VMs show which of their
     /// pages keep changing.
+    #[must_use = "says whether time was up before everything was folded"]
     pub fn settle(&mut self, limit: Duration, interval: Duration) -> SettleReport {
         self.mark();
         let mut settling = Settling::new(limit);
@@ -198,7 +199,7 @@ impl Engine {
             if let Some(report) = settling.note(&self.pass()) {
                 return report;
             }
-            std::thread::sleep(interval);
+            std::thread::sleep(interval.min(settling.time_left()));
         }
     }
 

@@ -39,6 +39,11 @@ impl Settling {
         Self { since: Instant::now(), limit, passes: 0, quiet: 0 }
     }
 
+    /// How long until time is up.
+    pub fn time_left(&self) -> Duration {
+        self.limit.saturating_sub(self.since.elapsed())
+    }
+
     /// Takes note of a pass; says how the attempt ended, once it has.
     pub fn note(&mut self, pass: &PassReport) -> Option<SettleReport> {
         self.passes += 1;

@@ -88,10 +88,11 @@ impl Control for Host {
     }
 
     fn settle(&self, limit: Duration) -> Result<SettleReport, ControlError> {
-        self.dedup().settle(limit).map_err(|error| match error {
-            SettleError::NotFolding(run) => ControlError::NotFolding(run),
-            SettleError::Gone(gone) => gone.into(),
-        })
+        match self.dedup().settle(limit) {
+            Ok(report) | Err(SettleError::TimedOut(report)) => Ok(report),
+            Err(SettleError::NotFolding(run)) => Err(ControlError::NotFolding(run)),
+            Err(SettleError::Gone(gone)) => Err(gone.into()),
+        }
     }
 }
 

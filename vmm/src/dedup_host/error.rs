@@ -2,7 +2,9 @@
 
 use std::io;
 
-use pagefold_dedup::{EngineError, KnobError, PagesError, Run};
+use std::time::Duration;
+
+use pagefold_dedup::{EngineError, KnobError, PagesError, Run, SettleReport};
 
 /// Why folding cannot begin; nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +12,14 @@ pub enum StartDedupError {
     /// There is no thread for it.
     #[error("cannot start the folding thread")]
     Thread(#[source] io::Error),
+    /// An interval is longer than a day.
+    #[error("{name} is at most a day, not {value:?}")]
+    Interval {
+        /// The field of [`DedupConfig`](super::DedupConfig).
+        name: &'static str,
+        /// What it was to be.
+        value: Duration,
+    },
     /// The engine cannot be made.
     #[error("cannot set up folding")]
     Engine(#[source] EngineError),
@@ -31,12 +41,18 @@ pub enum AttachError {
     Gone(#[from] DedupGone),
 }
 
-/// Why nobody can wait until all is folded; folding is as it was.
+/// Why it is not so that everything is folded; folding goes on as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
     /// Nothing is folded at present, so nothing would ever settle.
     #[error("folding is stopped (run={})", u32::from(*.0))]
     NotFolding(Run),
+    /// Time was up first: some of what has been at rest is not folded yet.
+    #[error(
+        "folding has not settled within {} ms, in {} passes: give it more time, or let guests rest",
+        .0.elapsed_ms, .0.passes
+    )]
+    TimedOut(SettleReport),
     /// Nobody folds any more.
     #[error(transparent)]
     Gone(#[from] DedupGone),

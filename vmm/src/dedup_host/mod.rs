@@ -29,14 +29,17 @@ use runner::{Request, Runner};
 /// The domain of VMs for which none is named.
 pub(crate) const DEFAULT_DOMAIN: &str = "default";
 
+/// As long as the knob `sleep_millisecs` can be.
+const MAX_INTERVAL: Duration = Duration::from_hours(24);
+
 /// How VMs are folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DedupConfig {
     /// The time between passes while there is something to fold, or somebody waits for the end of
-    /// folding: a page must rest for so long to be shared. `sleep_millisecs` can make it longer.
+    /// folding: a page must rest for so long to be shared. `sleep_millisecs` can make it longer. At most a day.
     pub busy_interval: Duration,
     /// The time between passes once nothing has been folded for a while, or `sleep_millisecs` if
-    /// that is longer.
+    /// that is longer. At most a day.
     pub idle_interval: Duration,
     /// The engine's limits.
     pub engine: EngineConfig,
@@ -70,8 +73,16 @@ impl DedupHost {
     ///
     /// # Errors
     ///
-    /// When threads cannot be started or the host's limits are unknown.
+    /// When an interval, a limit or a knob makes no sense, threads cannot be started or the host's limits
+    /// are unknown.
     pub fn start(config: DedupConfig) -> Result<Self, StartDedupError> {
+        let intervals =
+            [("busy_interval", config.busy_interval), ("idle_interval", config.idle_interval)];
+        for (name, value) in intervals {
+            if value > MAX_INTERVAL {
+                return Err(StartDedupError::Interval { name, value });
+            }
+        }
         let (requests, inbox) = channel();
         let (ready, started) = channel();
         let handle = thread::Builder::new()
@@ -142,11 +153,12 @@ impl DedupHost {
     ///
     /// # Errors
     ///
-    /// When folding is stopped, or is while this waits; it stays so.
+    /// When time is up first; or when folding is stopped, or is while this waits, and stays so.
     pub fn settle(&self, limit: Duration) -> Result<SettleReport, SettleError> {
         let (answer, result) = channel();
         self.send(Box::new(move |runner| runner.settle(limit, answer)))?;
-        result.recv().map_err(|_| DedupGone)?.map_err(SettleError::NotFolding)
+        let report = result.recv().map_err(|_| DedupGone)?.map_err(SettleError::NotFolding)?;
+        if report.settled { Ok(report) } else { Err(SettleError::TimedOut(report)) }
     }
 
     /// The knobs as they are.
@@ -165,6 +177,32 @@ impl DedupHost {
     /// When a name or a value makes no sense, or not now; none is changed.
     pub fn set_knobs(&self, changes: Vec<(String, String)>) -> Result<Knobs, SetKnobsError> {
         Ok(self.ask(move |runner| runner.set_knobs(&changes))??)
+    }
+
+    /// Changes any number of knobs together, and returns what they are then:
+    ///
+    /// ```no_run
+    /// # fn stop(dedup: &pagefold::dedup_host::DedupHost) -> Result<(), Box<dyn std::error::Error>> {
+    /// use pagefold::Run;
+    ///
+    /// dedup.change_knobs(|knobs| (knobs.run, knobs.sleep_millisecs) = (Run::Fold, 0))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a value makes no sense, or not now; none is changed.
+    pub fn change_knobs(
+        &self,
+        change: impl FnOnce(&mut Knobs) + Send + 'static,
+    ) -> Result<Knobs, SetKnobsError> {
+        let change = move |runner: &mut Runner| {
+            let mut knobs = runner.engine.knobs();
+            change(&mut knobs);
+            runner.apply_knobs(knobs)
+        };
+        Ok(self.ask(change)??)
     }
 
     /// How many pages of a VM are still to be given their own memory, because they are not to be folded

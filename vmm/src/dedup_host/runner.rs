@@ -145,7 +145,10 @@ impl Runner {
             Rest::Between if self.idle < IDLE_PASSES => self.config.busy_interval.max(sleep),
             Rest::Between => self.config.idle_interval.max(sleep),
         };
-        Some(rest.saturating_sub(self.since.elapsed()))
+        // Whoever has no time left is answered after one more pass.
+        let patience = self.waiters.iter().map(|waiter| waiter.settling.time_left()).min();
+        let left = rest.saturating_sub(self.since.elapsed());
+        Some(patience.map_or(left, |patience| left.min(patience)))
     }
 
     fn step(&mut self) {
@@ -246,14 +249,19 @@ impl Runner {
 
     /// Sets all of the knobs, which are names and values, or none.
     pub(super) fn set_knobs(&mut self, changes: &[(String, String)]) -> Result<Knobs, KnobError> {
-        let before = self.engine.knobs();
-        let mut knobs = before;
+        let mut knobs = self.engine.knobs();
         // It decides whether `pages_to_scan` can be set, whichever of the two was named first.
         let (advisor, others): (Vec<_>, Vec<_>) =
             changes.iter().partition(|(key, _)| key == "advisor_mode");
         for (key, value) in advisor.into_iter().chain(others) {
             knobs.set(key, value)?;
         }
+        self.apply_knobs(knobs)
+    }
+
+    /// Has all of the knobs be what they are to be, or none.
+    pub(super) fn apply_knobs(&mut self, knobs: Knobs) -> Result<Knobs, KnobError> {
+        let before = self.engine.knobs();
         self.engine.set_knobs(knobs)?;
         self.snapshot.forget();
         if knobs.run != before.run {

@@ -79,6 +79,45 @@ fn whoever_waits_is_told_when_folding_is_stopped() {
 }
 
 #[test]
+fn settling_that_runs_out_of_time_is_an_error() {
+    // It takes two passes at least, and the second is due in hours.
+    let host = start(FOR_EVER, Knobs::default());
+    attach_twins(&host);
+    let Err(SettleError::TimedOut(report)) = host.settle(Duration::ZERO) else {
+        panic!("it cannot have settled")
+    };
+    assert!(!report.settled);
+}
+
+#[test]
+fn intervals_and_limits_that_make_no_sense_are_refused_by_name() {
+    let (too_long, defaults) = (Duration::MAX, DedupConfig::default());
+    let no_store = EngineConfig { store_pages: Some(0), ..EngineConfig::default() };
+    for (name, config) in [
+        ("busy_interval", DedupConfig { busy_interval: too_long, ..defaults }),
+        ("idle_interval", DedupConfig { idle_interval: too_long, ..defaults }),
+        ("store_pages", DedupConfig { engine: no_store, ..defaults }),
+    ] {
+        let error = DedupHost::start(config).unwrap_err();
+        let text = match &error {
+            StartDedupError::Engine(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        assert!(text.starts_with(name), "{text}");
+    }
+}
+
+#[test]
+fn knobs_are_changed_by_their_fields_too() {
+    let host = start(FOR_EVER, Knobs::default());
+    let changed = host.change_knobs(|knobs| knobs.run = Run::Stop).unwrap();
+    assert_eq!(changed, Knobs { run: Run::Stop, ..Knobs::default() });
+    let refused = host.change_knobs(|knobs| (knobs.run, knobs.pages_to_scan) = (Run::Fold, 0));
+    assert!(matches!(refused, Err(SetKnobsError::Knob(KnobError::BadValue { .. }))), "{refused:?}");
+    assert_eq!(host.knobs(), Ok(changed));
+}
+
+#[test]
 fn everything_is_unmerged_at_once_and_then_nothing_is_done_until_it_is_to_fold_again() {
     let host = start(Duration::from_millis(1), Knobs::default());
     attach_twins(&host);

@@ -130,7 +130,7 @@ impl VmHandle {
     ///
     /// # Errors
     ///
-    /// When it did not within `timeout`, or the VM stopped first.
+    /// When it did not within `timeout`, the VM stopped first, or it was never started.
     pub fn wait_ready(&self, timeout: Duration) -> Result<u64, WaitError> {
         self.wait_for("ready", timeout, Watched::ready_ms)
     }
@@ -139,7 +139,7 @@ impl VmHandle {
     ///
     /// # Errors
     ///
-    /// When it did not within `timeout`, or the VM stopped first.
+    /// When it did not within `timeout`, the VM stopped first, or it was never started.
     pub fn wait_resting(&self, timeout: Duration) -> Result<(), WaitError> {
         self.wait_for("resting", timeout, |watched| watched.words.resting.then_some(()))
     }
@@ -249,14 +249,18 @@ impl VmHandle {
         seek: impl Fn(&Watched) -> Option<T>,
     ) -> Result<T, WaitError> {
         let vm = self.vm.id;
-        self.vm
-            .watch
-            .wait(timeout, |watched| match seek(watched) {
-                Some(found) => Some(Ok(found)),
-                None => watched.stop_reason.clone().map(Err),
-            })
-            .ok_or(WaitError::TimedOut { vm, awaited, timeout })?
-            .map_err(|reason| WaitError::Stopped { vm, awaited, reason })
+        let look = |watched: &Watched| match (seek(watched), &watched.stop_reason) {
+            (Some(found), _) => Some(Ok(found)),
+            (None, Some(reason)) => {
+                Some(Err(WaitError::Stopped { vm, awaited, reason: reason.clone() }))
+            }
+            (None, None) if watched.state == VmState::Created => {
+                Some(Err(WaitError::NotStarted { vm, awaited }))
+            }
+            (None, None) => None,
+        };
+        let timed_out = WaitError::TimedOut { vm, awaited, timeout };
+        self.vm.watch.wait(timeout, look).unwrap_or(Err(timed_out))
     }
 
     fn not_started(&self, operation: Operation) -> OperationError {

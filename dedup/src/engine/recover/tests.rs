@@ -12,6 +12,12 @@ use crate::{
 
 const BYTES: [u8; PAGE_SIZE] = [0x5a; PAGE_SIZE];
 
+/// Passes until nothing is left to do.
+fn settle(engine: &mut Engine) {
+    let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
+    assert!(report.settled, "{report:?}");
+}
+
 /// A VM all of whose pages are equal, and how many may share a slot.
 fn folded(count_pages: u32, max_page_sharing: u32) -> (Engine, Arc<AnonymousMemory>) {
     let knobs = Knobs { max_page_sharing, ..Knobs::default() };
@@ -27,7 +33,7 @@ fn folded(count_pages: u32, max_page_sharing: u32) -> (Engine, Arc<AnonymousMemo
         changes: Box::new(Unchanging),
     };
     engine.attach(VmId(0), spec).unwrap();
-    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    settle(&mut engine);
     engine.check().unwrap();
     (engine, memory)
 }
@@ -75,7 +81,7 @@ fn a_lost_slot_comes_back_from_a_page_that_was_written_back() {
     assert_eq!(source, copy);
     assert_eq!((report.recovered_pages, report.affected.len()), (3, 0));
     (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
-    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    settle(&mut engine);
     engine.check().unwrap();
 }
 
@@ -120,11 +126,11 @@ fn nobody_reads_a_slot_that_is_lost_for_good_and_pages_that_come_later_bring_it_
     assert_eq!(engine.compact(CompactScope::All).moved_slots, 0);
     // One page waits; two share a slot of their own.
     let _one = newcomer(&mut engine, 1, 1);
-    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    settle(&mut engine);
     engine.check().unwrap();
     assert_eq!(engine.stats().pages_unshared, 1);
     let _other = newcomer(&mut engine, 2, 1);
-    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    settle(&mut engine);
     engine.check().unwrap();
     let stats = engine.stats();
     assert_eq!((stats.pages_shared, stats.pages_sharing), (2, 3 + 1));
@@ -135,7 +141,7 @@ fn nobody_reads_a_slot_that_is_lost_for_good_and_pages_that_come_later_bring_it_
     assert_eq!((report.recovered_pages, report.affected.len()), (4, 0));
     (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
     assert!(engine.recover_slot("test", lost).is_err(), "it is gone");
-    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    settle(&mut engine);
     engine.check().unwrap();
     assert_eq!(engine.stats().events.declines, 0);
 }
@@ -147,12 +153,12 @@ fn a_page_that_waits_brings_a_lost_slot_back_and_then_shares_it() {
     engine.domains["test"].broker.lose(lost);
     assert_eq!(engine.recover_slot("test", lost).unwrap().recovered, None);
     let _other = newcomer(&mut engine, 1, 1);
-    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    settle(&mut engine);
     let report = engine.recover_slot("test", lost).unwrap();
     let copy = RecoverySource::PrivateCopy { vm: VmId(1), linear: LinearIndex(0) };
     assert_eq!(report.recovered.map(|(source, _)| source), Some(copy));
     (0..4).for_each(|page| assert_eq!(read(&memory, page), BYTES, "page {page}"));
-    engine.settle(Duration::from_mins(1), Duration::ZERO);
+    settle(&mut engine);
     engine.check().unwrap();
     assert_eq!((engine.stats().pages_shared, engine.stats().pages_sharing), (1, 4));
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pagefold::VmHandle;
+use pagefold::dedup_host::SettleError;
 use pagefold::status::VmState;
 use pagefold_dedup::{PAGE_SIZE, SettleReport};
 use pagefold_guest::ports::Control;
@@ -110,10 +111,9 @@ fn settle(
     let settled =
         events.wait_for(move || dedup.settle(SETTLE_LIMIT), || progress.show("settling"))?;
     match settled {
-        Some(Ok(report)) => {
-            if !report.settled {
-                log::warn!("folding has not settled within {} s", SETTLE_LIMIT.as_secs());
-            }
+        Some(Ok(report)) => Ok(Some(report)),
+        Some(Err(SettleError::TimedOut(report))) => {
+            log::warn!("folding has not settled within {} s", SETTLE_LIMIT.as_secs());
             Ok(Some(report))
         }
         // Somebody stopped it through the control socket, or it has ended.
