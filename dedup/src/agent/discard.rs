@@ -65,10 +65,13 @@ impl Agent {
         let (first, last) = ends.fold((pages.end, pages.start), |(first, last), page| {
             (first.min(page), last.max(page))
         });
-        if first < last && self.map_anew(first..last) {
-            done.push(first..last);
-            over_slots.clear();
-            over_slots.push(first..last);
+        if first < last {
+            let replaced = self.map_anew(first..last);
+            if !replaced.is_empty() {
+                done.extend(replaced);
+                over_slots.clear();
+                over_slots.push(first..last);
+            }
         }
         // The others keep their mapping: a new one might not be joined with what is around it.
         let mut next = pages.start;
@@ -81,24 +84,30 @@ impl Agent {
     }
 
     /// Maps fresh memory over pages, side by side, where other mappings begin and end, so that none
-    /// of those between is left. Says whether it did: not if that would part mappings when there are
-    /// none to spare, nor if the kernel refuses.
-    fn map_anew(&mut self, pages: Range<usize>) -> bool {
+    /// of those between is left. Says where it did: nowhere if that would part mappings when there are
+    /// none to spare, nor where the kernel refuses.
+    fn map_anew(&mut self, pages: Range<usize>) -> Vec<Range<usize>> {
         let (linear, count_pages) = (linear_index(pages.start), count(pages.len()));
         let run = Run { linear, count_pages, action: Action::Replace };
         let mut planned = self.extents.within([run.with_neighbours()]);
         let more = more_vmas_with(&self.space, &mut planned, &run);
         if more > 0 && self.budget.min_run_pages(more) == u32::MAX {
-            return false;
+            return Vec::new();
         }
-        let result = self.space.span(linear, count_pages).map_anonymous();
-        match &result {
-            Ok(()) => self.place(&run),
-            Err(error) => self.note_refusal(&pages, error),
+        let replaced = match self.space.span(linear, count_pages).map_anonymous() {
+            Ok(()) => vec![run],
+            Err(error) => {
+                self.note_refusal(&pages, &error.source);
+                let parts = error.replaced.into_iter();
+                parts.map(|part| run.part(part.start, part.end - part.start)).collect()
+            }
+        };
+        for part in &replaced {
+            self.place(part);
         }
         // Also a refused mapping may have parted the one that it was to replace.
         self.seal_between(&[run.linear, run.end()]);
-        result.is_ok()
+        replaced.iter().map(Run::positions).collect()
     }
 
     /// Gives back pages, side by side, that lie over no slot.

@@ -5,6 +5,7 @@
 //! longer.
 
 use std::io;
+use std::ops::Range;
 
 use super::Agent;
 use super::changes::count;
@@ -14,7 +15,7 @@ use super::store::StoreAccess;
 use crate::extents::ExtentMap;
 use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;
-use crate::sys::{Protected, Span, Userfaultfd};
+use crate::sys::{MapError, Protected, Span, Userfaultfd};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// What became of a part of a run.
@@ -207,16 +208,35 @@ fn merge_span(
         let mut page = 0;
         for alike in as_wanted.chunk_by(|one, other| one == other) {
             let part = run.part(page, count(alike.len()));
-            steps.push(if alike[0] {
-                match act(&mut protected, store, first + page, &part) {
-                    Ok(()) => Step::Done(part),
-                    Err(error) => Step::Refused(part, error),
-                }
+            if alike[0] {
+                let result = act(&mut protected, store, first + page, &part);
+                push_steps(&part, result, steps);
             } else {
-                Step::Changed(part)
-            });
+                steps.push(Step::Changed(part));
+            }
             page += part.count_pages;
         }
+    }
+}
+
+/// Says what became of a run that held what it should.
+fn push_steps(run: &Run, result: Result<(), MapError>, steps: &mut Vec<Step>) {
+    let Err(MapError { source, replaced }) = result else {
+        steps.push(Step::Done(*run));
+        return;
+    };
+    let code = source.raw_os_error().unwrap_or(libc::EIO);
+    let mut next = 0;
+    let ends = run.count_pages..run.count_pages;
+    for Range { start, end } in replaced.into_iter().chain([ends]) {
+        if next < start {
+            let kept = run.part(next, start - next);
+            steps.push(Step::Refused(kept, io::Error::from_raw_os_error(code)));
+        }
+        if start < end {
+            steps.push(Step::Done(run.part(start, end - start)));
+        }
+        next = end;
     }
 }
 
@@ -234,10 +254,10 @@ fn act(
     store: &StoreAccess,
     first: u32,
     run: &Run,
-) -> io::Result<()> {
+) -> Result<(), MapError> {
     match run.action {
         Action::Map(slot) => protected.map_slots(first, run.count_pages, &store.memfd, slot),
-        Action::Return(_) | Action::Discard => protected.discard(first, run.count_pages),
+        Action::Return(_) | Action::Discard => Ok(protected.discard(first, run.count_pages)?),
         Action::Replace => protected.map_anonymous(first, run.count_pages),
     }
 }

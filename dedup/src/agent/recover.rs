@@ -90,7 +90,7 @@ impl Agent {
             None | Some(PageKind::Slot) => true,
         };
         if shows_slot {
-            protected.map_slots(0, 1, &self.store.memfd, to)?;
+            protected.map_slots(0, 1, &self.store.memfd, to).map_err(io::Error::from)?;
         }
         Ok(shows_slot)
     }

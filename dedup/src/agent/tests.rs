@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::broker::LocalBroker;
 use crate::protocol::{Broker, Decision, Directive, Offer, ReportError};
+use crate::sys::faults;
 use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot};
 
 const VMS: u32 = 3;
@@ -206,7 +207,12 @@ impl World {
     fn discard(&mut self, vm: u32, pages: Range<usize>) {
         let vm = self.vms.get_mut(&VmId(vm)).unwrap();
         vm.contents[pages.clone()].fill(0);
-        let result = vm.agent.discard(&mut self.broker, pages);
+        let mut result = vm.agent.discard(&mut self.broker, pages.clone());
+        if result.as_ref().is_ok_and(|report| report.kept_pages > 0) {
+            // The kernel refused, once.
+            result = vm.agent.discard(&mut self.broker, pages);
+            assert!(result.as_ref().is_ok_and(|report| report.kept_pages == 0));
+        }
         self.count_errors += usize::from(result.is_err());
         self.check_bytes();
     }
@@ -292,6 +298,41 @@ fn a_broker_that_fails_at_any_call_costs_no_byte_no_slot_and_no_count() {
                 assert_eq!(found, expected, "{first}..{last} failed");
                 world.end();
             }
+        }
+    }
+}
+
+/// A mapping that fails when the old one, or a part of it, is gone: every one that there is.
+#[test]
+fn a_mapping_that_fails_halfway_costs_no_byte_no_slot_and_no_count() {
+    let process = Arc::new(ProcessMemory::open().unwrap());
+    let mut world = World::new(&process, 256, 0..0);
+    world.live();
+    world.settle();
+    let expected = world.check();
+    world.end();
+    for vm in (0..VMS).map(VmId) {
+        for gone in [100, 50, 0] {
+            let mut count_failed = 0;
+            loop {
+                let mut world = World::new(&process, 256, 0..0);
+                let region = world.vms[&vm].memory.regions()[0];
+                let within = region.host_addr..region.host_addr + region.len_bytes();
+                faults::inject(within.clone(), count_failed, gone, count_failed % 3);
+                world.live();
+                world.settle();
+                let has_failed = faults::clear(&within);
+                let case = format!("mapping {count_failed} of VM {vm}, {gone} % gone");
+                assert_eq!(world.check(), expected, "{case}");
+                let errors = world.vms[&vm].agent.events().errors;
+                assert!(gone < 100 || errors == 0, "{case}: the gap was mapped");
+                world.end();
+                if !has_failed {
+                    break;
+                }
+                count_failed += 1;
+            }
+            assert!(count_failed > 2, "{count_failed} mappings of VM {vm}");
         }
     }
 }

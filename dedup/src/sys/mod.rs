@@ -10,6 +10,7 @@ mod anonymous;
 mod bounds;
 mod clock;
 mod copy;
+mod fixed;
 mod maps;
 mod memfd;
 mod memory;
@@ -26,6 +27,9 @@ mod view;
 pub use anonymous::AnonymousMemory;
 pub(crate) use bounds::MappingBounds;
 pub(crate) use clock::ThreadClock;
+pub(crate) use fixed::MapError;
+#[cfg(test)]
+pub(crate) use fixed::faults;
 pub(crate) use maps::ProcessMapping;
 pub(crate) use memfd::Memfd;
 pub use memory::{GuestMemory, Region};

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::fixed::MapError;
 use super::memfd::Memfd;
 use super::span::Span;
 use super::uffd::Userfaultfd;
@@ -48,18 +49,18 @@ impl<'a> Protected<'a> {
     ///
     /// # Errors
     ///
-    /// The kernel's (`ENOMEM` at the limit of mappings); the pages keep their old mapping.
+    /// The kernel's (`ENOMEM` at the limit of mappings); those that it does not say to be replaced keep
+    /// their old mapping.
     pub(crate) fn map_slots(
         &mut self,
         first: u32,
         count_pages: u32,
         store: &Memfd,
         slot: Slot,
-    ) -> io::Result<()> {
+    ) -> Result<(), MapError> {
         let offset_bytes = u64::from(slot.0) * PAGE_SIZE as u64;
-        self.span.part(first, count_pages).map_file(store.raw(), offset_bytes)?;
-        self.mark_replaced(first, count_pages);
-        Ok(())
+        let result = self.span.part(first, count_pages).map_file(store.raw(), offset_bytes);
+        self.note_replaced(first, count_pages, result)
     }
 
     /// Maps anonymous memory over the `count_pages` pages from page `first` on.
@@ -67,10 +68,27 @@ impl<'a> Protected<'a> {
     /// # Errors
     ///
     /// As for [`map_slots`](Self::map_slots).
-    pub(crate) fn map_anonymous(&mut self, first: u32, count_pages: u32) -> io::Result<()> {
-        self.span.part(first, count_pages).map_anonymous()?;
-        self.mark_replaced(first, count_pages);
-        Ok(())
+    pub(crate) fn map_anonymous(&mut self, first: u32, count_pages: u32) -> Result<(), MapError> {
+        let result = self.span.part(first, count_pages).map_anonymous();
+        self.note_replaced(first, count_pages, result)
+    }
+
+    /// Marks those of the pages from page `first` on whose mapping was replaced.
+    fn note_replaced(
+        &mut self,
+        first: u32,
+        count_pages: u32,
+        result: Result<(), MapError>,
+    ) -> Result<(), MapError> {
+        match &result {
+            Ok(()) => self.mark_replaced(first, count_pages),
+            Err(error) => {
+                for part in &error.replaced {
+                    self.mark_replaced(first + part.start, part.end - part.start);
+                }
+            }
+        }
+        result
     }
 
     /// Gives pages back to the kernel without changing the mapping: anonymous ones read as zeroes

@@ -15,6 +15,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::fixed::move_over;
 use super::maps::ProcessMapping;
 use super::memory::GuestMemory;
 use super::space::{Piece, Space};
@@ -191,38 +192,16 @@ fn move_all(
 ///
 /// The kernel's; the pages are where they were, and what was at `to` is lost.
 fn transfer(from: Span<'_>, to: Span<'_>) -> io::Result<()> {
-    remap(from, to)?;
+    move_over(from, to)?;
     let Err(error) = from.map_anonymous() else { return Ok(()) };
     // A mapping of the store must not be left where nobody knows of it. It needed no more mappings
     // than there were a moment ago, so this is as good as impossible.
-    let (left, result) = if remap(to, from).is_ok() { (to, Err(error)) } else { (from, Ok(())) };
+    let (left, result) =
+        if move_over(to, from).is_ok() { (to, Err(error.into())) } else { (from, Ok(())) };
     if let Err(error) = left.map_anonymous() {
         log::error!("a mapping that is not used is left at {:#x}: {error}", left.start());
     }
     result
-}
-
-/// Moves the pages of a part of one VMA; an empty mapping of the same kind stays in their place.
-///
-/// # Errors
-///
-/// The kernel's; the pages are where they were, and what was at `to` is lost.
-fn remap(from: Span<'_>, to: Span<'_>) -> io::Result<()> {
-    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-    let len_bytes = from.len_bytes();
-    debug_assert_eq!(len_bytes, to.len_bytes());
-    // SAFETY: both ranges are pages of a `GuestMemory`, whose contract lets this crate replace
-    // their mappings; both stay mapped, readable and writable, and no reference into either exists.
-    let addr = unsafe { libc::mremap(from.as_ptr(), len_bytes, len_bytes, flags, to.as_ptr()) };
-    if addr != libc::MAP_FAILED {
-        return Ok(());
-    }
-    let refused = io::Error::last_os_error();
-    // The kernel may have cleared the destination before it found out that it cannot go on.
-    if let Err(error) = to.fill_hole() {
-        log::error!("cannot map memory again at {:#x}: {error}", to.start());
-    }
-    Err(refused)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::io;
 use std::marker::PhantomData;
 
 use super::copy::racy_copy_page;
+use super::fixed::{Backing, MapError, map_over};
 use super::memory::GuestMemory;
 use crate::PAGE_SIZE;
 
@@ -127,42 +128,18 @@ impl<'memory> Span<'memory> {
     ///
     /// # Errors
     ///
-    /// The kernel's (`ENOMEM` at the limit of mappings); the old mapping is then still there.
-    pub(crate) fn map_anonymous(self) -> io::Result<()> {
-        self.map(libc::MAP_FIXED | libc::MAP_ANONYMOUS, -1, 0)
-    }
-
-    /// Maps fresh anonymous memory where the pages were, if nothing is mapped there any more.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's (`ENOMEM` at the limit of mappings).
-    pub(super) fn fill_hole(self) -> io::Result<()> {
-        match self.map(libc::MAP_FIXED_NOREPLACE | libc::MAP_ANONYMOUS, -1, 0) {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-            other => other,
-        }
+    /// The kernel's (`ENOMEM` at the limit of mappings); pages have the old mapping or the new one.
+    pub(crate) fn map_anonymous(self) -> Result<(), MapError> {
+        map_over(self, Backing::Anonymous)
     }
 
     /// Maps the file's pages from `offset_bytes` on over these, private and writable.
-    pub(super) fn map_file(self, fd: libc::c_int, offset_bytes: u64) -> io::Result<()> {
-        self.map(libc::MAP_FIXED, fd, offset_bytes.cast_signed())
-    }
-
-    fn map(self, flags: libc::c_int, fd: libc::c_int, offset_bytes: i64) -> io::Result<()> {
-        // SAFETY: the range is exactly pages of a `GuestMemory`, whose contract lets this crate
-        // replace their mapping; it stays readable and writable, and no reference into it exists.
-        let addr = unsafe {
-            libc::mmap(
-                self.as_ptr(),
-                self.len_bytes(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_NORESERVE | flags,
-                fd,
-                offset_bytes,
-            )
-        };
-        if addr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    ///
+    /// # Errors
+    ///
+    /// As for [`map_anonymous`](Self::map_anonymous).
+    pub(super) fn map_file(self, fd: libc::c_int, offset_bytes: u64) -> Result<(), MapError> {
+        map_over(self, Backing::File { fd, offset_bytes })
     }
 
     pub(super) fn as_ptr(self) -> *mut libc::c_void {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Slot;
+use crate::sys::fixed::{Backing, fill_gaps};
 use crate::sys::{AnonymousMemory, Memfd, Protected, Region};
 
 const PAGES: u32 = 12;
@@ -146,15 +147,16 @@ fn a_refused_move_leaves_no_hole_in_the_destination() {
     let uffd = uffd();
     uffd.register(from).unwrap();
     // Three mappings, of which one is covered: no kernel moves them at once.
-    remap(from, to).unwrap_err();
+    move_over(from, to).unwrap_err();
     assert_eq!(read_space(&other), [0; 4]);
     assert_eq!(read(&memory), (1..=12).collect::<Vec<u8>>());
 
     // What older kernels do before they refuse.
     // SAFETY: unmaps pages that only this test knows of, and mapped again below.
     assert_eq!(unsafe { libc::munmap(to.part(1, 2).as_ptr(), 2 * PAGE_SIZE) }, 0);
-    to.part(1, 2).fill_hole().unwrap();
-    to.fill_hole().unwrap();
+    let filled: Vec<u32> = fill_gaps(to, Backing::Anonymous).into_iter().flatten().collect();
+    assert_eq!(filled, [1, 2]);
+    assert_eq!(fill_gaps(to, Backing::Anonymous), []);
     assert_eq!(read_space(&other), [0; 4]);
 }
 

@@ -1,0 +1,245 @@
+//! Mapping over guest memory: the one place that replaces the mapping of its pages.
+//!
+//! The kernel takes the old mapping away before it makes the new one. It looks at the limits (of mappings,
+//! of address space) first, so that a refusal for these leaves everything as it was; but if it runs out
+//! of memory in between, nothing is mapped there any more. So whenever it refuses, the range is looked
+//! at, and a gap is mapped at once: to what was to be mapped, because that is what has the right bytes.
+//! They were found equal to the slot's, or zero, or are to be lost.
+//!
+//! Source: `__mmap_region` and `vms_abort_munmap_vmas` of `mm/vma.c` (Linux 6.12).
+
+use std::io;
+use std::ops::Range;
+use std::thread;
+use std::time::Duration;
+
+use super::span::Span;
+use crate::PAGE_SIZE;
+
+/// Time after which the kernel is asked again to map a gap.
+const GAP_RETRY: Duration = Duration::from_millis(1);
+
+/// What is mapped.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Backing {
+    /// Fresh anonymous memory, which reads as zeroes.
+    Anonymous,
+    /// A file's pages from an offset in bytes on.
+    File { fd: libc::c_int, offset_bytes: u64 },
+}
+
+impl Backing {
+    /// What is mapped from page `first` on.
+    fn skip_pages(self, first: u32) -> Self {
+        match self {
+            Self::Anonymous => Self::Anonymous,
+            Self::File { fd, offset_bytes } => {
+                Self::File { fd, offset_bytes: offset_bytes + u64::from(first) * PAGE_SIZE as u64 }
+            }
+        }
+    }
+}
+
+/// Why pages were not all mapped anew. None is left without a mapping.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused a mapping")]
+pub(crate) struct MapError {
+    /// The kernel's refusal.
+    #[source]
+    pub(crate) source: io::Error,
+    /// The pages that were mapped anew all the same, ascending. The others are as they were.
+    pub(crate) replaced: Vec<Range<u32>>,
+}
+
+impl From<io::Error> for MapError {
+    /// Of a refusal that changed nothing.
+    fn from(source: io::Error) -> Self {
+        Self { source, replaced: Vec::new() }
+    }
+}
+
+impl From<MapError> for io::Error {
+    fn from(error: MapError) -> Self {
+        error.source
+    }
+}
+
+/// Maps `backing` over the pages of `span`.
+///
+/// # Errors
+///
+/// The kernel's (`ENOMEM` at the limit of mappings). Pages that have lost their mapping have the new one.
+pub(super) fn map_over(span: Span<'_>, backing: Backing) -> Result<(), MapError> {
+    let Err(source) = map(span, libc::MAP_FIXED, backing) else { return Ok(()) };
+    let replaced = fill_gaps(span, backing);
+    if replaced.iter().map(Range::len).sum::<usize>() == span.count_pages() as usize {
+        return Ok(());
+    }
+    Err(MapError { source, replaced })
+}
+
+/// Moves the pages of a part of one mapping to the addresses of another span; an empty mapping of
+/// the same kind stays in their place.
+///
+/// # Errors
+///
+/// The kernel's; the pages are where they were, and what was at `to` is lost.
+pub(super) fn move_over(from: Span<'_>, to: Span<'_>) -> io::Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    let len_bytes = from.len_bytes();
+    debug_assert_eq!(len_bytes, to.len_bytes());
+    #[cfg(test)]
+    let injected = faults::strike(to, false);
+    #[cfg(not(test))]
+    let injected: Option<io::Error> = None;
+    let result = injected.map_or_else(
+        || {
+            // SAFETY: both ranges are pages of a `GuestMemory`, whose contract lets this crate
+            // replace their mappings; both stay mapped, readable and writable, and no reference
+            // into either exists.
+            let addr =
+                unsafe { libc::mremap(from.as_ptr(), len_bytes, len_bytes, flags, to.as_ptr()) };
+            if addr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+        },
+        Err,
+    );
+    result.inspect_err(|_| drop(fill_gaps(to, Backing::Anonymous)))
+}
+
+/// Maps `backing` to what is not mapped of `span`; says which pages that were.
+pub(super) fn fill_gaps(span: Span<'_>, backing: Backing) -> Vec<Range<u32>> {
+    let mut filled = Vec::new();
+    fill_within(span, 0..span.count_pages(), backing, &mut filled);
+    filled
+}
+
+fn fill_within(span: Span<'_>, pages: Range<u32>, backing: Backing, filled: &mut Vec<Range<u32>>) {
+    let count_pages = pages.end - pages.start;
+    let part = span.part(pages.start, count_pages);
+    if part.is_mapped() {
+        return;
+    }
+    loop {
+        match map(part, libc::MAP_FIXED_NOREPLACE, backing.skip_pages(pages.start)) {
+            Ok(()) => {
+                match filled.last_mut() {
+                    Some(last) if last.end == pages.start => last.end = pages.end,
+                    _ => filled.push(pages),
+                }
+                return;
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                if count_pages > 1 {
+                    let middle = pages.start + count_pages / 2;
+                    fill_within(span, pages.start..middle, backing, filled);
+                    fill_within(span, middle..pages.end, backing, filled);
+                }
+                return;
+            }
+            Err(error) => {
+                // Only for as long as the kernel has not got a few hundred bytes: there was a mapping
+                // here, so the limits allow for one.
+                log::error!("guest pages wait for the kernel to map them: {error}");
+                thread::sleep(GAP_RETRY);
+            }
+        }
+    }
+}
+
+fn map(span: Span<'_>, how: libc::c_int, backing: Backing) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(error) = faults::strike(span, how == libc::MAP_FIXED_NOREPLACE) {
+        return Err(error);
+    }
+    let (flags, fd, offset_bytes) = match backing {
+        Backing::Anonymous => (libc::MAP_ANONYMOUS, -1, 0),
+        Backing::File { fd, offset_bytes } => (0, fd, offset_bytes.cast_signed()),
+    };
+    // SAFETY: the range is exactly pages of a `GuestMemory`, whose contract lets this crate replace
+    // their mapping; it stays readable and writable, and no reference into it exists.
+    let addr = unsafe {
+        libc::mmap(
+            span.as_ptr(),
+            span.len_bytes(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_NORESERVE | how | flags,
+            fd,
+            offset_bytes,
+        )
+    };
+    if addr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Failures of the kernel that a test asks for.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::io;
+    use std::ops::Range;
+    use std::sync::{Mutex, PoisonError};
+
+    use super::Span;
+    use crate::PAGE_SIZE;
+
+    /// A mapping that fails when what was there is gone.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct Fault {
+        /// Addresses in which it is to be. Tests run side by side, and map from several threads.
+        within: Range<usize>,
+        /// Mappings before it.
+        skip: usize,
+        /// How much of what was there goes, in percent.
+        gone: usize,
+        /// How many attempts to map the gap fail, too.
+        refusals: usize,
+        /// Whether it has happened.
+        is_struck: bool,
+    }
+
+    static FAULTS: Mutex<Vec<Fault>> = Mutex::new(Vec::new());
+
+    /// Has a mapping in a range fail, but for the first `skip`, after `gone` percent of what is there
+    /// are gone, and `refusals` attempts to mend that fail as well.
+    pub(crate) fn inject(within: Range<usize>, skip: usize, gone: usize, refusals: usize) {
+        let fault = Fault { within, skip, gone, refusals, is_struck: false };
+        FAULTS.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+    }
+
+    /// Takes back what has not happened in a range; says whether all has.
+    pub(crate) fn clear(within: &Range<usize>) -> bool {
+        let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.extract_if(.., |fault| fault.within == *within).all(|fault| fault.is_struck)
+    }
+
+    pub(super) fn strike(span: Span<'_>, is_mending: bool) -> Option<io::Error> {
+        let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = faults.iter().position(|fault| fault.within.contains(&span.start()))?;
+        let fault = &mut faults[at];
+        if fault.is_struck {
+            if !is_mending || fault.refusals == 0 {
+                faults.remove(at);
+                return None;
+            }
+            fault.refusals -= 1;
+        } else if is_mending {
+            return None;
+        } else if fault.skip > 0 {
+            fault.skip -= 1;
+            return None;
+        } else {
+            fault.is_struck = true;
+            let count_pages = span.count_pages() as usize * fault.gone / 100;
+            if count_pages > 0 {
+                // SAFETY: as for the mapping that was to replace these pages: they are to be mapped
+                // again before anybody may know that they were gone.
+                let result = unsafe { libc::munmap(span.as_ptr(), count_pages * PAGE_SIZE) };
+                assert_eq!(result, 0);
+            } else if fault.refusals == 0 {
+                faults.remove(at);
+            }
+        }
+        Some(io::Error::from_raw_os_error(libc::ENOMEM))
+    }
+}
+
+#[cfg(test)]
+mod tests;
