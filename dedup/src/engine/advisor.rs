@@ -17,15 +17,17 @@ const WEIGHT: f64 = 0.3;
 pub(super) struct Advisor {
     /// The last pass's time over the target, smoothed.
     ratio: Option<f64>,
+    /// What `pages_to_scan` was set to before the advisor first changed it.
+    replaced: Option<u32>,
 }
 
 impl Advisor {
     /// Sets `pages_to_scan` after a pass that took `elapsed` and so much processor time.
     pub(super) fn advise(&mut self, knobs: &mut Knobs, elapsed: Duration, cpu: Duration) {
         if knobs.advisor_mode == AdvisorMode::None {
-            self.ratio = None;
             return;
         }
+        self.replaced.get_or_insert(knobs.pages_to_scan);
         let elapsed = elapsed.as_secs_f64().max(1e-3);
         let ratio = elapsed / f64::from(knobs.advisor_target_scan_time);
         let ratio = match self.ratio {
@@ -46,6 +48,20 @@ impl Advisor {
         )]
         let pages = pages as u32;
         knobs.pages_to_scan = pages;
+    }
+
+    /// Ends its work, if `next` says so and `now` did not: `pages_to_scan` is again what it was set to,
+    /// unless `next` has another value.
+    pub(super) fn replace(&mut self, now: &Knobs, next: &mut Knobs) {
+        if next.advisor_mode != AdvisorMode::None {
+            return;
+        }
+        let advised = std::mem::take(self);
+        if let Some(set) = advised.replaced
+            && next.pages_to_scan == now.pages_to_scan
+        {
+            next.pages_to_scan = set;
+        }
     }
 }
 
@@ -77,6 +93,33 @@ mod tests {
     #[test]
     fn it_does_not_use_more_processor_time_than_it_may() {
         assert_eq!(advised(10_000, 400, 400), 7000, "70 per cent of what took 100");
+    }
+
+    #[test]
+    fn without_the_advisor_pages_to_scan_is_what_was_set_again() {
+        let mut knobs = Knobs { advisor_mode: AdvisorMode::ScanTime, ..Knobs::default() };
+        let mut advisor = Advisor::default();
+        for _ in 0..3 {
+            advisor.advise(&mut knobs, Duration::from_secs(1), Duration::ZERO);
+        }
+        assert_ne!(knobs.pages_to_scan, Knobs::default().pages_to_scan);
+        let mut next = Knobs { advisor_mode: AdvisorMode::None, ..knobs };
+        advisor.replace(&knobs, &mut next);
+        assert_eq!(next, Knobs::default());
+        // Nor does it forget what is set then.
+        let mut later = Knobs { pages_to_scan: 77, ..next };
+        advisor.replace(&next, &mut later);
+        assert_eq!(later.pages_to_scan, 77);
+    }
+
+    #[test]
+    fn a_value_that_is_set_with_the_end_of_the_advisor_is_taken() {
+        let mut knobs = Knobs { advisor_mode: AdvisorMode::ScanTime, ..Knobs::default() };
+        let mut advisor = Advisor::default();
+        advisor.advise(&mut knobs, Duration::from_secs(1), Duration::ZERO);
+        let mut next = Knobs { advisor_mode: AdvisorMode::None, pages_to_scan: 77, ..knobs };
+        advisor.replace(&knobs, &mut next);
+        assert_eq!(next.pages_to_scan, 77);
     }
 
     #[test]

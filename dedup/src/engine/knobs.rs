@@ -10,13 +10,14 @@ impl Engine {
         self.knobs
     }
 
-    /// Changes any number of knobs at once.
+    /// Changes any number of knobs at once. With the end of the advisor, `pages_to_scan` is what it was
+    /// set to before, unless it is changed, too.
     ///
     /// # Errors
     ///
     /// A value out of range, or one that cannot be changed while anything is shared; none of them
     /// is changed.
-    pub fn set_knobs(&mut self, knobs: Knobs) -> Result<(), KnobError> {
+    pub fn set_knobs(&mut self, mut knobs: Knobs) -> Result<(), KnobError> {
         knobs.check()?;
         if knobs.merge_across_nodes != self.knobs.merge_across_nodes
             && let Some(domain) = self.domains.values().find(|domain| !domain.broker.is_empty())
@@ -36,6 +37,7 @@ impl Engine {
                 }
             }
         }
+        self.advisor.replace(&self.knobs, &mut knobs);
         self.knobs = knobs;
         Ok(())
     }
