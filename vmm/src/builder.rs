@@ -128,7 +128,8 @@ impl<'host> VmBuilder<'host> {
         let watch = Arc::<Watch>::default();
         watch.change(|watched| watched.dedup = config.dedup);
         let control = ControlWord::new(ports::Control::Run.to_register());
-        let bus = devices(Console::new(id, Arc::clone(&watch)), control.clone())?;
+        let console = Console::new(id, Arc::clone(&watch), host.dedup().waker());
+        let bus = devices(console, control.clone())?;
         let vcpu = Vcpu { fd, ports: bus, vm: Arc::clone(&mapped) }
             .spawn(format!("vm{id}-vcpu0"), host.obituaries().of(id))?;
 

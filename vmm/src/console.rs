@@ -7,6 +7,7 @@ use pagefold_dedup::VmId;
 use pagefold_devices::SerialOutput;
 use pagefold_guest::report::{MAX_LINE_BYTES, Report, Tally};
 
+use crate::dedup_host::FoldingWaker;
 use crate::watch::Watch;
 
 /// How many findings of wrong bytes are kept word for word: the first ones tell the most.
@@ -58,13 +59,15 @@ impl GuestWords {
 pub(crate) struct Console {
     vm: VmId,
     watch: Arc<Watch>,
+    /// Woken when the guest is ready.
+    folding: FoldingWaker,
     /// The line so far, or its beginning: a guest cannot make us keep more than that.
     line: Vec<u8>,
 }
 
 impl Console {
-    pub(crate) fn new(vm: VmId, watch: Arc<Watch>) -> Self {
-        Self { vm, watch, line: Vec::new() }
+    pub(crate) fn new(vm: VmId, watch: Arc<Watch>, folding: FoldingWaker) -> Self {
+        Self { vm, watch, folding, line: Vec::new() }
     }
 }
 
@@ -79,7 +82,9 @@ impl SerialOutput for Console {
             return;
         }
         log::debug!("VM {} says {}", self.vm, self.line.escape_ascii());
-        self.watch.hear(&self.line);
+        if self.watch.hear(&self.line) {
+            self.folding.wake();
+        }
         self.line.clear();
     }
 }
@@ -121,7 +126,7 @@ mod tests {
     fn a_guest_cannot_fill_our_memory() {
         let words = heard(&[WRONG; 100]);
         assert_eq!((words.corrupt_lines.len(), words.corrupt()), (MAX_CORRUPT_LINES, Some(100)));
-        let mut console = Console::new(VmId(0), Arc::default());
+        let mut console = Console::new(VmId(0), Arc::default(), FoldingWaker::default());
         for _ in 0..100_000 {
             console.byte(b'x');
         }
@@ -131,7 +136,7 @@ mod tests {
     #[test]
     fn lines_are_heard_as_they_end() {
         let watch = Arc::new(Watch::default());
-        let mut console = Console::new(VmId(0), Arc::clone(&watch));
+        let mut console = Console::new(VmId(0), Arc::clone(&watch), FoldingWaker::default());
         let say = |console: &mut Console, text: &str| text.bytes().for_each(|b| console.byte(b));
         say(&mut console, "READY pa");
         assert!(watch.words().ready_at.is_none());

@@ -57,10 +57,16 @@ impl Watch {
         self.lock().state
     }
 
-    /// Takes a line of the guest's.
-    pub(crate) fn hear(&self, line: &[u8]) {
+    /// Takes a line of the guest's; says whether it made the guest ready.
+    pub(crate) fn hear(&self, line: &[u8]) -> bool {
         let now = Instant::now();
-        self.change(|watched| watched.words.hear(line, now));
+        let mut becomes_ready = false;
+        self.change(|watched| {
+            let was_ready = watched.words.ready_at.is_some();
+            watched.words.hear(line, now);
+            becomes_ready = !was_ready && watched.words.ready_at.is_some();
+        });
+        becomes_ready
     }
 
     /// Changes something and tells whoever waits.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use common::{COUNTER, PATIENCE, SLEEPER, builtin, count, host, printer, user, wait_for_progress};
 use pagefold::config::{BuiltinGuest, DedupMode, FlatImage, Guest, Privilege, VmConfig};
+use pagefold::dedup_host::DedupConfig;
 use pagefold::status::VmState;
 use pagefold::{
-    BuildError, ForgetError, HostConfig, Operation, OperationError, StopReason, WaitError,
+    BuildError, ForgetError, Host, HostConfig, Operation, OperationError, StopReason, WaitError,
 };
 use pagefold_dedup::VmId;
 use pagefold_guest::ports::Control;
@@ -275,4 +276,27 @@ fn more_vms_than_the_host_has_memory_for_are_refused() {
     let error = build_all(false).unwrap_err();
     assert!(matches!(error, BuildError::HostMemory(_)), "{error}");
     build_all(true).unwrap();
+}
+
+#[test]
+fn a_guest_that_becomes_ready_is_folded_however_long_nothing_was_before() {
+    let dedup = DedupConfig {
+        busy_interval: Duration::from_millis(20),
+        // Longer than the test waits.
+        idle_interval: Duration::from_hours(10),
+        ..DedupConfig::default()
+    };
+    let host = Host::new(HostConfig { dedup, ..HostConfig::default() }).unwrap();
+    let guest = BuiltinGuest { preset: Preset::Idle, vm_number: 0, seed: 7 };
+    let vm = host.vm(VmConfig::builtin(16 << 20, guest)).build().unwrap();
+    let scans = || host.dedup().stats().unwrap().full_scans;
+    let end = Instant::now() + PATIENCE;
+    while scans() < 2 {
+        assert!(Instant::now() < end, "{} scans of memory that nobody has touched", scans());
+    }
+    vm.start().unwrap();
+    vm.wait_ready(PATIENCE).unwrap();
+    while host.dedup().stats().unwrap().pages_zero == 0 {
+        assert!(Instant::now() < end, "{:?}", host.dedup().stats());
+    }
 }

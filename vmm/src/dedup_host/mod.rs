@@ -8,7 +8,7 @@ mod runner;
 mod snapshot;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
@@ -33,13 +33,18 @@ pub(crate) const DEFAULT_DOMAIN: &str = "default";
 const MAX_INTERVAL: Duration = Duration::from_hours(24);
 
 /// How VMs are folded.
+///
+/// The pause between two passes is the longer one of the knob `sleep_millisecs` and an interval given
+/// here, which `sleep_millisecs` cannot make shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DedupConfig {
     /// The time between passes while there is something to fold, or somebody waits for the end of
-    /// folding: a page must rest for so long to be shared. `sleep_millisecs` can make it longer. At most a day.
+    /// folding: a page must rest for so long to be shared. `sleep_millisecs` can make it longer. At
+    /// most a day.
     pub busy_interval: Duration,
-    /// The time between passes once nothing has been folded for a while, or `sleep_millisecs` if
-    /// that is longer. At most a day.
+    /// The time between passes once two in a row have folded nothing, or `sleep_millisecs` if that is
+    /// longer. When a VM is attached, started or resumed, or its guest is ready, the busy interval holds
+    /// again. At most a day.
     pub idle_interval: Duration,
     /// The engine's limits.
     pub engine: EngineConfig,
@@ -68,7 +73,26 @@ struct FoldingThread {
     handle: Option<JoinHandle<()>>,
 }
 
+/// Ends the idle interval of a folding thread, if that is still there. Never waits for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FoldingWaker(Weak<FoldingThread>);
+
+impl FoldingWaker {
+    /// Has the next pass begin after the busy interval at the latest.
+    pub(crate) fn wake(&self) {
+        if let Some(thread) = self.0.upgrade() {
+            // Of a thread that has ended nothing is expected any more.
+            let _ = DedupHost { thread }.send(Box::new(Runner::wake));
+        }
+    }
+}
+
 impl DedupHost {
+    /// What makes passes frequent again when something is about to happen.
+    pub(crate) fn waker(&self) -> FoldingWaker {
+        FoldingWaker(Arc::downgrade(&self.thread))
+    }
+
     /// Starts the folding thread.
     ///
     /// # Errors

@@ -225,6 +225,11 @@ impl Runner {
         Ok(())
     }
 
+    /// Makes passes frequent again: guests are about to have something to fold.
+    pub(super) fn wake(&mut self) {
+        self.idle = 0;
+    }
+
     pub(super) fn detach_and_discard(&mut self, vm: VmId) {
         self.engine.detach_and_discard(vm);
         self.snapshot.forget();

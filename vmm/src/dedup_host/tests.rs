@@ -323,3 +323,28 @@ fn what_is_written_while_folding_is_stopped_is_found_by_itself() {
         assert!(std::time::Instant::now() < end, "{:?}", host.stats());
     }
 }
+
+#[test]
+fn passes_that_have_become_rare_are_frequent_again_when_a_vm_has_something_to_do() {
+    let config = DedupConfig {
+        busy_interval: Duration::ZERO,
+        idle_interval: FOR_EVER,
+        ..DedupConfig::default()
+    };
+    let host = DedupHost::start(config).unwrap();
+    let _memory = attach_twins(&host);
+    let scans = || host.stats().unwrap().full_scans;
+    let wait_for = |count| {
+        let end = std::time::Instant::now() + PATIENCE;
+        while scans() < count {
+            assert!(std::time::Instant::now() < end, "{} scans", scans());
+        }
+    };
+    wait_for(1);
+    for _ in 0..3 {
+        // Each time it is woken it makes some passes, and then none for ever.
+        let before = scans();
+        host.waker().wake();
+        wait_for(before + 1);
+    }
+}

@@ -221,7 +221,9 @@ impl VmHandle {
         });
         self.command(machine, operation, Command::Run).inspect_err(|_| {
             self.vm.watch.change(|watched| watched.state = before);
-        })
+        })?;
+        machine.dedup.waker().wake();
+        Ok(())
     }
 
     /// Gives the vCPU a command and waits until it is done.
