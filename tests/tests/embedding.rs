@@ -26,7 +26,7 @@ fn two_hosts_fold_side_by_side_and_do_not_know_each_other() {
     let vms: Vec<VmHandle> = hosts.iter().flat_map(|host| [0, 1].map(|n| vm(host, n))).collect();
     run_to_rest(&vms);
     for host in &hosts {
-        assert!(host.dedup().settle(PATIENCE).expect("folding goes on").settled);
+        host.dedup().settle(PATIENCE).expect("it settles");
     }
     // Ids are each host's own, and so are domains: the same content is in two stores.
     let ids: Vec<VmId> = vms.iter().map(VmHandle::id).collect();
@@ -98,7 +98,7 @@ fn whatever_is_dropped_first_everything_ends_and_nothing_is_left() {
         let host = host();
         let vms = [0, 1].map(|number| vm(&host, number)).to_vec();
         run_to_rest(&vms);
-        assert!(host.dedup().settle(PATIENCE).expect("folding goes on").settled, "{order}");
+        assert!(host.dedup().settle(PATIENCE).is_ok(), "{order}");
         drops(host, vms);
         before.assert_nothing_more(order);
     }
@@ -113,13 +113,44 @@ fn the_programs_signal_handlers_are_its_own() {
     let host = host();
     let vms = [0, 1].map(|number| vm(&host, number));
     run_to_rest(&vms);
-    assert!(host.dedup().settle(PATIENCE).expect("folding goes on").settled);
+    host.dedup().settle(PATIENCE).expect("it settles");
     assert_eq!(signals(), before, "while guests run");
     vms[0].pause().expect("paused");
     vms[0].resume().expect("resumed");
     finish(&vms);
     drop(host);
     assert_eq!(signals(), before, "afterwards");
+}
+
+#[test]
+fn no_descriptor_is_inherited_by_programs_that_are_executed() {
+    let _turn = turn();
+    let before = inheritable();
+    let host = host();
+    let vms = [0, 1].map(|number| vm(&host, number));
+    run_to_rest(&vms);
+    host.dedup().settle(PATIENCE).expect("settled");
+    assert_eq!(inheritable(), before);
+    drop(host);
+}
+
+/// The descriptors of this process that stay open in a program that it executes.
+fn inheritable() -> Vec<String> {
+    let is_inheritable = |number: &String| {
+        // The list's own is gone by now.
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+        info.is_ok_and(|info| {
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = flags.map(str::trim).expect("descriptors have flags");
+            let flags = u64::from_str_radix(flags, 8).expect("in octal");
+            flags & u64::from(libc::O_CLOEXEC.cast_unsigned()) == 0
+        })
+    };
+    let numbers = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
+    let numbers: Vec<String> = numbers
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    numbers.into_iter().filter(is_inheritable).collect()
 }
 
 #[test]

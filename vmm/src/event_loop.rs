@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use event_manager::{
-    EventManager, EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberOps,
-};
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use pagefold_dedup::VmId;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -35,7 +33,6 @@ type Subscriber = Box<dyn MutEventSubscriber + Send>;
 
 /// The event loop's thread. Dropping it ends and joins the thread.
 pub(crate) struct EventLoop {
-    endpoint: RemoteEndpoint<Subscriber>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     obituaries: Obituaries,
@@ -73,7 +70,6 @@ impl EventLoop {
         let (ended, announced) = channel();
         let obituaries = Obituaries { ended, event: Arc::clone(&event) };
         manager.add_subscriber(Box::new(Undertaker { event, announced, registry }));
-        let endpoint = manager.remote_endpoint();
         let is_over = Arc::new(AtomicBool::new(false));
         let is_over_seen = Arc::clone(&is_over);
         let thread = std::thread::Builder::new()
@@ -91,7 +87,7 @@ impl EventLoop {
                 }
             })
             .map_err(EventLoopError::Thread)?;
-        Ok(Self { endpoint, is_over, thread: Some(thread), obituaries })
+        Ok(Self { is_over, thread: Some(thread), obituaries })
     }
 
     /// Where vCPUs announce their ends.
@@ -103,7 +99,9 @@ impl EventLoop {
 impl Drop for EventLoop {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
-        if let Err(error) = self.endpoint.kick() {
+        // The event manager's own endpoint would be one more descriptor, which programs that are executed
+        // inherit.
+        if let Err(error) = self.obituaries.event.write(1) {
             // Joining would then wait for ever: leave the thread, which holds no VM.
             log::error!("cannot end the event loop: {error}");
             return;
