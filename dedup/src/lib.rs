@@ -43,7 +43,8 @@
 //! | [`stats`] | counters |
 //!
 //! It needs Linux 6.7 or later, and a userfaultfd that covers faults of the kernel if KVM runs on
-//! the memory. ARCHITECTURE.md says why no write is lost.
+//! the memory ([`GuestMemory::is_written_by_kernel`]); memory that only the process's own threads write
+//! needs no privilege. ARCHITECTURE.md says why no write is lost.
 
 pub mod agent;
 pub mod bitmap;

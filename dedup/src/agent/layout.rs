@@ -79,6 +79,11 @@ pub enum RelocateError {
         #[source]
         source: LayoutError,
     },
+    /// The kernel writes to the destination, and its faults are not held off from the VM's memory.
+    #[error(
+        "memory of VM {0} is not for the kernel to write to, so it cannot move to memory that is"
+    )]
+    Kernel(VmId),
     /// The memory did not move.
     #[error("cannot move memory of VM {vm} to other host addresses")]
     Memory {
@@ -104,6 +109,9 @@ impl Agent {
         destination: Arc<dyn GuestMemory>,
     ) -> Result<RelocateReport, RelocateError> {
         let vm = self.vm;
+        if !self.process.covers(destination.is_written_by_kernel()) {
+            return Err(RelocateError::Kernel(vm));
+        }
         let layout = |source| RelocateError::Layout { vm, source };
         self.regions.can_relocate(linear, count_pages).map_err(layout)?;
         let refused = |source| RelocateError::Memory { vm, source };

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::OnceLock;
 
 use super::AgentSetupError;
-use crate::sys::{MappingBounds, PageMover, Pagemap, Userfaultfd};
+use crate::sys::{Faults, MappingBounds, PageMover, Pagemap, Userfaultfd, UserfaultfdError};
 
 /// Descriptors that all agents of a process share: guests come in hundreds, and a process may
 /// have 1024 descriptors by default.
@@ -19,22 +19,33 @@ pub(crate) struct ProcessMemory {
 }
 
 impl ProcessMemory {
-    /// Opens the calling process's.
+    /// Opens the calling process's, for memory that the kernel writes on its behalf, or only for memory
+    /// that it does not, if more is not permitted.
     ///
     /// # Errors
     ///
     /// When the process may not, or the kernel is too old; nothing is left open.
-    pub(crate) fn open() -> Result<Self, AgentSetupError> {
-        let uffd = Userfaultfd::new()?;
+    pub(crate) fn open(is_written_by_kernel: bool) -> Result<Self, AgentSetupError> {
+        let uffd = match Userfaultfd::new(Faults::All) {
+            Err(UserfaultfdError::Open(_)) if !is_written_by_kernel => {
+                Userfaultfd::new(Faults::OfUser)
+            }
+            result => result,
+        }?;
         let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
         let bounds = MappingBounds::open().map_err(AgentSetupError::Pagemap)?;
         Ok(Self { uffd, pagemap, bounds, page_mover: OnceLock::new() })
     }
 
+    /// Whether so written memory can be folded with it.
+    pub(crate) fn covers(&self, is_written_by_kernel: bool) -> bool {
+        !is_written_by_kernel || self.uffd.faults() == Faults::All
+    }
+
     /// What makes pages over slots anonymous memory again; `None` where the kernel cannot (before Linux
     /// 6.8).
     pub(super) fn page_mover(&self) -> Option<&PageMover> {
-        let open = || match PageMover::new() {
+        let open = || match PageMover::new(self.uffd.faults()) {
             Ok(mover) => Some(mover),
             Err(error) => {
                 log::warn!("mappings are not given back: {error}: {:?}", error.source());

@@ -278,7 +278,7 @@ impl World {
 // Row 23: the broker is gone, for one call, for a few, and for good.
 #[test]
 fn a_broker_that_fails_at_any_call_costs_no_byte_no_slot_and_no_count() {
-    let process = Arc::new(ProcessMemory::open().unwrap());
+    let process = Arc::new(ProcessMemory::open(true).unwrap());
     for max_page_sharing in [2, 256] {
         let mut world = World::new(&process, max_page_sharing, 0..0);
         world.live();
@@ -305,7 +305,7 @@ fn a_broker_that_fails_at_any_call_costs_no_byte_no_slot_and_no_count() {
 /// A mapping that fails when the old one, or a part of it, is gone: every one that there is.
 #[test]
 fn a_mapping_that_fails_halfway_costs_no_byte_no_slot_and_no_count() {
-    let process = Arc::new(ProcessMemory::open().unwrap());
+    let process = Arc::new(ProcessMemory::open(true).unwrap());
     let mut world = World::new(&process, 256, 0..0);
     world.live();
     world.settle();
@@ -340,7 +340,7 @@ fn a_mapping_that_fails_halfway_costs_no_byte_no_slot_and_no_count() {
 // Row 23: a broker that never comes back, and VMs that end all the same.
 #[test]
 fn vms_that_end_without_their_broker_leave_nothing_behind() {
-    let process = Arc::new(ProcessMemory::open().unwrap());
+    let process = Arc::new(ProcessMemory::open(true).unwrap());
     let mut first = 0;
     loop {
         let mut world = World::new(&process, 2, first..usize::MAX);

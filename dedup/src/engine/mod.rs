@@ -156,7 +156,7 @@ impl Engine {
         }
         let count_pages: u64 =
             memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
-        let process = self.process(vm)?;
+        let process = self.process(vm, memory.is_written_by_kernel())?;
         let domain = self.domain(&name)?;
         // More pages than an index can number are refused by the agent; no item is made for them.
         let count_pages = u32::try_from(count_pages).unwrap_or(u32::MAX);
@@ -240,11 +240,18 @@ impl Engine {
         Ok(())
     }
 
-    fn process(&mut self, vm: VmId) -> Result<Arc<ProcessMemory>, AttachError> {
-        if let Some(process) = &self.process {
+    fn process(
+        &mut self,
+        vm: VmId,
+        is_written_by_kernel: bool,
+    ) -> Result<Arc<ProcessMemory>, AttachError> {
+        if let Some(process) = &self.process
+            && process.covers(is_written_by_kernel)
+        {
             return Ok(Arc::clone(process));
         }
-        let process = ProcessMemory::open().map_err(|source| AttachError::Agent { vm, source })?;
+        let process = ProcessMemory::open(is_written_by_kernel)
+            .map_err(|source| AttachError::Agent { vm, source })?;
         Ok(Arc::clone(self.process.insert(Arc::new(process))))
     }
 

@@ -17,6 +17,7 @@ pub struct AnonymousMemory {
     base: NonNull<u8>,
     len_bytes: usize,
     regions: Box<[Region]>,
+    is_written_by_kernel: bool,
 }
 
 impl AnonymousMemory {
@@ -65,7 +66,15 @@ impl AnonymousMemory {
             region
         };
         let regions = pieces.iter().map(region).collect();
-        Ok(Self { base, len_bytes, regions })
+        Ok(Self { base, len_bytes, regions, is_written_by_kernel: false })
+    }
+
+    /// The same, for KVM, or system calls that are given addresses in it, to write to: see
+    /// [`GuestMemory::is_written_by_kernel`].
+    #[must_use]
+    pub fn written_by_kernel(mut self) -> Self {
+        self.is_written_by_kernel = true;
+        self
     }
 
     /// Copies `bytes` to `offset_bytes`. Who reads there meanwhile may see a mixture of old and new.
@@ -138,6 +147,10 @@ unsafe impl Sync for AnonymousMemory {}
 unsafe impl GuestMemory for AnonymousMemory {
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn is_written_by_kernel(&self) -> bool {
+        self.is_written_by_kernel
     }
 }
 

@@ -46,4 +46,12 @@ impl Region {
 pub unsafe trait GuestMemory: Send + Sync {
     /// The regions; the answer never changes, even when the pages of a VM are moved elsewhere.
     fn regions(&self) -> &[Region];
+
+    /// Whether the kernel may write to it on the process's behalf: KVM for a guest, or a system call that
+    /// is given an address in it. It then takes a userfaultfd that holds off the kernel's faults, which
+    /// needs a privilege. If not, and the process has none, such a write fails with `EFAULT` while its
+    /// page is being merged. The answer never changes.
+    fn is_written_by_kernel(&self) -> bool {
+        true
+    }
 }

@@ -40,6 +40,6 @@ pub use relocate::RemapError;
 pub use space::RegionError;
 pub(crate) use space::{Piece, Space};
 pub(crate) use span::Span;
-pub(crate) use uffd::Userfaultfd;
 pub use uffd::UserfaultfdError;
+pub(crate) use uffd::{Faults, Userfaultfd};
 pub(crate) use view::StoreView;

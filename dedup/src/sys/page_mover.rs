@@ -33,7 +33,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 use super::protect::Protected;
 use super::scratch::Scratch;
 use super::span::Span;
-use super::uffd::{Userfaultfd, UserfaultfdError};
+use super::uffd::{Faults, Userfaultfd, UserfaultfdError};
 use crate::PAGE_SIZE;
 
 /// Pages that are moved at once, at most: a bound on how long who uses them can sleep.
@@ -75,13 +75,13 @@ struct ScratchPair {
 }
 
 impl PageMover {
-    /// Reserves what is needed, but for memory.
+    /// Reserves what is needed, but for memory, to move pages that so much is held off from.
     ///
     /// # Errors
     ///
     /// When the kernel is too old, or has no descriptor or thread to spare; nothing is left behind.
-    pub(crate) fn new() -> Result<Self, PageMoverError> {
-        let uffd = Arc::new(Userfaultfd::for_moving()?);
+    pub(crate) fn new(faults: Faults) -> Result<Self, PageMoverError> {
+        let uffd = Arc::new(Userfaultfd::for_moving(faults)?);
         let scratch = ScratchPair::new(&uffd).map_err(PageMoverError::Prepare)?;
         let stop = EventFd::new(EFD_CLOEXEC).map_err(PageMoverError::Prepare)?;
         let stop = Arc::new(stop);

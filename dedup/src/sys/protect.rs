@@ -157,6 +157,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::sys::Faults;
     use crate::sys::{AnonymousMemory, PageKind, Pagemap, Space};
     use crate::{LinearIndex, PAGE_SIZE};
 
@@ -192,7 +193,7 @@ mod tests {
         }
         let space = Space::new(memory.clone()).unwrap();
         let span = space.span(LinearIndex(0), 1);
-        let uffd = Userfaultfd::new().unwrap();
+        let uffd = Userfaultfd::new(Faults::All).unwrap();
         uffd.register(span).unwrap();
         let protected = Protected::new(&uffd, span).unwrap();
         let writer = held_up({
@@ -221,7 +222,7 @@ mod tests {
         let memory = Arc::new(AnonymousMemory::new(2).unwrap());
         let space = Arc::new(Space::new(memory.clone()).unwrap());
         let span = space.span(LinearIndex(0), 2);
-        let uffd = Userfaultfd::new().unwrap();
+        let uffd = Userfaultfd::new(Faults::All).unwrap();
         span.map_file(store.raw(), 0).unwrap();
         uffd.register(span).unwrap();
         // Somebody protects the second page of two that share slots.
@@ -256,7 +257,7 @@ mod tests {
         memory.write(0, &[1; 3 * PAGE_SIZE]);
         let space = Space::new(memory.clone()).unwrap();
         let span = space.span(LinearIndex(0), 3);
-        let uffd = Userfaultfd::new().unwrap();
+        let uffd = Userfaultfd::new(Faults::All).unwrap();
         uffd.register(span).unwrap();
         // As after a merge that the kernel refused to cover with the userfaultfd.
         span.part(1, 1).map_file(store.raw(), 0).unwrap();

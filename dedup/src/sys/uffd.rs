@@ -19,6 +19,7 @@ const MESSAGE_BYTES: usize = 32;
 const MESSAGES_PER_READ: usize = 16;
 
 const UFFD_API: u64 = 0xaa;
+const UFFD_USER_MODE_ONLY: libc::c_int = 1;
 const UFFD_FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
 const UFFD_FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
 const UFFD_FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
@@ -81,9 +82,25 @@ pub enum UserfaultfdError {
          process CAP_SYS_PTRACE, or make /dev/userfaultfd accessible to it"
     )]
     Open(#[source] io::Error),
+    /// The system call gave no descriptor at all.
+    #[error(
+        "cannot open a userfaultfd, not even for faults of the process's own threads; is it in this \
+         kernel, and does a seccomp filter allow it?"
+    )]
+    OpenForUser(#[source] io::Error),
     /// The kernel lacks write-protection for shared memory or for pages not yet there.
     #[error("this kernel's userfaultfd lacks write-protect features; Linux 6.7 or later has them")]
     Features(#[source] io::Error),
+}
+
+/// Whose faults are held off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Faults {
+    /// Everybody's, the kernel's on the process's behalf among them, as KVM's are.
+    All,
+    /// Those of the process's own threads. Where the kernel itself would fault, it fails with `EFAULT`.
+    /// No privilege is needed.
+    OfUser,
 }
 
 /// A userfaultfd whose registered memory can be write-protected.
@@ -91,16 +108,20 @@ pub enum UserfaultfdError {
 /// No thread reads events from it: a protected page is unprotected by whoever protected it, and a
 /// blocked writer sleeps in the kernel until then. Closing it unprotects and wakes everything.
 #[derive(Debug)]
-pub(crate) struct Userfaultfd(OwnedFd);
+pub(crate) struct Userfaultfd {
+    fd: OwnedFd,
+    faults: Faults,
+}
 
 impl Userfaultfd {
-    /// Opens one that also blocks faults of the kernel on the process's behalf, as KVM's are.
+    /// Opens one that holds off so much.
     ///
     /// # Errors
     ///
     /// When the process may not or the kernel cannot; nothing is left open.
-    pub(crate) fn new() -> Result<Self, UserfaultfdError> {
+    pub(crate) fn new(faults: Faults) -> Result<Self, UserfaultfdError> {
         Self::with_features(
+            faults,
             UFFD_FEATURE_PAGEFAULT_FLAG_WP
                 | UFFD_FEATURE_WP_HUGETLBFS_SHMEM
                 | UFFD_FEATURE_WP_UNPOPULATED,
@@ -114,19 +135,31 @@ impl Userfaultfd {
     /// # Errors
     ///
     /// As for [`new`](Self::new).
-    pub(super) fn for_moving() -> Result<Self, UserfaultfdError> {
-        Self::with_features(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_MOVE)
+    pub(super) fn for_moving(faults: Faults) -> Result<Self, UserfaultfdError> {
+        Self::with_features(faults, UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_MOVE)
     }
 
-    fn with_features(features: u64) -> Result<Self, UserfaultfdError> {
-        let fd = open_by_call().or_else(|_| open_by_device()).map_err(UserfaultfdError::Open)?;
+    /// Whose faults it holds off.
+    pub(crate) fn faults(&self) -> Faults {
+        self.faults
+    }
+
+    fn with_features(faults: Faults, features: u64) -> Result<Self, UserfaultfdError> {
+        let fd = match faults {
+            Faults::All => open_by_call(0).or_else(|_| open_by_device()),
+            Faults::OfUser => open_by_call(UFFD_USER_MODE_ONLY),
+        };
+        let fd = fd.map_err(match faults {
+            Faults::All => UserfaultfdError::Open,
+            Faults::OfUser => UserfaultfdError::OpenForUser,
+        })?;
         let mut api = Api { version: UFFD_API, features, ioctls: 0 };
         // SAFETY: UFFDIO_API reads and writes one `Api`, which is laid out as the kernel's.
         let result = unsafe { ioctl_with_mut_ref(&fd, UFFDIO_API(), &mut api) };
         if result < 0 {
             return Err(UserfaultfdError::Features(io::Error::last_os_error()));
         }
-        Ok(Self(fd))
+        Ok(Self { fd, faults })
     }
 
     /// Lets the mappings under `span` be write-protected. What is registered already stays so, so
@@ -153,7 +186,7 @@ impl Userfaultfd {
         let mut register = Register { range, mode, ioctls: 0 };
         // SAFETY: reads and writes one `Register`. Registration only changes how write faults of
         // protected pages are handled.
-        let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_REGISTER(), &mut register) };
+        let result = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_REGISTER(), &mut register) };
         done(result)
     }
 
@@ -164,7 +197,7 @@ impl Userfaultfd {
     /// The kernel's (`ENOMEM` at the limit of mappings); a part may be covered still.
     pub(crate) fn unregister(&self, span: Span<'_>) -> io::Result<()> {
         // SAFETY: reads one `Range`. No byte changes.
-        done(unsafe { ioctl_with_ref(&self.0, UFFDIO_UNREGISTER(), &range(span)) })
+        done(unsafe { ioctl_with_ref(&self.fd, UFFDIO_UNREGISTER(), &range(span)) })
     }
 
     /// Write-protects (or, with `protect` false, unprotects and wakes) the pages of `span`.
@@ -177,7 +210,7 @@ impl Userfaultfd {
         let mut arg = WriteProtect { range: range(span), mode };
         loop {
             // SAFETY: reads and writes one `WriteProtect`. No byte changes.
-            let result = unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_WRITEPROTECT(), &mut arg) };
+            let result = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_WRITEPROTECT(), &mut arg) };
             match done(result) {
                 // The address space is being changed by a fork or mremap elsewhere: soon over.
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
@@ -189,7 +222,7 @@ impl Userfaultfd {
     /// Wakes whoever was blocked on the pages of `span`, whatever is mapped there now.
     pub(super) fn wake(&self, span: Span<'_>) -> io::Result<()> {
         // SAFETY: reads one `Range`; waking makes a thread fault again, nothing else.
-        done(unsafe { ioctl_with_ref(&self.0, UFFDIO_WAKE(), &range(span)) })
+        done(unsafe { ioctl_with_ref(&self.fd, UFFDIO_WAKE(), &range(span)) })
     }
 }
 
@@ -213,7 +246,7 @@ impl Userfaultfd {
             };
             // SAFETY: reads and writes one `Move`. The destination is guest memory, whose contract
             // lets this crate fill its missing pages; the source is memory of this module's caller.
-            let result = done(unsafe { ioctl_with_mut_ref(&self.0, UFFDIO_MOVE(), &mut arg) });
+            let result = done(unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_MOVE(), &mut arg) });
             let moved = usize::try_from(arg.moved).unwrap_or(0);
             dealt_with += moved;
             match result {
@@ -244,8 +277,8 @@ fn done(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn open_by_call() -> io::Result<OwnedFd> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+fn open_by_call(more_flags: libc::c_int) -> io::Result<OwnedFd> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | more_flags;
     // SAFETY: takes one integer and returns a new descriptor or -1.
     owned(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })
 }
@@ -267,6 +300,6 @@ fn owned(fd: i64) -> io::Result<OwnedFd> {
 
 impl AsRawFd for Userfaultfd {
     fn as_raw_fd(&self) -> libc::c_int {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::sys::{AnonymousMemory, GuestMemory, Memfd, Protected, Space, Userfaultfd};
+use crate::sys::{AnonymousMemory, Faults, GuestMemory, Memfd, Protected, Space, Userfaultfd};
 use crate::{LinearIndex, Slot};
 
 const PAGES: u32 = 8;
@@ -76,7 +76,7 @@ fn a_gap_is_mapped_again_before_a_writer_is_woken() {
     memory.write(0, &vec![1; PAGES as usize * PAGE_SIZE]);
     let space = Space::new(memory.clone()).unwrap();
     let store = store();
-    let uffd = Userfaultfd::new().unwrap();
+    let uffd = Userfaultfd::new(Faults::All).unwrap();
     let span = space.span(LinearIndex(0), PAGES);
     uffd.register(span).unwrap();
     let mut protected = Protected::new(&uffd, span).unwrap();

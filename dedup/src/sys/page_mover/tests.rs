@@ -35,8 +35,8 @@ impl Folded {
             span.map_file(store.raw(), u64::from(first) * PAGE_SIZE as u64).unwrap();
         }
         memory.write(5 * PAGE_SIZE, &[byte(5)]);
-        let uffd = Userfaultfd::new().unwrap();
-        let folded = Self { memory, space, uffd, mover: PageMover::new().unwrap() };
+        let uffd = Userfaultfd::new(Faults::All).unwrap();
+        let folded = Self { memory, space, uffd, mover: PageMover::new(Faults::All).unwrap() };
         folded.seal();
         folded
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Slot;
 use crate::sys::fixed::{Backing, fill_gaps};
-use crate::sys::{AnonymousMemory, Memfd, Protected, Region};
+use crate::sys::{AnonymousMemory, Faults, Memfd, Protected, Region};
 
 const PAGES: u32 = 12;
 
@@ -26,7 +26,7 @@ fn folded() -> (Arc<AnonymousMemory>, Space) {
 }
 
 fn uffd() -> Userfaultfd {
-    Userfaultfd::new().unwrap()
+    Userfaultfd::new(Faults::All).unwrap()
 }
 
 fn byte(page: u32) -> u8 {

@@ -78,7 +78,8 @@ impl Trial {
 }
 
 fn memory() -> std::io::Result<Arc<AnonymousMemory>> {
-    let memory = AnonymousMemory::new(PAGES)?;
+    // As guests' is.
+    let memory = AnonymousMemory::new(PAGES)?.written_by_kernel();
     for page in 0..PAGES {
         memory.write(page as usize * PAGE_SIZE, &content(page));
     }
