@@ -142,6 +142,16 @@ pub enum BrokerError {
     Store(#[source] io::Error),
 }
 
+impl BrokerError {
+    /// Whether the same message would always be refused, because it contradicts what the broker knows.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::BadLinearIndex { .. } | Self::BadSlot { .. } | Self::StillShared { .. }
+        )
+    }
+}
+
 /// Why the broker did not take all that was reported.
 #[derive(Debug, thiserror::Error)]
 #[error("outcome {done} of the report was refused")]

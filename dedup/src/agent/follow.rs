@@ -95,7 +95,7 @@ impl Agent {
     }
 
     /// Makes a page private again that nobody shares.
-    fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
+    pub(super) fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
         match self.space.span(linear, 1).populate_write() {
             Ok(()) => {
                 self.shared.remove(linear.0 as usize);

@@ -20,6 +20,8 @@ struct Faulty {
     broker: LocalBroker,
     calls: usize,
     fails: Range<usize>,
+    /// Outcomes that are always refused.
+    refuses: fn(VmId, &Outcome) -> bool,
 }
 
 impl Faulty {
@@ -64,6 +66,10 @@ impl Broker for Faulty {
     }
 
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), ReportError> {
+        if let Some(done) = outcomes.iter().position(|outcome| (self.refuses)(vm, outcome)) {
+            self.broker.report(vm, &outcomes[..done])?;
+            return Err(ReportError { done, source: BrokerError::BadSlot { vm, slot: Slot(0) } });
+        }
         let result = self.call(vm);
         // One that fails has taken a part.
         let done = if result.is_ok() { outcomes.len() } else { outcomes.len() / 2 };
@@ -143,7 +149,7 @@ impl World {
             let agent = Agent::new(spec).unwrap();
             vms.insert(vm, Vm { agent, memory, written, contents: [0; PAGES] });
         }
-        let broker = Faulty { broker, calls: 0, fails };
+        let broker = Faulty { broker, calls: 0, fails, refuses: |_, _| false };
         Self { broker, vms, budget, count_errors: 0 }
     }
 
@@ -353,4 +359,27 @@ fn vms_that_end_without_their_broker_leave_nothing_behind() {
         }
         first += 1;
     }
+}
+
+// An outcome that a broker refuses was told again first for ever, and nothing of the VM was folded.
+#[test]
+fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
+    let process = Arc::new(ProcessMemory::open(true).unwrap());
+    let mut world = World::new(&process, 256, 0..0);
+    world.broker.refuses = |vm, outcome| {
+        vm == VmId(1) && matches!(outcome, Outcome::Merged(run) if run.linear.0 < 4)
+    };
+    world.live();
+    world.settle();
+    assert_eq!(world.count_errors, 0, "no pass ends for it");
+    world.check();
+    let agent = &world.vms[&VmId(1)].agent;
+    assert!(agent.events.errors > 0, "it is counted");
+    assert!(agent.shared.contains(10), "others are folded");
+    // All is well once the broker takes it.
+    world.broker.refuses = |_, _| false;
+    world.settle();
+    world.check();
+    assert!(world.vms[&VmId(1)].agent.shared.contains(3));
+    world.end();
 }
