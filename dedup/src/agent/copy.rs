@@ -7,6 +7,9 @@ use super::{Agent, AgentSetupError};
 use crate::bitmap::Bitmap;
 use crate::sys::Protected;
 
+/// Pages that are given back at a time.
+const PART_PAGES: usize = 4096;
+
 impl Agent {
     /// Has this VM, none of whose pages is folded yet, have the bytes of `parent`, which is as
     /// large, and opt out of folding what `parent` does. What `parent` does not have is given back,
@@ -54,7 +57,9 @@ impl Agent {
         self.split_huge_pages(pages.end - 1..pages.end);
         let mut next = pages.start;
         while next < pages.end {
-            let span = self.space.span(linear_index(next), count(pages.end - next));
+            // Nobody who faults waits for all of it.
+            let most = count((pages.end - next).min(PART_PAGES));
+            let span = self.space.span(linear_index(next), most);
             let discarded = Protected::new(&self.process.uffd, span)
                 .and_then(|mut protected| protected.discard(0, span.count_pages()));
             discarded.map_err(AgentSetupError::Prepare)?;

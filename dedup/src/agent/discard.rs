@@ -8,7 +8,19 @@ use super::changes::{count, linear_index};
 use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
+use crate::extents::Extent;
+use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
+
+/// Pages that are given up at a time, where they lie over slots: the kernel frees them, and nobody in the
+/// process can fault meanwhile.
+const PART_PAGES: usize = 2048;
+
+/// Mappings that are replaced at a time, at most.
+const PART_MAPPINGS: usize = 256;
+
+/// Pages that are given up at a time, at most, if hardly any are there.
+const PART_SPAN: usize = 1 << 18;
 
 /// What became of pages that were to be given up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,9 +33,35 @@ pub struct DiscardReport {
 }
 
 impl Agent {
+    /// The end of the part of `pages` that is given up at a time, so that neither others' page faults
+    /// nor requests wait for all of it. O(pages that are searched / 64 + mappings).
+    pub(crate) fn discard_end(&self, pages: &Range<usize>) -> usize {
+        let Range { start, end } = *pages;
+        let first = linear_index(start);
+        let near = self.extents.overlapping(first, linear_index(end.min(start + PART_PAGES)));
+        // Where a slot ends, so that one mapping can take the place of all.
+        if let Some(last) = near.take(PART_MAPPINGS).last() {
+            return last.end() as usize;
+        }
+        // Where nothing is known of pages, few are there, unless they are not to be folded.
+        let is_known = self.mode == DedupMode::On && self.excluded.is_none();
+        let span = if is_known { PART_SPAN } else { PART_PAGES };
+        let known = [&self.pending, &self.waiting, &self.deferred];
+        let ends = known.map(|set| set.stretch(start, PART_PAGES, span));
+        let end = ends.into_iter().fold(end, usize::min);
+        let mut extents = self.extents.overlapping(first, linear_index(end));
+        extents.next().map_or(end, |extent| extent.linear.0 as usize)
+    }
+
+    /// Whether a page lies over a slot. O(log extents).
+    pub(crate) fn is_over_slot(&self, page: usize) -> bool {
+        self.extents.slot(linear_index(page)).is_some()
+    }
+
     /// Takes pages out of the trees and off their slots and gives their memory back; they read as
     /// zeroes until they are written. Their bytes are lost, and so is what is written to them
-    /// meanwhile. O(extents in the range + pages).
+    /// meanwhile. Those before them are `anew` if they have just been given up, too, and got a new
+    /// mapping. O(extents in the range + pages).
     ///
     /// # Errors
     ///
@@ -32,6 +70,7 @@ impl Agent {
         &mut self,
         broker: &mut dyn Broker,
         pages: Range<usize>,
+        anew: bool,
     ) -> Result<DiscardReport, AgentError> {
         // Those that go as a whole need not be split.
         if !pages.is_empty() {
@@ -39,23 +78,37 @@ impl Agent {
             self.split_huge_pages(pages.end - 1..pages.end);
         }
         let (mut discarded, mut next) = (Vec::new(), pages.start);
+        let mut outcomes = Vec::new();
         while next < pages.end {
             let span = self.space.span(linear_index(next), count(pages.end - next));
             let end = next + span.count_pages() as usize;
-            self.discard_side_by_side(next..end, &mut discarded);
+            let backed: Vec<Extent> =
+                self.extents.overlapping(linear_index(next), linear_index(end)).collect();
+            let first = discarded.len();
+            self.discard_side_by_side(next..end, anew && next == pages.start, &mut discarded);
+            for part in &discarded[first..] {
+                outcomes.append(&mut self.lose(part.clone()));
+            }
+            // Of other pages nobody has said that they lie over slots.
+            for Extent { linear, count_pages, .. } in backed {
+                if self.extents.slot(linear).is_none() {
+                    outcomes.push(Outcome::Unbacked { linear, count_pages });
+                }
+            }
             next = end;
         }
         let discarded_pages = discarded.iter().map(|part| part.len() as u64).sum();
-        let mut outcomes = Vec::new();
-        for part in discarded {
-            self.forget(part, &mut outcomes);
-        }
         self.say(broker, outcomes)?;
         Ok(DiscardReport { discarded_pages, kept_pages: pages.len() as u64 - discarded_pages })
     }
 
     /// Gives up pages whose addresses are consecutive, and notes those for which it was done.
-    fn discard_side_by_side(&mut self, pages: Range<usize>, done: &mut Vec<Range<usize>>) {
+    fn discard_side_by_side(
+        &mut self,
+        pages: Range<usize>,
+        anew: bool,
+        done: &mut Vec<Range<usize>>,
+    ) {
         let (start, end) = (linear_index(pages.start), linear_index(pages.end));
         let over_slots = self.extents.overlapping(start, end);
         let mut over_slots: Vec<Range<usize>> =
@@ -65,7 +118,10 @@ impl Agent {
         let (first, last) = ends.fold((pages.end, pages.start), |(first, last), page| {
             (first.min(page), last.max(page))
         });
-        if first < last {
+        let seam_or_slot = first < last;
+        // One with the mapping before.
+        let first = if anew { pages.start } else { first };
+        if seam_or_slot {
             let replaced = self.map_anew(first..last);
             if !replaced.is_empty() {
                 done.extend(replaced);
@@ -94,6 +150,13 @@ impl Agent {
         if more > 0 && self.budget.min_run_pages(more) == u32::MAX {
             return Vec::new();
         }
+        if self.extents.overlapping(run.linear, run.end()).next().is_none() {
+            // Frees the pages without the lock of the mappings held for writing. What lies over slots
+            // would show them if no mapping were to be had then.
+            if let Err(error) = self.space.span(linear, count_pages).discard() {
+                self.note_refusal(&pages, &error);
+            }
+        }
         let replaced = match self.space.span(linear, count_pages).map_anonymous() {
             Ok(()) => vec![run],
             Err(error) => {
@@ -121,26 +184,5 @@ impl Agent {
     fn note_refusal(&mut self, pages: &Range<usize>, error: &io::Error) {
         log::debug!("VM {}: cannot discard {} pages: {error}", self.vm, pages.len());
         self.events.errors += 1;
-    }
-
-    /// Drops what is known of pages that have been given up.
-    fn forget(&mut self, pages: Range<usize>, outcomes: &mut Vec<Outcome>) {
-        for placed in [&self.shared, &self.waiting] {
-            let left = placed.runs_within(pages.clone()).flatten();
-            outcomes.extend(left.map(|page| Outcome::Left { linear: linear_index(page) }));
-        }
-        let (linear, count_pages) = (linear_index(pages.start), count(pages.len()));
-        outcomes.push(Outcome::Unbacked { linear, count_pages });
-        let sets = [
-            &mut self.shared,
-            &mut self.zero,
-            &mut self.waiting,
-            &mut self.pending,
-            &mut self.deferred,
-            &mut self.todo,
-        ];
-        for set in sets {
-            set.remove_range(pages.clone());
-        }
     }
 }

@@ -14,6 +14,7 @@ mod discard;
 mod follow;
 mod huge;
 pub(crate) mod layout;
+mod leave;
 mod mappings;
 mod merge;
 mod mode;
@@ -224,19 +225,9 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Takes the VM's memory off every slot. Its bytes are lost: pages that were shared read as
-    /// zeroes, and so do all others. For a VM that has ended.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's; some of the memory may still lie over slots.
-    pub(crate) fn discard_memory(&mut self) -> io::Result<()> {
-        for piece in self.space.pieces() {
-            self.space.whole(piece).map_anonymous()?;
-        }
-        self.extents = ExtentMap::default();
-        self.recount_mappings();
-        Ok(())
+    /// Calls the VM by another number from now on, as its broker does.
+    pub(crate) fn rename(&mut self, vm: VmId) {
+        self.vm = vm;
     }
 
     /// Has pages that change from now on not count as backlog: what a guest goes on writing can

@@ -213,10 +213,10 @@ impl World {
     fn discard(&mut self, vm: u32, pages: Range<usize>) {
         let vm = self.vms.get_mut(&VmId(vm)).unwrap();
         vm.contents[pages.clone()].fill(0);
-        let mut result = vm.agent.discard(&mut self.broker, pages.clone());
+        let mut result = vm.agent.discard(&mut self.broker, pages.clone(), false);
         if result.as_ref().is_ok_and(|report| report.kept_pages > 0) {
             // The kernel refused, once.
-            result = vm.agent.discard(&mut self.broker, pages);
+            result = vm.agent.discard(&mut self.broker, pages, false);
             assert!(result.as_ref().is_ok_and(|report| report.kept_pages == 0));
         }
         self.count_errors += usize::from(result.is_err());
@@ -272,7 +272,10 @@ impl World {
 
     fn end(mut self) {
         for (id, mut vm) in std::mem::take(&mut self.vms) {
-            vm.agent.discard_memory().unwrap();
+            let mut next = 0;
+            while next < PAGES {
+                next = vm.agent.leave(&mut self.broker, next).unwrap();
+            }
             self.broker.unregister(id).unwrap();
         }
         assert_eq!(self.check(), [0; 3]);
@@ -366,9 +369,8 @@ fn vms_that_end_without_their_broker_leave_nothing_behind() {
 fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
     let process = Arc::new(ProcessMemory::open(true).unwrap());
     let mut world = World::new(&process, 256, 0..0);
-    world.broker.refuses = |vm, outcome| {
-        vm == VmId(1) && matches!(outcome, Outcome::Merged(run) if run.linear.0 < 4)
-    };
+    world.broker.refuses =
+        |vm, outcome| vm == VmId(1) && matches!(outcome, Outcome::Merged(run) if run.linear.0 < 4);
     world.live();
     world.settle();
     assert_eq!(world.count_errors, 0, "no pass ends for it");

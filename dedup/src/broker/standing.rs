@@ -111,6 +111,13 @@ impl PendingCounts {
         }
     }
 
+    /// Counts the pages of a VM for another, which has none.
+    pub(super) fn rename(&mut self, vm: VmId, to: VmId) {
+        if let Some(count) = self.by_vm.remove(&vm) {
+            self.by_vm.insert(to, count);
+        }
+    }
+
     /// The pending pages of a VM.
     pub(super) fn of(&self, vm: VmId) -> u64 {
         self.by_vm.get(&vm).copied().unwrap_or(0)

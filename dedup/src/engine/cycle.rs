@@ -64,6 +64,7 @@ impl Engine {
     /// their slots, and that is all.
     pub fn pass(&mut self) -> PassReport {
         self.unwanted.retry();
+        self.retry_leaves();
         loop {
             match self.step_by(u32::MAX) {
                 Step::More => {}
@@ -79,6 +80,9 @@ impl Engine {
     }
 
     fn step_by(&mut self, limit: u32) -> Step {
+        if self.leave_step() {
+            return Step::More;
+        }
         // Neither waits for its turn in a pass, nor is as slow as `pages_to_scan`.
         if self.knobs.run != Run::Unmerge && self.unmerge_unwanted() {
             return Step::More;

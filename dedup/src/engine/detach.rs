@@ -55,19 +55,4 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// Stops folding a VM that has ended, and discards its memory: all its pages read as zeroes when this
-    /// returns, whoever holds them. Nothing is copied. Does nothing if the VM is not attached. O(pages).
-    pub fn detach_and_discard(&mut self, vm: VmId) {
-        let Some(mut member) = self.members.remove(&vm) else {
-            return;
-        };
-        self.past.add(member.agent.events());
-        if let Err(error) = member.agent.discard_memory() {
-            // Its slots stay in use for as long as this process lives, rather than show through.
-            log::error!("VM {vm}: cannot take its memory off the store: {error}");
-            return;
-        }
-        self.forget(vm, &member.domain);
-    }
 }

@@ -1,13 +1,75 @@
 //! Giving guest memory up.
 
+use std::ops::Range;
+
 use super::{Engine, PagesError};
 use crate::agent::DiscardReport;
 use crate::{LinearIndex, VmId};
 
+/// A range of a VM's pages that is being given up, part by part: for an owner of an engine who has other
+/// things to do between parts. Begin with [`Engine::begin_discard`].
+#[derive(Debug)]
+pub struct Discarding {
+    vm: VmId,
+    /// Which of the VMs that have had the number.
+    serial: u64,
+    left: Range<usize>,
+    /// Whether a new mapping ends where what is left begins.
+    anew: bool,
+    report: DiscardReport,
+}
+
 impl Engine {
-    /// Gives a range of a VM's pages up: what a balloon, a free-page report and unplugged memory ask
-    /// for. The pages read as zeroes until they are written; what they held is lost, and so is
-    /// what the guest writes to them while this runs. O(extents in the range + pages).
+    /// Begins to give a range of a VM's pages up: what a balloon, a free-page report and unplugged
+    /// memory ask for. The pages read as zeroes then until they are written; what they held is lost,
+    /// and so is what the guest writes to them meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the VM is not attached or has no such pages.
+    pub fn begin_discard(
+        &self,
+        vm: VmId,
+        first: LinearIndex,
+        count_pages: u32,
+    ) -> Result<Discarding, PagesError> {
+        let left = self.page_range(vm, first, count_pages)?;
+        let serial = self.members.get(&vm).map_or(0, |member| member.serial);
+        Ok(Discarding { vm, serial, left, anew: false, report: DiscardReport::default() })
+    }
+
+    /// Gives the next part of a range up: some thousand pages at most that are there. Says what became
+    /// of all of them once there is none left; the rest of a VM that has been detached is gone anyway.
+    pub fn discard_step(&mut self, discarding: &mut Discarding) -> Option<DiscardReport> {
+        let Discarding { vm, serial, left, anew, report } = discarding;
+        let Self { members, domains, workers, .. } = self;
+        let member = members.get_mut(vm).filter(|member| member.serial == *serial);
+        let found = member.and_then(|member| {
+            let domain = domains.get_mut(&member.domain)?;
+            Some((&mut member.agent, &mut domain.broker))
+        });
+        let Some((agent, broker)) = found else { return Some(*report) };
+        if left.start >= left.end {
+            return Some(*report);
+        }
+        let part = left.start..agent.discard_end(left);
+        left.start = part.end;
+        let count_pages = part.len() as u64;
+        let was_anew = std::mem::replace(anew, agent.is_over_slot(part.end - 1));
+        let done = workers.run(|| agent.discard(broker, part, was_anew)).unwrap_or_else(|error| {
+            // The memory is given back; only the broker counts it as it was, until it is told.
+            log::error!("VM {vm}: {error}");
+            DiscardReport { discarded_pages: count_pages, kept_pages: 0 }
+        });
+        *anew &= done.kept_pages == 0;
+        report.discarded_pages += done.discarded_pages;
+        report.kept_pages += done.kept_pages;
+        (left.start >= left.end).then_some(*report)
+    }
+
+    /// Gives a range of a VM's pages up, all of it at once: [`begin_discard`](Self::begin_discard) and
+    /// every [`discard_step`](Self::discard_step). Other VMs' page faults do not wait for more than one.
+    /// O(extents in the range + pages).
     ///
     /// # Errors
     ///
@@ -18,17 +80,11 @@ impl Engine {
         first: LinearIndex,
         count_pages: u32,
     ) -> Result<DiscardReport, PagesError> {
-        let pages = self.page_range(vm, first, count_pages)?;
-        let Self { members, domains, .. } = self;
-        let found = members.get_mut(&vm).and_then(|member| {
-            let domain = domains.get_mut(&member.domain)?;
-            Some((&mut member.agent, &mut domain.broker))
-        });
-        let (agent, broker) = found.ok_or(PagesError::NoVm(vm))?;
-        agent.discard(broker, pages).or_else(|error| {
-            // The memory is given back; only the broker counts it as it was, until the VM ends.
-            log::error!("VM {vm}: {error}");
-            Ok(DiscardReport { discarded_pages: count_pages.into(), kept_pages: 0 })
-        })
+        let mut discarding = self.begin_discard(vm, first, count_pages)?;
+        loop {
+            if let Some(report) = self.discard_step(&mut discarding) {
+                return Ok(report);
+            }
+        }
     }
 }

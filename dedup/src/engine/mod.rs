@@ -14,6 +14,7 @@ mod error;
 mod explain;
 mod knobs;
 mod layout;
+mod leave;
 mod mode;
 mod moves;
 mod recover;
@@ -35,9 +36,12 @@ use cpu::Workers;
 use cycle::Cycle;
 pub use cycle::Step;
 pub use detach::DetachError;
+pub use discard::Discarding;
 pub use error::{AttachError, CheckError, EngineError};
 pub use explain::{Dup, Explanation, Reason, Sharer};
 pub use layout::LayoutChangeError;
+pub use leave::Leave;
+use leave::Leaver;
 pub use mode::PagesError;
 pub use moves::{CompactReport, Compaction, MoveReport, MoveSlotError};
 pub use recover::{RecoveryReport, RecoverySource};
@@ -75,6 +79,8 @@ struct Domain {
 }
 
 struct Member {
+    /// How many VMs had been attached before it: numbers of VMs are used again.
+    serial: u64,
     domain: String,
     agent: Agent,
 }
@@ -83,6 +89,10 @@ struct Member {
 pub struct Engine {
     // Before the domains, so that memory is let go before the stores under it.
     members: BTreeMap<VmId, Member>,
+    /// VMs that have ended, but whose memory may still lie over slots.
+    leavers: Vec<Leaver>,
+    /// VMs that have been attached.
+    count_attached: u64,
     domains: BTreeMap<String, Domain>,
     workers: Workers,
     /// Opened for the first VM: without VMs an engine needs no permissions.
@@ -122,6 +132,8 @@ impl Engine {
         };
         Ok(Self {
             members: BTreeMap::new(),
+            leavers: Vec::new(),
+            count_attached: 0,
             domains: BTreeMap::new(),
             workers: Workers::new(config.count_threads).map_err(EngineError::Threads)?,
             process: None,
@@ -154,6 +166,11 @@ impl Engine {
         if let Some((&occupant, _)) = members.find(|(_, member)| member.agent.is_at(&*memory)) {
             return Err(AttachError::Occupied { vm, occupant });
         }
+        self.leave_from(&*memory);
+        if let Some(occupant) = self.leaver_at(&*memory) {
+            return Err(AttachError::Occupied { vm, occupant });
+        }
+        self.free_number(vm);
         let count_pages: u64 =
             memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
         let process = self.process(vm, memory.is_written_by_kernel())?;
@@ -170,7 +187,9 @@ impl Engine {
         let spec = AgentSpec { vm, mode, memory, changes, process, store, secret, budget };
         match Agent::new(spec) {
             Ok(agent) => {
-                self.members.insert(vm, Member { domain: name, agent });
+                let serial = self.count_attached;
+                self.count_attached += 1;
+                self.members.insert(vm, Member { serial, domain: name, agent });
                 Ok(())
             }
             Err(source) => {

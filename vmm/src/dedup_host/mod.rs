@@ -1,7 +1,8 @@
 //! Folding of all VMs of one program: an engine on a thread of its own, and how to talk to it.
 //!
 //! The thread owns the engine; everybody else sends it requests, which it answers between the steps of a
-//! pass. A guest never waits for it: it is not on the path of any exit.
+//! pass. It is not on the path of any exit; a guest's page fault waits for it only while pages near by are
+//! protected, or mappings replaced, which is done by some hundred at a time.
 
 mod error;
 mod runner;
@@ -151,11 +152,15 @@ impl DedupHost {
         Ok(self.ask(move |runner| runner.attach(vm, spec))??)
     }
 
-    /// Stops folding a VM that has ended, and returns when its memory lies over no slot any more.
-    /// Its bytes are lost.
+    /// Stops folding a VM that has ended, and returns when its memory lies over no slot any more, or the
+    /// kernel refuses it the mappings for that, which is tried again. Its bytes are lost. Other VMs, and
+    /// other requests, do not wait for it.
     pub(crate) fn detach_and_discard(&self, vm: VmId) {
+        let (answer, result) = channel();
         // Without a thread the memory simply stays as it is until it is unmapped.
-        let _ = self.ask(move |runner| runner.detach_and_discard(vm));
+        if self.send(Box::new(move |runner| runner.detach_and_discard(vm, answer))).is_ok() {
+            let _ = result.recv();
+        }
     }
 
     /// What folding does and saves.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
     AttachError, AttachSpec, CompactReport, CompactScope, Compaction, Engine, EngineError,
-    KnobError, Knobs, LinearIndex, PagesError, PassReport, Run, SettleReport, Settling, Step, VmId,
+    KnobError, Knobs, Leave, LinearIndex, PagesError, PassReport, Run, SettleReport, Settling,
+    Step, VmId,
 };
 
 use super::DedupConfig;
@@ -21,6 +22,9 @@ const IDLE_PASSES: u32 = 2;
 /// Requests that are answered before a step that is due: more than can be in the inbox unless
 /// somebody floods it, which must not keep folding from going on.
 const MAX_REQUESTS: u32 = 256;
+
+/// The least time after which what the kernel refused to a VM that has ended is tried again.
+const MIN_RETRY: Duration = Duration::from_millis(100);
 
 /// Something that the folding thread is to do between two steps. Whoever asked may have gone when
 /// it is answered.
@@ -57,6 +61,8 @@ pub(super) struct Runner {
     config: DedupConfig,
     inbox: Receiver<Request>,
     waiters: Vec<Waiter>,
+    /// VMs that have ended, whose memory is being taken off its slots, and who waits for that.
+    leavers: Vec<(Leave, Sender<()>)>,
     /// Compactions that were asked for, the first of which may be under way.
     compactions: VecDeque<(Compaction, Sender<CompactReport>)>,
     /// Passes in a row that folded nothing.
@@ -79,6 +85,7 @@ impl Runner {
             config,
             inbox,
             waiters: Vec::new(),
+            leavers: Vec::new(),
             compactions: VecDeque::new(),
             idle: 0,
             in_pass: false,
@@ -91,9 +98,14 @@ impl Runner {
     /// Works until nobody can ask for anything any more.
     pub(super) fn run(mut self) {
         while self.answer_until_due().is_some() {
+            // Before anything else: it gives memory back.
+            if self.leave() {
+                continue;
+            }
             // A compaction takes turns with folding, so that neither waits for the other's end.
             let is_due = self.rest_left().is_some_and(|left| left.is_zero());
-            if !self.compact() || is_due {
+            self.compact();
+            if is_due {
                 self.step();
             }
         }
@@ -121,7 +133,16 @@ impl Runner {
 
     /// How long until there is something to do; `None` when that is not before there is a request.
     fn time_left(&self) -> Option<Duration> {
-        if self.compactions.is_empty() { self.rest_left() } else { Some(Duration::ZERO) }
+        if !self.compactions.is_empty() || self.engine.can_leave() {
+            return Some(Duration::ZERO);
+        }
+        let left = self.rest_left();
+        // What the kernel refused is tried again, though there may be nothing else to do.
+        if self.engine.is_anybody_leaving() {
+            let retry = self.config.busy_interval.max(MIN_RETRY);
+            return Some(left.map_or(retry, |left| left.min(retry)));
+        }
+        left
     }
 
     /// How long folding still rests; `None` when it does so until there is a request. What is asked
@@ -168,17 +189,30 @@ impl Runner {
         self.since = Instant::now();
     }
 
-    /// Does the next part of a compaction, if one is under way.
-    fn compact(&mut self) -> bool {
-        let Some((compaction, answer)) = self.compactions.front_mut() else {
+    /// Takes the next part of the memory of VMs that have ended off its slots, if there is any.
+    fn leave(&mut self) -> bool {
+        if !self.engine.can_leave() {
             return false;
-        };
+        }
+        self.engine.leave_step();
+        let engine = &self.engine;
+        // Nobody waits for a kernel that refuses.
+        let is_over = |leave: Leave| !engine.is_leaving(leave) || engine.is_leave_put_off(leave);
+        for (_, answer) in self.leavers.extract_if(.., |(leave, _)| is_over(*leave)) {
+            let _ = answer.send(());
+        }
+        self.snapshot.forget();
+        true
+    }
+
+    /// Does the next part of a compaction, if one is under way.
+    fn compact(&mut self) {
+        let Some((compaction, answer)) = self.compactions.front_mut() else { return };
         if let Some(report) = self.engine.compact_step(compaction) {
             self.snapshot.forget();
             let _ = answer.send(report);
             self.compactions.pop_front();
         }
-        true
     }
 
     fn rest_after(&mut self, report: &PassReport) -> Rest {
@@ -230,8 +264,12 @@ impl Runner {
         self.idle = 0;
     }
 
-    pub(super) fn detach_and_discard(&mut self, vm: VmId) {
-        self.engine.detach_and_discard(vm);
+    /// Answers when the memory of a VM lies over no slot any more, or the kernel refuses that.
+    pub(super) fn detach_and_discard(&mut self, vm: VmId, answer: Sender<()>) {
+        match self.engine.begin_detach_and_discard(vm) {
+            Some(leave) => self.leavers.push((leave, answer)),
+            None => drop(answer.send(())),
+        }
         self.snapshot.forget();
     }
 

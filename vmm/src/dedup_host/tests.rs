@@ -348,3 +348,26 @@ fn passes_that_have_become_rare_are_frequent_again_when_a_vm_has_something_to_do
         wait_for(before + 1);
     }
 }
+
+#[test]
+fn requests_are_answered_while_a_vm_leaves() {
+    const MANY: u64 = 16 * 2048;
+    let host = start(FOR_EVER, Knobs::default());
+    let ram = Arc::new(GuestRam::new(MANY * 4096).unwrap());
+    host.attach(VmId(0), &ram, Box::new(Unchanging), DedupMode::On).unwrap();
+    // Taken before the thread can have begun, and answered before it is done.
+    let (answer, result) = channel();
+    let (left, is_left) = channel();
+    host.send(Box::new(move |runner| {
+        runner.detach_and_discard(VmId(0), left);
+        let _ = answer.send(runner.engine.is_anybody_leaving());
+    }))
+    .unwrap();
+    assert_eq!(result.recv(), Ok(true));
+    is_left.recv().unwrap();
+    assert_eq!(host.ask(|runner| runner.engine.is_anybody_leaving()), Ok(false));
+    // Not a request that is waited for by a pass that never comes.
+    host.attach(VmId(0), &ram, Box::new(Unchanging), DedupMode::On).unwrap();
+    host.detach_and_discard(VmId(0));
+    host.detach_and_discard(VmId(7));
+}

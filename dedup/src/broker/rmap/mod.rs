@@ -177,6 +177,15 @@ impl Rmap {
         Some(ItemRange { chunks, count_pages })
     }
 
+    /// Has the items of a VM be another's. O(pages / 4096).
+    pub(super) fn rename(&mut self, range: &ItemRange, to: VmId) {
+        for &number in &range.chunks {
+            if let Some(chunk) = &mut self.chunks[number as usize] {
+                chunk.vm = to;
+            }
+        }
+    }
+
     /// Frees the items of a VM, which must all be loose.
     pub(super) fn unregister(&mut self, range: &ItemRange) {
         for &number in &range.chunks {
