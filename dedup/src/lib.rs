@@ -73,5 +73,8 @@ pub use engine::{
 };
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
-pub use sys::{AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UserfaultfdError};
+pub use sys::{
+    AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UserfaultfdError,
+    resident_store_bytes,
+};
 pub use types::{LinearIndex, PAGE_SIZE, Slot, VmId};

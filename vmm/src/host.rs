@@ -77,7 +77,7 @@ impl Host {
         let dedup = DedupHost::start(config.dedup)?;
         let registry = Arc::<Registry>::default();
         let event_loop = EventLoop::new(Arc::clone(&registry))?;
-        let memory = HostMemoryPool::new(config.overcommit);
+        let memory = HostMemoryPool::of_process(config.overcommit);
         let shared = Shared { kvm, memory, dedup, registry, event_loop };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -35,6 +35,7 @@
 //! | `console`, `watch` | what a guest says, and waiting for it |
 //! | `event_loop`, `registry` | ends of VMs, and all VMs |
 //! | `kvm`, `sys` | the kernel |
+//! | [`limits`] | what this process may have, and which limit an error comes from |
 //! | [`dedup_host`] | folding |
 //! | [`api`] | the control socket |
 
@@ -47,6 +48,7 @@ pub mod dedup_host;
 mod event_loop;
 mod host;
 mod kvm;
+pub mod limits;
 pub mod memory;
 mod operation;
 mod registry;

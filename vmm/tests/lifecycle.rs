@@ -258,27 +258,6 @@ fn sizes_that_cannot_be_are_refused_and_leave_nothing() {
 }
 
 #[test]
-fn more_vms_than_the_host_has_memory_for_are_refused() {
-    let build_all = |overcommit| {
-        let host = pagefold::Host::new(HostConfig { overcommit, ..HostConfig::default() }).unwrap();
-        let code = FlatImage { code: vec![0xf4], privilege: Privilege::Kernel };
-        let config = VmConfig {
-            memory_bytes: 3 << 30,
-            guest: Guest::Flat(code),
-            dedup: DedupMode::Off,
-            name: None,
-        };
-        let total = std::fs::read_to_string("/proc/meminfo").unwrap();
-        let kib: u64 = total.split_whitespace().nth(1).unwrap().parse().unwrap();
-        let count = kib / (3 << 20) + 1;
-        (0..count).try_for_each(|_| host.vm(config.clone()).build().map(drop))
-    };
-    let error = build_all(false).unwrap_err();
-    assert!(matches!(error, BuildError::HostMemory(_)), "{error}");
-    build_all(true).unwrap();
-}
-
-#[test]
 fn a_guest_that_becomes_ready_is_folded_however_long_nothing_was_before() {
     let dedup = DedupConfig {
         busy_interval: Duration::from_millis(20),

@@ -60,6 +60,17 @@ impl EngineConfig {
         }
         Ok(())
     }
+
+    /// How long one domain's store is, in bytes: its length as a file in memory and the address
+    /// space that it reserves.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` does not say how much memory the host has.
+    pub fn store_bytes(&self) -> io::Result<u64> {
+        let pages = self.store_pages.map_or_else(default_store_pages, Ok)?;
+        Ok(u64::from(pages) * PAGE_SIZE as u64)
+    }
 }
 
 /// Twice the host's memory, in pages.

@@ -4,20 +4,41 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::rlimit::max_file_bytes;
 use crate::{PAGE_SIZE, Slot};
+
+/// The files behind all stores of this process, and some that are gone.
+static STORES: Mutex<Vec<Weak<File>>> = Mutex::new(Vec::new());
 
 /// A memfd, or a read-only descriptor of one.
 #[derive(Debug)]
-pub(crate) struct Memfd(File);
+pub(crate) struct Memfd(Arc<File>);
+
+/// Bytes of memory or swap that all stores of this process hold, whatever engine they belong to: a
+/// shared page once, however many VMs it is mapped in. O(stores).
+pub fn resident_store_bytes() -> u64 {
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    stores.retain(|store| store.strong_count() > 0);
+    let files = stores.iter().filter_map(Weak::upgrade);
+    // One that the kernel says nothing of counts as empty: who asks wants to know what is certainly
+    // there.
+    files.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
+}
 
 impl Memfd {
     /// A sparse memfd of `count_slots` pages that only its owner may open again, and only to read.
     ///
     /// # Errors
     ///
-    /// The kernel's; nothing is left open.
+    /// The kernel's, or `EFBIG` where the limit on file sizes would be exceeded; nothing is left open.
     pub(crate) fn new(count_slots: u32) -> io::Result<Self> {
+        let len_bytes = u64::from(count_slots) * PAGE_SIZE as u64;
+        // The kernel would send SIGXFSZ, too, which ends a program that knows nothing of it.
+        if max_file_bytes()? < len_bytes {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
         // SAFETY: the name is a C string; the call returns a new descriptor or -1.
         let fd = unsafe { libc::memfd_create(c"pagefold-store".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -25,8 +46,10 @@ impl Memfd {
         }
         // SAFETY: the kernel has just given this descriptor to us and nobody else knows it.
         let file = unsafe { File::from_raw_fd(fd) };
-        file.set_len(u64::from(count_slots) * PAGE_SIZE as u64)?;
+        file.set_len(len_bytes)?;
         file.set_permissions(Permissions::from_mode(0o400))?;
+        let file = Arc::new(file);
+        STORES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&file));
         Ok(Self(file))
     }
 
@@ -36,7 +59,7 @@ impl Memfd {
     ///
     /// The kernel's, when `/proc` is not there.
     pub(crate) fn read_only(&self) -> io::Result<Self> {
-        File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd())).map(Self)
+        File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd())).map(|file| Self(Arc::new(file)))
     }
 
     /// Writes whole pages from `slot` on.

@@ -2,6 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::iter;
+
+use pagefold::limits::{self, RoomError};
+
+use super::text::printable;
 
 /// Why a command could not do what it was asked.
 #[derive(Debug)]
@@ -28,19 +34,21 @@ impl Failure {
         Self { code: USAGE, ..Self::new(what, advice) }
     }
 
-    /// A failure with the whole chain of its causes.
+    /// A failure for want of something that is limited.
+    pub(super) fn limited(what: impl Into<String>, lacking: &RoomError) -> Self {
+        Self { causes: vec![lacking.to_string()], ..Self::new(what, lacking.advice()) }
+    }
+
+    /// A failure with the whole chain of its causes. If the kernel refused something for a limit of
+    /// this process, the advice is about that limit instead.
     pub(super) fn caused(
         what: impl Into<String>,
-        cause: &dyn Error,
+        cause: &(dyn Error + 'static),
         advice: impl Into<String>,
     ) -> Self {
-        let mut causes = vec![cause.to_string()];
-        let mut next = cause.source();
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
-        }
-        Self { what: what.into(), causes, advice: advice.into(), code: CANNOT }
+        let causes = chain(cause).map(ToString::to_string).collect();
+        let advice = limit_advice(cause).unwrap_or_else(|| advice.into());
+        Self { what: what.into(), causes, advice, code: CANNOT }
     }
 
     /// The process's exit code.
@@ -51,12 +59,25 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.what)?;
+        // Names of files and answers of other processes are in there.
+        write!(f, "error: {}", printable(&self.what))?;
         for cause in &self.causes {
-            write!(f, ": {cause}")?;
+            write!(f, ": {}", printable(cause))?;
         }
-        write!(f, "\nhelp: {}\n", self.advice)
+        write!(f, "\nhelp: {}\n", printable(&self.advice))
     }
+}
+
+/// An error, its cause, the cause of that, and so on.
+pub(super) fn chain<'error>(
+    error: &'error (dyn Error + 'static),
+) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
+
+/// What to do about an error that comes from a limit of this process.
+pub(super) fn limit_advice(error: &(dyn Error + 'static)) -> Option<String> {
+    chain(error).find_map(|error| limits::advice(error.downcast_ref::<io::Error>()?))
 }
 
 /// Turns an error into a failure on the way up.
@@ -65,7 +86,7 @@ pub(super) trait Advise<T> {
     fn advise(self, what: &str, advice: &str) -> Result<T, Failure>;
 }
 
-impl<T, E: Error> Advise<T> for Result<T, E> {
+impl<T, E: Error + 'static> Advise<T> for Result<T, E> {
     fn advise(self, what: &str, advice: &str) -> Result<T, Failure> {
         self.map_err(|error| Failure::caused(what, &error, advice))
     }
@@ -78,6 +99,22 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]
     struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn advice_is_about_the_limit_that_an_error_comes_from() {
+        let error = Outer(io::Error::from_raw_os_error(24));
+        let failure = Failure::caused("cannot do it", &error, "lower something").to_string();
+        assert!(failure.contains("help: raise the limit on open files"), "{failure}");
+    }
+
+    #[test]
+    fn control_characters_reach_no_terminal() {
+        let failure = Failure::new("cannot open a\x1b[31m\nb", "give c\u{9b}d");
+        assert_eq!(
+            failure.to_string(),
+            "error: cannot open a\\u{1b}[31m\\nb\nhelp: give c\\u{9b}d\n"
+        );
+    }
 
     #[test]
     fn the_whole_chain_is_one_line_and_the_advice_another() {

@@ -13,9 +13,11 @@ mod size;
 mod socket;
 mod stats;
 mod table;
+mod text;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -85,9 +87,18 @@ impl Outcome {
     }
 }
 
+/// Has a write beyond the limit on file lengths fail, which is reported, instead of ending the process.
+fn survive_file_limit() {
+    // A handler and not SIG_IGN, which no safe interface sets; nobody looks at the flag.
+    if let Err(error) = signal_hook::flag::register(libc::SIGXFSZ, Arc::default()) {
+        log::warn!("cannot take SIGXFSZ: {error}");
+    }
+}
+
 /// Does what the command line says. Clap ends the process itself for `--help` and for usage errors.
 pub(crate) fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    survive_file_limit();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Stats(args) => stats::run(&args),

@@ -5,6 +5,8 @@
 use std::fs;
 use std::time::Duration;
 
+use pagefold::limits::memory::field_kib;
+
 /// `/proc` counts processor time in these: `USER_HZ`, the same on every x86-64 kernel.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -27,13 +29,7 @@ fn cpu_time_of(stat: &str) -> Option<Duration> {
 /// `None` if the kernel does not say.
 pub(super) fn pss_bytes() -> Option<u64> {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
-    field_kib(&rollup, "Pss:").map(|kib| kib * 1024)
-}
-
-/// Memory that could be had without swapping, in bytes. `None` if the kernel does not say.
-pub(super) fn available_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    field_kib(&meminfo, "MemAvailable:").map(|kib| kib * 1024)
+    field_kib(&rollup, "Pss:")
 }
 
 /// Whether the process ignores a signal, as one does from its start that `nohup` has started. False
@@ -46,11 +42,6 @@ fn ignores_by(status: &str, signal: libc::c_int) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-fn field_kib(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -73,8 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_says_how_much_memory_there_is() {
-        assert!(available_bytes().expect("MemAvailable") > 0);
+    fn the_kernel_says_what_this_process_has() {
         assert!(pss_bytes().expect("Pss") > 0);
         assert!(cpu_time().is_some());
     }

@@ -1,18 +1,20 @@
 //! Whether the host can bear all VMs at once, should no page of theirs be shared.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use crate::limits::Tree;
+use crate::limits::memory::{Limit, MemoryError, MemoryRoom, own_bytes, rooms};
 
 /// Why memory was not set aside for a VM; nothing is set aside.
 #[derive(Debug, thiserror::Error)]
 pub enum HostMemoryError {
     /// All VMs together could need more than there is.
     #[error(
-        "the VMs could need {} MiB, of which {} MiB for the ones there are, and {limit} leaves {} \
-         MiB: run fewer or smaller VMs, or allow overcommitment and rely on folding",
-        (reserved_bytes + asked_bytes) >> 20, reserved_bytes >> 20, available_bytes >> 20
+        "the VMs could need {} MiB, of which {} MiB for the ones that this process has and {} MiB \
+         for what it takes to run them, and {limit} leaves {} MiB: run fewer or smaller VMs, or \
+         allow overcommitment and rely on folding",
+        needed_bytes(reserved_bytes.saturating_add(*asked_bytes)) >> 20, reserved_bytes >> 20,
+        overhead_bytes(reserved_bytes.saturating_add(*asked_bytes)) >> 20, available_bytes >> 20
     )]
     NotEnough {
         /// Bytes asked for.
@@ -25,35 +27,11 @@ pub enum HostMemoryError {
         limit: Limit,
     },
     /// The kernel does not say how much there is.
-    #[error("cannot read {} to see whether the host has enough memory", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why it cannot be read, or is not understood.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Unknown(#[from] MemoryError),
 }
 
-/// What limits the memory of this process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Limit {
-    /// The host's available memory.
-    Host,
-    /// `memory.max` of a control group.
-    ControlGroup(PathBuf),
-}
-
-impl std::fmt::Display for Limit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Host => f.write_str("the host"),
-            Self::ControlGroup(path) => write!(f, "the control group {}", path.display()),
-        }
-    }
-}
-
-/// The memory set aside for all VMs of one host object.
+/// The memory set aside for all VMs of this process, whatever host object they belong to.
 #[derive(Debug, Clone)]
 pub struct HostMemoryPool {
     reserved_bytes: Arc<Mutex<u64>>,
@@ -61,9 +39,11 @@ pub struct HostMemoryPool {
 }
 
 impl HostMemoryPool {
-    /// A pool with nothing set aside; with `overcommit` it never refuses.
-    pub fn new(overcommit: bool) -> Self {
-        Self { reserved_bytes: Arc::default(), overcommit }
+    /// The pool of this process; with `overcommit` this handle to it never refuses, but what it
+    /// sets aside counts for all.
+    pub fn of_process(overcommit: bool) -> Self {
+        static OF_PROCESS: LazyLock<Arc<Mutex<u64>>> = LazyLock::new(Arc::default);
+        Self { reserved_bytes: Arc::clone(&OF_PROCESS), overcommit }
     }
 
     /// Sets `bytes` aside until the reservation is dropped.
@@ -93,23 +73,46 @@ impl HostMemoryPool {
         if self.overcommit {
             return Ok(());
         }
-        // What our guests have resident by now is gone from what is available, but it is theirs:
-        // it counts among the bytes reserved. Only anonymous memory does, since a page of a store
-        // is resident once and would be counted in each VM that maps it.
-        let own_bytes = field_kib(Path::new("/proc/self/status"), "RssAnon:")?;
-        for (limit, free_bytes) in limits(Path::new("/"))? {
-            let available_bytes = free_bytes.saturating_add(own_bytes);
-            if reserved_bytes.saturating_add(asked_bytes) > available_bytes {
-                return Err(HostMemoryError::NotEnough {
-                    asked_bytes,
-                    reserved_bytes,
-                    available_bytes,
-                    limit,
-                });
-            }
-        }
-        Ok(())
+        let tree = Tree::real();
+        // What our guests have by now is gone from what is available, but it is theirs: it counts
+        // among the bytes reserved. So does what folding has moved to a store.
+        fits(&rooms(&tree)?, own_bytes(&tree)?, reserved_bytes, asked_bytes)
     }
+}
+
+/// What VMs with so much memory could take in all.
+fn needed_bytes(memory_bytes: u64) -> u64 {
+    memory_bytes.saturating_add(overhead_bytes(memory_bytes))
+}
+
+/// What it takes to run them, above all the kernel's page tables and ours: without it a control
+/// group that is as large as its VMs would have one of them killed.
+fn overhead_bytes(memory_bytes: u64) -> u64 {
+    memory_bytes / 32 + (4 << 20)
+}
+
+/// Whether VMs that could need `reserved_bytes` and `asked_bytes` fit under each limit, `own_bytes`
+/// of which the process has already.
+fn fits(
+    rooms: &[MemoryRoom],
+    own_bytes: u64,
+    reserved_bytes: u64,
+    asked_bytes: u64,
+) -> Result<(), HostMemoryError> {
+    let needed_bytes = needed_bytes(reserved_bytes.saturating_add(asked_bytes));
+    for room in rooms {
+        let available_bytes = room.available_to(own_bytes);
+        if needed_bytes > available_bytes {
+            let limit = room.limit.clone();
+            return Err(HostMemoryError::NotEnough {
+                asked_bytes,
+                reserved_bytes,
+                available_bytes,
+                limit,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Memory set aside for one VM; given back when it is dropped.
@@ -126,71 +129,29 @@ impl Drop for MemoryReservation {
     }
 }
 
-/// Bytes free under each limit that this process stands under, with /proc and /sys below `root`.
-fn limits(root: &Path) -> Result<Vec<(Limit, u64)>, HostMemoryError> {
-    let mut limits = vec![(Limit::Host, field_kib(&root.join("proc/meminfo"), "MemAvailable:")?)];
-    limits.extend(control_group_limits(root));
-    Ok(limits)
-}
-
-/// The limits of this process's control group (v2) and of those it lies in, where they can be read:
-/// without that hierarchy, or without permission to look, the host's memory alone decides.
-fn control_group_limits(root: &Path) -> Vec<(Limit, u64)> {
-    let Ok(membership) = fs::read_to_string(root.join("proc/self/cgroup")) else {
-        return Vec::new();
-    };
-    let Some(own) = membership.lines().find_map(|line| line.strip_prefix("0::/")) else {
-        return Vec::new();
-    };
-    let mount = root.join("sys/fs/cgroup");
-    let own = mount.join(own);
-    own.ancestors()
-        .take_while(|group| group.starts_with(&mount))
-        .filter_map(|group| {
-            // "max" is no number and so no limit.
-            let max: u64 = number(&group.join("memory.max"))?;
-            let current: u64 = number(&group.join("memory.current"))?;
-            Some((Limit::ControlGroup(group.to_owned()), max.saturating_sub(current)))
-        })
-        .collect()
-}
-
-fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// The bytes of the line `name` in a file of lines such as `MemAvailable:  1234 kB`.
-fn field_kib(path: &Path, name: &str) -> Result<u64, HostMemoryError> {
-    let unreadable = |source| HostMemoryError::Unreadable { path: path.to_owned(), source };
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    text.lines()
-        .find_map(|line| line.strip_prefix(name))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .and_then(|kib| kib.checked_mul(1024))
-        .ok_or_else(|| {
-            unreadable(io::Error::new(io::ErrorKind::InvalidData, format!("no number at {name}")))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TIB: u64 = 1 << 40;
 
+    fn pool(overcommit: bool) -> HostMemoryPool {
+        HostMemoryPool { reserved_bytes: Arc::default(), overcommit }
+    }
+
     #[test]
     fn what_no_host_has_is_refused_and_nothing_is_set_aside() {
-        let pool = HostMemoryPool::new(false);
+        let pool = pool(false);
         let error = pool.reserve(4096 * TIB).unwrap_err();
         assert!(matches!(error, HostMemoryError::NotEnough { reserved_bytes: 0, .. }), "{error}");
         assert_eq!(*pool.reserved_bytes.lock().unwrap(), 0);
         assert!(pool.check_room_for(u64::MAX).is_err());
-        assert!(HostMemoryPool::new(true).reserve(u64::MAX).is_ok());
+        assert!(self::pool(true).reserve(u64::MAX).is_ok());
     }
 
     #[test]
     fn a_dropped_reservation_is_given_back() {
-        let pool = HostMemoryPool::new(false);
+        let pool = pool(false);
         let first = pool.reserve(4096).unwrap();
         let second = pool.reserve(8192).unwrap();
         drop(first);
@@ -200,32 +161,28 @@ mod tests {
     }
 
     #[test]
-    fn every_control_group_on_the_way_up_limits() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write("proc/meminfo", "MemTotal:  9 kB\nMemAvailable:    4 kB\n");
-        write("proc/self/cgroup", "0::/outer/inner\n");
-        write("sys/fs/cgroup/outer/memory.max", "1000\n");
-        write("sys/fs/cgroup/outer/memory.current", "400\n");
-        write("sys/fs/cgroup/outer/inner/memory.max", "max\n");
-        write("sys/fs/cgroup/outer/inner/memory.current", "300\n");
-        let outer = root.path().join("sys/fs/cgroup/outer");
-        assert_eq!(
-            limits(root.path()).unwrap(),
-            [(Limit::Host, 4096), (Limit::ControlGroup(outer), 600)]
-        );
+    fn memory_of_several_hosts_is_counted_for_the_process() {
+        let _held = HostMemoryPool::of_process(true).reserve(8192).unwrap();
+        let error = HostMemoryPool::of_process(false).reserve(4096 * TIB).unwrap_err();
+        let HostMemoryError::NotEnough { reserved_bytes, .. } = error else { panic!("{error}") };
+        assert!(reserved_bytes >= 8192, "{reserved_bytes}");
     }
 
     #[test]
-    fn a_file_without_the_line_is_named_in_the_error() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("proc")).unwrap();
-        fs::write(root.path().join("proc/meminfo"), "MemFree: 1 kB\n").unwrap();
-        let error = limits(root.path()).unwrap_err();
-        assert!(error.to_string().contains("proc/meminfo"), "{error}");
+    fn saving_memory_leaves_the_room_that_there_was() {
+        let rooms = |free_mib: u64| {
+            [Limit::Host, Limit::ControlGroup("/group".into())].map(|limit| MemoryRoom {
+                limit,
+                max_bytes: needed_bytes(1000 << 20),
+                free_bytes: needed_bytes(1000 << 20) - ((1000 - free_mib) << 20),
+            })
+        };
+        // VMs of 600 MiB have all of it; then 300 are shared, in a store of 100; then 50 are
+        // swapped.
+        for (own, free) in [(600_u64, 400_u64), (300 + 100, 600), (250 + 50 + 100, 650)] {
+            let fits = |asked: u64| fits(&rooms(free), own << 20, 600 << 20, asked << 20);
+            assert!(fits(400).is_ok(), "{own} {free}");
+            assert!(fits(401).is_err(), "{own} {free}");
+        }
     }
 }

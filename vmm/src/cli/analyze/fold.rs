@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pagefold::limits::{Tree, memory};
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
     AnonymousMemory, AttachSpec, DedupMode, Engine, EngineConfig, PAGE_SIZE, Unchanging, VmId,
@@ -107,10 +108,10 @@ pub(super) fn fold(images: &[Image], census: &Census) -> Result<Fold, Failure> {
 /// Refuses what would end in the kernel's killing us: every page is there before the first is saved.
 fn check_memory(census: &Census) -> Result<(), Failure> {
     let needed_bytes = (census.total.pages + census.slots) * PAGE_SIZE as u64;
-    match process::available_bytes() {
-        Some(available_bytes) if available_bytes < needed_bytes => Err(Failure::new(
+    match memory::available(&Tree::real()) {
+        Ok((limit, available_bytes)) if available_bytes < needed_bytes => Err(Failure::new(
             format!(
-                "folding these images takes {} MiB of memory, and {} MiB are available",
+                "folding these images takes {} MiB of memory, and {limit} leaves {} MiB",
                 needed_bytes >> 20,
                 available_bytes >> 20
             ),

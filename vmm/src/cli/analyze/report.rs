@@ -8,6 +8,7 @@ use super::census::{ImageCensus, TotalCensus};
 use super::fold::Fold;
 use crate::cli::size::mib;
 use crate::cli::table::{count, list, per_cent, table};
+use crate::cli::text::printable;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -36,7 +37,7 @@ fn images(images: &[ImageCensus]) -> String {
         .iter()
         .map(|image| {
             vec![
-                image.path.clone(),
+                printable(&image.path).into_owned(),
                 image.pages.to_string(),
                 image.zero_pages.to_string(),
                 image.shareable_pages.to_string(),

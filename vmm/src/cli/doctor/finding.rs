@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::cli::failure;
+
 /// What it comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -40,12 +42,7 @@ impl fmt::Display for Finding {
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let texts: Vec<String> = failure::chain(error).map(ToString::to_string).collect();
+    texts.join(": ")
 }

@@ -11,6 +11,7 @@ use pagefold_dedup::{
 };
 
 use super::finding::{Finding, Verdict, chain};
+use crate::cli::failure::limit_advice;
 
 /// Pages of each of the two pretended VMs.
 const PAGES: u32 = 16;
@@ -113,11 +114,13 @@ pub(super) fn check_userfaultfd(trial: &Trial) -> Finding {
         }) => finding(
             Verdict::Missing,
             chain(error),
-            Some(format!(
-                "run as root, or: chmod o+rw /dev/userfaultfd; or: sysctl \
+            limit_advice(error).or_else(|| {
+                Some(format!(
+                    "run as root, or: chmod o+rw /dev/userfaultfd; or: sysctl \
                      vm.unprivileged_userfaultfd=1 (now {})",
-                setting("/proc/sys/vm/unprivileged_userfaultfd")
-            )),
+                    setting("/proc/sys/vm/unprivileged_userfaultfd")
+                ))
+            }),
         ),
         Trial::Attach(AttachError::Agent { source: AgentSetupError::Prepare(error), .. }) => {
             finding(Verdict::Missing, chain(error), Some("use Linux 6.7 or later".to_owned()))
@@ -171,6 +174,10 @@ pub(super) fn check_pagemap(trial: &Trial) -> Finding {
 
 /// How the trial ended.
 pub(super) fn check_trial(trial: &Trial) -> Finding {
+    let missing = |error: &(dyn std::error::Error + 'static), otherwise: &str| {
+        let fix = limit_advice(error).unwrap_or_else(|| otherwise.to_owned());
+        (Verdict::Missing, chain(error), Some(fix))
+    };
     let (verdict, found, fix) = match trial {
         Trial::Folded { .. } => (
             Verdict::Good,
@@ -181,22 +188,14 @@ pub(super) fn check_trial(trial: &Trial) -> Finding {
             let bytes = if *is_intact { "read as before" } else { "HAVE CHANGED" };
             let found =
                 format!("{saved_pages} of {PAGES} pages were folded, and their bytes {bytes}");
-            (Verdict::Missing, found, Some("report this, with the output of uname -a"))
+            (Verdict::Missing, found, Some("report this, with the output of uname -a".to_owned()))
         }
-        Trial::NoMemory(error) => (Verdict::Missing, chain(error), Some("free some memory")),
-        Trial::Engine(error) => {
-            (Verdict::Missing, chain(error), Some("mount /proc; see the limits in `ulimit -a`"))
-        }
-        Trial::Attach(error) => (Verdict::Missing, chain(error), Some("see above")),
-        Trial::Pass(error) => (Verdict::Missing, chain(error), Some("see above")),
+        Trial::NoMemory(error) => missing(error, "free some memory"),
+        Trial::Engine(error) => missing(error, "see whether /proc is mounted"),
+        Trial::Attach(error) => missing(error, "see above"),
+        Trial::Pass(error) => missing(error, "see above"),
     };
-    Finding {
-        name: "folding",
-        verdict,
-        found,
-        meaning: "all of it together, tried just now",
-        fix: fix.map(str::to_owned),
-    }
+    Finding { name: "folding", verdict, found, meaning: "all of it together, tried just now", fix }
 }
 
 /// A kernel setting, or `?`.

@@ -6,6 +6,7 @@ use kvm_ioctls::Kvm;
 use pagefold::{Host, HostConfig, HostError};
 
 use super::finding::{Finding, Verdict, chain};
+use crate::cli::failure::limit_advice;
 
 /// The modules that may stand behind /dev/kvm.
 const MODULES: [&str; 3] = ["kvm_intel", "kvm_amd", "kvm_pvm"];
@@ -21,13 +22,13 @@ pub(super) fn check() -> Finding {
             meaning,
             fix: None,
         },
-        // Its message says how to fix it.
+        // Its message says how to fix it, unless a limit was hit.
         Err(HostError::Kvm(error)) => Finding {
             name: "/dev/kvm",
             verdict: Verdict::Missing,
             found: chain(&error),
             meaning,
-            fix: None,
+            fix: limit_advice(&error),
         },
         // KVM comes first, so it is there.
         Err(error) => Finding {
@@ -35,7 +36,7 @@ pub(super) fn check() -> Finding {
             verdict: Verdict::Missing,
             found: format!("{}, but: {}", describe(), chain(&error)),
             meaning,
-            fix: Some("see the limits in `ulimit -a`, and whether /proc is mounted".to_owned()),
+            fix: limit_advice(&error).or_else(|| Some("see whether /proc is mounted".to_owned())),
         },
     }
 }

@@ -1,6 +1,6 @@
 //! `vm.max_map_count`: how many mappings a process may have.
 
-use std::fs;
+use pagefold::limits::{Tree, mappings};
 
 use super::finding::{Finding, Verdict};
 use super::folding::Trial;
@@ -13,21 +13,19 @@ const AMPLE_COUNT: u64 = 1_048_576;
 
 /// Whether there are mappings to fold with.
 pub(super) fn check(trial: &Trial) -> Finding {
-    let max: Option<u64> = fs::read_to_string("/proc/sys/vm/max_map_count")
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let max = mappings::max(&Tree::real());
     let left = match trial {
         Trial::Folded { vmas_budget } => format!(", of which guest memory may use {vmas_budget}"),
         _ => String::new(),
     };
-    let raise = Some(format!("sysctl vm.max_map_count={AMPLE_COUNT}"));
+    let raise = Some(format!("sysctl {}={AMPLE_COUNT}", mappings::NAME));
     let (verdict, found, fix) = match max {
         Some(max) if max >= DEFAULT_COUNT => (Verdict::Good, format!("{max}{left}"), None),
         Some(max) => (Verdict::Poor, format!("only {max}{left}"), raise),
         None => (Verdict::Poor, "cannot be read".to_owned(), None),
     };
     Finding {
-        name: "vm.max_map_count",
+        name: mappings::NAME,
         verdict,
         found,
         meaning: "each run of folded pages takes one mapping; when they run short, less is folded",

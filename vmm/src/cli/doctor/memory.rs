@@ -2,23 +2,38 @@
 
 use std::fs;
 
-use super::finding::{Finding, Verdict};
-use crate::cli::process;
+use pagefold::limits::Tree;
+use pagefold::limits::memory::{self, Limit};
+
+use super::finding::{Finding, Verdict, chain};
 use crate::cli::size::mib;
 
 /// Enough for a few small VMs.
 const LOW_BYTES: u64 = 512 << 20;
 
-/// How much there is.
+/// How much there is, for the host and for the control groups of this process.
 pub(super) fn check_available() -> Finding {
-    let available = process::available_bytes();
-    let is_low = available.is_none_or(|bytes| bytes < LOW_BYTES);
-    Finding {
+    let finding = |verdict, found, fix| Finding {
         name: "memory",
-        verdict: if is_low { Verdict::Poor } else { Verdict::Good },
-        found: format!("{} available", mib(available)),
+        verdict,
+        found,
         meaning: "VMs may together have this much; more only with run --overcommit",
-        fix: is_low.then(|| "free some memory, or run fewer and smaller VMs".to_owned()),
+        fix,
+    };
+    match memory::available(&Tree::real()) {
+        Err(error) => finding(Verdict::Poor, chain(&error), Some("mount /proc".to_owned())),
+        Ok((limit, bytes)) => {
+            let fix = (bytes < LOW_BYTES).then(|| match &limit {
+                Limit::Host => "free some memory, or run fewer and smaller VMs".to_owned(),
+                Limit::ControlGroup(_) => format!("allow {limit} more memory"),
+            });
+            let verdict = if fix.is_some() { Verdict::Poor } else { Verdict::Good };
+            let found = match limit {
+                Limit::Host => format!("{} available", mib(Some(bytes))),
+                Limit::ControlGroup(_) => format!("{} available in {limit}", mib(Some(bytes))),
+            };
+            finding(verdict, found, fix)
+        }
     }
 }
 

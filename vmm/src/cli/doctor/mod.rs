@@ -5,6 +5,7 @@
 mod finding;
 mod folding;
 mod kvm;
+mod limits;
 mod mappings;
 mod memory;
 
@@ -19,7 +20,7 @@ pub(super) struct Args {}
 /// Checks everything and says what was found.
 pub(super) fn run(_: &Args) -> Result<Outcome, Failure> {
     let trial = folding::Trial::run();
-    let findings = [
+    let mut findings = vec![
         kvm::check(),
         folding::check_userfaultfd(&trial),
         folding::check_pagemap(&trial),
@@ -29,6 +30,7 @@ pub(super) fn run(_: &Args) -> Result<Outcome, Failure> {
         memory::check_overcommit(),
         memory::check_huge_pages(),
     ];
+    findings.extend(limits::check());
     for finding in &findings {
         print(&finding.to_string())?;
     }

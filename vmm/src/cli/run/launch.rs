@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use pagefold::api::{ApiServer, BindError, SocketError};
 use pagefold::dedup_host::DedupConfig;
+use pagefold::limits::Tree;
+use pagefold::limits::room::{Needs, lacking};
 use pagefold::{BuildError, Host, HostConfig, VmHandle};
-use pagefold_dedup::EngineConfig;
+use pagefold_dedup::{DedupMode, EngineConfig};
 
 use super::events::Events;
 use super::plan::Plan;
@@ -32,6 +34,7 @@ impl Launched {
 /// Launches all VMs or none, or, if a signal comes meanwhile, those that were started before it.
 pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> {
     let started = Instant::now();
+    check_limits(plan)?;
     let host = host(plan)?;
     host.check_room_for(plan.all_memory_bytes()).advise(
         "not enough memory",
@@ -56,6 +59,20 @@ pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> 
         log::warn!("interrupted: {} of {} VMs were started", vms.len(), plan.count);
     }
     Ok(Launched { started, vms, _api: api, host })
+}
+
+/// Refuses what would fail, or be ended by the kernel, half way.
+fn check_limits(plan: &Plan) -> Result<(), Failure> {
+    let store_bytes = match plan.dedup {
+        DedupMode::Off => 0,
+        // Without /proc, which is what the failure of the host will say.
+        _ => EngineConfig::default().store_bytes().unwrap_or(0),
+    };
+    let needs = Needs::of_vms(plan.count, plan.all_memory_bytes(), store_bytes);
+    match lacking(&Tree::real(), &needs).first() {
+        Some(error) => Err(Failure::limited("cannot run these VMs", error)),
+        None => Ok(()),
+    }
 }
 
 fn host(plan: &Plan) -> Result<Host, Failure> {

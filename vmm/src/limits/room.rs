@@ -1,0 +1,232 @@
+//! Whether VMs fit under the limits of this process, asked before the first is made.
+
+use std::thread::available_parallelism;
+
+use super::rlimit::{Resource, Rlimits, address_space_bytes};
+use super::threads::{self, ThreadLimit};
+use super::tree::Tree;
+
+/// Descriptors of a process with VMs: standard ones, the control socket with a few clients, KVM,
+/// events, and those of folding.
+const BASE_FILES: u64 = 32;
+
+/// Descriptors of a process that folds images: standard ones, a store, and those of folding.
+const BASE_FILES_OF_IMAGES: u64 = 12;
+
+/// Descriptors of a VM: its own and its vCPU's.
+const FILES_PER_VM: u64 = 2;
+
+/// Threads of a process with VMs beside those that fold: its own, signals, events, the socket's.
+const BASE_THREADS: u64 = 10;
+
+/// Threads of a VM: its vCPU's, and one of KVM's that the kernel counts as the process's.
+const THREADS_PER_VM: u64 = 2;
+
+/// Address space of a process with VMs: its threads' stacks and heaps.
+const BASE_SPACE_BYTES: u64 = 768 << 20;
+
+/// Address space of a VM beside its memory: a thread's heap, of which little is ever used.
+const SPACE_PER_VM_BYTES: u64 = 80 << 20;
+
+/// What is going to be needed, by a process that has little of it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    files: u64,
+    threads: u64,
+    space_bytes: u64,
+    store_bytes: u64,
+}
+
+impl Needs {
+    /// What it takes to run VMs with so many bytes of memory in all, folded into a store of
+    /// `store_bytes`, or not at all if that is 0.
+    pub fn of_vms(count: u32, memory_bytes: u64, store_bytes: u64) -> Self {
+        let count = u64::from(count);
+        Self {
+            files: BASE_FILES + count * FILES_PER_VM,
+            threads: processors() + BASE_THREADS + count * THREADS_PER_VM,
+            space_bytes: (BASE_SPACE_BYTES + count * SPACE_PER_VM_BYTES)
+                .saturating_add(memory_bytes),
+            store_bytes,
+        }
+    }
+
+    /// What it takes to read files, and to fold what is in them if `store_bytes` is not 0.
+    pub fn of_images(count: usize, memory_bytes: u64, store_bytes: u64) -> Self {
+        Self {
+            files: BASE_FILES_OF_IMAGES + count as u64,
+            // Those that read, and those that fold.
+            threads: 2 * processors(),
+            space_bytes: BASE_SPACE_BYTES.saturating_add(memory_bytes),
+            store_bytes,
+        }
+    }
+}
+
+/// One folding thread is started for each.
+fn processors() -> u64 {
+    available_parallelism().map_or(1, |count| count.get() as u64)
+}
+
+/// What there is too little of. Nothing has been made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RoomError {
+    /// Descriptors.
+    #[error("{needed} open files may be needed, and this process may have {max}")]
+    OpenFiles {
+        /// How many it takes.
+        needed: u64,
+        /// How many it may have.
+        max: u64,
+    },
+    /// Threads.
+    #[error("{needed} more threads may be needed, and {limit}, {max}, leaves {left}")]
+    Threads {
+        /// How many it takes beside those that there are.
+        needed: u64,
+        /// How many there may be.
+        max: u64,
+        /// How many more there may be.
+        left: u64,
+        /// What limits them.
+        limit: ThreadLimit,
+    },
+    /// The length of files.
+    #[error(
+        "a store of shared pages is a file in memory of {} MiB, most of it empty, and this process \
+         may make files of {} KiB at most",
+        needed_bytes >> 20, max_bytes >> 10
+    )]
+    FileSize {
+        /// The store's length.
+        needed_bytes: u64,
+        /// How long a file may be.
+        max_bytes: u64,
+    },
+    /// Address space.
+    #[error(
+        "{} MiB of address space may be needed, of which {} MiB for a store of shared pages, which \
+         takes memory only as it fills, and this process may have {} MiB",
+        needed_bytes >> 20, store_bytes >> 20, max_bytes >> 20
+    )]
+    AddressSpace {
+        /// How much it takes in all.
+        needed_bytes: u64,
+        /// How much of that the store takes.
+        store_bytes: u64,
+        /// How much it may have.
+        max_bytes: u64,
+    },
+}
+
+impl RoomError {
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::OpenFiles { needed, .. } => {
+                format!(
+                    "allow them ({}), or ask for less at once",
+                    Resource::OpenFiles.command_for(*needed)
+                )
+            }
+            Self::Threads { needed, max, left, limit } => format!(
+                "allow them ({}), or ask for less at once",
+                limit.command_for(max + needed.saturating_sub(*left))
+            ),
+            Self::FileSize { .. } => format!("{} unlimited", Resource::FileSize.command()),
+            Self::AddressSpace { needed_bytes, .. } => format!(
+                "{} unlimited, or at least {}",
+                Resource::AddressSpace.command(),
+                Resource::AddressSpace.command_for(*needed_bytes)
+            ),
+        }
+    }
+}
+
+/// Everything that there is too little of for `needs`, memory apart. What a limit cannot be read of
+/// is not limited by it.
+pub fn lacking(tree: &Tree, needs: &Needs) -> Vec<RoomError> {
+    let limits = Rlimits::read(tree).unwrap_or_default();
+    let found = [
+        open_files(&limits, needs),
+        too_few_threads(tree, needs),
+        file_size(&limits, needs),
+        address_space(tree, &limits, needs),
+    ];
+    found.into_iter().flatten().collect()
+}
+
+fn open_files(limits: &Rlimits, needs: &Needs) -> Option<RoomError> {
+    let needed = needs.files;
+    let max = limits.get(Resource::OpenFiles).filter(|&max| max < needed)?;
+    Some(RoomError::OpenFiles { needed, max })
+}
+
+fn too_few_threads(tree: &Tree, needs: &Needs) -> Option<RoomError> {
+    let needed = needs.threads;
+    let tightest = threads::rooms(tree).into_iter().min_by_key(threads::ThreadRoom::left)?;
+    let left = tightest.left();
+    let (max, limit) = (tightest.max, tightest.limit);
+    (left < needed).then_some(RoomError::Threads { needed, max, left, limit })
+}
+
+fn file_size(limits: &Rlimits, needs: &Needs) -> Option<RoomError> {
+    let needed_bytes = needs.store_bytes;
+    let max_bytes = limits.get(Resource::FileSize).filter(|&max| max < needed_bytes)?;
+    Some(RoomError::FileSize { needed_bytes, max_bytes })
+}
+
+fn address_space(tree: &Tree, limits: &Rlimits, needs: &Needs) -> Option<RoomError> {
+    let needed_bytes = address_space_bytes(tree)
+        .unwrap_or(0)
+        .saturating_add(needs.space_bytes)
+        .saturating_add(needs.store_bytes);
+    let max_bytes = limits.get(Resource::AddressSpace).filter(|&max| max < needed_bytes)?;
+    Some(RoomError::AddressSpace { needed_bytes, store_bytes: needs.store_bytes, max_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lacking_under(limits: &str) -> Vec<RoomError> {
+        let (tree, _files) = Tree::made_up(&[("/proc/self/limits", limits)]);
+        lacking(&tree, &Needs::of_vms(4, 1 << 30, 48 << 30))
+    }
+
+    #[test]
+    fn what_is_lacking_says_how_much_and_what_to_do() {
+        for (limits, message, advice) in [
+            ("Max open files 8 8 files\n", "40 open files", "ulimit -n 40"),
+            ("Max file size 1024000 9 bytes\n", "49152 MiB", "ulimit -f unlimited"),
+            (
+                "Max address space 21474836480 9 bytes\n",
+                "of which 49152 MiB",
+                "ulimit -v unlimited",
+            ),
+        ] {
+            let found = lacking_under(limits);
+            let [error] = &found[..] else { panic!("{limits}: {found:?}") };
+            assert!(error.to_string().contains(message), "{error}");
+            assert!(error.advice().contains(advice), "{}", error.advice());
+        }
+        assert_eq!(lacking_under("Max open files 40 40 files\nMax file size unlimited 1 b\n"), []);
+        assert_eq!(lacking_under(""), []);
+    }
+
+    #[test]
+    fn a_control_group_with_few_threads_is_named() {
+        let (tree, _files) = Tree::made_up(&[
+            ("/proc/self/cgroup", "0::/a\n"),
+            ("/proc/self/mountinfo", "1 2 0:3 / /two rw - cgroup2 cgroup2 rw\n"),
+            ("/two/a/pids.max", "9\n"),
+            ("/two/a/pids.current", "5\n"),
+        ]);
+        let found = lacking(&tree, &Needs::of_vms(4, 1 << 30, 48 << 30));
+        let [error @ RoomError::Threads { max: 9, left: 4, .. }] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert!(error.to_string().contains("control group /two/a, 9, leaves 4"), "{error}");
+        assert!(error.advice().contains("/two/a/pids.max"), "{}", error.advice());
+    }
+}
