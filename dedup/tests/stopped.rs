@@ -9,6 +9,7 @@
 mod common;
 
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use common::{TestVm, check_counters, engine, page, settle};
 use pagefold_dedup::bitmap::Bitmap;
@@ -158,4 +159,71 @@ fn a_change_source_is_not_believed_about_pages_that_its_vm_does_not_have() {
         assert_eq!(stats.vms[0].volatile_pages, 70, "all of it changes, as it says");
         assert!(stats.events.errors >= 4, "and it is said that it lies");
     }
+}
+
+/// What a source was asked, of memory all of which changes.
+#[derive(Default)]
+struct Asked {
+    collected: u64,
+    watched: Vec<bool>,
+    is_deaf: bool,
+}
+
+struct Watched(Arc<Mutex<Asked>>);
+
+impl ChangeSource for Watched {
+    fn collect(&mut self, _changed: &mut Bitmap) -> io::Result<()> {
+        let mut asked = self.0.lock().unwrap();
+        assert!(!asked.is_deaf, "it notices nothing");
+        asked.collected += 1;
+        Ok(())
+    }
+
+    fn watch(&mut self, is_watched: bool) -> io::Result<()> {
+        let mut asked = self.0.lock().unwrap();
+        asked.watched.push(is_watched);
+        asked.is_deaf = !is_watched;
+        Ok(())
+    }
+}
+
+#[test]
+fn nobody_looks_for_the_changes_of_a_vm_that_is_off() {
+    let mut engine = engine();
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    let off = TestVm::new(0, 64);
+    let on = TestVm::attached(&mut engine, 1, 64);
+    for vm in [&off, &on] {
+        (0..64).for_each(|number| vm.write(number, &page(number as u32)));
+    }
+    let spec = AttachSpec {
+        domain: "test".to_owned(),
+        mode: DedupMode::On,
+        memory: off.memory.clone(),
+        changes: Box::new(Watched(asked.clone())),
+    };
+    engine.attach(off.id, spec).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 64);
+    assert!(asked.lock().unwrap().watched.is_empty());
+
+    engine.set_mode(off.id, DedupMode::Off).unwrap();
+    engine.pass();
+    assert_eq!(asked.lock().unwrap().watched, [false], "once it is unmerged");
+    let collected = asked.lock().unwrap().collected;
+    (0..64).for_each(|number| off.write(number, &page(100 + number as u32)));
+    settle(&mut engine);
+    engine.set_knobs(Knobs { run: Run::Stop, ..engine.knobs() }).unwrap();
+    engine.pass();
+    engine.set_knobs(Knobs { run: Run::Fold, ..engine.knobs() }).unwrap();
+    assert_eq!(asked.lock().unwrap().collected, collected);
+
+    (0..64).for_each(|number| on.write(number, &page(100 + number as u32)));
+    engine.set_mode(off.id, DedupMode::On).unwrap();
+    let scanned = engine.stats().vms[0].events.pages_scanned;
+    engine.pass();
+    assert_eq!(asked.lock().unwrap().watched, [false, true]);
+    assert_eq!(engine.stats().vms[0].events.pages_scanned, scanned, "nothing is known to rest");
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 64);
 }

@@ -9,6 +9,7 @@ use super::pass::STRETCH_PAGES;
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::bitmap::Bitmap;
+use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
 use crate::sys::PageKind;
 
@@ -33,6 +34,9 @@ impl Agent {
     ///
     /// When the source does not say; what it has named is kept.
     pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
+        if !self.is_watching {
+            return Ok(());
+        }
         let collected = self.changes.collect(&mut self.fresh);
         self.believe_own_pages_only();
         collected.map_err(AgentError::Changes)?;
@@ -40,6 +44,32 @@ impl Agent {
             self.touched.clear();
         } else {
             self.touched.union_with(&self.fresh);
+        }
+        Ok(())
+    }
+
+    /// Has changes be noticed, or not: while the VM is off, and nothing of it is folded any more, nobody
+    /// needs to know of them. What is written meanwhile is pending when the VM is switched on.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be switched on. Off, it may stay on.
+    pub(super) fn watch_as_needed(&mut self) -> Result<(), AgentError> {
+        let is_needed = self.mode != DedupMode::Off || self.has_unwanted || self.is_folded();
+        if is_needed == self.is_watching {
+            return Ok(());
+        }
+        match self.changes.watch(is_needed) {
+            Ok(()) => {
+                self.is_watching = is_needed;
+                // What was written before was not noticed, so nothing is known to be at rest.
+                self.is_scanning = false;
+            }
+            Err(error) if is_needed => return Err(AgentError::Changes(error)),
+            Err(error) => {
+                log::warn!("VM {}: cannot stop looking for changes: {error}", self.vm);
+                self.events.errors += 1;
+            }
         }
         Ok(())
     }

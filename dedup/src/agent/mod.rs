@@ -114,6 +114,8 @@ pub(crate) struct Agent {
     /// Where the guest sees which page.
     regions: Regions,
     changes: Box<dyn ChangeSource>,
+    /// Whether the source notices changes.
+    is_watching: bool,
     process: Arc<ProcessMemory>,
     store: Arc<StoreAccess>,
     secret: Secret,
@@ -189,6 +191,7 @@ impl Agent {
             space,
             regions,
             changes,
+            is_watching: true,
             process,
             store,
             secret,

@@ -59,6 +59,10 @@ impl Agent {
             self.requeue_deferred();
         }
         self.unshare_lone(broker)?;
+        self.watch_as_needed()?;
+        if !self.is_watching {
+            return Ok(());
+        }
         self.collect()?;
         self.sweep()?;
         self.taken_in = 0;

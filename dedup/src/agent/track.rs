@@ -19,6 +19,18 @@ pub trait ChangeSource: Send {
     /// The kernel's, when it refuses to say. Nothing that was not reported is forgotten: the pages
     /// are named again by the next call.
     fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()>;
+
+    /// Says whether anybody will ask from now on, as is so at first. Nobody does while the VM is not
+    /// folded, and then nothing that noticing changes costs need be paid. Once watched again, the source
+    /// names what is written from then on; of what was written before nobody needs to know.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the call is made again.
+    fn watch(&mut self, is_watched: bool) -> io::Result<()> {
+        let _ = is_watched;
+        Ok(())
+    }
 }
 
 /// The source for memory that nobody writes, such as a loaded image: every page changed once,

@@ -54,6 +54,11 @@ impl ChangeSource for KvmDirtyLog {
         }
         Ok(())
     }
+
+    fn watch(&mut self, is_watched: bool) -> io::Result<()> {
+        // Without a log KVM protects nothing, and a guest's writes cost nothing more.
+        self.vm.log_writes(is_watched)
+    }
 }
 
 /// ORs `words` into `set` from bit `first` on. Bits that fall behind the end of `set` must be clear.

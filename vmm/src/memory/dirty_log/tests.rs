@@ -193,3 +193,20 @@ fn a_log_that_is_switched_on_while_the_vm_lives_misses_nothing_from_then_on() {
         machine.one_round();
     }
 }
+
+#[test]
+fn nothing_is_logged_while_nobody_watches_and_everything_from_then_on() {
+    let mut machine = Machine::new();
+    let mut log = machine.log();
+    collect(&mut log);
+    for _ in 0..3 {
+        log.watch(false).unwrap();
+        machine.one_round();
+        let count_bytes = usize::try_from(MEMORY_BYTES).unwrap();
+        assert!(machine.vm.fd().get_dirty_log(0, count_bytes).is_err(), "KVM keeps a log");
+        log.watch(true).unwrap();
+        collect(&mut log);
+        machine.one_round();
+        assert!(collect(&mut log).is_superset(&written_by_guest()));
+    }
+}
