@@ -55,6 +55,10 @@ pub trait Control: Send + Sync + 'static {
     /// that has stopped or cannot be folded; nothing has changed.
     fn set_dedup(&self, id: VmId, mode: DedupMode) -> Result<(), ControlError>;
 
+    /// How many pages of a VM are still to be given their own memory, because they are not to be folded
+    /// any more; `None` if the VM is not folded, or nobody folds any more.
+    fn unmerging_pages(&self, id: VmId) -> Option<u64>;
+
     /// Allows, or forbids, that a guest-physical range of a VM is folded.
     ///
     /// # Errors

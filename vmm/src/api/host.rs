@@ -42,6 +42,10 @@ impl Control for Host {
         })
     }
 
+    fn unmerging_pages(&self, id: VmId) -> Option<u64> {
+        self.dedup().unmerging_pages(id).ok().flatten()
+    }
+
     fn set_mergeable(
         &self,
         id: VmId,

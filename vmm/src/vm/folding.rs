@@ -99,8 +99,9 @@ pub enum ExplainError {
 
 impl VmHandle {
     /// Folds more or less of the VM from now on, whether it was folded before or not. What is not
-    /// to be folded any more is given its own memory step by step after this has returned, unless
-    /// folding is stopped (`run` is 0).
+    /// to be folded any more is given its own memory step by step after this has returned, whatever
+    /// the pace of folding is, and while it is stopped, too:
+    /// [`unmerging_pages`](crate::DedupHost::unmerging_pages) says how much is left.
     ///
     /// # Errors
     ///
@@ -122,7 +123,7 @@ impl VmHandle {
 
     /// Allows, or forbids, that the pages in a guest-physical range are folded: the counterpart of
     /// `MADV_MERGEABLE` and `MADV_UNMERGEABLE`. All are allowed at first. Pages that are folded are
-    /// given their own memory step by step after this has returned, unless folding is stopped.
+    /// given their own memory step by step after this has returned.
     ///
     /// # Errors
     ///

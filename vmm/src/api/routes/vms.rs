@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use pagefold_dedup::VmId;
+use serde::Serialize;
 
 use super::Shared;
 use super::extract::Id;
@@ -10,6 +11,21 @@ use crate::api::body::{NoBody, Object, RequestBody, VmChange, VmFolding};
 use crate::api::control::{Control, ControlError};
 use crate::api::error::ApiError;
 use crate::status::VmStatus;
+
+/// One VM, as it is now.
+#[derive(Serialize)]
+pub(super) struct OneVm {
+    #[serde(flatten)]
+    status: VmStatus,
+    /// Pages that are still to be given their own memory; `null` if the VM is not folded.
+    unmerging_pages: Option<u64>,
+}
+
+impl OneVm {
+    fn of(control: &dyn Control, id: VmId) -> Result<Self, ControlError> {
+        Ok(Self { status: control.vm(id)?, unmerging_pages: control.unmerging_pages(id) })
+    }
+}
 
 pub(super) async fn all(
     State(shared): State<Shared>,
@@ -22,15 +38,15 @@ pub(super) async fn one(
     State(shared): State<Shared>,
     Id(id): Id,
     _: NoBody,
-) -> Result<Json<VmStatus>, ApiError> {
-    shared.blocking(move |control| control.vm(id)).await.map(Json)
+) -> Result<Json<OneVm>, ApiError> {
+    shared.blocking(move |control| OneVm::of(control, id)).await.map(Json)
 }
 
 pub(super) async fn pause(
     State(shared): State<Shared>,
     Id(id): Id,
     _: NoBody,
-) -> Result<Json<VmStatus>, ApiError> {
+) -> Result<Json<OneVm>, ApiError> {
     change(shared, id, move |control| control.pause(id)).await
 }
 
@@ -38,7 +54,7 @@ pub(super) async fn resume(
     State(shared): State<Shared>,
     Id(id): Id,
     _: NoBody,
-) -> Result<Json<VmStatus>, ApiError> {
+) -> Result<Json<OneVm>, ApiError> {
     change(shared, id, move |control| control.resume(id)).await
 }
 
@@ -46,7 +62,7 @@ pub(super) async fn stop(
     State(shared): State<Shared>,
     Id(id): Id,
     _: NoBody,
-) -> Result<Json<VmStatus>, ApiError> {
+) -> Result<Json<OneVm>, ApiError> {
     change(shared, id, move |control| control.stop(id)).await
 }
 
@@ -54,7 +70,7 @@ pub(super) async fn fold(
     State(shared): State<Shared>,
     Id(id): Id,
     Object(request): Object<VmChange>,
-) -> Result<Json<VmStatus>, ApiError> {
+) -> Result<Json<OneVm>, ApiError> {
     let folding = request.folding().ok_or_else(|| {
         ApiError::bad_request(
             "a range has a gpa and a number of bytes, and is folded (on) or not (off)",
@@ -75,11 +91,11 @@ async fn change(
     shared: Shared,
     id: VmId,
     step: impl FnOnce(&dyn Control) -> Result<(), ControlError> + Send + 'static,
-) -> Result<Json<VmStatus>, ApiError> {
+) -> Result<Json<OneVm>, ApiError> {
     shared
         .blocking(move |control| {
             step(control)?;
-            control.vm(id)
+            OneVm::of(control, id)
         })
         .await
         .map(Json)

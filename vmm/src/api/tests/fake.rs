@@ -101,6 +101,11 @@ impl Control for Fake {
         Ok(())
     }
 
+    fn unmerging_pages(&self, id: VmId) -> Option<u64> {
+        let vm = self.vm(id).ok()?;
+        Some(if vm.dedup == DedupMode::Off { 7 } else { 0 })
+    }
+
     fn set_mergeable(
         &self,
         id: VmId,
