@@ -59,6 +59,7 @@ pub mod regions;
 pub mod stats;
 mod sys;
 mod types;
+mod unfolded;
 
 pub use agent::DiscardReport;
 pub use agent::layout::{LayoutChange, RelocateError, RelocateReport};

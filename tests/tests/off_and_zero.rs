@@ -19,13 +19,14 @@ fn a_vm_that_is_not_folded_is_not_touched() {
     let mut testbed = Testbed::launch(TESTBED, SPEC);
     testbed.bring_to_rest();
     let stats = testbed.stats();
-    assert_eq!((stats.saved_bytes, stats.vms.len(), stats.domains.len()), (0, 0, 0), "{stats:?}");
+    assert_eq!((stats.saved_bytes, stats.vms.len(), stats.domains.len()), (0, 2, 0), "{stats:?}");
     let targets = descriptors(testbed.pid());
     let uffds = targets.iter().filter(|target| target.contains("userfaultfd")).count();
     assert_eq!((uffds, stores(testbed.pid()).len()), (0, 0), "{targets:?}");
     assert_eq!(guest_mappings(testbed.pid()), [], "nothing is write-protected");
     let kernel = held(testbed.pid(), testbed.ram());
     assert_eq!(kernel.count_mappings, u64::from(SPEC.count));
+    assert_eq!(stats.resident_bytes, Some(kernel.private_bytes), "what it takes is known");
     testbed.finish();
 }
 
@@ -81,7 +82,12 @@ fn vms_of_different_modes_live_in_one_process() {
     let stats = host.dedup().stats().expect("statistics");
     let merging: Vec<(u32, bool, bool)> =
         stats.vms.iter().map(|vm| (vm.id, vm.merging_pages > 0, vm.zero_pages > 0)).collect();
-    assert_eq!(merging, [(1, true, true), (2, false, true), (3, true, true)], "0 is not folded");
+    let expected = [(0, false, false), (1, true, true), (2, false, true), (3, true, true)];
+    assert_eq!(merging, expected, "0 is not folded");
+    let held: u64 = stats.vms.iter().map(|vm| vm.private_bytes.expect("known")).sum();
+    let stores: u64 = stats.domains.iter().map(|domain| domain.store_bytes.expect("known")).sum();
+    assert!(stats.vms[0].private_bytes > Some(0));
+    assert_eq!(stats.resident_bytes, Some(held + stores));
     for vm in &vms {
         vm.set_control(Control::Finish).expect("told to finish");
     }

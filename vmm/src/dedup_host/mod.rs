@@ -144,10 +144,10 @@ impl DedupHost {
         changes: Box<dyn ChangeSource>,
         mode: DedupMode,
     ) -> Result<(), AttachError> {
-        if mode == DedupMode::Off {
-            return Ok(());
-        }
         let memory = Arc::new(FoldableRam::new(Arc::clone(memory)));
+        if mode == DedupMode::Off {
+            return Ok(self.ask(move |runner| runner.leave_unfolded(vm, memory))?);
+        }
         let spec = AttachSpec { domain: DEFAULT_DOMAIN.to_owned(), mode, memory, changes };
         Ok(self.ask(move |runner| runner.attach(vm, spec))??)
     }
@@ -163,7 +163,8 @@ impl DedupHost {
         }
     }
 
-    /// What folding does and saves.
+    /// What folding does and saves, with every VM that has not stopped: those whose mode was off from the
+    /// beginning too.
     ///
     /// Counting takes O(pages), in which nothing is folded: who asks all the time gets the same
     /// answer again, for 50 ms or ten times as long as the counting took. It is never older than

@@ -1,18 +1,19 @@
 //! The folding thread: passes step by step, and requests between the steps.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use pagefold_dedup::stats::DedupStats;
+use pagefold_dedup::stats::{DedupStats, VmStats};
 use pagefold_dedup::{
     AttachError, AttachSpec, CompactReport, CompactScope, Compaction, Engine, EngineError,
-    KnobError, Knobs, Leave, LinearIndex, PagesError, PassReport, Run, SettleReport, Settling,
-    Step, VmId,
+    GuestMemory, KnobError, Knobs, Leave, LinearIndex, PagesError, PassReport, Run, SettleReport,
+    Settling, Step, VmId,
 };
 
-use super::DedupConfig;
 use super::snapshot::Snapshot;
+use super::{DEFAULT_DOMAIN, DedupConfig};
 use crate::config::DedupMode;
 
 /// Passes in a row that fold nothing after which passes become rare: what changed during the first
@@ -60,6 +61,8 @@ pub(super) struct Runner {
     pub(super) engine: Engine,
     config: DedupConfig,
     inbox: Receiver<Request>,
+    /// VMs that were never to be folded, of which the engine knows nothing.
+    unfolded: BTreeMap<VmId, Arc<dyn GuestMemory>>,
     waiters: Vec<Waiter>,
     /// VMs that have ended, whose memory is being taken off its slots, and who waits for that.
     leavers: Vec<(Leave, Sender<()>)>,
@@ -84,6 +87,7 @@ impl Runner {
             engine,
             config,
             inbox,
+            unfolded: BTreeMap::new(),
             waiters: Vec::new(),
             leavers: Vec::new(),
             compactions: VecDeque::new(),
@@ -243,13 +247,26 @@ impl Runner {
     /// What folding does and saves, or did a moment ago: nothing that was asked for since then
     /// has changed it.
     pub(super) fn stats(&mut self) -> DedupStats {
-        let Self { engine, snapshot, .. } = self;
-        snapshot.get(Instant::now, || engine.stats())
+        let Self { engine, unfolded, snapshot, .. } = self;
+        snapshot.get(Instant::now, || {
+            let mut stats = engine.stats();
+            for (&vm, memory) in unfolded {
+                stats.add_unfolded(VmStats::unfolded(vm, DEFAULT_DOMAIN, memory));
+            }
+            stats
+        })
+    }
+
+    /// Takes note of a VM that is not to be folded, so that its memory is not forgotten in the counts.
+    pub(super) fn leave_unfolded(&mut self, vm: VmId, memory: Arc<dyn GuestMemory>) {
+        self.unfolded.insert(vm, memory);
+        self.snapshot.forget();
     }
 
     pub(super) fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
         let is_first = self.engine.vms().next().is_none();
         self.engine.attach(vm, spec)?;
+        self.unfolded.remove(&vm);
         self.snapshot.forget();
         self.idle = 0;
         // Passes over nothing are no reason to sleep before the first over something.
@@ -266,6 +283,7 @@ impl Runner {
 
     /// Answers when the memory of a VM lies over no slot any more, or the kernel refuses that.
     pub(super) fn detach_and_discard(&mut self, vm: VmId, answer: Sender<()>) {
+        self.unfolded.remove(&vm);
         match self.engine.begin_detach_and_discard(vm) {
             Some(leave) => self.leavers.push((leave, answer)),
             None => drop(answer.send(())),

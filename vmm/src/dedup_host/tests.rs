@@ -260,6 +260,33 @@ fn statistics_are_never_older_than_what_was_asked_for() {
 }
 
 #[test]
+fn vms_that_are_not_folded_are_counted_with_the_memory_that_they_take() {
+    let host = start(FOR_EVER, Knobs { run: Run::Stop, ..Knobs::default() });
+    let rams = [DedupMode::Off, DedupMode::On, DedupMode::Off].map(|mode| {
+        let ram = Arc::new(GuestRam::new(PAGES * 4096).unwrap());
+        for page in 0..PAGES / 2 {
+            ram.memory().write_obj(page + 1, GuestAddress(page * 4096)).unwrap();
+        }
+        (ram, mode)
+    });
+    for (vm, (ram, mode)) in (0..).zip(&rams) {
+        host.attach(VmId(vm), ram, Box::new(Unchanging), *mode).unwrap();
+    }
+    let stats = host.stats().unwrap();
+    let half = PAGES / 2 * 4096;
+    let seen: Vec<_> = stats.vms.iter().map(|vm| (vm.id, vm.pages, vm.private_bytes)).collect();
+    assert_eq!(seen, [0, 1, 2].map(|id| (id, PAGES, Some(half))), "{stats:#?}");
+    assert_eq!(stats.resident_bytes, Some(3 * half));
+    assert_eq!((stats.vms[0].mode.as_str(), stats.vms[1].mode.as_str()), ("off", "on"));
+
+    // One that is folded later is counted once, and one that is gone is not.
+    host.attach(VmId(0), &rams[0].0, Box::new(Unchanging), DedupMode::On).unwrap();
+    host.detach_and_discard(VmId(2));
+    let stats = host.stats().unwrap();
+    assert_eq!((stats.vms.len(), stats.resident_bytes), (2, Some(2 * half)), "{stats:#?}");
+}
+
+#[test]
 fn clients_that_ask_all_the_time_are_answered_from_one_count() {
     let host = start(FOR_EVER, Knobs::default());
     attach_twins(&host);
