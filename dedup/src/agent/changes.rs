@@ -34,10 +34,10 @@ impl Agent {
     ///
     /// When the source does not say; what it has named is kept.
     pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
-        if !self.is_watching {
+        if !self.changes.is_on {
             return Ok(());
         }
-        let collected = self.changes.collect(&mut self.fresh);
+        let collected = self.changes.source.collect(&mut self.fresh);
         self.believe_own_pages_only();
         collected.map_err(AgentError::Changes)?;
         if std::mem::take(&mut self.is_marking) {
@@ -56,12 +56,12 @@ impl Agent {
     /// When the source cannot be switched on. Off, it may stay on.
     pub(super) fn watch_as_needed(&mut self) -> Result<(), AgentError> {
         let is_needed = self.mode != DedupMode::Off || self.has_unwanted || self.is_folded();
-        if is_needed == self.is_watching {
+        if is_needed == self.changes.is_on {
             return Ok(());
         }
-        match self.changes.watch(is_needed) {
+        match self.changes.source.watch(is_needed) {
             Ok(()) => {
-                self.is_watching = is_needed;
+                self.changes.is_on = is_needed;
                 // What was written before was not noticed, so nothing is known to be at rest.
                 self.is_scanning = false;
             }

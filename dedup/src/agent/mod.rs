@@ -53,6 +53,7 @@ use crate::sys::{GuestMemory, RegionError, Space, UserfaultfdError};
 use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
 use stale_extents::StaleSearch;
+use track::Watch;
 
 /// Why a VM's memory cannot be folded. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -113,9 +114,7 @@ pub(crate) struct Agent {
     space: Space,
     /// Where the guest sees which page.
     regions: Regions,
-    changes: Box<dyn ChangeSource>,
-    /// Whether the source notices changes.
-    is_watching: bool,
+    changes: Watch,
     process: Arc<ProcessMemory>,
     store: Arc<StoreAccess>,
     secret: Secret,
@@ -190,8 +189,7 @@ impl Agent {
             mode,
             space,
             regions,
-            changes,
-            is_watching: true,
+            changes: Watch { source: changes, is_on: true },
             process,
             store,
             secret,

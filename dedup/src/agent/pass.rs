@@ -60,7 +60,7 @@ impl Agent {
         }
         self.unshare_lone(broker)?;
         self.watch_as_needed()?;
-        if !self.is_watching {
+        if !self.changes.is_on {
             return Ok(());
         }
         self.collect()?;

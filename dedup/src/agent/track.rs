@@ -33,6 +33,12 @@ pub trait ChangeSource: Send {
     }
 }
 
+/// A change source, and whether it is watched.
+pub(super) struct Watch {
+    pub(super) source: Box<dyn ChangeSource>,
+    pub(super) is_on: bool,
+}
+
 /// The source for memory that nobody writes, such as a loaded image: every page changed once,
 /// before the VM was registered.
 #[derive(Debug, Clone, Copy, Default)]
