@@ -54,6 +54,7 @@ pub mod extents;
 pub mod fingerprint;
 pub mod knobs;
 mod mode;
+mod number;
 pub mod protocol;
 pub mod regions;
 pub mod stats;
@@ -74,6 +75,7 @@ pub use engine::{
 };
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
+pub use number::{NumberError, parse_number};
 pub use sys::{
     AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UserfaultfdError,
     resident_store_bytes,

@@ -70,7 +70,7 @@ fn every_knob_is_read_and_written_under_the_name_that_ksm_has_for_it() {
         let other = match name {
             "run" => json!(0),
             "advisor_mode" => json!("scan-time"),
-            "merge_across_nodes" | "smart_scan" | "use_zero_pages" => json!(false),
+            "merge_across_nodes" | "smart_scan" | "use_zero_pages" => json!(0),
             "advisor_min_pages_to_scan" | "advisor_max_pages_to_scan" => json!(777),
             _ => json!(77),
         };
@@ -324,7 +324,7 @@ fn the_command_sets_knobs_and_says_what_has_changed() {
     assert_eq!(served.says(&["set", "pages_to_scan=100"]), "nothing has changed\n");
     assert_eq!(
         (&knobs(socket)["pages_to_scan"], &knobs(socket)["smart_scan"]),
-        (&100.into(), &false.into())
+        (&100.into(), &0.into())
     );
 
     settle(socket);
@@ -345,7 +345,8 @@ fn the_command_sets_knobs_and_says_what_has_changed() {
         (&["set", "--vm", "0", "--gpa", "1", "--bytes", "4K", "dedup=off"], 1, "whole pages"),
         (&["explain", "--vm", "0"], 2, "--gpa"),
         (&["explain", "--vm", "0", "--gpa", "here"], 2, "0x100000"),
-        (&["explain", "--vm", "0", "--gpa", "1G"], 2, "0x100000"),
+        (&["explain", "--vm", "0", "--gpa", "1G"], 1, "no memory at 0x40000000"),
+        (&["explain", "--vm", "0", "--gpa", "1GB"], 2, "0x100000"),
         (&["explain", "--vm", "0", "--gpa", "0x40000000"], 1, "no memory at 0x40000000"),
         (&["explain", "--vm", "9", "--gpa", "0"], 1, "there is no VM 9"),
     ] {

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use pagefold_dedup::VmId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::DedupMode;
 use crate::vcpu::StopReason;
 
 /// Where a VM is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VmState {
     /// Built, and not yet started.
@@ -34,7 +34,7 @@ impl fmt::Display for VmState {
 }
 
 /// A VM as it is now, or, once it has stopped, as it was last. What is not known is `None`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmStatus {
     /// The VM.
     pub id: VmId,

@@ -178,6 +178,84 @@ fn stats_shows_what_a_run_serves() {
     assert!(stderr(&nobody).contains("help: "), "{nobody:?}");
 }
 
+/// What a command that asks `socket` prints when it ends with `code`.
+fn ask(socket: &Path, code: i32, args: &[&str]) -> String {
+    let path = socket.to_str().unwrap();
+    let output = output(&[&args[..1], &["--api-socket", path], &args[1..]].concat());
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    let text = if code == 1 { &output.stderr } else { &output.stdout };
+    String::from_utf8(text.clone()).unwrap()
+}
+
+#[test]
+fn set_returns_when_everything_is_unmerged_and_its_errors_name_commands() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let child = serving(&socket);
+    assert!(ask(&socket, 0, &["settle"]).starts_with("settled "));
+    let stats = || ApiClient::new(&socket).unwrap().dedup().unwrap();
+    assert!(stats().pages_shared > 100);
+    let busy = ask(&socket, 1, &["set", "max_page_sharing=4"]);
+    assert!(busy.contains("help: ") && busy.contains("pagefold set run=2"), "{busy}");
+    for word in ["PATCH", "GET", "409", "/v1/"] {
+        assert!(!busy.contains(word), "{busy}");
+    }
+    assert!(ask(&socket, 0, &["set", "run=2"]).contains("1 → 2"));
+    assert_eq!((stats().pages_shared, stats().pages_zero), (0, 0));
+    ask(&socket, 0, &["set", "max_page_sharing=4", "merge_across_nodes=false"]);
+
+    ask(&socket, 0, &["set", "run=1"]);
+    ask(&socket, 0, &["settle"]);
+    ask(&socket, 0, &["set", "--vm", "1", "dedup=off"]);
+    assert_eq!(stats().vms[1].merging_pages, 0);
+    assert_eq!(ask(&socket, 0, &["set", "--no-wait", "run=2"]), "run  1 → 2\n");
+    signal(&child, "-INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn vms_are_listed_held_and_ended_by_commands() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let child = serving(&socket);
+    let states = || {
+        let vms = ask(&socket, 0, &["vms", "--json"]);
+        let vms: Value = serde_json::from_str(&vms).unwrap();
+        let states = vms.as_array().unwrap().iter().map(|vm| vm["state"].clone());
+        states.map(|state| state.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(states(), ["running", "running"]);
+    assert_eq!(ask(&socket, 0, &["pause", "--vm", "1"]), "VM 1: paused\n");
+    assert_eq!(states(), ["running", "paused"]);
+    assert_eq!(ask(&socket, 0, &["resume", "--all"]), "VM 0: running\nVM 1: running\n");
+    assert_eq!(ask(&socket, 0, &["stop", "--vm", "0x1"]), "VM 1: stopped\n");
+    let words = ask(&socket, 1, &["pause", "--vm", "1"]);
+    assert!(words.contains("it has stopped") && words.contains("pagefold vms"), "{words}");
+    let words = ask(&socket, 1, &["stop", "--vm", "7"]);
+    assert!(words.contains("there is no VM 7") && words.contains("pagefold vms"), "{words}");
+    let table = ask(&socket, 0, &["vms"]);
+    let first = table.lines().next().unwrap().split_whitespace().take(3).collect::<Vec<_>>();
+    assert_eq!(first, ["vm", "state", "mode"], "{table}");
+    assert!(output(&["pause", "--api-socket", "/s"]).status.code() == Some(2));
+    signal(&child, "-INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn settling_out_of_time_has_an_exit_code_of_its_own() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let child = serving(&socket);
+    // One pass alone never tells that nothing is left to do.
+    assert!(ask(&socket, 5, &["settle", "--timeout", "0s"]).starts_with("NOT settled "));
+    let report = ask(&socket, 5, &["settle", "--timeout", "0s", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["settled"], false);
+    ask(&socket, 0, &["set", "run=0"]);
+    assert!(ask(&socket, 1, &["settle"]).contains("pagefold set run=1"));
+    signal(&child, "-INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
 #[test]
 fn analyze_counts_and_folds_what_the_census_says() {
     let directory = TempDir::new().unwrap();

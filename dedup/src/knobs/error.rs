@@ -1,6 +1,6 @@
 //! What can be wrong with a knob's value.
 
-use std::ops::RangeInclusive;
+use super::KnobKind;
 
 /// Why a knob was not changed. Every one is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,12 +51,7 @@ pub enum KnobError {
 }
 
 impl KnobError {
-    pub(super) fn out_of_range(
-        key: &'static str,
-        value: &str,
-        range: &RangeInclusive<u32>,
-    ) -> Self {
-        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        Self::BadValue { key, value: value.to_owned(), allowed }
+    pub(super) fn bad(key: &'static str, value: &str, kind: KnobKind) -> Self {
+        Self::BadValue { key, value: value.to_owned(), allowed: kind.to_string() }
     }
 }

@@ -5,13 +5,13 @@
 
 mod error;
 mod set;
-
-use std::ops::RangeInclusive;
+mod switch;
+mod table;
 
 use serde::{Deserialize, Serialize};
 
 pub use error::KnobError;
-pub use set::NAMES as KNOB_NAMES;
+pub use table::{KNOB_NAMES, KNOBS, KnobInfo, KnobKind};
 
 /// What an engine does with what it has been given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,14 +72,17 @@ pub struct Knobs {
     pub sleep_millisecs: u32,
     /// Whether VMs of one domain that run on different NUMA nodes may share. Changed only while
     /// nothing is shared.
+    #[serde(with = "switch")]
     pub merge_across_nodes: bool,
     /// Pages that may share one slot. Content with more is kept in several. Changed only while
     /// nothing is shared.
     pub max_page_sharing: u32,
     /// Whether pages that keep changing are looked at more and more rarely.
+    #[serde(with = "switch")]
     pub smart_scan: bool,
     /// Whether pages of zeroes are given back to the kernel, rather than shared as any others. On
     /// by default, other than KSM's: here it costs no mapping.
+    #[serde(with = "switch")]
     pub use_zero_pages: bool,
     /// Milliseconds between two looks for dups that could be joined, at least.
     pub stable_node_chains_prune_millisecs: u32,
@@ -115,13 +118,6 @@ impl Default for Knobs {
     }
 }
 
-/// What the kernel's `ksm` would take too, but for an upper bound where it has none that makes sense.
-const PAGES: RangeInclusive<u32> = 1..=u32::MAX;
-const MILLISECS: RangeInclusive<u32> = 0..=86_400_000;
-const SHARING: RangeInclusive<u32> = 2..=1 << 20;
-const PER_CENT: RangeInclusive<u32> = 1..=100;
-const SECONDS: RangeInclusive<u32> = 1..=86_400;
-
 impl Knobs {
     /// Verifies that each value is within its range, and that they fit together.
     ///
@@ -129,23 +125,11 @@ impl Knobs {
     ///
     /// The first that is not, with its range.
     pub fn check(&self) -> Result<(), KnobError> {
-        let ranges = [
-            ("pages_to_scan", self.pages_to_scan, PAGES),
-            ("sleep_millisecs", self.sleep_millisecs, MILLISECS),
-            ("max_page_sharing", self.max_page_sharing, SHARING),
-            (
-                "stable_node_chains_prune_millisecs",
-                self.stable_node_chains_prune_millisecs,
-                MILLISECS,
-            ),
-            ("advisor_max_cpu", self.advisor_max_cpu, PER_CENT),
-            ("advisor_target_scan_time", self.advisor_target_scan_time, SECONDS),
-            ("advisor_min_pages_to_scan", self.advisor_min_pages_to_scan, PAGES),
-            ("advisor_max_pages_to_scan", self.advisor_max_pages_to_scan, PAGES),
-        ];
-        for (key, value, range) in ranges {
-            if !range.contains(&value) {
-                return Err(KnobError::out_of_range(key, &value.to_string(), &range));
+        for KnobInfo { name, kind, .. } in KNOBS {
+            let KnobKind::Number { min, max } = kind else { continue };
+            let value = self.number(name);
+            if value.is_some_and(|value| !(min..=max).contains(&value)) {
+                return Err(KnobError::bad(name, &value.unwrap_or_default().to_string(), kind));
             }
         }
         if self.advisor_min_pages_to_scan > self.advisor_max_pages_to_scan {

@@ -1,28 +1,27 @@
 //! Setting a knob by its name, as a user writes it.
 
-use std::ops::RangeInclusive;
+use super::{AdvisorMode, KNOB_NAMES, KNOBS, KnobError, KnobKind, Knobs, Run};
+use crate::number::parse_number;
 
-use super::{AdvisorMode, KnobError, Knobs, MILLISECS, PAGES, PER_CENT, Run, SECONDS, SHARING};
+/// A value that a knob may have.
+enum Value {
+    Number(u32),
+    Switch(bool),
+    Run(Run),
+    Advisor(AdvisorMode),
+}
 
-/// The knobs' names.
-pub const NAMES: [&str; 13] = [
-    "run",
-    "pages_to_scan",
-    "sleep_millisecs",
-    "merge_across_nodes",
-    "max_page_sharing",
-    "smart_scan",
-    "use_zero_pages",
-    "stable_node_chains_prune_millisecs",
-    "advisor_mode",
-    "advisor_max_cpu",
-    "advisor_target_scan_time",
-    "advisor_min_pages_to_scan",
-    "advisor_max_pages_to_scan",
-];
+/// Where a knob's value is.
+enum Place<'a> {
+    Number(&'a mut u32),
+    Switch(&'a mut bool),
+    Run(&'a mut Run),
+    Advisor(&'a mut AdvisorMode),
+}
 
 impl Knobs {
-    /// Changes the knob called `key`. Switches take 0 and 1, as in the kernel, or true and false.
+    /// Changes the knob called `key`. Numbers are taken as [`parse_number`] does; switches take 0 and 1,
+    /// as in the kernel, or false and true.
     ///
     /// # Errors
     ///
@@ -30,61 +29,72 @@ impl Knobs {
     /// nothing has changed.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), KnobError> {
         let value = value.trim();
-        let known = NAMES.iter().copied().find(|name| *name == key);
-        let unknown = || KnobError::Unknown { key: key.to_owned(), known: NAMES.join(", ") };
-        let key = known.ok_or_else(unknown)?;
-        let number = |range: RangeInclusive<u32>| number(key, value, &range);
-        let switch = || switch(key, value);
-        match key {
-            "run" => {
-                let run = value.parse().ok().and_then(|number: u32| Run::try_from(number).ok());
-                let allowed = "0 (stop), 1 (fold) or 2 (unmerge everything)";
-                self.run = run.ok_or_else(|| bad(key, value, allowed))?;
-            }
-            "pages_to_scan" if self.advisor_mode != AdvisorMode::None => {
-                return Err(KnobError::Advised);
-            }
-            "pages_to_scan" => self.pages_to_scan = number(PAGES)?,
-            "sleep_millisecs" => self.sleep_millisecs = number(MILLISECS)?,
-            "merge_across_nodes" => self.merge_across_nodes = switch()?,
-            "max_page_sharing" => self.max_page_sharing = number(SHARING)?,
-            "smart_scan" => self.smart_scan = switch()?,
-            "use_zero_pages" => self.use_zero_pages = switch()?,
-            "stable_node_chains_prune_millisecs" => {
-                self.stable_node_chains_prune_millisecs = number(MILLISECS)?;
-            }
-            "advisor_mode" => {
-                self.advisor_mode = match value {
-                    "none" => AdvisorMode::None,
-                    "scan-time" => AdvisorMode::ScanTime,
-                    _ => return Err(bad(key, value, "none or scan-time")),
-                };
-            }
-            "advisor_max_cpu" => self.advisor_max_cpu = number(PER_CENT)?,
-            "advisor_target_scan_time" => self.advisor_target_scan_time = number(SECONDS)?,
-            "advisor_min_pages_to_scan" => self.advisor_min_pages_to_scan = number(PAGES)?,
-            "advisor_max_pages_to_scan" => self.advisor_max_pages_to_scan = number(PAGES)?,
-            _ => return Err(unknown()),
+        let unknown = || KnobError::Unknown { key: key.to_owned(), known: KNOB_NAMES.join(", ") };
+        let knob = KNOBS.iter().find(|knob| knob.name == key).ok_or_else(unknown)?;
+        if knob.name == "pages_to_scan" && self.advisor_mode != AdvisorMode::None {
+            return Err(KnobError::Advised);
+        }
+        let bad = || KnobError::bad(knob.name, value, knob.kind);
+        let value = read(knob.kind, value).ok_or_else(bad)?;
+        match (self.place(knob.name).ok_or_else(unknown)?, value) {
+            (Place::Number(place), Value::Number(number)) => *place = number,
+            (Place::Switch(place), Value::Switch(switch)) => *place = switch,
+            (Place::Run(place), Value::Run(run)) => *place = run,
+            (Place::Advisor(place), Value::Advisor(mode)) => *place = mode,
+            _ => return Err(bad()),
         }
         Ok(())
     }
-}
 
-fn number(key: &'static str, value: &str, range: &RangeInclusive<u32>) -> Result<u32, KnobError> {
-    let number = value.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| KnobError::out_of_range(key, value, range))
-}
+    /// The value of a knob that is a number.
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
+        match { *self }.place(name)? {
+            Place::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
 
-fn switch(key: &'static str, value: &str) -> Result<bool, KnobError> {
-    match value {
-        "0" | "false" => Ok(false),
-        "1" | "true" => Ok(true),
-        _ => Err(bad(key, value, "0 or 1")),
+    fn place(&mut self, name: &str) -> Option<Place<'_>> {
+        Some(match name {
+            "run" => Place::Run(&mut self.run),
+            "pages_to_scan" => Place::Number(&mut self.pages_to_scan),
+            "sleep_millisecs" => Place::Number(&mut self.sleep_millisecs),
+            "merge_across_nodes" => Place::Switch(&mut self.merge_across_nodes),
+            "max_page_sharing" => Place::Number(&mut self.max_page_sharing),
+            "smart_scan" => Place::Switch(&mut self.smart_scan),
+            "use_zero_pages" => Place::Switch(&mut self.use_zero_pages),
+            "stable_node_chains_prune_millisecs" => {
+                Place::Number(&mut self.stable_node_chains_prune_millisecs)
+            }
+            "advisor_mode" => Place::Advisor(&mut self.advisor_mode),
+            "advisor_max_cpu" => Place::Number(&mut self.advisor_max_cpu),
+            "advisor_target_scan_time" => Place::Number(&mut self.advisor_target_scan_time),
+            "advisor_min_pages_to_scan" => Place::Number(&mut self.advisor_min_pages_to_scan),
+            "advisor_max_pages_to_scan" => Place::Number(&mut self.advisor_max_pages_to_scan),
+            _ => return None,
+        })
     }
 }
 
-fn bad(key: &'static str, value: &str, allowed: &str) -> KnobError {
-    KnobError::BadValue { key, value: value.to_owned(), allowed: allowed.to_owned() }
+/// A value as it is written; `None` if the knob may not have it.
+fn read(kind: KnobKind, value: &str) -> Option<Value> {
+    let number = || parse_number(value).ok().and_then(|number| u32::try_from(number).ok());
+    Some(match kind {
+        KnobKind::Number { min, max } => {
+            Value::Number(number().filter(|number| (min..=max).contains(number))?)
+        }
+        KnobKind::Switch => Value::Switch(match value {
+            "false" => false,
+            "true" => true,
+            _ => number().filter(|&number| number < 2)? == 1,
+        }),
+        KnobKind::Run => Value::Run(number().and_then(|number| Run::try_from(number).ok())?),
+        KnobKind::Advisor => Value::Advisor(match value {
+            "none" => AdvisorMode::None,
+            "scan-time" => AdvisorMode::ScanTime,
+            _ => return None,
+        }),
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +103,7 @@ mod tests {
 
     #[test]
     fn every_knob_can_be_set_by_its_name_and_is_reported_under_it() {
-        for name in NAMES {
+        for name in KNOB_NAMES {
             let mut knobs = Knobs::default();
             let value = match name {
                 "run" => "2",
@@ -107,7 +117,7 @@ mod tests {
             assert!(json.get(name).is_some(), "{name} in {json}");
         }
         let json = serde_json::to_value(Knobs::default()).unwrap();
-        assert_eq!(json.as_object().unwrap().len(), NAMES.len());
+        assert_eq!(json.as_object().unwrap().len(), KNOB_NAMES.len());
     }
 
     #[test]
@@ -129,7 +139,23 @@ mod tests {
         assert_eq!(refused("smart_scan", "2"), "smart_scan is 0 or 1, not '2'");
         assert!(refused("pages_to_scan", "0").contains("from 1 to"));
         assert!(refused("pages_to_scan", "-1").contains("from 1 to"));
+        assert!(refused("pages_to_scan", "4G").contains("from 1 to"));
         assert!(refused("pages_to_skip", "1").contains("there are: run, pages_to_scan"));
+    }
+
+    #[test]
+    fn values_are_taken_as_they_are_shown_and_numbers_as_people_write_them() {
+        let mut knobs = Knobs::default();
+        for (value, shown) in [("0", 0), ("true", 1), ("false", 0), ("1", 1)] {
+            knobs.set("smart_scan", value).unwrap();
+            let json = serde_json::to_value(knobs).unwrap();
+            assert_eq!(json["smart_scan"], shown, "{value}");
+            assert_eq!(serde_json::from_value::<Knobs>(json).unwrap(), knobs);
+        }
+        for (value, pages) in [("16K", 16_384), ("0x100", 256), ("1.5K", 1536)] {
+            knobs.set("pages_to_scan", value).unwrap();
+            assert_eq!(knobs.pages_to_scan, pages, "{value}");
+        }
     }
 
     #[test]

@@ -3,16 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
+use pagefold_dedup::parse_number;
 use serde::Deserialize;
 
-/// A guest-physical address: decimal, or hexadecimal with `0x`.
+/// A guest-physical address, written as any number is ([`parse_number`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct GuestPhys(pub u64);
 
 /// Text that is no guest-physical address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a guest-physical address is decimal, or hexadecimal with 0x, below 2^64, as in 0x100000")]
+#[error(
+    "a guest-physical address is below 2^64: decimal, hexadecimal with 0x, or in K, M or G, as in \
+     0x100000 or 1M"
+)]
 pub struct GuestPhysError;
 
 /// As JSON has it.
@@ -27,13 +31,7 @@ impl FromStr for GuestPhys {
     type Err = GuestPhysError;
 
     fn from_str(text: &str) -> Result<Self, GuestPhysError> {
-        let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-        let (digits, radix) = hexadecimal.map_or((text, 10), |digits| (digits, 16));
-        // A sign would be taken otherwise.
-        if !digits.starts_with(|digit: char| digit.is_ascii_hexdigit()) {
-            return Err(GuestPhysError);
-        }
-        u64::from_str_radix(digits, radix).map(Self).map_err(|_| GuestPhysError)
+        parse_number(text).map(Self).map_err(|_| GuestPhysError)
     }
 }
 
@@ -65,6 +63,7 @@ mod tests {
             ("4096", 4096),
             ("0x1000", 4096),
             ("0XfF", 255),
+            ("1M", 1 << 20),
             ("0xffffffffffffffff", u64::MAX),
         ] {
             assert_eq!(text.parse(), Ok(GuestPhys(address)), "{text}");

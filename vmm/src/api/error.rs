@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pagefold_dedup::{KnobError, SettleReport};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::control::ControlError;
 
@@ -18,6 +18,9 @@ pub(super) struct ApiError {
 /// The body of every answer that is not a success.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct ErrorBody {
+    /// The same for every error of a kind, for programs; not all have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<ErrorKind>,
     pub(super) error: String,
     pub(super) hint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,7 +33,10 @@ impl ApiError {
         error: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { status, body: ErrorBody { error: error.into(), hint: hint.into(), report: None } }
+        Self {
+            status,
+            body: ErrorBody { kind: None, error: error.into(), hint: hint.into(), report: None },
+        }
     }
 
     pub(super) fn bad_request(error: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -44,8 +50,52 @@ impl ApiError {
             "the time limit was over before a pass found nothing more to do",
             "ask again with a longer timeout_ms; guests that keep writing may never settle",
         );
+        answer.body.kind = Some(ErrorKind::Unsettled);
         answer.body.report = Some(report);
         answer
+    }
+}
+
+/// What was wrong, for a program that answers in words of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// No VM has the id.
+    NoSuchVm,
+    /// The VM's state does not allow it.
+    Conflict,
+    /// A knob's name or value makes no sense.
+    BadKnob,
+    /// The advisor sets the knob.
+    Advised,
+    /// The knob can be set only while nothing is shared.
+    Busy,
+    /// Nothing is folded at present.
+    NotFolding,
+    /// A range is not one of whole pages.
+    NotPages,
+    /// The VM has no memory there.
+    NoMemory,
+    /// The process is ending, or has failed.
+    Gone,
+    /// Folding did not settle in time.
+    Unsettled,
+    /// One that a later version knows.
+    #[serde(other)]
+    Other,
+}
+
+fn kind(error: &ControlError) -> ErrorKind {
+    match error {
+        ControlError::NoSuchVm(_) => ErrorKind::NoSuchVm,
+        ControlError::Conflict(_) => ErrorKind::Conflict,
+        ControlError::Knob(KnobError::Advised) => ErrorKind::Advised,
+        ControlError::Knob(KnobError::Busy { .. }) => ErrorKind::Busy,
+        ControlError::Knob(_) => ErrorKind::BadKnob,
+        ControlError::NotFolding(_) => ErrorKind::NotFolding,
+        ControlError::NotPages(_) => ErrorKind::NotPages,
+        ControlError::NoMemory { .. } => ErrorKind::NoMemory,
+        ControlError::Gone(_) => ErrorKind::Gone,
     }
 }
 
@@ -73,7 +123,9 @@ impl From<ControlError> for ApiError {
                 "the process is ending or has failed: see its log",
             ),
         };
-        Self::new(status, error.to_string(), hint)
+        let mut answer = Self::new(status, error.to_string(), hint);
+        answer.body.kind = Some(kind(&error));
+        answer
     }
 }
 

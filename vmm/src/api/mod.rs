@@ -18,17 +18,18 @@
 //! | request | body |
 //! |---|---|
 //! | `PATCH /v1/vms/{id}` | `{"dedup": "off"}`, `"zero"` or `"on"`; or about a range of the VM's memory `{"dedup": "off", "gpa": ADDRESS, "bytes": N}`, or `"on"` |
-//! | `PATCH /v1/dedup` | any of the [`Knobs`](pagefold_dedup::Knobs), as numbers, `true` and `false`, or text: all are set, or none |
+//! | `PATCH /v1/dedup` | any of the [`Knobs`](pagefold_dedup::Knobs), as numbers (0 and 1, or `false` and `true`, for switches) or text: all are set, or none |
 //! | `POST /v1/dedup/compact` | none, or `{"all": true}`: every slot, and not only those whose move saves mappings |
 //! | `POST /v1/dedup/settle` | none, or `{"timeout_ms": N}` |
 //! | the others | none |
 //!
-//! An ADDRESS is guest-physical: a number, or text in hexadecimal with `0x`. What is not to be folded
+//! An ADDRESS is guest-physical: a number, or text as [`parse_number`](pagefold_dedup::parse_number)
+//! reads it, such as `"0x100000"`. What is not to be folded
 //! any more is made private step by step after the answer, which counters show, and not while
 //! `run` is 0.
 //!
 //! Whatever is not understood is answered with a 4xx status, and every error has a body
-//! `{"error": "what was wrong", "hint": "what to do"}`:
+//! `{"error": "what was wrong", "hint": "what to do"}`, and most a [`kind`](ErrorKind) for programs:
 //!
 //! | status | when |
 //! |---|---|
@@ -64,6 +65,7 @@ pub use address::{GuestPhys, GuestPhysError};
 pub use body::MAX_SETTLE_LIMIT;
 pub use client::{ApiClient, ClientError};
 pub use control::{Control, ControlError};
+pub use error::ErrorKind;
 pub use server::{ApiServer, BindError};
 pub use socket::{SocketError, remove_sockets};
 

@@ -4,6 +4,7 @@ use pagefold::api::GuestPhys;
 use pagefold_dedup::{Explanation, Reason, VmId};
 
 use super::failure::{Advise, Failure};
+use super::number::small;
 use super::socket::{Socket, no_answer};
 use super::{Outcome, print};
 
@@ -13,9 +14,9 @@ pub(super) struct Args {
     #[command(flatten)]
     socket: Socket,
     /// The VM whose page it is
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = small)]
     vm: u32,
-    /// A guest-physical address in the page: decimal, or hexadecimal with 0x
+    /// A guest-physical address in the page, as in 0x100000 or 1M
     #[arg(long, value_name = "ADDRESS")]
     gpa: GuestPhys,
     /// Print JSON

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use pagefold_dedup::Knobs;
-use pagefold_dedup::knobs::KNOB_NAMES;
+use pagefold_dedup::knobs::{KNOB_NAMES, KNOBS};
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -67,22 +67,32 @@ pub(super) fn check_each(settings: &[Setting]) -> Result<(), Failure> {
 }
 
 fn refused(error: &pagefold_dedup::KnobError) -> Failure {
-    Failure::usage(
-        error.to_string(),
-        "the knobs are KSM's: see the kernel's Documentation/admin-guide/mm/ksm.rst",
-    )
+    Failure::usage(error.to_string(), "`pagefold set --help` lists all knobs and what they may be")
 }
 
 /// Every knob's name and value, as they can be typed.
 pub(super) fn values(knobs: &Knobs) -> Vec<(&'static str, String)> {
-    // Knobs are an object of numbers, switches and names, so nothing is ever left out.
+    // Knobs are an object of numbers and names, so nothing is ever left out.
     let json = serde_json::to_value(knobs).unwrap_or_default();
     let text = |name: &&'static str| match json.get(name)? {
-        Value::Bool(switch) => Some((*name, u8::from(*switch).to_string())),
         Value::String(text) => Some((*name, text.clone())),
         other => Some((*name, other.to_string())),
     };
     KNOB_NAMES.iter().filter_map(text).collect()
+}
+
+/// Every knob, what it does, what it may be, and what it is by default.
+pub(super) fn help() -> String {
+    let defaults = values(&Knobs::default());
+    let lines = KNOBS.iter().zip(defaults).map(|(knob, (_, default))| {
+        format!("  {}\n      {}: {} [default: {default}]\n", knob.name, knob.meaning, knob.kind)
+    });
+    let lines: String = lines.collect();
+    format!(
+        "Knobs, which have KSM's names (Documentation/admin-guide/mm/ksm.rst of the kernel):\n{lines}\n\
+         Numbers are decimal, or hexadecimal with 0x, and may end in K, M or G, which are binary.\n\
+         With --vm: dedup=off, dedup=zero or dedup=on."
+    )
 }
 
 /// The knobs that differ: name, value before, value after.
@@ -106,6 +116,19 @@ mod tests {
         assert_eq!(values.len(), KNOB_NAMES.len());
         for (name, value) in values {
             Knobs::default().set(name, &value).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    #[test]
+    fn the_help_has_every_knob_with_its_range_and_default() {
+        let help = help();
+        for (name, default) in values(&Knobs::default()) {
+            let knob = help.split(&format!("\n  {name}\n")).nth(1).expect(name);
+            let line = knob.lines().next().expect(name);
+            let allowed = Knobs::default().set(name, "?").expect_err("refused").to_string();
+            let allowed = allowed.strip_prefix(&format!("{name} is ")).expect("what is allowed");
+            assert!(line.contains(allowed.trim_end_matches(", not '?'")), "{line}: {allowed}");
+            assert!(line.ends_with(&format!("[default: {default}]")), "{line}");
         }
     }
 

@@ -6,14 +6,18 @@ mod doctor;
 mod explain;
 mod failure;
 mod knobs;
+mod number;
 mod process;
 mod run;
 mod set;
+mod settle;
 mod size;
 mod socket;
 mod stats;
 mod table;
 mod text;
+mod vms;
+mod wait;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,6 +26,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 
 use failure::{Advise, Failure};
+use vms::Change;
 
 /// What the help says below the options of what it is true of.
 const EXIT_CODES: &str = "\
@@ -31,6 +36,7 @@ Exit codes:
   2  the command line makes no sense
   3  a guest found a wrong byte in its memory
   4  a guest crashed, or did not finish
+  5  folding was to settle, and did not within its time
   128 + N  a signal N, a second or more after the first, ended the process at once
 
 Logs go to stderr; RUST_LOG=info or RUST_LOG=pagefold=debug shows more of them.
@@ -51,6 +57,17 @@ enum Command {
     Run(run::Args),
     /// Show the folding of a `run --api-socket`
     Stats(stats::Args),
+    /// List the VMs of a `run --api-socket`
+    Vms(vms::Args),
+    /// Hold VMs until they are resumed
+    Pause(vms::ChangeArgs),
+    /// Let VMs run on that were paused
+    Resume(vms::ChangeArgs),
+    /// End VMs
+    Stop(vms::ChangeArgs),
+    /// Wait until nothing is left to fold
+    #[command(after_help = EXIT_CODES)]
+    Settle(settle::Args),
     /// Change knobs of folding, or what of a VM is folded, while VMs run
     Set(set::Args),
     /// Say of a guest's page whether it is shared, with whom, or why not
@@ -74,6 +91,8 @@ enum Outcome {
     Corrupt,
     /// A guest crashed, or did not finish.
     Crashed,
+    /// Folding did not settle in the time that it had.
+    Unsettled,
 }
 
 impl Outcome {
@@ -83,6 +102,7 @@ impl Outcome {
             Self::Lacking => 1,
             Self::Corrupt => 3,
             Self::Crashed => 4,
+            Self::Unsettled => 5,
         }
     }
 }
@@ -102,6 +122,11 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Vms(args) => vms::list(&args),
+        Command::Pause(args) => vms::change(&args, Change::Pause),
+        Command::Resume(args) => vms::change(&args, Change::Resume),
+        Command::Stop(args) => vms::change(&args, Change::Stop),
+        Command::Settle(args) => settle::run(&args),
         Command::Set(args) => set::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Compact(args) => compact::run(&args),
@@ -157,7 +182,7 @@ mod tests {
     #[test]
     fn help_lists_the_exit_codes() {
         let help = Cli::command().render_help().to_string();
-        for outcome in [Outcome::Fine, Outcome::Corrupt, Outcome::Crashed] {
+        for outcome in [Outcome::Fine, Outcome::Corrupt, Outcome::Crashed, Outcome::Unsettled] {
             assert!(help.contains(&format!("\n  {}  ", outcome.code())), "{help}");
         }
     }

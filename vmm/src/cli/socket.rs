@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pagefold::api::{ApiClient, ClientError};
+use pagefold::api::{ApiClient, ClientError, ErrorKind};
 
 use super::failure::Failure;
 
@@ -38,7 +38,9 @@ pub(super) fn no_answer(what: &str, error: &ClientError) -> Failure {
         }
         ClientError::TimedOut { .. } => "see whether the process is stopped or swapping",
         ClientError::Form { .. } => "ask with the same version of pagefold as runs the VMs",
-        ClientError::Refused { hint, .. } => hint,
+        ClientError::Refused { kind, hint, .. } => {
+            kind.map_or(hint.as_str(), |kind| advice(kind).unwrap_or(hint))
+        }
         ClientError::Runtime(_) => {
             "see the limits on descriptors and threads (ulimit -n, ulimit -u)"
         }
@@ -47,4 +49,26 @@ pub(super) fn no_answer(what: &str, error: &ClientError) -> Failure {
         }
     };
     Failure::caused(what, error, advice)
+}
+
+/// What to do about a refusal, in commands.
+fn advice(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::NoSuchVm => "`pagefold vms` lists the VMs",
+        ErrorKind::Conflict => "`pagefold vms` says which state and mode the VM is in",
+        ErrorKind::BadKnob => "`pagefold set --help` lists all knobs and what they may be",
+        ErrorKind::Advised => "`pagefold set advisor_mode=none`, together with pages_to_scan",
+        ErrorKind::Busy => {
+            "nothing was changed; `pagefold set run=2` returns when nothing is shared any more: set it \
+             then, and fold again with `pagefold set run=1`"
+        }
+        ErrorKind::NotFolding => "fold again with `pagefold set run=1`",
+        ErrorKind::NotPages => "give --gpa and --bytes as multiples of 4096, --bytes above 0",
+        ErrorKind::NoMemory => {
+            "a VM's memory begins at 0; `pagefold vms` says how much of it each has"
+        }
+        ErrorKind::Unsettled => "guests that keep writing may never settle; or give more --timeout",
+        ErrorKind::Gone => "see the log of the process that runs the VMs",
+        ErrorKind::Other => return None,
+    })
 }

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sys::run_area::{self, MmioAccess, PortAccess};
 
 /// Why KVM gave up on a guest (KVM API section 5, `KVM_EXIT_INTERNAL_ERROR`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InternalError {
     /// `KVM_INTERNAL_ERROR_*`; 1 is an instruction that KVM cannot emulate.
     pub suberror: u32,

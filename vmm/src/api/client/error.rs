@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
-use crate::api::SocketError;
+use crate::api::{ErrorKind, SocketError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +50,15 @@ pub enum ClientError {
         limit: Duration,
     },
     /// An answer that says no.
-    #[error("{path} answered {status}: {error}")]
+    #[error("{error}")]
     Refused {
         /// The socket.
         path: PathBuf,
         /// The status.
         status: StatusCode,
-        /// What was wrong, in its words.
+        /// What was wrong, if it says so.
+        kind: Option<ErrorKind>,
+        /// The same, in its words.
         error: String,
         /// What to do, in its words.
         hint: String,

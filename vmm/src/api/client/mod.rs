@@ -1,4 +1,4 @@
-//! The other end of the socket, for `pagefold stats`, `set`, `explain`, `compact` and tests.
+//! The other end of the socket, for the commands that ask a run, and tests.
 
 mod error;
 mod exchange;
@@ -11,13 +11,16 @@ use std::time::Duration;
 use axum::body::Bytes;
 use hyper::{Method, StatusCode};
 use pagefold_dedup::stats::DedupStats;
-use pagefold_dedup::{CompactReport, Explanation, Knobs, VmId};
+use pagefold_dedup::{CompactReport, Explanation, Knobs, SettleReport, VmId};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
 use super::GuestPhys;
+use super::error::ErrorKind;
 use super::socket;
+use crate::status::VmStatus;
 pub use error::ClientError;
 
 /// How long an answer may take.
@@ -25,6 +28,12 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long a compaction may take: every page that is shared may have to be mapped anew.
 const COMPACT_LIMIT: Duration = Duration::from_mins(10);
+
+/// The answer of a settle request whose time was over first.
+#[derive(Deserialize)]
+struct Unsettled {
+    report: SettleReport,
+}
 
 /// Asks a control socket; every request is a connection of its own.
 ///
@@ -67,13 +76,72 @@ impl ApiClient {
         self.ask(Method::PATCH, "/v1/dedup", &Value::Object(changes), ANSWER_LIMIT)
     }
 
+    /// Every VM, those that have ended included.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn vms(&self) -> Result<Vec<VmStatus>, ClientError> {
+        self.get("/v1/vms")
+    }
+
+    /// Holds a VM until it is resumed, and returns its status.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn pause(&self, vm: VmId) -> Result<VmStatus, ClientError> {
+        self.put(vm, "pause")
+    }
+
+    /// Lets a VM run on, and returns its status.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn resume(&self, vm: VmId) -> Result<VmStatus, ClientError> {
+        self.put(vm, "resume")
+    }
+
+    /// Ends a VM, and returns its status.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn stop(&self, vm: VmId) -> Result<VmStatus, ClientError> {
+        self.put(vm, "stop")
+    }
+
+    /// Waits until everything is folded that has been at rest since the request, for `limit` at most;
+    /// the report says whether it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn settle(&self, limit: Duration) -> Result<SettleReport, ClientError> {
+        let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let body = json!({ "timeout_ms": timeout_ms }).to_string();
+        let limit = limit.saturating_add(ANSWER_LIMIT);
+        let (status, bytes) =
+            self.request_within(Method::POST, "/v1/dedup/settle", body.as_bytes(), limit)?;
+        // The report of what did not settle is in the error.
+        let report = if status == StatusCode::GATEWAY_TIMEOUT {
+            serde_json::from_slice(&bytes).map(|Unsettled { report }| report)
+        } else if status.is_success() {
+            serde_json::from_slice(&bytes)
+        } else {
+            return Err(self.refused(status, &bytes));
+        };
+        report.map_err(|source| ClientError::Form { path: self.path.clone(), source })
+    }
+
     /// Changes what of a VM is folded, as the body of `PATCH /v1/vms/{id}` says, and returns its
     /// status.
     ///
     /// # Errors
     ///
     /// [`ClientError`].
-    pub fn set_dedup(&self, vm: VmId, change: &Value) -> Result<Value, ClientError> {
+    pub fn set_dedup(&self, vm: VmId, change: &Value) -> Result<VmStatus, ClientError> {
         self.ask(Method::PATCH, &format!("/v1/vms/{vm}"), change, ANSWER_LIMIT)
     }
 
@@ -93,6 +161,10 @@ impl ApiClient {
     /// [`ClientError`].
     pub fn compact(&self, all: bool) -> Result<CompactReport, ClientError> {
         self.ask(Method::POST, "/v1/dedup/compact", &json!({ "all": all }), COMPACT_LIMIT)
+    }
+
+    fn put(&self, vm: VmId, verb: &str) -> Result<VmStatus, ClientError> {
+        self.ask(Method::PUT, &format!("/v1/vms/{vm}/{verb}"), &Value::Null, ANSWER_LIMIT)
     }
 
     fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
@@ -122,6 +194,9 @@ impl ApiClient {
         ClientError::Refused {
             path: self.path.clone(),
             status,
+            kind: answer
+                .as_ref()
+                .and_then(|answer| ErrorKind::deserialize(answer.get("kind")?).ok()),
             // Whatever else answers so is quoted as it is.
             error: words("error").unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()),
             hint: words("hint")

@@ -224,7 +224,7 @@ fn the_client_sets_asks_and_passes_on_what_was_wrong() {
         other => panic!("{other:?}"),
     }
     let status = client.set_dedup(VmId(1), &json!({ "dedup": DedupMode::Zero })).expect("a status");
-    assert_eq!(status["dedup"], "zero");
+    assert_eq!(status.dedup, DedupMode::Zero);
     assert_eq!(client.explain(VmId(1), GuestPhys(4096)).expect("words").linear.0, 1);
     assert_eq!(client.compact(true).expect("a report").extents_after, 4);
 }

@@ -27,6 +27,7 @@ use pagefold_guest::workload::Preset;
 
 use super::failure::{Advise, Failure};
 use super::knobs::Setting;
+use super::number::{count_vms, large};
 use super::size::Size;
 use super::{Outcome, print};
 use events::Events;
@@ -36,9 +37,9 @@ use plan::Plan;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// How many VMs
-    #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = count_vms)]
     count: u32,
-    /// Memory of each VM; K, M and G are binary
+    /// Memory of each VM, as in 64M or 3.5G; K, M and G are binary
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     memory: Size,
     /// What the guests do: builtin:idle, builtin:mix or builtin:churn
@@ -52,7 +53,7 @@ pub(super) struct Args {
     #[arg(long)]
     settle: bool,
     /// Guests of the same seed have the same common pages
-    #[arg(long, value_name = "S", default_value_t = 1)]
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = large)]
     seed: u64,
     /// Serve the control socket there, for `pagefold stats` or curl --unix-socket
     #[arg(long, value_name = "PATH")]
