@@ -66,6 +66,9 @@ pub enum Directive {
         linear: LinearIndex,
         /// The slot.
         slot: Slot,
+        /// Whether this page and the twin that is to be its first partner follow right on those of
+        /// the `Create` before, so that the partner's side needs no mapping of its own for it.
+        continues: bool,
     },
     /// A twin of the waiting page was found, or what it shares is being moved: compare it with this
     /// slot and map it there.
@@ -74,6 +77,9 @@ pub enum Directive {
         linear: LinearIndex,
         /// The slot.
         slot: Slot,
+        /// Whether one page shares the slot, and does so only because this one is expected to: who
+        /// created it has set the mappings aside that this takes.
+        awaited: bool,
     },
     /// No partner is left: make the page private again, and say that it left.
     Unshare {

@@ -263,7 +263,8 @@ impl World {
                 .collect();
             let mut directives = Vec::new();
             self.broker.move_directives(self.vms[vm].0, &pages, &mut directives).unwrap();
-            let moves = pages.iter().map(|&linear| Directive::Merge { linear, slot: to });
+            let moves =
+                pages.iter().map(|&linear| Directive::Merge { linear, slot: to, awaited: false });
             assert!(directives.iter().copied().eq(moves), "{directives:?}");
             let targets: Vec<(usize, Slot)> =
                 pages.iter().map(|page| (page.0 as usize, to)).collect();

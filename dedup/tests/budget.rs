@@ -88,12 +88,12 @@ fn the_longest_run_that_was_put_off_is_taken_up_as_soon_as_it_can_be_paid_for() 
     let (a, b) = (TestVm::attached(&mut engine, 0, 64), TestVm::attached(&mut engine, 1, 64));
     let mut padding = Padding::default();
     // Runs of two pages at least, and then of four.
-    padding.fill(&mut engine, 115);
+    padding.fill(&mut engine, 151);
     a.write(10, &page(1));
     b.write(30, &page(1));
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, 0);
-    padding.fill(&mut engine, 132);
+    padding.fill(&mut engine, 153);
     for number in 0..3 {
         a.write(20 + number, &page(100 + number as u32));
         b.write(40 + number, &page(100 + number as u32));
@@ -101,7 +101,7 @@ fn the_longest_run_that_was_put_off_is_taken_up_as_soon_as_it_can_be_paid_for() 
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, 0);
 
-    padding.fill(&mut engine, 112);
+    padding.fill(&mut engine, 150);
     engine.pass();
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, 3, "the run of three, and not the single page");
@@ -130,7 +130,7 @@ fn a_shared_page_that_there_are_no_mappings_to_move_is_shared_and_nothing_else()
     }
     assert!(engine.stats().events.budget_skips > 0);
     // Runs can be paid for again, but none so short.
-    padding.fill(&mut engine, 17);
+    padding.fill(&mut engine, 23);
     engine.pass();
     engine.check().unwrap();
     let stats = engine.stats();

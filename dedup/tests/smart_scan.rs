@@ -155,7 +155,7 @@ fn a_broker_asked_the_age_of_a_page_that_shares_a_slot_neither_reads_nor_makes_o
     never_skipped(&mut broker);
     let mut directives = Vec::new();
     broker.directives(vm, 9, &mut directives).unwrap();
-    let Some(&Directive::Create { slot, linear }) = directives.first() else {
+    let Some(&Directive::Create { slot, linear, .. }) = directives.first() else {
         panic!("{directives:?}")
     };
     never_skipped(&mut broker);

@@ -128,11 +128,11 @@ impl<R: Record> Population<R> {
             let (mut creates, mut targets) = (Vec::new(), Vec::new());
             for directive in &directives {
                 match *directive {
-                    Directive::Create { linear, slot } => {
+                    Directive::Create { linear, slot, .. } => {
                         creates.push((linear, slot));
                         targets.push((linear, slot));
                     }
-                    Directive::Merge { linear, slot } => targets.push((linear, slot)),
+                    Directive::Merge { linear, slot, .. } => targets.push((linear, slot)),
                     Directive::Unshare { .. } => {}
                 }
             }

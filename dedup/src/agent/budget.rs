@@ -4,27 +4,77 @@
 //! embedder's too. So the agents share a budget below it. Every run of merged pages may cost two
 //! mappings, whether it saves one page or a thousand: as the budget runs short, ever longer runs
 //! are asked for, so that what is left goes to those that save most.
+//!
+//! A page that is merged for a twin saves nothing before the twin is, too. So whoever creates a slot
+//! *pledges* what the twin's side will need, and that is not there for anybody else until the twin
+//! was merged, or the pass is over.
+//!
+//! Each VM has a share: what there is, divided by the VMs that hold mappings for what they have folded.
+//! What one does not use is lent to the others, but for a part that is kept for those that are
+//! within theirs.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Mappings kept free for the rest of the process, in parts of the kernel's limit.
 const RESERVE_DIVISOR: u64 = 8;
 
-/// Up to which part of the budget (in 1/16) runs of at least so many pages are merged.
-const STEPS: [(u64, u32); 6] = [(11, 1), (13, 2), (14, 4), (15, 8), (16, 32), (u64::MAX, u32::MAX)];
+/// The parts that the budget has in [`Steps`].
+const PARTS: u64 = 64;
 
-/// The budget of one process, shared by its agents.
+/// Up to which part of the budget runs of at least so many pages are merged.
+type Steps = [(u64, u32); 5];
+
+/// For a VM that holds no more than its share.
+const WITHIN_SHARE: Steps = [(60, 1), (61, 2), (62, 4), (63, 8), (64, 32)];
+
+/// For a VM that is lent something.
+const BEYOND_SHARE: Steps = [(44, 1), (52, 2), (54, 4), (55, 8), (56, 32)];
+
+/// One engine's part of a budget.
 #[derive(Debug)]
 pub struct MappingBudget {
-    limit: u64,
+    pool: Arc<Pool>,
     used: AtomicU64,
+    pledged: AtomicU64,
+}
+
+/// What all engines of a budget use together.
+#[derive(Debug)]
+struct Pool {
+    limit: AtomicU64,
+    used: AtomicU64,
+    pledged: AtomicU64,
+    folded_vms: AtomicU64,
+}
+
+/// What a run asks of the budget.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ask {
+    /// Mappings that its VM holds, with those that it is about to make.
+    pub(super) held: u64,
+    /// Those that it is about to make without this run (less, if negative).
+    pub(super) planned: i64,
+    /// What the run adds to them.
+    pub(super) more: i64,
+    /// What it has pledged.
+    pub(super) pledge: u64,
 }
 
 impl MappingBudget {
     /// A budget of `limit` mappings.
     pub fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+        Self::of(Arc::new(Pool {
+            limit: AtomicU64::new(limit),
+            used: AtomicU64::new(0),
+            pledged: AtomicU64::new(0),
+            folded_vms: AtomicU64::new(0),
+        }))
+    }
+
+    fn of(pool: Arc<Pool>) -> Self {
+        Self { pool, used: AtomicU64::new(0), pledged: AtomicU64::new(0) }
     }
 
     /// What `vm.max_map_count` leaves after the process's present mappings and a reserve.
@@ -41,48 +91,153 @@ impl MappingBudget {
 
     /// Mappings that may be used.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.pool.limit.load(Ordering::Relaxed)
     }
 
-    /// Mappings in use.
+    /// Mappings that this engine uses.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
     /// Whether some runs are too short to be worth their mappings.
     pub(super) fn is_short(&self) -> bool {
-        self.min_run_pages(0) > 1
+        min_pages(&BEYOND_SHARE, self.part(self.committed())) > 1
+    }
+
+    /// Counts a VM among those that share the budget, or no more, as `is_folded` says.
+    pub(super) fn count_vm(&self, is_folded: bool) {
+        if is_folded {
+            self.pool.folded_vms.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.pool.folded_vms.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Replaces an agent's count by its new one.
     pub(super) fn update(&self, before: u64, after: u64) {
-        self.used.fetch_add(after, Ordering::Relaxed);
-        self.used.fetch_sub(before, Ordering::Relaxed);
+        for used in [&self.used, &self.pool.used] {
+            used.fetch_add(after, Ordering::Relaxed);
+            used.fetch_sub(before, Ordering::Relaxed);
+        }
     }
 
-    /// The shortest run worth merging when `planned` more mappings are about to be made (less, if
-    /// negative); `u32::MAX` when none is.
-    pub(super) fn min_run_pages(&self, planned: i64) -> u32 {
-        let used = self.used().saturating_add_signed(planned);
-        let part = used.saturating_mul(16).checked_div(self.limit).unwrap_or(u64::MAX);
-        STEPS.iter().find(|&&(up_to, _)| part < up_to).map_or(u32::MAX, |&(_, pages)| pages)
+    /// Sets mappings aside for pages that are about to be merged.
+    pub(super) fn pledge(&self, mappings: u64) {
+        self.pledged.fetch_add(mappings, Ordering::Relaxed);
+        self.pool.pledged.fetch_add(mappings, Ordering::Relaxed);
     }
+
+    /// Takes back some of what was set aside, as it is used now, or never will be.
+    pub(super) fn redeem(&self, mappings: u64) {
+        let taken = mappings.min(self.pledged.load(Ordering::Relaxed));
+        self.pledged.fetch_sub(taken, Ordering::Relaxed);
+        self.pool.pledged.fetch_sub(taken, Ordering::Relaxed);
+    }
+
+    /// Takes all back that was set aside: nobody is about to be merged.
+    pub(crate) fn redeem_all(&self) {
+        self.redeem(u64::MAX);
+    }
+
+    /// What is in use or set aside.
+    pub(super) fn committed(&self) -> u64 {
+        let Pool { used, pledged, .. } = &*self.pool;
+        used.load(Ordering::Relaxed).saturating_add(pledged.load(Ordering::Relaxed))
+    }
+
+    /// How many mappings a VM that holds `held` has beyond its share; 0 if it is within.
+    pub(super) fn beyond_share(&self, held: u64) -> u64 {
+        held.saturating_sub(self.limit() / self.pool.folded_vms.load(Ordering::Relaxed).max(1))
+    }
+
+    /// Whether a run that saves `worth` pages for each two mappings can be paid for.
+    pub(super) fn allows(&self, worth: u32, ask: &Ask) -> bool {
+        let before = self.committed().saturating_add_signed(ask.planned);
+        let held = ask.held.saturating_add_signed(ask.more);
+        let min_pages = min_pages(self.steps(held), self.part(before));
+        let after = before.saturating_add_signed(ask.more).saturating_add(ask.pledge);
+        worth >= min_pages && after <= self.limit()
+    }
+
+    /// Whether a run can be paid for that mappings were set aside for, or that must be.
+    pub(super) fn allows_at_all(&self, ask: &Ask) -> bool {
+        let used = self.pool.used.load(Ordering::Relaxed);
+        let after = used.saturating_add_signed(ask.planned).saturating_add_signed(ask.more);
+        ask.more <= 0 || after <= self.limit()
+    }
+
+    /// How many mappings a VM that holds `held` may still make for runs of `pages` pages.
+    pub(super) fn room(&self, held: u64, pages: u32) -> u64 {
+        let steps = self.steps(held).iter().rev();
+        let up_to = steps.copied().find(|&(_, min_pages)| pages >= min_pages);
+        let up_to = up_to.map_or(0, |(part, _)| part_of(self.limit(), part));
+        up_to.saturating_sub(self.committed())
+    }
+
+    fn steps(&self, held: u64) -> &'static Steps {
+        if self.beyond_share(held) > 0 { &BEYOND_SHARE } else { &WITHIN_SHARE }
+    }
+
+    /// How many mappings are, of the budget, in [`PARTS`].
+    fn part(&self, mappings: u64) -> u64 {
+        mappings.saturating_mul(PARTS).checked_div(self.limit()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for MappingBudget {
+    fn drop(&mut self) {
+        self.redeem_all();
+    }
+}
+
+/// The shortest run that is merged when so much of the budget is spent; `u32::MAX` when none is.
+fn min_pages(steps: &Steps, part: u64) -> u32 {
+    steps.iter().find(|&&(up_to, _)| part < up_to).map_or(u32::MAX, |&(_, pages)| pages)
+}
+
+/// So many of [`PARTS`] of a limit.
+fn part_of(limit: u64, part: u64) -> u64 {
+    u64::try_from(u128::from(limit) * u128::from(part) / u128::from(PARTS)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The shortest of some runs that can be paid for.
+    fn shortest(budget: &MappingBudget, held: u64) -> Option<u32> {
+        let ask = Ask { held, ..Ask::default() };
+        [1, 2, 4, 8, 32].into_iter().find(|&pages| budget.allows(pages, &ask))
+    }
+
     #[test]
     fn ever_longer_runs_are_asked_for_as_the_budget_runs_short() {
         let budget = MappingBudget::new(1600);
-        let asked: Vec<u32> =
-            [0, 1100, 1300, 1400, 1500, 1600].map(|used| budget.min_run_pages(used)).to_vec();
-        assert_eq!(asked, [1, 2, 4, 8, 32, u32::MAX]);
-        budget.update(0, 1400);
-        assert_eq!(budget.min_run_pages(0), 8);
-        budget.update(1400, 10);
-        assert_eq!(budget.min_run_pages(0), 1);
-        assert_eq!(MappingBudget::new(0).min_run_pages(0), u32::MAX);
+        (0..4).for_each(|_| budget.count_vm(true));
+        let asked = |used, held| {
+            budget.update(0, used);
+            let shortest = shortest(&budget, held);
+            budget.update(used, 0);
+            shortest
+        };
+        let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 400));
+        assert_eq!(within, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
+        let beyond = [0, 1099, 1100, 1300, 1350, 1375, 1400].map(|used| asked(used, 401));
+        assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
+        assert_eq!(shortest(&MappingBudget::new(0), 0), None);
+    }
+
+    #[test]
+    fn what_is_set_aside_is_not_there_for_anybody_else() {
+        let budget = MappingBudget::new(64);
+        budget.pledge(60);
+        assert_eq!(shortest(&budget, 0), Some(2));
+        assert!(budget.allows_at_all(&Ask { more: 60, ..Ask::default() }));
+        assert!(!budget.allows_at_all(&Ask { more: 65, ..Ask::default() }));
+        assert_eq!([budget.room(0, 1), budget.room(0, 2), budget.room(0, 40)], [0, 1, 4]);
+        budget.redeem(20);
+        assert_eq!(budget.room(0, 1), 20);
+        budget.redeem_all();
+        assert_eq!((budget.committed(), shortest(&budget, 0)), (0, Some(1)));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::changes::count;
 use super::merge::declined;
+use super::price::{Creator, Terms};
 use super::runs::{Run, Target, cut};
 use super::{Agent, AgentError};
 use crate::protocol::{Broker, BrokerError, Outcome};
@@ -14,17 +15,17 @@ const FILL_PAGES: usize = 64;
 
 impl Agent {
     /// Has targets, ascending, be what they are to be, as far as the budget allows and they still
-    /// can, and tells the broker, after `outcomes`. The slots of `creators` are filled first.
+    /// can, and tells the broker, after `outcomes`. The slots of creators are filled first.
     pub(super) fn carry_out(
         &mut self,
         broker: &mut dyn Broker,
         targets: Vec<Target>,
-        creators: &[(LinearIndex, Slot)],
+        terms: &Terms,
         mut outcomes: Vec<Outcome>,
     ) -> Result<(), AgentError> {
         let mut runs = cut(targets, &self.extents);
-        self.within_budget(&mut runs, &mut outcomes);
-        let empty = match self.fill(broker, &runs, creators) {
+        self.within_budget(&mut runs, terms, &mut outcomes);
+        let empty = match self.fill(broker, &runs, &terms.creators) {
             Ok(empty) => empty,
             Err(error) => {
                 outcomes.extend(runs.iter().flat_map(Run::shares).map(declined));
@@ -46,11 +47,11 @@ impl Agent {
         &mut self,
         broker: &mut dyn Broker,
         runs: &[Run],
-        creators: &[(LinearIndex, Slot)],
+        creators: &[Creator],
     ) -> Result<HashSet<Slot>, AgentError> {
-        let mut empty: HashSet<Slot> = creators.iter().map(|&(_, slot)| slot).collect();
+        let mut empty: HashSet<Slot> = creators.iter().map(|creator| creator.slot).collect();
         let is_creator = |(linear, _): &(LinearIndex, Slot)| {
-            creators.binary_search_by_key(linear, |&(creator, _)| creator).is_ok()
+            creators.binary_search_by_key(linear, |creator| creator.linear).is_ok()
         };
         let fills: Vec<(LinearIndex, Slot)> =
             runs.iter().flat_map(Run::shares).filter(is_creator).collect();

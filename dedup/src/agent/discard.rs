@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::{io, iter};
 
+use super::budget::Ask;
 use super::changes::{count, linear_index};
 use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
@@ -147,7 +148,7 @@ impl Agent {
         let run = Run { linear, count_pages, action: Action::Replace };
         let mut planned = self.extents.within([run.with_neighbours()]);
         let more = more_vmas_with(&self.space, &mut planned, &run);
-        if more > 0 && self.budget.min_run_pages(more) == u32::MAX {
+        if !self.budget.allows_at_all(&Ask { more, ..Ask::default() }) {
             return Vec::new();
         }
         if self.extents.overlapping(run.linear, run.end()).next().is_none() {

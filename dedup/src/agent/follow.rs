@@ -3,6 +3,7 @@
 use super::changes::count;
 use super::merge::declined;
 use super::pass::BATCH_PAGES;
+use super::price::{Creator, Terms};
 use super::runs::{Target, Want};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
@@ -39,15 +40,20 @@ impl Agent {
         broker: &mut dyn Broker,
         directives: &[Directive],
     ) -> Result<(), AgentError> {
-        let (mut targets, mut creators) = (Vec::new(), Vec::new());
+        let (mut targets, mut terms) = (Vec::new(), Terms::default());
         let mut outcomes = Vec::new();
         for directive in directives {
             let (linear, slot) = match *directive {
-                Directive::Create { linear, slot } => {
-                    creators.push((linear, slot));
+                Directive::Create { linear, slot, continues } => {
+                    terms.creators.push(Creator { linear, slot, continues });
                     (linear, slot)
                 }
-                Directive::Merge { linear, slot } => (linear, slot),
+                Directive::Merge { linear, slot, awaited } => {
+                    if awaited {
+                        terms.awaited.push(linear);
+                    }
+                    (linear, slot)
+                }
                 Directive::Unshare { linear } => {
                     self.unshare(linear, &mut outcomes);
                     continue;
@@ -62,7 +68,7 @@ impl Agent {
             }
             targets.push(Target { linear, want: Want::Share(slot) });
         }
-        if let Err(error) = self.carry_out(broker, targets, &creators, outcomes) {
+        if let Err(error) = self.carry_out(broker, targets, &terms, outcomes) {
             for linear in directives.iter().map(Directive::linear) {
                 if !self.shared.contains(linear.0 as usize) {
                     self.pending.insert(linear.0 as usize);

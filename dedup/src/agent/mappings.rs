@@ -110,7 +110,11 @@ impl Agent {
         vmas.sum::<u64>() + self.seams.len() as u64
     }
 
-    fn count_mappings(&mut self, vmas: u64) {
+    pub(super) fn count_mappings(&mut self, vmas: u64) {
+        let unfolded = self.space.pieces().len() as u64;
+        if (vmas > unfolded) != (self.vmas > unfolded) {
+            self.budget.count_vm(vmas > unfolded);
+        }
         self.budget.update(self.vmas, vmas);
         self.vmas = vmas;
     }

@@ -9,10 +9,8 @@ use std::ops::Range;
 
 use super::Agent;
 use super::changes::count;
-use super::mappings::more_vmas_with;
 use super::runs::{Action, Run, windows};
 use super::store::StoreAccess;
-use crate::extents::ExtentMap;
 use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;
 use crate::sys::{MapError, Protected, Span, Userfaultfd};
@@ -29,41 +27,6 @@ enum Step {
 }
 
 impl Agent {
-    /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
-    /// O((runs + extents under them) · log extents).
-    pub(super) fn within_budget(&mut self, runs: &mut Vec<Run>, outcomes: &mut Vec<Outcome>) {
-        // What the mappings would be, around the runs, if every run came off.
-        let mapped = runs.iter().filter(|run| run.is_mapped());
-        let mut planned = self.extents.within(mapped.map(Run::with_neighbours));
-        let mut more_vmas = 0_i64;
-        runs.retain(|run| {
-            if !run.is_mapped() {
-                return true;
-            }
-            let more = more_vmas_with(&self.space, &mut planned, run);
-            let min_pages = self.budget.min_run_pages(more_vmas);
-            if more <= 0 || run.count_pages >= min_pages {
-                more_vmas += more;
-                return true;
-            }
-            undo(&mut planned, &self.extents, run);
-            self.defer(run, min_pages);
-            outcomes.extend(run.shares().map(declined));
-            false
-        });
-    }
-
-    /// Puts a run off until runs of fewer than `min_pages` are affordable. Pages that share a slot,
-    /// and were to share another, stay where they are.
-    fn defer(&mut self, run: &Run, min_pages: u32) {
-        for page in run.positions().filter(|&page| !self.shared.contains(page)) {
-            self.deferred.insert(page);
-            // The longest: whichever run it was that was too short for that, it may not be now.
-            self.deferred_at = self.deferred_at.max(min_pages);
-        }
-        self.events.budget_skips += u64::from(run.count_pages);
-    }
-
     /// Carries out runs, in ascending order, and says what became of each page in `outcomes`.
     pub(super) fn merge(&mut self, runs: &[Run], outcomes: &mut Vec<Outcome>) {
         for run in runs {
@@ -157,14 +120,6 @@ impl Agent {
 
 pub(super) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::Declined { linear, slot }
-}
-
-/// Makes extents what they are in `original` for the pages of a run.
-fn undo(planned: &mut ExtentMap, original: &ExtentMap, run: &Run) {
-    planned.remove(run.linear, run.count_pages, |_| {});
-    for extent in original.overlapping(run.linear, run.end()) {
-        planned.insert(extent, |_| {});
-    }
 }
 
 /// Splits runs at a page.

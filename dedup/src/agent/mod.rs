@@ -10,6 +10,7 @@ mod carry_out;
 mod changes;
 mod check;
 mod copy;
+mod deferral;
 mod discard;
 mod follow;
 mod huge;
@@ -19,6 +20,7 @@ mod mappings;
 mod merge;
 mod mode;
 mod pass;
+mod price;
 mod process;
 mod recover;
 mod runs;
@@ -52,6 +54,7 @@ use crate::stats::Events;
 use crate::sys::{GuestMemory, RegionError, Space, UserfaultfdError};
 use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
+use deferral::Deferral;
 use stale_extents::StaleSearch;
 use track::Watch;
 
@@ -151,8 +154,7 @@ pub(crate) struct Agent {
     /// Where the search for pages that are to have their own memory again goes on.
     unmerge_cursor: usize,
     stale: StaleSearch,
-    /// The longest run that was asked for when a page was deferred; 0 if none was.
-    deferred_at: u32,
+    deferral: Deferral,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
     touched: Bitmap,
     /// Whether the mark is still to be set: what the change source names next changed before it.
@@ -213,7 +215,7 @@ impl Agent {
             has_unwanted: false,
             unmerge_cursor: 0,
             stale: StaleSearch::default(),
-            deferred_at: 0,
+            deferral: Deferral::default(),
             touched: none,
             is_marking: false,
             backlog_pages: 0,
@@ -240,7 +242,8 @@ impl Agent {
     /// How many pages there was something to do about, since last asked, that have not changed
     /// since the mark.
     pub(crate) fn take_backlog(&mut self) -> u64 {
-        std::mem::take(&mut self.backlog_pages)
+        // Mappings that are about to be given back may pay for what was put off.
+        std::mem::take(&mut self.backlog_pages) + u64::from(self.stale.is_promising())
     }
 
     /// Counts pages that there was something to do about.
@@ -252,21 +255,11 @@ impl Agent {
     pub(crate) fn events(&self) -> &Events {
         &self.events
     }
-
-    /// Looks at pages again that had been put off, once shorter runs are affordable than any of them
-    /// would have had to be.
-    fn requeue_deferred(&mut self) {
-        if self.budget.min_run_pages(0) < self.deferred_at {
-            self.deferred_at = 0;
-            self.pending.union_with(&self.deferred);
-            self.deferred.clear();
-        }
-    }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.budget.update(self.vmas, 0);
+        self.count_mappings(0);
     }
 }
 

@@ -1,6 +1,7 @@
 //! One visit of a VM's changed pages.
 
 use super::changes::{count, linear_index};
+use super::price::Terms;
 use super::runs::{Target, Want};
 use super::scan::{Content, Resident};
 use super::{Agent, AgentError};
@@ -183,6 +184,6 @@ impl Agent {
             }
         }
         targets.sort_unstable_by_key(|target| target.linear);
-        self.carry_out(broker, targets, &[], Vec::new())
+        self.carry_out(broker, targets, &Terms::default(), Vec::new())
     }
 }

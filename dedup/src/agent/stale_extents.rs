@@ -29,6 +29,8 @@ pub(super) struct StaleSearch {
     may_find: bool,
     /// The page from which the search goes on, if there is one.
     next: Option<LinearIndex>,
+    /// Whether the last search was called off.
+    failed: bool,
 }
 
 impl StaleSearch {
@@ -40,7 +42,7 @@ impl StaleSearch {
     /// Begins a search, if there may be something to find.
     pub(super) fn begin(&mut self) {
         if self.may_find {
-            *self = Self { may_find: false, next: Some(LinearIndex(0)) };
+            (self.may_find, self.next) = (false, Some(LinearIndex(0)));
         }
     }
 
@@ -51,12 +53,17 @@ impl StaleSearch {
 
     /// Begins a search through all.
     pub(super) fn search_all(&mut self) {
-        *self = Self { may_find: false, next: Some(LinearIndex(0)) };
+        (self.may_find, self.next) = (false, Some(LinearIndex(0)));
+    }
+
+    /// Whether a search is under way that may be expected to come to something.
+    pub(super) fn is_promising(&self) -> bool {
+        self.next.is_some() && !self.failed
     }
 
     /// Ends the search without having found all; the next one looks at everything again.
     fn call_off(&mut self) {
-        *self = Self { may_find: true, next: None };
+        *self = Self { may_find: true, next: None, failed: true };
     }
 }
 
@@ -86,6 +93,7 @@ impl Agent {
                 self.stale.call_off();
                 break;
             }
+            self.stale.failed = false;
             let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
             self.say(broker, vec![Outcome::Unbacked { linear, count_pages }])?;
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::LocalBroker;
-use super::ids::ItemId;
+use super::ids::{ItemId, NodeId};
 use super::rmap::{Link, RmapItem, Role};
 use super::stable_node::Stage;
 use crate::protocol::{BrokerError, Directive};
@@ -17,6 +17,17 @@ enum Answer {
     Later,
     /// Nothing any more.
     Never,
+}
+
+/// What was said before in one batch of directives.
+#[derive(Default)]
+struct Batch {
+    /// Slots that were given out: their agent fills them before it joins.
+    given: HashSet<Slot>,
+    /// Nodes whose first partner was told to come.
+    awaiting: HashSet<NodeId>,
+    /// The last page that was told to create, and its first partner.
+    created: Option<(LinearIndex, (VmId, LinearIndex))>,
 }
 
 impl LocalBroker {
@@ -39,13 +50,12 @@ impl LocalBroker {
             asked.dedup();
         }
         let before = directives.len();
-        // Slots that are given out in this batch: its agent fills them before it joins.
-        let mut given = HashSet::new();
+        let mut batch = Batch::default();
         while directives.len() - before < limit
             && let Some(linear) = asked.pop()
         {
             let item = self.item(vm, linear)?;
-            match self.answer(item, linear, &mut given) {
+            match self.answer(item, linear, &mut batch) {
                 Answer::Now(directive) => directives.push(directive),
                 Answer::Later => self.member_mut(vm)?.later.push(linear),
                 Answer::Never => {}
@@ -59,22 +69,24 @@ impl LocalBroker {
     }
 
     /// The state may have moved on since the page was noted: what holds now counts.
-    fn answer(&mut self, item: ItemId, linear: LinearIndex, given: &mut HashSet<Slot>) -> Answer {
+    fn answer(&mut self, item: ItemId, linear: LinearIndex, batch: &mut Batch) -> Answer {
         match self.rmap.item(item) {
             RmapItem::Pending { link, role: Role::Waiting } => {
-                let Some((slot, role)) = self.slot_for(link, given) else {
+                let Some((slot, role)) = self.slot_for(link, &mut batch.given) else {
                     return Answer::Later;
                 };
                 self.rmap.set(item, RmapItem::Pending { link, role });
                 Answer::Now(if role == Role::Creating {
-                    Directive::Create { linear, slot }
+                    let continues = self.continues(item, linear, link.node, batch);
+                    Directive::Create { linear, slot, continues }
                 } else {
-                    Directive::Merge { linear, slot }
+                    let awaited = self.is_unpaired(link.node) && batch.awaiting.insert(link.node);
+                    Directive::Merge { linear, slot, awaited }
                 })
             }
             RmapItem::Stable(link) => {
                 if let Some(slot) = self.tell_to_move(item) {
-                    return Answer::Now(Directive::Merge { linear, slot });
+                    return Answer::Now(Directive::Merge { linear, slot, awaited: false });
                 }
                 if self.is_lone(link.node) {
                     Answer::Now(Directive::Unshare { linear })
@@ -84,6 +96,31 @@ impl LocalBroker {
             }
             RmapItem::Pending { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => Answer::Never,
         }
+    }
+
+    /// Whether a page that is to create a node, and its first partner, follow right on those of the
+    /// page that was told to before it. O(1).
+    fn continues(
+        &self,
+        item: ItemId,
+        linear: LinearIndex,
+        node: NodeId,
+        batch: &mut Batch,
+    ) -> bool {
+        let mut items = self.stable.items(&self.rmap, node);
+        let partner = items.find(|&other| other != item).map(|other| self.rmap.page(other));
+        let before = batch.created.take();
+        batch.created = partner.map(|partner| (linear, partner));
+        let (Some((page, (vm, other))), Some((partner_vm, partner))) = (before, partner) else {
+            return false;
+        };
+        page.offset(1) == linear && vm == partner_vm && other.offset(1) == partner
+    }
+
+    /// Whether a node is still to get its first partner.
+    fn is_unpaired(&self, id: NodeId) -> bool {
+        let node = self.stable.node(id);
+        node.sharers <= 1 && !node.paired
     }
 
     /// The slot that a waiting item can go to now, and as what.

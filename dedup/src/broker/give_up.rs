@@ -112,13 +112,19 @@ mod tests {
         broker.fill(vms[0], from, &PAGE, &mut Vec::new()).unwrap();
         let merged = |slot| [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
         broker.report(vms[0], &merged(from)).unwrap();
-        assert_eq!(told(&mut broker, vms[1]), [Directive::Merge { linear, slot: from }]);
+        assert_eq!(
+            told(&mut broker, vms[1]),
+            [Directive::Merge { linear, slot: from, awaited: true }]
+        );
         broker.report(vms[1], &merged(from)).unwrap();
 
         let to = broker.begin_move(from).unwrap();
         broker.resume_moves();
         for vm in [vms[0], vms[1]] {
-            assert_eq!(told(&mut broker, vm), [Directive::Merge { linear, slot: to }]);
+            assert_eq!(
+                told(&mut broker, vm),
+                [Directive::Merge { linear, slot: to, awaited: false }]
+            );
         }
         let declined = [Outcome::Declined { linear, slot: to }];
         broker.report(vms[1], &declined).unwrap();

@@ -183,7 +183,7 @@ impl LocalBroker {
             pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
         for (item, &linear) in items.into_iter().zip(pages) {
             if let Some(slot) = self.tell_to_move(item) {
-                directives.push(Directive::Merge { linear, slot });
+                directives.push(Directive::Merge { linear, slot, awaited: false });
             }
         }
         Ok(())

@@ -1,0 +1,139 @@
+//! What runs cost in mappings, and which of them are worth it.
+//!
+//! The runs that save most for each mapping come first. What a page costs that is to create a slot is
+//! what both sides need: its own mappings, and those of the twin that it is merged for, which are set
+//! aside. So a page is not merged for a twin that the budget then puts off.
+
+use std::cmp::Reverse;
+
+use super::Agent;
+use super::budget::Ask;
+use super::mappings::more_vmas_with;
+use super::merge::declined;
+use super::runs::Run;
+use crate::extents::ExtentMap;
+use crate::protocol::Outcome;
+use crate::{LinearIndex, Slot};
+
+/// Mappings that one more run takes, at most: it parts one into three.
+const VMAS_PER_RUN: u64 = 2;
+
+/// A page that is to fill a new slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Creator {
+    pub(super) linear: LinearIndex,
+    pub(super) slot: Slot,
+    /// Whether its first partner lies in one run with that of the creator before.
+    pub(super) continues: bool,
+}
+
+/// What is said of some targets beyond where they are to go. Both lists ascend.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Terms {
+    /// Those that are to fill their slot first.
+    pub(super) creators: Vec<Creator>,
+    /// Those for which mappings have been set aside, because their twin was merged for them.
+    pub(super) awaited: Vec<LinearIndex>,
+}
+
+impl Terms {
+    /// What the first partners of a run's creators need.
+    fn pledge(&self, run: &Run) -> u64 {
+        VMAS_PER_RUN * self.partner_runs(run).count() as u64
+    }
+
+    /// The pages of a run with whose first partner a run of the partners' begins.
+    fn partner_runs(&self, run: &Run) -> impl Iterator<Item = LinearIndex> + '_ {
+        let end = run.end();
+        let first = self.creators.partition_point(|creator| creator.linear < run.linear);
+        let creators = self.creators[first..].iter().take_while(move |one| one.linear < end);
+        let begun = creators.enumerate().filter(|(n, creator)| *n == 0 || !creator.continues);
+        begun.map(|(_, creator)| creator.linear)
+    }
+
+    /// Whether a page of a run is awaited.
+    fn awaits(&self, run: &Run) -> bool {
+        let first = self.awaited.partition_point(|&linear| linear < run.linear);
+        self.awaited.get(first).is_some_and(|&linear| linear < run.end())
+    }
+}
+
+impl Agent {
+    /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
+    /// O((runs + extents under them) · log).
+    pub(super) fn within_budget(
+        &mut self,
+        runs: &mut Vec<Run>,
+        terms: &Terms,
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        // What the mappings would be, around the runs, if every run came off.
+        let mapped = runs.iter().filter(|run| run.is_mapped());
+        let mut planned = self.extents.within(mapped.map(Run::with_neighbours));
+        let mut more_vmas = 0_i64;
+        let mut order: Vec<usize> = (0..runs.len()).filter(|&at| runs[at].is_mapped()).collect();
+        // Nothing is put off before everything that saves more has been paid for.
+        order.sort_by_key(|&at| (terms.awaits(&runs[at]), Reverse(runs[at].count_pages)));
+        let mut kept = vec![true; runs.len()];
+        for at in order {
+            if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
+                self.defer(&rest);
+                outcomes.extend(rest.shares().map(declined));
+            }
+            let run = runs[at];
+            let (awaited, pledge) = (terms.awaits(&run), terms.pledge(&run));
+            if awaited {
+                self.budget.redeem(VMAS_PER_RUN);
+            }
+            let more = more_vmas_with(&self.space, &mut planned, &run);
+            let held = self.vmas.saturating_add_signed(more_vmas);
+            let ask = Ask { held, planned: more_vmas, more, pledge };
+            let cost = pledge.saturating_add_signed(more);
+            let is_paid = if awaited && pledge == 0 {
+                self.budget.allows_at_all(&ask)
+            } else {
+                cost == 0 || self.budget.allows(worth(&run, pledge, cost), &ask)
+            };
+            if is_paid {
+                more_vmas += more;
+                self.budget.pledge(pledge);
+            } else {
+                undo(&mut planned, &self.extents, &run);
+                self.defer(&run);
+                outcomes.extend(run.shares().map(declined));
+                kept[at] = false;
+            }
+        }
+        let mut kept = kept.into_iter();
+        runs.retain(|_| kept.next().unwrap_or(true));
+    }
+
+    /// Shortens a run whose partners lie in more runs than there are mappings for, and returns the rest:
+    /// a part of it can be paid for.
+    fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
+        let held = self.vmas.saturating_add_signed(planned);
+        let room = self.budget.room(held, 1).saturating_add_signed(-planned);
+        let count_runs = usize::try_from((room / VMAS_PER_RUN).saturating_sub(1)).ok()?;
+        let over = terms.partner_runs(run).nth(count_runs.max(1))?;
+        let count_pages = over.0 - run.linear.0;
+        let rest = run.part(count_pages, run.count_pages - count_pages);
+        *run = run.part(0, count_pages);
+        Some(rest)
+    }
+}
+
+/// The pages that a run saves for each run's worth of mappings that it costs, `pledge` of them its
+/// partners'.
+fn worth(run: &Run, pledge: u64, cost: u64) -> u32 {
+    let sides = if pledge > 0 { 2 } else { 1 };
+    let worth = u64::from(run.count_pages) * sides * VMAS_PER_RUN / cost.max(sides * VMAS_PER_RUN);
+    u32::try_from(worth.max(1)).unwrap_or(u32::MAX)
+}
+
+/// Makes extents what they are in `original` for the pages of a run.
+fn undo(planned: &mut ExtentMap, original: &ExtentMap, run: &Run) {
+    planned.remove(run.linear, run.count_pages, |_| {});
+    for extent in original.overlapping(run.linear, run.end()) {
+        planned.insert(extent, |_| {});
+    }
+}
