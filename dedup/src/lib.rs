@@ -77,7 +77,7 @@ pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
 pub use number::{NumberError, parse_number};
 pub use sys::{
-    AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UserfaultfdError,
-    resident_store_bytes,
+    AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UnfoldableMemory,
+    UserfaultfdError, resident_store_bytes,
 };
 pub use types::{LinearIndex, PAGE_SIZE, Slot, VmId};

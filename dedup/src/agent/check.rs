@@ -81,8 +81,11 @@ impl Agent {
             return Err(differs(format!("page {page} is shared and lies over no slot")));
         }
         let is_exposed = |page, kind| kind == PageKind::Slot && !self.shared.contains(page);
-        match self.find_page(is_exposed)? {
-            Some(page) => Err(differs(format!("page {page} shows its slot and does not share it"))),
+        if let Some(page) = self.find_page(is_exposed)? {
+            return Err(differs(format!("page {page} shows its slot and does not share it")));
+        }
+        match self.find_other_frame().map_err(MappingError::Read)? {
+            Some(page) => Err(differs(format!("page {} is not in its slot's page frame", page.0))),
             None => Ok(()),
         }
     }

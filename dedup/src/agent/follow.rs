@@ -1,6 +1,7 @@
 //! What the broker wants of pages that were not offered just now.
 
 use super::changes::count;
+use super::locked::Locking;
 use super::merge::declined;
 use super::pass::BATCH_PAGES;
 use super::price::{Creator, Terms};
@@ -82,7 +83,7 @@ impl Agent {
     /// Whether a page may go to a slot: what shares one may go to another until it is unmerged.
     fn may_share(&self, page: usize) -> bool {
         let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
-        is_wanted || self.shared.contains(page)
+        self.locking == Locking::Unlocked && (is_wanted || self.shared.contains(page))
     }
 
     /// Makes pages private for which there was no memory when they were to be made so.

@@ -9,6 +9,7 @@ pub mod budget;
 mod carry_out;
 mod changes;
 mod check;
+mod check_frames;
 mod copy;
 mod deferral;
 mod discard;
@@ -16,6 +17,7 @@ mod follow;
 mod huge;
 pub(crate) mod layout;
 mod leave;
+mod locked;
 mod mappings;
 mod merge;
 mod mode;
@@ -51,10 +53,11 @@ use crate::mode::DedupMode;
 use crate::protocol::{BrokerError, Outcome};
 use crate::regions::{LayoutError, Regions};
 use crate::stats::Events;
-use crate::sys::{GuestMemory, RegionError, Space, UserfaultfdError};
+use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdError};
 use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
 use deferral::Deferral;
+use locked::Locking;
 use stale_extents::StaleSearch;
 use track::Watch;
 
@@ -67,6 +70,9 @@ pub enum AgentSetupError {
     /// Its regions contradict each other.
     #[error("the VM's regions cannot be laid out")]
     Layout(#[from] LayoutError),
+    /// It is memory of a kind that cannot be folded.
+    #[error("memory of this kind cannot be folded")]
+    Unfoldable(#[from] UnfoldableMemory),
     /// Its pages cannot be protected.
     #[error("guest pages cannot be write-protected")]
     Userfaultfd(#[from] UserfaultfdError),
@@ -145,6 +151,8 @@ pub(crate) struct Agent {
     swept: usize,
     /// Whether what is calm is to be looked at by this visit.
     is_scanning: bool,
+    /// Whether the memory can be shared, as of the last visit.
+    locking: Locking,
     /// The pages that this pass is to look at.
     todo: Bitmap,
     /// The first of them that it has not looked at.
@@ -179,6 +187,9 @@ impl Agent {
         let space = Space::new(Arc::clone(&memory))?;
         let regions = Regions::of(memory.regions())?;
         for piece in space.pieces() {
+            space.whole(piece).check_foldable(process.bounds.as_ref())?;
+        }
+        for piece in space.pieces() {
             let span = space.whole(piece);
             span.advise_guest()
                 .and_then(|()| process.uffd.register(span))
@@ -207,6 +218,7 @@ impl Agent {
             deferred: none.clone(),
             excluded: None,
             huge: None,
+            locking: Locking::Unlocked,
             taken_in: count_pages,
             swept: 0,
             is_scanning: false,

@@ -1,6 +1,7 @@
 //! One visit of a VM's changed pages.
 
 use super::changes::{count, linear_index};
+use super::locked::Locking;
 use super::price::Terms;
 use super::runs::{Target, Want};
 use super::scan::{Content, Resident};
@@ -54,6 +55,8 @@ impl Agent {
         broker: &mut dyn Broker,
         is_scanning: bool,
     ) -> Result<(), AgentError> {
+        self.notice_locked();
+        let is_scanning = is_scanning && self.locking == Locking::Unlocked;
         self.todo.clear();
         (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
         if is_scanning {

@@ -4,7 +4,10 @@ use std::error::Error;
 use std::sync::OnceLock;
 
 use super::AgentSetupError;
-use crate::sys::{Faults, MappingBounds, PageMover, Pagemap, Userfaultfd, UserfaultfdError};
+use crate::sys::{
+    Faults, MappingBounds, PageMover, Pagemap, UnfoldableMemory, Userfaultfd, UserfaultfdError,
+    locks_new_mappings,
+};
 
 /// Descriptors that all agents of a process share: guests come in hundreds, and a process may
 /// have 1024 descriptors by default.
@@ -40,6 +43,19 @@ impl ProcessMemory {
     /// Whether so written memory can be folded with it.
     pub(crate) fn covers(&self, is_written_by_kernel: bool) -> bool {
         !is_written_by_kernel || self.uffd.faults() == Faults::All
+    }
+
+    /// Finds out whether what is mapped can be shared.
+    ///
+    /// # Errors
+    ///
+    /// When the process locks whatever it maps, or the kernel does not say.
+    pub(crate) fn check_foldable() -> Result<(), UnfoldableMemory> {
+        match locks_new_mappings() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(UnfoldableMemory::LocksNewMappings),
+            Err(error) => Err(UnfoldableMemory::Read(error)),
+        }
     }
 
     /// What makes pages over slots anonymous memory again; `None` where the kernel cannot (before Linux

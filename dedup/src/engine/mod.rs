@@ -52,7 +52,7 @@ use unwanted::Unwanted;
 pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
-use crate::agent::{Agent, AgentSpec, ProcessMemory, StoreAccess};
+use crate::agent::{Agent, AgentSetupError, AgentSpec, ProcessMemory, StoreAccess};
 use crate::broker::LocalBroker;
 use crate::knobs::Knobs;
 use crate::mode::DedupMode;
@@ -174,6 +174,9 @@ impl Engine {
         let count_pages: u64 =
             memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
         let process = self.process(vm, memory.is_written_by_kernel())?;
+        // Before anything is mapped: a store that is locked would take all of the host's memory.
+        let unfoldable = |source| AttachError::Agent { vm, source: AgentSetupError::from(source) };
+        ProcessMemory::check_foldable().map_err(unfoldable)?;
         let domain = self.domain(&name)?;
         // More pages than an index can number are refused by the agent; no item is made for them.
         let count_pages = u32::try_from(count_pages).unwrap_or(u32::MAX);

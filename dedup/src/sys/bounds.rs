@@ -9,6 +9,13 @@ use std::ops::Range;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
 
+use super::maps::ProcessMapping;
+use crate::PAGE_SIZE;
+
+const PROCMAP_QUERY_VMA_READABLE: u64 = 1 << 0;
+const PROCMAP_QUERY_VMA_WRITABLE: u64 = 1 << 1;
+const PROCMAP_QUERY_VMA_SHARED: u64 = 1 << 3;
+
 #[repr(C)]
 #[derive(Default)]
 struct Query {
@@ -56,6 +63,15 @@ impl MappingBounds {
     ///
     /// The kernel's (`ENOENT` when nothing is mapped there).
     pub(crate) fn at(&self, addr: usize) -> io::Result<Range<usize>> {
+        self.mapping(addr).map(|mapping| mapping.range)
+    }
+
+    /// The mapping that `addr` lies in. O(log mappings).
+    ///
+    /// # Errors
+    ///
+    /// As for [`at`](Self::at).
+    pub(super) fn mapping(&self, addr: usize) -> io::Result<ProcessMapping> {
         let mut query =
             Query { size: size_of::<Query>() as u64, addr: addr as u64, ..Query::default() };
         // SAFETY: the kernel reads and writes one `Query`, which is laid out as its own, and
@@ -65,7 +81,14 @@ impl MappingBounds {
             return Err(io::Error::last_os_error());
         }
         let address = |value| usize::try_from(value).map_err(io::Error::other);
-        Ok(address(query.start)?..address(query.end)?)
+        let access = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_WRITABLE;
+        Ok(ProcessMapping {
+            range: address(query.start)?..address(query.end)?,
+            offset_bytes: query.offset,
+            inode: query.inode,
+            is_private_memory: query.vma_flags & (access | PROCMAP_QUERY_VMA_SHARED) == access,
+            is_hugetlb: query.page_size > PAGE_SIZE as u64,
+        })
     }
 }
 

@@ -12,6 +12,10 @@ pub(crate) struct ProcessMapping {
     pub(crate) offset_bytes: u64,
     /// Its file, or 0 for anonymous memory.
     pub(crate) inode: u64,
+    /// Whether it can be read and written, and what is written there is seen by this process alone.
+    pub(crate) is_private_memory: bool,
+    /// Whether it is made of huge pages only (hugetlb).
+    pub(crate) is_hugetlb: bool,
 }
 
 impl ProcessMapping {
@@ -34,12 +38,15 @@ impl ProcessMapping {
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
-        let (offset, inode) = (fields.nth(1)?, fields.nth(1)?);
+        let (permissions, offset, inode) = (fields.next()?, fields.next()?, fields.nth(1)?);
         let address = |text| usize::from_str_radix(text, 16).ok();
         Some(Self {
             range: address(start)?..address(end)?,
             offset_bytes: u64::from_str_radix(offset, 16).ok()?,
             inode: inode.parse().ok()?,
+            is_private_memory: permissions.starts_with("rw") && permissions.ends_with('p'),
+            // What the kernel calls the file behind such memory that is anonymous.
+            is_hugetlb: fields.next().is_some_and(|name| name.starts_with("/anon_hugepage")),
         })
     }
 }
@@ -52,8 +59,13 @@ mod tests {
     fn a_line_of_proc_maps_is_understood() {
         let line = "7f0000000000-7f0000001000 rw-p 00003000 00:01 1035 /memfd:name (deleted)";
         let start = 0x7f00_0000_0000;
-        let expected =
-            ProcessMapping { range: start..start + 4096, offset_bytes: 0x3000, inode: 1035 };
+        let expected = ProcessMapping {
+            range: start..start + 4096,
+            offset_bytes: 0x3000,
+            inode: 1035,
+            is_private_memory: true,
+            is_hugetlb: false,
+        };
         assert_eq!(ProcessMapping::parse(line), Some(expected));
         assert_eq!(ProcessMapping::parse("7f0000000000 rw-p"), None);
     }

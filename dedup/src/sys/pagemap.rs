@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
@@ -114,6 +115,28 @@ impl Pagemap {
         self.scan_for(span, &wanted, |first, count_pages, _| visit(first, count_pages))
     }
 
+    /// What the kernel says of each page of `span`. O(pages).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn entries(&self, span: Span<'_>) -> io::Result<Vec<PageEntry>> {
+        let mut bytes = vec![0; span.count_pages() as usize * PageEntry::LEN_BYTES];
+        self.0.read_exact_at(&mut bytes, PageEntry::offset_of(span.start()))?;
+        Ok(bytes.as_chunks().0.iter().map(|&word| PageEntry(u64::from_ne_bytes(word))).collect())
+    }
+
+    /// What the kernel says of the page at an address.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn entry(&self, addr: usize) -> io::Result<PageEntry> {
+        let mut word = [0; PageEntry::LEN_BYTES];
+        self.0.read_exact_at(&mut word, PageEntry::offset_of(addr))?;
+        Ok(PageEntry(u64::from_ne_bytes(word)))
+    }
+
     /// Calls `visit(first, count_pages, categories)` for each run of pages that are `wanted`.
     fn scan_for(
         &self,
@@ -145,6 +168,37 @@ impl Pagemap {
             arg.start = arg.walk_end;
         }
         Ok(())
+    }
+}
+
+/// A page's entry of the page map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageEntry(u64);
+
+impl PageEntry {
+    const LEN_BYTES: usize = size_of::<u64>();
+    const FRAME: u64 = (1 << 55) - 1;
+    const IS_FILE: u64 = 1 << 61;
+    const IS_PRESENT: u64 = 1 << 63;
+
+    fn offset_of(addr: usize) -> u64 {
+        (addr / PAGE_SIZE * Self::LEN_BYTES) as u64
+    }
+
+    /// Whether the page is in memory.
+    pub(crate) fn is_present(self) -> bool {
+        self.0 & Self::IS_PRESENT != 0
+    }
+
+    /// Whether it is a page of a file.
+    pub(crate) fn is_file(self) -> bool {
+        self.0 & Self::IS_FILE != 0
+    }
+
+    /// The number of its page frame, if it is in memory and the process may know (`CAP_SYS_ADMIN`).
+    pub(crate) fn frame(self) -> Option<u64> {
+        let frame = self.0 & Self::FRAME;
+        (self.is_present() && frame != 0).then_some(frame)
     }
 }
 

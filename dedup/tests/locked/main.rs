@@ -1,0 +1,161 @@
+//! Memory that cannot be folded: locked, of huge pages, shared, or not there.
+
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod sys;
+
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use common::{TestVm, page, settle};
+use libc::{MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
+use pagefold_dedup::{
+    AttachError, AttachSpec, DedupMode, Engine, EngineConfig, GuestMemory, PAGE_SIZE, Unchanging,
+    VmId,
+};
+use sys::{MappedMemory, lock, lock_all, unlock, unlock_all};
+
+/// A store that the machine can bear, should all of it be populated.
+const STORE_PAGES: u32 = 1 << 15;
+
+/// What locks memory is the whole process's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn engine() -> Engine {
+    let config = EngineConfig { store_pages: Some(STORE_PAGES), ..EngineConfig::default() };
+    Engine::new(config).unwrap()
+}
+
+/// The causes of a refusal, as a person reads them.
+fn reason(refusal: Result<(), AttachError>) -> String {
+    let error = refusal.unwrap_err();
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Two VMs with the same pages.
+fn twins(engine: &mut Engine) -> [TestVm; 2] {
+    let vms = [0, 1].map(|id| TestVm::attached(engine, id, 64));
+    for number in 0..64_u32 {
+        for vm in &vms {
+            vm.write(number as usize, &page(number));
+        }
+    }
+    settle(engine);
+    engine.check().unwrap();
+    vms
+}
+
+/// Bytes of shared memory that the process has in its page tables.
+fn shared_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn memory_that_cannot_be_folded_is_refused_with_the_reason() {
+    let _alone = alone();
+    let mut engine = engine();
+    let access = PROT_READ | PROT_WRITE;
+    let anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
+    for (access, flags, expected) in [
+        (access, anonymous | MAP_HUGETLB, "hugetlb"),
+        (access, MAP_SHARED | MAP_ANONYMOUS, "not private anonymous memory"),
+        (PROT_READ, anonymous, "not private anonymous memory"),
+    ] {
+        let memory = Arc::new(MappedMemory::new(1024, access, flags).unwrap());
+        let spec = AttachSpec {
+            domain: "test".to_owned(),
+            mode: DedupMode::On,
+            memory,
+            changes: Box::new(Unchanging),
+        };
+        let refused = reason(engine.attach(VmId(0), spec));
+        assert!(refused.contains(expected), "{refused}");
+    }
+    let vm = TestVm::new(0, 16);
+    lock(&vm.memory.regions()[0]).unwrap();
+    let refused = reason(vm.try_attach(&mut engine, "test", DedupMode::On));
+    assert!(refused.contains("is locked") && refused.contains("munlock"), "{refused}");
+    unlock(&vm.memory.regions()[0]).unwrap();
+    vm.attach(&mut engine, "test", DedupMode::On);
+    engine.check().unwrap();
+}
+
+#[test]
+fn a_process_that_locks_what_it_maps_is_refused_and_no_store_is_populated() {
+    let _alone = alone();
+    let mut engine = engine();
+    let vm = TestVm::new(0, 256);
+    let before = shared_bytes();
+    lock_all(libc::MCL_FUTURE).unwrap();
+    let refused = reason(vm.try_attach(&mut engine, "test", DedupMode::On));
+    unlock_all().unwrap();
+    assert!(refused.contains("MCL_FUTURE"), "{refused}");
+    assert!(shared_bytes() < before + STORE_PAGES as usize * PAGE_SIZE / 2);
+    vm.attach(&mut engine, "test", DedupMode::On);
+}
+
+#[test]
+fn memory_that_is_locked_later_counts_as_what_it_is_and_is_folded_when_it_is_unlocked() {
+    let _alone = alone();
+    for flags in [libc::MCL_CURRENT, libc::MCL_CURRENT | libc::MCL_FUTURE] {
+        let mut engine = engine();
+        let vms = twins(&mut engine);
+        assert_eq!(engine.stats().pages_sharing, 64);
+        let before = shared_bytes();
+        lock_all(flags).unwrap();
+        let populated = shared_bytes() - before;
+        for _ in 0..4 {
+            engine.pass();
+        }
+        let stats = engine.stats();
+        let check = engine.check();
+        unlock_all().unwrap();
+        check.unwrap();
+        // What has been used of the store is in memory, and was before; what has not is not.
+        assert!(populated < STORE_PAGES as usize * PAGE_SIZE * 3 / 4, "{populated} bytes");
+        assert_eq!((stats.pages_sharing, stats.pages_shared), (0, 0), "the kernel shares none");
+
+        settle(&mut engine);
+        engine.check().unwrap();
+        assert_eq!(engine.stats().pages_sharing, 64);
+        for number in 0..64_u32 {
+            for vm in &vms {
+                assert_eq!(vm.read(number as usize), page(number));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_merged_while_new_mappings_are_locked() {
+    let _alone = alone();
+    let mut engine = engine();
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, 64));
+    lock_all(libc::MCL_FUTURE).unwrap();
+    for number in 0..64_u32 {
+        for vm in &vms {
+            vm.write(number as usize, &page(number));
+        }
+    }
+    for _ in 0..4 {
+        engine.pass();
+    }
+    let merges = engine.stats().events.merges;
+    unlock_all().unwrap();
+    assert_eq!(merges, 0, "the kernel would have copied each page at once");
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 64);
+    engine.check().unwrap();
+}
