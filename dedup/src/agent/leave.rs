@@ -33,7 +33,14 @@ impl Agent {
         // to be done when it is held for writing.
         let emptied = span.discard();
         let whole = Run { linear, count_pages, action: Action::Replace };
-        let (replaced, left) = match emptied.map(|()| span.map_anonymous()) {
+        // What replaces many mappings by one is refused, too, when there are too many.
+        let map = || match span.map_anonymous() {
+            Err(error) if error.replaced.is_empty() => {
+                self.process.spare.lend(|| span.map_anonymous())
+            }
+            result => result,
+        };
+        let (replaced, left) = match emptied.map(|()| map()) {
             Ok(Ok(())) => (vec![whole], Ok(pages.end)),
             Ok(Err(error)) => {
                 let parts = error.replaced.into_iter();

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use super::AgentSetupError;
 use crate::sys::{
-    Faults, MappingBounds, PageMover, Pagemap, UnfoldableMemory, Userfaultfd, UserfaultfdError,
-    locks_new_mappings,
+    Faults, MappingBounds, PageMover, Pagemap, SpareMapping, UnfoldableMemory, Userfaultfd,
+    UserfaultfdError, locks_new_mappings,
 };
 
 /// Descriptors that all agents of a process share: guests come in hundreds, and a process may
@@ -17,6 +17,8 @@ pub(crate) struct ProcessMemory {
     pub(super) pagemap: Pagemap,
     /// Unless the kernel is too old to say.
     pub(super) bounds: Option<MappingBounds>,
+    /// For giving mappings up when there are too many.
+    pub(super) spare: SpareMapping,
     /// Made when it is first needed; `None` if it could not be.
     page_mover: OnceLock<Option<PageMover>>,
 }
@@ -37,7 +39,8 @@ impl ProcessMemory {
         }?;
         let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
         let bounds = MappingBounds::open().map_err(AgentSetupError::Pagemap)?;
-        Ok(Self { uffd, pagemap, bounds, page_mover: OnceLock::new() })
+        let spare = SpareMapping::new();
+        Ok(Self { uffd, pagemap, bounds, spare, page_mover: OnceLock::new() })
     }
 
     /// Whether so written memory can be folded with it.
