@@ -74,7 +74,7 @@ impl Events {
 }
 
 /// One VM's part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmStats {
     /// The VM.
     pub id: u32,
@@ -140,7 +140,7 @@ pub struct DomainStats {
 }
 
 /// Everything at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DedupStats {
     /// Slots in use.
     pub pages_shared: u64,

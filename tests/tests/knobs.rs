@@ -203,7 +203,7 @@ fn vms_that_were_launched_unfolded_can_be_folded_while_they_run() {
         [0, 1].map(|vm| stats["vms"][vm]["mode"].clone())
     };
     assert_eq!(modes(), ["off", "off"]);
-    let off = json!({ "mode": "off" });
+    let off = json!({ "kind": "mode", "detail": "off" });
     let page = get(socket, "/v1/dedup/rmap?vm=0&gpa=0x3000");
     assert_eq!((&page["reason"], &page["linear"]), (&off, &json!(3)), "{page}");
     let words = served.says(&["explain", "--vm", "0", "--gpa", "0x3000"]);
@@ -246,14 +246,15 @@ fn the_places_of_a_shared_page_name_each_other_and_a_range_that_is_opted_out_is_
     settle(socket);
     let rmap = |vm: u64, gpa: u64| get(socket, &format!("/v1/dedup/rmap?vm={vm}&gpa={gpa:#x}"));
     let shared = (0..4096).map(|page| rmap(0, page * 4096)).find(|page| {
-        page["reason"] == "shared" && page["mappings"].as_array().is_some_and(|all| all.len() >= 3)
+        page["reason"]["kind"] == "shared"
+            && page["mappings"].as_array().is_some_and(|all| all.len() >= 3)
     });
     let shared = shared.expect("three guests have equal pages");
     let gpa = number(&shared, "guest_phys");
     let places = shared["mappings"].as_array().expect("an array");
     for place in places {
         let other = rmap(number(place, "vm"), number(place, "guest_phys"));
-        assert_eq!((&other["state"], &other["reason"]), (&shared["state"], &"shared".into()));
+        assert_eq!((&other["state"], &other["reason"]), (&shared["state"], &shared["reason"]));
         assert_eq!(other["mappings"].as_array().map(Vec::len), Some(places.len()), "{other}");
     }
     let words = served.says(&["explain", "--vm", "0", "--gpa", &format!("{gpa:#x}")]);
@@ -267,12 +268,15 @@ fn the_places_of_a_shared_page_name_each_other_and_a_range_that_is_opted_out_is_
     assert_eq!(granted(&patch(socket, "/v1/vms/0", &range))["dedup"], "on");
     settle(socket);
     let private = rmap(0, gpa);
-    assert_eq!((&private["reason"], &private["mappings"]), (&"opted_out".into(), &json!([])));
+    assert_eq!(
+        (&private["reason"]["kind"], &private["mappings"]),
+        (&"opted_out".into(), &json!([]))
+    );
     let (address, size) = (format!("{gpa:#x}"), "4K");
     let args = ["set", "--vm", "0", "--gpa", &address, "--bytes", size, "dedup=on"];
     assert!(served.says(&args).starts_with(&format!("4K at {gpa:#x} of VM 0: dedup=on")));
     settle(socket);
-    assert_eq!(rmap(0, gpa)["reason"], "shared");
+    assert_eq!(rmap(0, gpa)["reason"]["kind"], "shared");
 
     for (target, status) in [
         ("vm=3&gpa=0", 404),

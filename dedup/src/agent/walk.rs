@@ -21,9 +21,10 @@ pub struct Mapping {
     pub host_addr: usize,
 }
 
-/// What folding has made of a page, as of its VM's last pass.
+/// What folding has made of a page, as of its VM's last pass. In JSON always an object with a `kind`,
+/// and the slot as `detail` where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", content = "detail", rename_all = "snake_case")]
 pub enum PageState {
     /// It shares a slot.
     Shared(Slot),

@@ -6,6 +6,8 @@ mod doctor;
 mod explain;
 mod failure;
 mod knobs;
+mod live;
+mod logs;
 mod number;
 mod process;
 mod run;
@@ -39,13 +41,28 @@ Exit codes:
   5  folding was to settle, and did not within its time
   128 + N  a signal N, a second or more after the first, ended the process at once
 
-Logs go to stderr; RUST_LOG=info or RUST_LOG=pagefold=debug shows more of them.
+Logs go to stderr; -v, or RUST_LOG=info or RUST_LOG=pagefold=debug, shows more of them.
 See what this machine can do with: pagefold doctor";
+
+/// What `--version` says: the version, and what was built.
+const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit   ",
+    env!("PAGEFOLD_COMMIT"),
+    "\nprofile  ",
+    env!("PAGEFOLD_PROFILE"),
+    "\ntarget   ",
+    env!("PAGEFOLD_TARGET"),
+    "\nbuilt by ",
+    env!("PAGEFOLD_RUSTC"),
+);
 
 /// A small KVM VMM that holds identical pages of its guests only once
 #[derive(Debug, Parser)]
-#[command(name = "pagefold", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "pagefold", version, long_version = BUILD, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
+    #[command(flatten)]
+    logs: logs::Args,
     #[command(subcommand)]
     command: Command,
 }
@@ -117,9 +134,23 @@ fn survive_file_limit() {
 
 /// Does what the command line says. Clap ends the process itself for `--help` and for usage errors.
 pub(crate) fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    survive_file_limit();
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    let result = logs::init(&cli.logs).and_then(|()| {
+        survive_file_limit();
+        command(cli.command)
+    });
+    match result {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(failure) => {
+            // With stderr gone, the code is all that is left to say.
+            let _ = write!(io::stderr(), "{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn command(command: Command) -> Result<Outcome, Failure> {
+    match command {
         Command::Run(args) => run::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Vms(args) => vms::list(&args),
@@ -132,14 +163,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Compact(args) => compact::run(&args),
         Command::Analyze(args) => analyze::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-    };
-    match result {
-        Ok(outcome) => ExitCode::from(outcome.code()),
-        Err(failure) => {
-            // With stderr gone, the code is all that is left to say.
-            let _ = write!(io::stderr(), "{failure}");
-            ExitCode::from(failure.code())
-        }
     }
 }
 

@@ -58,6 +58,12 @@ pub(super) fn mib(bytes: Option<u64>) -> String {
     )
 }
 
+/// The same of a balance, which may be a loss. What is shown as zero has no sign.
+pub(super) fn signed_mib(bytes: i64) -> String {
+    let size = mib(Some(bytes.unsigned_abs()));
+    if bytes < 0 && size != mib(Some(0)) { format!("-{size}") } else { size }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +113,9 @@ mod tests {
         assert_eq!(mib(Some((1 << 20) - 1)), "1.0 MiB");
         assert_eq!(mib(Some(52_429)), "0.1 MiB");
         assert_eq!(mib(None), "?");
+        for (bytes, text) in [(-1, "0.0 MiB"), (-(3 << 20), "-3.0 MiB"), (1 << 20, "1.0 MiB")] {
+            assert_eq!(signed_mib(bytes), text);
+        }
         assert!(mib(Some(u64::MAX)).ends_with(" MiB"));
     }
 }

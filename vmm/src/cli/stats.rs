@@ -1,18 +1,18 @@
 //! `pagefold stats`: what a running `pagefold run --api-socket` saves.
 
-use std::io::{self, IsTerminal};
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use pagefold::api::{ApiClient, ClientError};
 use pagefold_dedup::Knobs;
-use pagefold_dedup::stats::DedupStats;
+use pagefold_dedup::stats::{DedupStats, VmStats};
 
 use super::failure::{Advise, Failure};
 use super::knobs::differences;
-use super::size::mib;
+use super::size::{mib, signed_mib};
 use super::socket::{Socket, no_answer};
-use super::table::{count, list, table};
-use super::{Outcome, Reader, print_to_reader};
+use super::table::{list, table};
+use super::{Outcome, Reader, live, print_to_reader};
 
 /// How often `--watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,11 +20,18 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Moves the cursor to the top left and clears the screen below it.
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[J";
 
+/// What the columns are that a VM's pages add up from.
+const COLUMNS: &str = "\
+Each page of a VM is merged (shares a slot), zero (given back), unshared (at rest, without a twin), \
+volatile (written lately), deferred (mappings are short), or another: not there, written out to swap, \
+or not to be folded.";
+
 /// What could not be done when it cannot.
 const WHAT: &str = "cannot get statistics";
 
 /// What `pagefold stats` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = COLUMNS)]
 pub(super) struct Args {
     #[command(flatten)]
     socket: Socket,
@@ -39,22 +46,24 @@ pub(super) struct Args {
 /// Asks the socket, once or over and over.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let client = args.socket.client()?;
-    let reader = show(args, &client.dedup().map_err(|error| no_answer(WHAT, &error))?)?;
-    if args.watch && reader == Reader::There {
-        watch(args, &client)?;
+    let first = Look::new(client.dedup().map_err(|error| no_answer(WHAT, &error))?);
+    if show(args, &first, None)? == Reader::There && args.watch {
+        watch(args, &client, first)?;
     }
     Ok(Outcome::Fine)
 }
 
 /// Looks again and again, until the run has ended or nobody reads what it says.
-fn watch(args: &Args, client: &ApiClient) -> Result<(), Failure> {
+fn watch(args: &Args, client: &ApiClient, mut last: Look) -> Result<(), Failure> {
     loop {
         std::thread::sleep(WATCH_INTERVAL);
         match client.dedup() {
             Ok(stats) => {
-                if show(args, &stats)? == Reader::Gone {
+                let look = Look::new(stats);
+                if show(args, &look, Some(&last))? == Reader::Gone {
                     return Ok(());
                 }
+                last = look;
             }
             // It was there a moment ago: the run has ended.
             Err(ClientError::Connect { .. }) => return Ok(()),
@@ -70,21 +79,72 @@ fn watch(args: &Args, client: &ApiClient) -> Result<(), Failure> {
     }
 }
 
-fn show(args: &Args, stats: &DedupStats) -> Result<Reader, Failure> {
+/// The counters, and when they were so.
+struct Look {
+    stats: DedupStats,
+    at: Instant,
+}
+
+impl Look {
+    fn new(stats: DedupStats) -> Self {
+        Self { stats, at: Instant::now() }
+    }
+}
+
+fn show(args: &Args, look: &Look, last: Option<&Look>) -> Result<Reader, Failure> {
     if args.json {
-        let json = serde_json::to_string(stats)
+        let json = serde_json::to_string(&look.stats)
             .advise("cannot write the statistics as JSON", "report this as a fault")?;
         return print_to_reader(&format!("{json}\n"));
     }
-    let clear = args.watch && io::stdout().is_terminal();
-    print_to_reader(&format!("{}{}", if clear { CLEAR_SCREEN } else { "" }, text(stats)))
+    let clear = args.watch && live::is_capable(&io::stdout());
+    let clear = if clear { CLEAR_SCREEN } else { "" };
+    let rates = last.map(|last| rates(&last.stats, &look.stats, look.at - last.at));
+    print_to_reader(&format!("{clear}{}", text(&look.stats, rates)))
 }
 
-/// The counters for people.
-pub(super) fn text(stats: &DedupStats) -> String {
-    let totals = list(&[
-        ("saved", format!("{} (net {})", mib(Some(stats.saved_bytes)), net(stats.general_profit))),
+/// What has happened in a second, on an average over `time`.
+fn rates(before: &DedupStats, after: &DedupStats, time: Duration) -> String {
+    let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
+    let rate = |count: fn(&DedupStats) -> u64| {
+        // Counters do not go back, but for those of another run at the same socket.
+        let difference = count(after).saturating_sub(count(before));
+        #[expect(clippy::cast_precision_loss, reason = "it is rounded all the same")]
+        let difference = difference as f64;
+        difference / seconds
+    };
+    let cpu = (after.cpu_seconds - before.cpu_seconds).max(0.0) / seconds * 100.0;
+    format!(
+        "{:.0} merges, {:.0} breaks, {:.0} pages scanned, {:.1} passes, {cpu:.1} % of a processor",
+        rate(|stats| stats.events.merges),
+        rate(|stats| stats.events.breaks),
+        rate(|stats| stats.events.pages_scanned),
+        rate(|stats| stats.full_scans),
+    )
+}
+
+/// The counters for people, and how fast they change.
+fn text(stats: &DedupStats, rates: Option<String>) -> String {
+    let saved = mib(Some(stats.saved_bytes));
+    let mut lines = vec![
+        ("saved", format!("{saved} (net {})", signed_mib(stats.general_profit))),
         ("resident", mib(stats.resident_bytes)),
+    ];
+    lines.extend(totals(stats));
+    lines.extend(rates.map(|rates| ("a second", rates)));
+    format!("{}\n{}", list(&lines), vms(stats))
+}
+
+/// The counters without what a report says in sum.
+pub(super) fn details(stats: &DedupStats) -> String {
+    format!("{}\n{}", list(&totals(stats)), vms(stats))
+}
+
+fn totals(stats: &DedupStats) -> Vec<(&'static str, String)> {
+    let unmerging: u64 = stats.vms.iter().map(|vm| vm.unmerging_pages).sum();
+    let unmerging = (unmerging > 0)
+        .then(|| ("unmerging", format!("{unmerging} pages are still to get their own memory")));
+    let mut lines = vec![
         (
             "pages",
             format!(
@@ -119,28 +179,31 @@ pub(super) fn text(stats: &DedupStats) -> String {
         ("mappings", format!("{} of {}", stats.vmas_used, stats.vmas_budget)),
         ("passes", format!("{} in {:.2} s of processor time", stats.full_scans, stats.cpu_seconds)),
         ("knobs", knobs(&stats.knobs)),
-    ]);
-    let headings =
-        ["vm", "mode", "pages", "merged", "zero", "unshared", "volatile", "vmas", "private", "net"];
-    let rows: Vec<Vec<String>> = stats
-        .vms
-        .iter()
-        .map(|vm| {
-            vec![
-                vm.id.to_string(),
-                vm.mode.clone(),
-                count(Some(vm.pages)),
-                count(Some(vm.merging_pages)),
-                count(Some(vm.zero_pages)),
-                count(Some(vm.unshared_pages)),
-                count(Some(vm.volatile_pages)),
-                count(Some(vm.vmas)),
-                mib(vm.private_bytes),
-                net(vm.profit),
-            ]
-        })
-        .collect();
-    format!("{totals}\n{}", table(&headings, &rows))
+    ];
+    lines.extend(unmerging);
+    lines
+}
+
+fn vms(stats: &DedupStats) -> String {
+    let headings = [
+        "vm", "mode", "pages", "merged", "zero", "unshared", "volatile", "deferred", "other",
+        "vmas", "private", "net",
+    ];
+    let row = |vm: &VmStats| {
+        let kinds = [
+            vm.merging_pages,
+            vm.zero_pages,
+            vm.unshared_pages,
+            vm.volatile_pages,
+            vm.deferred_pages,
+        ];
+        let other = vm.pages.saturating_sub(kinds.iter().sum());
+        let mut row = vec![vm.id.to_string(), vm.mode.clone(), vm.pages.to_string()];
+        row.extend(kinds.into_iter().chain([other, vm.vmas]).map(|number| number.to_string()));
+        row.extend([mib(vm.private_bytes), signed_mib(vm.profit)]);
+        row
+    };
+    table(&headings, &stats.vms.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The knobs that somebody has set.
@@ -152,8 +215,42 @@ fn knobs(knobs: &Knobs) -> String {
     if set.is_empty() { "as by default".to_owned() } else { set.join(" ") }
 }
 
-/// A profit, which may be a loss.
-fn net(bytes: i64) -> String {
-    let sign = if bytes < 0 { "-" } else { "" };
-    format!("{sign}{}", mib(Some(bytes.unsigned_abs())))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(pages_scanned: u64, cpu_seconds: f64) -> DedupStats {
+        let json = serde_json::json!({
+            "id": 3, "domain": "default", "mode": "on", "pages": 100, "merging_pages": 40,
+            "zero_pages": 20, "rmap_items": 0, "profit": -1, "unshared_pages": 10,
+            "deferred_pages": 4, "volatile_pages": 5, "swapped_pages": 1, "unmerging_pages": 0,
+            "extents": 1, "vmas": 2, "private_bytes": null,
+            "events": pagefold_dedup::stats::Events::default(),
+        });
+        let vm: VmStats = serde_json::from_value(json).expect("a VM");
+        let mut stats = DedupStats { vms: vec![vm], cpu_seconds, ..DedupStats::default() };
+        stats.events.pages_scanned = pages_scanned;
+        stats
+    }
+
+    #[test]
+    fn the_pages_of_a_vm_add_up() {
+        let table = vms(&stats(0, 0.0));
+        let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let (headings, row) = (lines.next().expect("headings"), lines.next().expect("a row"));
+        let of = |name: &str| headings.iter().position(|heading| *heading == name).expect("there");
+        let number = |name| row[of(name)].parse::<u64>().expect("a number");
+        let kinds = ["merged", "zero", "unshared", "volatile", "deferred", "other"];
+        assert_eq!(kinds.map(number), [40, 20, 10, 5, 4, 21]);
+        assert_eq!(kinds.map(number).iter().sum::<u64>(), number("pages"));
+        assert!(table.ends_with("0.0 MiB\n") && !table.contains("-0.0"), "{table}");
+    }
+
+    #[test]
+    fn rates_are_a_seconds() {
+        let rates = rates(&stats(100, 1.0), &stats(300, 1.5), Duration::from_secs(2));
+        assert!(rates.contains("100 pages scanned") && rates.contains("25.0 % of"), "{rates}");
+        let again = super::rates(&stats(300, 1.5), &stats(0, 0.0), Duration::ZERO);
+        assert!(again.contains("0 pages scanned"), "{again}");
+    }
 }

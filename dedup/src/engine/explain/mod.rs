@@ -14,9 +14,9 @@ use crate::mode::DedupMode;
 use crate::sys::PageKind;
 use crate::{LinearIndex, Slot, VmId};
 
-/// Why a page is as it is.
+/// Why a page is as it is. In JSON always an object with a `kind`, and a `detail` where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", content = "detail", rename_all = "snake_case")]
 pub enum Reason {
     /// It shares a slot with other pages.
     Shared,

@@ -178,7 +178,7 @@ fn a_page_is_explained_by_its_vm_and_address() {
         assert_eq!(answer.status, 200, "{answer:?}");
         let explanation: Explanation = serde_json::from_str(&answer.body).expect("an explanation");
         assert_eq!((explanation.vm, explanation.linear.0), (VmId(1), 2));
-        assert_eq!(answer.json()["reason"], "no_twin");
+        assert_eq!(answer.json()["reason"]["kind"], "no_twin");
     }
     for target in ["/v1/dedup/rmap?vm=3&gpa=0", "/v1/dedup/rmap?vm=1&gpa=0xffffffffffffffff"] {
         let answer = served.ask("GET", target, "");

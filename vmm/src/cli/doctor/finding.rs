@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::cli::failure;
 
 /// What it comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     /// As it should be.
     Good,
@@ -16,7 +19,7 @@ pub(super) enum Verdict {
 }
 
 /// What was found, what that means, and what to do.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,

@@ -9,16 +9,30 @@ mod limits;
 mod mappings;
 mod memory;
 
-use super::failure::Failure;
-use super::{Outcome, print};
-use finding::Verdict;
+use serde::Serialize;
 
-/// What `pagefold doctor` takes: nothing.
+use super::failure::{Advise, Failure};
+use super::{Outcome, print};
+use finding::{Finding, Verdict};
+
+/// What `pagefold doctor` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// Whether everything is there that a run needs.
+    ready: bool,
+    findings: &'a [Finding],
+}
 
 /// Checks everything and says what was found.
-pub(super) fn run(_: &Args) -> Result<Outcome, Failure> {
+pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let trial = folding::Trial::run();
     let mut findings = vec![
         kvm::check(),
@@ -31,10 +45,16 @@ pub(super) fn run(_: &Args) -> Result<Outcome, Failure> {
         memory::check_huge_pages(),
     ];
     findings.extend(limits::check());
+    let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
+    if args.json {
+        let json = serde_json::to_string(&Report { ready: missing == 0, findings: &findings })
+            .advise("cannot write the findings as JSON", "report this as a fault")?;
+        print(&format!("{json}\n"))?;
+        return Ok(if missing == 0 { Outcome::Fine } else { Outcome::Lacking });
+    }
     for finding in &findings {
         print(&finding.to_string())?;
     }
-    let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
     if missing == 0 {
         print("\nEverything needed is there. Try: pagefold run -n 4 --for 20s\n")?;
         Ok(Outcome::Fine)

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use pagefold::VmHandle;
 use pagefold::dedup_host::SettleError;
 use pagefold::status::VmState;
-use pagefold_dedup::{PAGE_SIZE, SettleReport};
+use pagefold::{VmHandle, WaitError};
+use pagefold_dedup::PAGE_SIZE;
 use pagefold_guest::ports::Control;
 
 use super::events::{Events, Why};
 use super::launch::Launched;
 use super::plan::Plan;
 use super::progress::Progress;
-use super::report::{Memory, Report, VmReport};
+use super::report::{Memory, Report, Settling, VmReport};
 use crate::cli::failure::Failure;
 use crate::cli::process;
 
@@ -21,6 +21,9 @@ const READY_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long all guests together may take to rest.
 const REST_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often a guest that is waited for is looked at.
+const STATE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long folding may take to settle.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
@@ -37,18 +40,18 @@ pub(super) fn all(
     launched: &Launched,
     events: &mut Events,
 ) -> Result<Report, Failure> {
-    let mut progress = Progress::new(launched);
+    let mut progress = Progress::new(launched, plan.json);
     events.watch(launched.vms.clone())?;
-    let mut settle_report = None;
+    let mut settling = if plan.settle { Settling::CutShort } else { Settling::NotAsked };
     if ready(launched, events, &mut progress)? {
         let why = events.wait(plan.duration, || progress.show("running"));
         log::info!("the guests' work is over: {why:?}");
         if plan.settle && why != Why::AllEnded {
             rest(launched, events, &mut progress)?;
-            settle_report = settle(launched, events, &mut progress)?;
+            settling = settle(launched, events, &mut progress)?;
         }
     }
-    let mut report = measure(plan, launched, settle_report);
+    let mut report = measure(launched, settling);
 
     let finished = finish(launched, events, &mut progress)?;
     progress.clear();
@@ -92,8 +95,7 @@ fn rest(
     tell(&vms, Control::Rest);
     let restless = move || {
         let end = Instant::now() + REST_LIMIT;
-        let wait = |vm: &VmHandle| vm.wait_resting(end.saturating_duration_since(Instant::now()));
-        vms.iter().filter_map(|vm| wait(vm).err()).collect::<Vec<_>>()
+        vms.iter().filter_map(|vm| restless_after(vm, end)).collect::<Vec<_>>()
     };
     for error in events.wait_for(restless, || progress.show("resting"))?.unwrap_or_default() {
         log::warn!("{error}");
@@ -101,55 +103,66 @@ fn rest(
     Ok(())
 }
 
-/// Folds until nothing is left to do. `None` if that was cut short, or nothing is folded.
+/// Waits until a guest rests; says why it does not at `end`, or at once if its VM is paused.
+fn restless_after(vm: &VmHandle, end: Instant) -> Option<String> {
+    loop {
+        if vm.state() == VmState::Paused {
+            return Some(format!("VM {} is paused: that it rests is not waited for", vm.id()));
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        match vm.wait_resting(left.min(STATE_INTERVAL)) {
+            // How one has ended that will not rest is in the report.
+            Ok(()) | Err(WaitError::Stopped { .. }) => return None,
+            Err(WaitError::TimedOut { .. }) if left > STATE_INTERVAL => {}
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+}
+
+/// Folds until nothing is left to do.
 fn settle(
     launched: &Launched,
     events: &mut Events,
     progress: &mut Progress<'_>,
-) -> Result<Option<SettleReport>, Failure> {
+) -> Result<Settling, Failure> {
     let dedup = launched.host.dedup().clone();
     let settled =
         events.wait_for(move || dedup.settle(SETTLE_LIMIT), || progress.show("settling"))?;
     match settled {
-        Some(Ok(report)) => Ok(Some(report)),
+        Some(Ok(report)) => Ok(Settling::Ended(report)),
         Some(Err(SettleError::TimedOut(report))) => {
             log::warn!("folding has not settled within {} s", SETTLE_LIMIT.as_secs());
-            Ok(Some(report))
+            Ok(Settling::Ended(report))
         }
         // Somebody stopped it through the control socket, or it has ended.
         Some(Err(error)) => {
             log::error!("{error}");
-            Ok(None)
+            Ok(Settling::Stopped)
         }
-        None => Ok(None),
+        None => Ok(Settling::CutShort),
     }
 }
 
 /// Takes the numbers.
-fn measure(plan: &Plan, launched: &Launched, settle: Option<SettleReport>) -> Report {
+fn measure(launched: &Launched, settling: Settling) -> Report {
     let dedup = launched.host.dedup().stats().inspect_err(|gone| log::error!("{gone}")).ok();
+    // Those that have ended hold nothing, and nothing of theirs could be saved.
+    let alive: Vec<_> = launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).collect();
     let ideal_saved_pages = launched.vms.first().and_then(|vm| vm.params());
     let ideal_saved_pages =
-        ideal_saved_pages.map(|params| params.ideal_saved_pages(launched.vms.len() as u64));
-    // Guests that folding knows nothing of are in no figure of its own; those that have ended hold
-    // nothing.
-    let alive = launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).count();
-    let resident_bytes = dedup
-        .as_ref()
-        .filter(|dedup| dedup.vms.len() >= alive)
-        .and_then(|dedup| dedup.resident_bytes);
+        ideal_saved_pages.map(|params| params.ideal_saved_pages(alive.len() as u64));
     Report {
         vms: Vec::new(),
         memory: Memory {
-            guest_bytes: launched.memory_bytes(),
-            resident_bytes,
+            guest_bytes: alive.iter().map(|vm| vm.config().memory_bytes).sum(),
+            resident_bytes: dedup.as_ref().and_then(|dedup| dedup.resident_bytes),
             saved_bytes: dedup.as_ref().map(|dedup| dedup.saved_bytes),
             ideal_saved_bytes: ideal_saved_pages.map(|pages| pages * PAGE_SIZE as u64),
             process_pss_bytes: process::pss_bytes(),
         },
         dedup,
-        settle,
-        asked_to_settle: plan.settle,
+        settle: settling.report(),
+        settling,
         elapsed_s: launched.started.elapsed().as_secs_f64(),
         cpu_s: process::cpu_time().map(|time| time.as_secs_f64()),
     }

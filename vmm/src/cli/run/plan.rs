@@ -25,6 +25,7 @@ pub(super) struct Plan {
     pub(super) dedup: DedupMode,
     pub(super) knobs: Knobs,
     pub(super) overcommit: bool,
+    pub(super) json: bool,
 }
 
 impl Plan {
@@ -58,6 +59,7 @@ impl Plan {
             dedup: args.dedup,
             knobs,
             overcommit: args.overcommit,
+            json: args.json,
         })
     }
 

@@ -20,14 +20,41 @@ pub(super) struct Report {
     pub(super) memory: Memory,
     /// How settling ended; `None` if it was not asked for, or cut short.
     pub(super) settle: Option<SettleReport>,
-    /// Whether it was asked for.
+    /// The same, with why there is no report.
     #[serde(skip)]
-    pub(super) asked_to_settle: bool,
+    pub(super) settling: Settling,
     /// Seconds from the launch until the numbers were taken.
     pub(super) elapsed_s: f64,
     /// Processor seconds of the whole process until then, guests included; `None` if the kernel did
     /// not say.
     pub(super) cpu_s: Option<f64>,
+}
+
+/// What became of the wish that folding settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settling {
+    /// Nobody had it.
+    NotAsked,
+    /// A signal, or the end of all VMs, came first.
+    CutShort,
+    /// Folding was stopped through the control socket, or has ended.
+    Stopped,
+    /// It settled, or its time was over.
+    Ended(SettleReport),
+}
+
+impl Settling {
+    pub(super) fn report(self) -> Option<SettleReport> {
+        match self {
+            Self::Ended(report) => Some(report),
+            Self::NotAsked | Self::CutShort | Self::Stopped => None,
+        }
+    }
+
+    /// Whether folding did not do as it was asked, though it had the time.
+    fn has_failed(self) -> bool {
+        self == Self::Stopped || self.report().is_some_and(|report| !report.settled)
+    }
 }
 
 /// One VM at its end.
@@ -43,7 +70,7 @@ pub(super) struct VmReport {
 #[expect(clippy::struct_field_names, reason = "these are the fields of the JSON")]
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
-    /// What the guests have.
+    /// What the guests have, those that have ended excepted.
     pub(super) guest_bytes: u64,
     /// What the kernel holds for that.
     pub(super) resident_bytes: Option<u64>,
@@ -86,12 +113,15 @@ impl VmReport {
 }
 
 impl Report {
-    /// What the process ends with: a wrong byte weighs more than a crash.
+    /// What the process ends with: a wrong byte weighs more than a crash, and that more than folding
+    /// that did not settle.
     pub(super) fn outcome(&self) -> Outcome {
         if self.vms.iter().any(VmReport::is_corrupt) {
             Outcome::Corrupt
         } else if self.vms.iter().any(VmReport::has_crashed) {
             Outcome::Crashed
+        } else if self.settling.has_failed() {
+            Outcome::Unsettled
         } else {
             Outcome::Fine
         }
@@ -100,6 +130,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use pagefold::config::DedupMode;
     use pagefold::status::VmState;
     use pagefold_dedup::VmId;
@@ -142,7 +174,7 @@ mod tests {
                 process_pss_bytes: None,
             },
             settle: None,
-            asked_to_settle: false,
+            settling: Settling::NotAsked,
             elapsed_s: 1.0,
             cpu_s: None,
         }
@@ -157,6 +189,23 @@ mod tests {
         assert_eq!(report(&[FINE, FINE]).outcome(), Outcome::Fine);
         assert_eq!(report(&[FINE, crashed.clone()]).outcome(), Outcome::Crashed);
         assert_eq!(report(&[crashed, FINE, corrupt]).outcome(), Outcome::Corrupt);
+    }
+
+    #[test]
+    fn folding_that_did_not_settle_is_a_failure_unless_it_was_cut_short() {
+        let crashed = (None, StopReason::TripleFault, true);
+        let ended = |settled| Settling::Ended(SettleReport { settled, passes: 1, elapsed_ms: 1 });
+        for (settling, outcome) in [
+            (Settling::NotAsked, Outcome::Fine),
+            (Settling::CutShort, Outcome::Fine),
+            (Settling::Stopped, Outcome::Unsettled),
+            (ended(true), Outcome::Fine),
+            (ended(false), Outcome::Unsettled),
+        ] {
+            assert_eq!(Report { settling, ..report(&[FINE]) }.outcome(), outcome, "{settling:?}");
+            let worse = Report { settling, ..report(slice::from_ref(&crashed)) };
+            assert_eq!(worse.outcome(), Outcome::Crashed);
+        }
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! Where logs go, and how much of them.
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use env_logger::{Builder, Env, Target, WriteStyle};
+use log::LevelFilter;
+
+use super::failure::{Advise, Failure};
+use super::live::{self, AboveLine};
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Log more: -v what happens, -vv and -vvv details (`RUST_LOG` says it for each module)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Append logs to a file, and not to stderr
+    #[arg(long, global = true, value_name = "PATH")]
+    log_file: Option<PathBuf>,
+}
+
+/// Begins to log.
+pub(super) fn init(args: &Args) -> Result<(), Failure> {
+    let mut builder = Builder::from_env(Env::default().default_filter_or("warn"));
+    let level = match args.verbose {
+        0 => None,
+        1 => Some(LevelFilter::Info),
+        2 => Some(LevelFilter::Debug),
+        _ => Some(LevelFilter::Trace),
+    };
+    if let Some(level) = level {
+        builder.filter_level(LevelFilter::Warn).filter_module("pagefold", level);
+    }
+    if let Some(path) = &args.log_file {
+        builder.target(Target::Pipe(Box::new(append(path)?))).write_style(WriteStyle::Never);
+    } else {
+        builder.target(Target::Pipe(Box::new(AboveLine)));
+        if env::var_os("RUST_LOG_STYLE").is_none() {
+            let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let is_colored = live::is_capable(&io::stderr()) && !no_color;
+            let style = if is_colored { WriteStyle::Always } else { WriteStyle::Never };
+            builder.write_style(style);
+        }
+    }
+    builder.init();
+    Ok(())
+}
+
+fn append(path: &Path) -> Result<File, Failure> {
+    let what = format!("cannot open the log file {}", path.display());
+    let advice = "give a file that can be written, in a directory that is there";
+    File::options().append(true).create(true).open(path).advise(&what, advice)
+}
