@@ -248,7 +248,7 @@ impl Engine {
     }
 
     /// Asks every change source what was written, then verifies what [`check`](Self::check) does, and
-    /// that every other page that counts as shared shows its slot.
+    /// that every other page that counts as shared, or zero, holds the bytes of its slot, or zeroes.
     ///
     /// # Errors
     ///
