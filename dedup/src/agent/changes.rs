@@ -18,13 +18,13 @@ const NEAR_PAGES: usize = 64;
 
 /// Changed pages that are taken in at a time: a bound on how long a step takes that does not make
 /// a pass slower than the guest, as `pages_to_scan` might.
-const TAKEN_PAGES: usize = 1 << 14;
+const TAKEN_PAGES: usize = 1 << 13;
 
 /// Passing by so many pages that have not changed counts as looking at one.
 const PASSED_PER_PAGE: usize = 4096;
 
 /// Taking in so many changed pages counts as looking at one.
-const TAKEN_PER_PAGE: usize = 16;
+const TAKEN_PER_PAGE: usize = 4;
 
 impl Agent {
     /// Finds out which pages changed since it last did; [`take_in`](Self::take_in) takes note of
