@@ -49,3 +49,20 @@ impl Drop for AllMappings {
         }
     }
 }
+
+/// Does something while the kernel refuses every mapping.
+pub(crate) fn without_mappings<T>(work: impl FnOnce() -> T) -> T {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes one limit to where there is place for it.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut before) };
+    assert_eq!(result, 0);
+    let set = |limit: libc::rlimit| {
+        // SAFETY: reads one limit; what is mapped stays so.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+        assert_eq!(result, 0);
+    };
+    set(libc::rlimit { rlim_cur: 0, ..before });
+    let result = work();
+    set(before);
+    result
+}
