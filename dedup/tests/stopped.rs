@@ -126,7 +126,7 @@ struct Liar {
 
 impl ChangeSource for Liar {
     fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        changed.words_mut().fill(u64::MAX);
+        changed.insert_words(0, &vec![u64::MAX; changed.len().div_ceil(64)]);
         if self.is_replacing {
             *changed = Bitmap::full(1 << 20);
         }

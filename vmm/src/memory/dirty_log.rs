@@ -8,8 +8,6 @@ use pagefold_dedup::bitmap::Bitmap;
 
 use crate::sys::memslot::MappedVm;
 
-const BITS: usize = u64::BITS as usize;
-
 /// The changes of one VM's memory.
 ///
 /// It keeps the VM and its memory alive, so a VM's end includes dropping it.
@@ -50,7 +48,7 @@ impl ChangeSource for KvmDirtyLog {
             self.undelivered.push(Written { first, words });
         }
         for written in self.undelivered.drain(..) {
-            add(changed.words_mut(), written.first, &written.words);
+            changed.insert_words(written.first, &written.words);
         }
         Ok(())
     }
@@ -58,24 +56,6 @@ impl ChangeSource for KvmDirtyLog {
     fn watch(&mut self, is_watched: bool) -> io::Result<()> {
         // Without a log KVM protects nothing, and a guest's writes cost nothing more.
         self.vm.log_writes(is_watched)
-    }
-}
-
-/// ORs `words` into `set` from bit `first` on. Bits that fall behind the end of `set` must be clear.
-fn add(set: &mut [u64], first: usize, words: &[u64]) {
-    let (start, shift) = (first / BITS, first % BITS);
-    let Some(set) = set.get_mut(start..) else {
-        return;
-    };
-    for (position, &word) in words.iter().enumerate().filter(|&(_, &word)| word != 0) {
-        if let Some(low) = set.get_mut(position) {
-            *low |= word << shift;
-        }
-        if shift != 0
-            && let Some(high) = set.get_mut(position + 1)
-        {
-            *high |= word >> (BITS - shift);
-        }
     }
 }
 

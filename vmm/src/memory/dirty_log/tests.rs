@@ -1,6 +1,5 @@
 use std::collections::BTreeSet;
 
-use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
@@ -12,26 +11,6 @@ use crate::vcpu::exit::{VmExit, enter};
 
 const MEMORY_BYTES: u64 = 8 << 20;
 const FIRST: usize = 0x20_0000 / 4096;
-
-proptest! {
-    #[test]
-    fn adding_at_an_offset_is_adding_each_bit(
-        before in prop::collection::vec(any::<u64>(), 6),
-        words in prop::collection::vec(any::<u64>(), 0..4),
-        first in 0_usize..130,
-    ) {
-        let mut set = before.clone();
-        add(&mut set, first, &words);
-        for bit in 0..6 * BITS {
-            let was = before[bit / BITS] >> (bit % BITS) & 1;
-            let added = bit
-                .checked_sub(first)
-                .and_then(|bit| Some(words.get(bit / BITS)? >> (bit % BITS) & 1))
-                .unwrap_or(0);
-            prop_assert_eq!(set[bit / BITS] >> (bit % BITS) & 1, was | added);
-        }
-    }
-}
 
 /// A guest that writes one byte into each of 100 pages from `FIRST` on, every other one, then
 /// touches an I/O port, and so on for ever.
