@@ -14,8 +14,8 @@
 //! within theirs.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Mappings kept free for the rest of the process, in parts of the kernel's limit.
 const RESERVE_DIVISOR: u64 = 8;
@@ -41,8 +41,10 @@ pub struct MappingBudget {
 }
 
 /// What all engines of a budget use together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pool {
+    /// Whether the limit is what the kernel's leaves, and not one that somebody has set.
+    is_of_process: bool,
     limit: AtomicU64,
     used: AtomicU64,
     pledged: AtomicU64,
@@ -65,28 +67,40 @@ pub(super) struct Ask {
 impl MappingBudget {
     /// A budget of `limit` mappings.
     pub fn new(limit: u64) -> Self {
-        Self::of(Arc::new(Pool {
-            limit: AtomicU64::new(limit),
-            used: AtomicU64::new(0),
-            pledged: AtomicU64::new(0),
-            folded_vms: AtomicU64::new(0),
-        }))
+        Self::of(Arc::new(Pool { limit: AtomicU64::new(limit), ..Pool::default() }))
     }
 
     fn of(pool: Arc<Pool>) -> Self {
         Self { pool, used: AtomicU64::new(0), pledged: AtomicU64::new(0) }
     }
 
-    /// What `vm.max_map_count` leaves after the process's present mappings and a reserve.
+    /// A part of the budget of the process, which all have that ask for it: what `vm.max_map_count`
+    /// leaves after a reserve and the process's present mappings, but for those that are counted in
+    /// this budget. O(mappings of the process).
     ///
     /// # Errors
     ///
     /// When `/proc` does not say.
     pub fn of_process() -> io::Result<Self> {
-        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
-        let limit: u64 = limit.trim().parse().map_err(io::Error::other)?;
-        let present = std::fs::read_to_string("/proc/self/maps")?.lines().count() as u64;
-        Ok(Self::new(limit.saturating_sub(limit / RESERVE_DIVISOR).saturating_sub(present)))
+        static PROCESS: OnceLock<Arc<Pool>> = OnceLock::new();
+        let pool =
+            PROCESS.get_or_init(|| Arc::new(Pool { is_of_process: true, ..Pool::default() }));
+        pool.recount()?;
+        Ok(Self::of(Arc::clone(pool)))
+    }
+
+    /// Takes note that the kernel has refused a mapping: there are fewer than was thought, and the limit
+    /// is lowered to what there is. O(mappings of the process).
+    pub(super) fn note_refusal(&self) {
+        if let Err(error) = self.pool.recount() {
+            log::warn!("cannot count the mappings of this process: {error}");
+        }
+        log::warn!(
+            "the kernel refused a mapping: guest memory may use {} and uses {}; raise vm.max_map_count, \
+             or run fewer VMs in a process",
+            self.limit(),
+            self.pool.used.load(Ordering::Relaxed),
+        );
     }
 
     /// Mappings that may be used.
@@ -181,6 +195,23 @@ impl MappingBudget {
     /// How many mappings are, of the budget, in [`PARTS`].
     fn part(&self, mappings: u64) -> u64 {
         mappings.saturating_mul(PARTS).checked_div(self.limit()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Pool {
+    /// Sets the limit by the real number of mappings. One that was set by somebody is only lowered.
+    fn recount(&self) -> io::Result<()> {
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
+        let limit: u64 = limit.trim().parse().map_err(io::Error::other)?;
+        let present = std::fs::read_to_string("/proc/self/maps")?.lines().count() as u64;
+        let others = present.saturating_sub(self.used.load(Ordering::Relaxed));
+        let limit = limit.saturating_sub(limit / RESERVE_DIVISOR).saturating_sub(others);
+        if self.is_of_process {
+            self.limit.store(limit, Ordering::Relaxed);
+        } else {
+            self.limit.fetch_min(limit, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 

@@ -33,8 +33,25 @@ impl Agent {
             self.split_huge_pages(run.positions());
         }
         let mut edges = Vec::new();
+        let mut is_refused = false;
         for window in windows(runs) {
-            for step in self.merge_window(window) {
+            let mut window = window.to_vec();
+            if is_refused {
+                // Nothing else that needs a mapping is tried.
+                for run in window.extract_if(.., |run| run.is_mapped()) {
+                    self.waiting.remove_range(run.positions());
+                    self.defer(&run);
+                    outcomes.extend(run.shares().map(declined));
+                }
+            }
+            for step in self.merge_window(&window) {
+                if let Step::Refused(run, error) = &step
+                    && run.is_mapped()
+                    && error.raw_os_error() == Some(libc::ENOMEM)
+                    && !std::mem::replace(&mut is_refused, true)
+                {
+                    self.budget.note_refusal();
+                }
                 match &step {
                     // A refused mapping may have parted the one that it was to replace.
                     Step::Done(run) | Step::Refused(run, _) if run.is_mapped() => {
