@@ -103,6 +103,18 @@ fn show(args: &Args, look: &Look, last: Option<&Look>) -> Result<Reader, Failure
     print_to_reader(&format!("{clear}{}", text(&look.stats, rates)))
 }
 
+/// The mappings in use, and what to do if they do not suffice.
+pub(super) fn mappings(stats: &DedupStats) -> String {
+    let in_use = format!("{} of {}", stats.vmas_used, stats.vmas_budget);
+    match stats.vms.iter().map(|vm| vm.deferred_pages).sum::<u64>() {
+        0 => in_use,
+        deferred => format!(
+            "{in_use}; {deferred} pages are put off for want of more: raise vm.max_map_count, or run \
+             fewer VMs in a process"
+        ),
+    }
+}
+
 /// What has happened in a second, on an average over `time`.
 fn rates(before: &DedupStats, after: &DedupStats, time: Duration) -> String {
     let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -176,7 +188,7 @@ fn totals(stats: &DedupStats) -> Vec<(&'static str, String)> {
                 stats.events.pages_scanned, stats.events.pages_skipped
             ),
         ),
-        ("mappings", format!("{} of {}", stats.vmas_used, stats.vmas_budget)),
+        ("mappings", mappings(stats)),
         ("passes", format!("{} in {:.2} s of processor time", stats.full_scans, stats.cpu_seconds)),
         ("knobs", knobs(&stats.knobs)),
     ];

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::census::{ImageCensus, TotalCensus};
 use super::fold::Fold;
 use crate::cli::size::mib;
+use crate::cli::stats;
 use crate::cli::table::{count, list, per_cent, table};
 use crate::cli::text::printable;
 
@@ -103,7 +104,7 @@ fn folded(fold: &Fold, census: &TotalCensus) -> String {
         ("passes", fold.passes.to_string()),
         ("time", format!("{:.3} s, {} s of processor time", fold.elapsed_s, seconds(fold.cpu_s))),
         ("extents", count(Some(fold.extents))),
-        ("mappings", count(Some(fold.vmas))),
+        ("mappings", stats::mappings(&fold.dedup)),
         (
             "verified",
             if fold.verified { "every byte" } else { "NO: the memory differs from the images" }
