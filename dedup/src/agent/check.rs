@@ -85,6 +85,9 @@ impl Agent {
         if let Some(page) = self.find_page(is_exposed)? {
             return Err(differs(format!("page {page} shows its slot and does not share it")));
         }
+        if let Some(what) = self.find_unmarked().map_err(MappingError::Read)? {
+            return Err(differs(what));
+        }
         match self.find_other_frame().map_err(MappingError::Read)? {
             Some(page) => Err(differs(format!("page {} is not in its slot's page frame", page.0))),
             None => Ok(()),

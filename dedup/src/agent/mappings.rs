@@ -38,8 +38,9 @@ impl Agent {
         self.seal(first, last.0 - first.0);
         // What could not be sealed before may have been now, and so be one with its neighbours.
         let before: Vec<LinearIndex> = self.seams.range(first..=last).copied().collect();
+        let policies = self.policy_edges(first, last);
         let count_before = self.seams.len() as u64;
-        for &page in edges.iter().chain(&before) {
+        for &page in edges.iter().chain(&before).chain(&policies) {
             if self.is_seam(page) {
                 self.seams.insert(page);
             } else {
@@ -56,8 +57,12 @@ impl Agent {
         let mut next = 0;
         while next < count_pages {
             let span = self.space.span(linear.offset(next), count_pages - next);
-            if let Err(error) = span.advise_guest().and_then(|()| self.process.uffd.register(span))
-            {
+            let sealed = span
+                .advise_guest()
+                .and_then(|()| self.apply_policies(linear.offset(next), span))
+                .and_then(|()| self.process.uffd.register(span));
+            if let Err(error) = sealed {
+                self.failed_seals += 1;
                 // Its pages cannot be protected, so they stay as they are until this succeeds.
                 log::warn!("VM {}: cannot mark merged memory: {error}", self.vm);
                 self.events.errors += 1;

@@ -10,6 +10,7 @@ mod carry_out;
 mod changes;
 mod check;
 mod check_frames;
+mod check_marks;
 mod copy;
 mod deferral;
 mod discard;
@@ -22,6 +23,7 @@ mod mappings;
 mod merge;
 mod mode;
 mod pass;
+mod policies;
 mod price;
 mod process;
 mod recover;
@@ -58,6 +60,7 @@ use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
 use deferral::Deferral;
 use locked::Locking;
+use policies::{PolicyRun, policies_of};
 use stale_extents::StaleSearch;
 use track::Watch;
 
@@ -151,6 +154,10 @@ pub(crate) struct Agent {
     swept: usize,
     /// Whether what is calm is to be looked at by this visit.
     is_scanning: bool,
+    /// NUMA policies that mappings of the memory are to have, where it is not the default.
+    policies: Vec<PolicyRun>,
+    /// How often what was mapped could not be marked as guest memory.
+    failed_seals: u64,
     /// Whether the memory can be shared, as of the last visit.
     locking: Locking,
     /// The pages that this pass is to look at.
@@ -186,8 +193,11 @@ impl Agent {
         let AgentSpec { vm, mode, memory, changes, process, store, secret, budget } = spec;
         let space = Space::new(Arc::clone(&memory))?;
         let regions = Regions::of(memory.regions())?;
+        let mut policies = Vec::new();
         for piece in space.pieces() {
-            space.whole(piece).check_foldable(process.bounds.as_ref())?;
+            let span = space.whole(piece);
+            let mappings = span.check_foldable(process.bounds.as_ref())?;
+            policies.extend(policies_of(piece, span.start(), &mappings));
         }
         for piece in space.pieces() {
             let span = space.whole(piece);
@@ -218,6 +228,8 @@ impl Agent {
             deferred: none.clone(),
             excluded: None,
             huge: None,
+            policies,
+            failed_seals: 0,
             locking: Locking::Unlocked,
             taken_in: count_pages,
             swept: 0,

@@ -51,6 +51,46 @@ impl ProcessMapping {
     }
 }
 
+/// A mapping of the process, and how it is marked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MappingMarks {
+    /// Its addresses.
+    pub(crate) range: Range<usize>,
+    /// What the kernel calls `VmFlags`: two letters each.
+    flags: String,
+}
+
+impl MappingMarks {
+    /// The mappings that overlap any of some ranges of addresses. O(memory of the process).
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` does not say.
+    pub(crate) fn within(wanted: &[Range<usize>]) -> io::Result<Vec<Self>> {
+        let smaps = std::fs::read_to_string("/proc/self/smaps")?;
+        let (mut marks, mut range) = (Vec::new(), None);
+        for line in smaps.lines() {
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                let flags = flags.to_owned();
+                marks.extend(range.take().map(|range| Self { range, flags }));
+            } else if line.starts_with(|first: char| first.is_ascii_digit() || first.is_lowercase())
+            {
+                let mapping = ProcessMapping::parse(line).map(|mapping| mapping.range);
+                let overlaps = |range: &Range<usize>| {
+                    wanted.iter().any(|other| other.start < range.end && range.start < other.end)
+                };
+                range = mapping.filter(overlaps);
+            }
+        }
+        Ok(marks)
+    }
+
+    /// Whether it is marked so.
+    pub(crate) fn has(&self, flag: &str) -> bool {
+        self.flags.split_ascii_whitespace().any(|other| other == flag)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -117,6 +117,12 @@ impl<'memory> Span<'memory> {
         unsafe { libc::msync(self.as_ptr(), self.len_bytes(), libc::MS_ASYNC) == 0 }
     }
 
+    /// Gives the kernel advice that folding would not.
+    #[cfg(test)]
+    pub(crate) fn advise_otherwise(self, advice: libc::c_int) {
+        self.advise(advice).unwrap();
+    }
+
     fn advise(self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range belongs to a `GuestMemory`, whose contract lets this crate discard
         // and mark its pages; none of the advice used here unmaps anything.

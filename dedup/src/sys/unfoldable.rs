@@ -1,6 +1,7 @@
 //! Memory that cannot be folded, told apart before anything is done to it.
 
 use std::io;
+use std::ops::Range;
 use std::ptr;
 
 use super::bounds::MappingBounds;
@@ -60,8 +61,8 @@ impl Span<'_> {
         is_locked(self.as_ptr(), self.len_bytes())
     }
 
-    /// Finds out whether the memory can be folded, which is not there yet. O(mappings of the span)
-    /// with `bounds`, O(mappings of the process) without.
+    /// Finds out whether the memory can be folded, and the addresses of its mappings. O(mappings of the
+    /// span) with `bounds`, O(mappings of the process) without.
     ///
     /// # Errors
     ///
@@ -69,7 +70,8 @@ impl Span<'_> {
     pub(crate) fn check_foldable(
         self,
         bounds: Option<&MappingBounds>,
-    ) -> Result<(), UnfoldableMemory> {
+    ) -> Result<Vec<Range<usize>>, UnfoldableMemory> {
+        let mut found = Vec::new();
         let all = match bounds {
             Some(_) => Vec::new(),
             None => ProcessMapping::all().map_err(UnfoldableMemory::Read)?,
@@ -93,9 +95,10 @@ impl Span<'_> {
             if is_locked(host_addr as *mut libc::c_void, len_bytes) {
                 return Err(UnfoldableMemory::Locked { host_addr });
             }
+            found.push(host_addr..host_addr + len_bytes);
             host_addr = mapping.range.end;
         }
-        Ok(())
+        Ok(found)
     }
 }
 

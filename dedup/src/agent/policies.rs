@@ -1,0 +1,64 @@
+//! NUMA policies that a VM's memory had when it was attached, and keeps.
+//!
+//! A mapping made by folding has the default policy, and the kernel would put what the guest writes
+//! there on any node. The kernel goes by the policy of the *file* where a page over a slot is copied: so for
+//! a slot whose sharers were attached with different policies, the one that was mapped last decides.
+
+use std::io;
+use std::ops::Range;
+
+use super::Agent;
+use super::changes::count;
+use crate::sys::{MemoryPolicy, Piece, Span};
+use crate::{LinearIndex, PAGE_SIZE};
+
+/// Pages that are to have a policy other than the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PolicyRun {
+    pages: Range<LinearIndex>,
+    policy: MemoryPolicy,
+}
+
+/// The policies of a piece of memory whose mappings have these addresses.
+pub(super) fn policies_of(
+    piece: &Piece,
+    start: usize,
+    mappings: &[Range<usize>],
+) -> Vec<PolicyRun> {
+    let page = |addr: usize| piece.linear.offset(count((addr - start) / PAGE_SIZE));
+    let run = |mapping: &Range<usize>| {
+        let policy = MemoryPolicy::at(mapping.start)?;
+        Some(PolicyRun { pages: page(mapping.start)..page(mapping.end), policy })
+    };
+    mappings.iter().filter_map(run).collect()
+}
+
+impl Agent {
+    /// Has what was mapped into the span that begins at page `linear` have the policies that its pages
+    /// are to have. O(1) where they have none.
+    pub(super) fn apply_policies(&self, linear: LinearIndex, span: Span<'_>) -> io::Result<()> {
+        let end = linear.offset(span.count_pages());
+        for PolicyRun { pages, policy } in &self.policies {
+            let (first, last) = (pages.start.max(linear), pages.end.min(end));
+            if first < last {
+                policy.apply(span.part(first.0 - linear.0, last.0 - first.0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages from `first` to `last` at which policies change, so that the kernel keeps mappings apart.
+    pub(super) fn policy_edges(&self, first: LinearIndex, last: LinearIndex) -> Vec<LinearIndex> {
+        let edges = self.policies.iter().flat_map(|run| [run.pages.start, run.pages.end]);
+        edges.filter(|page| (first..=last).contains(page)).collect()
+    }
+
+    /// The policy that a page is to have, if it is not the default.
+    pub(super) fn policy(&self, linear: LinearIndex) -> Option<&MemoryPolicy> {
+        let run = self.policies.iter().find(|run| run.pages.contains(&linear))?;
+        Some(&run.policy)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Policies, and other marks of mappings, on real memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::sys::Space;
+use crate::{AnonymousMemory, AttachSpec, DedupMode, Engine, EngineConfig, Unchanging, VmId};
+
+const PAGES: u32 = 32;
+
+fn attach(engine: &mut Engine, id: u32, memory: &Arc<AnonymousMemory>) {
+    let spec = AttachSpec {
+        domain: "test".to_owned(),
+        mode: DedupMode::On,
+        memory: Arc::clone(memory) as _,
+        changes: Box::new(Unchanging),
+    };
+    engine.attach(VmId(id), spec).unwrap();
+}
+
+/// Memory whose pages differ, and a view of it; it is said which pages are bound to node 0.
+fn memory(bound: Range<u32>) -> (Arc<AnonymousMemory>, Space) {
+    let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
+    for page in 0..PAGES {
+        let byte = u8::try_from(page + 1).unwrap();
+        memory.write(page as usize * PAGE_SIZE, &[byte; PAGE_SIZE]);
+    }
+    let space = Space::new(memory.clone()).unwrap();
+    if !bound.is_empty() {
+        let span = space.span(LinearIndex(bound.start), bound.end - bound.start);
+        MemoryPolicy::node_0().apply(span).unwrap();
+    }
+    (memory, space)
+}
+
+#[test]
+fn memory_keeps_the_policy_that_it_had_when_it_was_attached() {
+    let bound = 8..24;
+    let (one, space) = memory(bound.clone());
+    let (other, _) = memory(bound.clone());
+    let at = |page: u32| MemoryPolicy::at(space.span(LinearIndex(page), 1).start());
+    if at(8).is_none() {
+        eprintln!("this kernel knows no nodes: nothing is tested");
+        return;
+    }
+    let mut engine = Engine::new(EngineConfig::default()).unwrap();
+    attach(&mut engine, 0, &one);
+    attach(&mut engine, 1, &other);
+    let settled = engine.settle(Duration::from_mins(1), Duration::ZERO);
+    assert!(settled.settled, "{settled:?}");
+    engine.check().unwrap();
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES));
+    let policies = || (0..PAGES).map(|page| at(page).is_some()).collect::<Vec<bool>>();
+    let expected: Vec<bool> = (0..PAGES).map(|page| bound.contains(&page)).collect();
+    assert_eq!(policies(), expected, "over slots");
+    // Copied, given up, and made private again.
+    one.write(9 * PAGE_SIZE, &[77]);
+    engine.discard(VmId(0), LinearIndex(10), 4).unwrap();
+    engine.check().unwrap();
+    assert_eq!(policies(), expected, "some discarded");
+    engine.set_mode(VmId(0), DedupMode::Off).unwrap();
+    for _ in 0..4 {
+        engine.pass();
+    }
+    engine.check().unwrap();
+    assert_eq!(policies(), expected, "unmerged");
+}
+
+#[test]
+fn the_check_notices_memory_that_lost_a_mark() {
+    type Loss = (fn(&Space), &'static str);
+    let losses: [Loss; 4] = [
+        (
+            |space| space.span(LinearIndex(0), PAGES).advise_otherwise(libc::MADV_DOFORK),
+            "child processes",
+        ),
+        (|space| space.span(LinearIndex(0), PAGES).advise_otherwise(libc::MADV_DODUMP), "dumps"),
+        (
+            |space| space.span(LinearIndex(0), PAGES).advise_otherwise(libc::MADV_HUGEPAGE),
+            "huge pages",
+        ),
+        (
+            |space| MemoryPolicy::node_0().apply(space.span(LinearIndex(0), PAGES)).unwrap(),
+            "NUMA policy",
+        ),
+    ];
+    for (lose, expected) in losses {
+        let (memory, space) = memory(0..0);
+        let mut engine = Engine::new(EngineConfig::default()).unwrap();
+        attach(&mut engine, 0, &memory);
+        engine.check().unwrap();
+        lose(&space);
+        // The engine says that it is this VM's mappings, and the cause what is wrong with them.
+        let error = engine.check().unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(expected), "{cause}");
+    }
+}

@@ -1,0 +1,73 @@
+//! On which NUMA nodes the kernel puts memory.
+//!
+//! Source: `mbind(2)`, `get_mempolicy(2)`.
+
+use std::io;
+
+use super::span::Span;
+
+const MPOL_DEFAULT: libc::c_int = 0;
+const MPOL_F_ADDR: libc::c_ulong = 1 << 1;
+
+/// Words of a set of nodes: as many as a kernel can be made for.
+const WORDS: usize = 1024 / libc::c_ulong::BITS as usize;
+
+/// A policy other than the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemoryPolicy {
+    mode: libc::c_int,
+    nodes: [libc::c_ulong; WORDS],
+}
+
+impl MemoryPolicy {
+    /// The kernel reads one bit less than it is told.
+    const MAX_NODE: libc::c_ulong = 1024 + 1;
+
+    /// Memory from node 0, which every machine has, and from no other.
+    #[cfg(test)]
+    pub(crate) fn node_0() -> Self {
+        const MPOL_BIND: libc::c_int = 2;
+        let mut nodes = [0; WORDS];
+        nodes[0] = 1;
+        Self { mode: MPOL_BIND, nodes }
+    }
+
+    /// The policy of the mapping at an address; `None` if it is the default, or the kernel knows no
+    /// nodes.
+    pub(crate) fn at(host_addr: usize) -> Option<Self> {
+        let mut policy = Self { mode: MPOL_DEFAULT, nodes: [0; WORDS] };
+        // SAFETY: the kernel writes the mode and as many bits of nodes as there is room for.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_get_mempolicy,
+                &raw mut policy.mode,
+                policy.nodes.as_mut_ptr(),
+                Self::MAX_NODE,
+                host_addr,
+                MPOL_F_ADDR,
+            )
+        };
+        (result == 0 && policy.mode != MPOL_DEFAULT).then_some(policy)
+    }
+
+    /// Has the mappings of a span have this policy; memory that is there stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; some of the mappings may have it.
+    pub(crate) fn apply(&self, span: Span<'_>) -> io::Result<()> {
+        // SAFETY: the kernel reads the nodes; no byte and no access changes.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                span.start(),
+                span.len_bytes(),
+                self.mode,
+                self.nodes.as_ptr(),
+                Self::MAX_NODE,
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
