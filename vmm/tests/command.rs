@@ -232,12 +232,15 @@ fn vms_are_listed_held_and_ended_by_commands() {
     assert_eq!(ask(&socket, 0, &["stop", "--vm", "0x1"]), "VM 1: stopped\n");
     let words = ask(&socket, 1, &["pause", "--vm", "1"]);
     assert!(words.contains("it has stopped") && words.contains("pagefold vms"), "{words}");
+    assert_eq!(words.matches("cannot pause VM 1").count(), 1, "{words}");
     let words = ask(&socket, 1, &["stop", "--vm", "7"]);
     assert!(words.contains("there is no VM 7") && words.contains("pagefold vms"), "{words}");
     let table = ask(&socket, 0, &["vms"]);
     let first = table.lines().next().unwrap().split_whitespace().take(3).collect::<Vec<_>>();
     assert_eq!(first, ["vm", "state", "mode"], "{table}");
-    assert!(output(&["pause", "--api-socket", "/s"]).status.code() == Some(2));
+    let neither = output(&["pause", "--api-socket", "/s"]);
+    assert_eq!(neither.status.code(), Some(2));
+    assert!(stderr(&neither).contains("--all"), "{neither:?}");
     signal(&child, "-INT");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
 }

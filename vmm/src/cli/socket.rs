@@ -48,7 +48,13 @@ pub(super) fn no_answer(what: &str, error: &ClientError) -> Failure {
             "see the log of the process that runs the VMs"
         }
     };
-    Failure::caused(what, error, advice)
+    match error {
+        // It says itself what cannot be done.
+        ClientError::Refused { error, .. } if error.starts_with("cannot ") => {
+            Failure::new(error, advice)
+        }
+        error => Failure::caused(what, error, advice),
+    }
 }
 
 /// What to do about a refusal, in commands.

@@ -23,14 +23,15 @@ pub(super) struct Args {
 
 /// What `pagefold pause`, `resume` and `stop` take.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("which").args(["vms", "all"]).required(true))]
 pub(super) struct ChangeArgs {
     #[command(flatten)]
     socket: Socket,
     /// The VMs
-    #[arg(long = "vm", value_name = "ID", required_unless_present = "all", value_parser = small)]
+    #[arg(long = "vm", value_name = "ID", value_parser = small)]
     vms: Vec<u32>,
     /// All VMs that have not ended
-    #[arg(long, conflicts_with = "vms")]
+    #[arg(long)]
     all: bool,
 }
 
