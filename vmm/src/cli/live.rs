@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::sync::{Mutex, PoisonError};
 
 /// Goes to the start of the line and clears it.
@@ -36,6 +37,17 @@ pub(super) fn show(text: &str) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
     stderr.write_all(format!("{CLEAR_LINE}{text}").as_bytes())?;
     stderr.flush()
+}
+
+/// Writes lines to stderr, in place of the one that is rewritten if there is one.
+///
+/// # Errors
+///
+/// When stderr takes nothing.
+pub(super) fn say(lines: &str) -> io::Result<()> {
+    let line = mem::take(&mut *LINE.lock().unwrap_or_else(PoisonError::into_inner));
+    let clear = if line.is_empty() { "" } else { CLEAR_LINE };
+    io::stderr().write_all(format!("{clear}{lines}").as_bytes())
 }
 
 /// As many parts, separated by commas, as fit into a line of `columns`, the last column excepted: a

@@ -143,7 +143,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(failure) => {
             // With stderr gone, the code is all that is left to say.
-            let _ = write!(io::stderr(), "{failure}");
+            let _ = live::say(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }

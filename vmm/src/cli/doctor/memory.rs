@@ -43,7 +43,7 @@ pub(super) fn check_overcommit() -> Finding {
         .map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned());
     let is_strict = setting == "2";
     Finding {
-        name: "vm.overcommit…",
+        name: "overcommit",
         verdict: if is_strict { Verdict::Poor } else { Verdict::Good },
         found: format!("vm.overcommit_memory = {setting}"),
         meaning: "2 makes every private mapping count in full, folded or not",

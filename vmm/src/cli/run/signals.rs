@@ -1,6 +1,6 @@
 //! The signals that end a run.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{exit, signal_name};
 
-use crate::cli::process;
+use crate::cli::{live, process};
 
 /// A signal so soon after the first is the same one: GNU `timeout` sends SIGTERM to the process and
 /// at once again to its group, as a closing terminal sends SIGHUP and its shell another.
@@ -51,7 +51,7 @@ fn end_at_once(signal: libc::c_int) -> ! {
     let (sender, said) = mpsc::channel();
     let saying = thread::Builder::new().spawn(move || {
         // With stderr gone, the code is all that is left to say.
-        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = live::say(&line);
         let _ = sender.send(());
     });
     if saying.is_ok() {
