@@ -35,10 +35,6 @@ impl AllMappings {
         }
         Self(pages)
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 impl Drop for AllMappings {
