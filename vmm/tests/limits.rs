@@ -156,3 +156,24 @@ fn a_user_with_too_few_threads_is_told_of_the_limit() {
     command.current_dir("/");
     assert_refused(&output(command), "ulimit -u");
 }
+
+#[test]
+fn holes_of_an_image_are_counted_and_neither_read_nor_folded() {
+    let directory = TempDir::new().unwrap();
+    let analyze = |pages: u64, more: &[&str]| {
+        let path = image(&directory, 16);
+        fs::File::options().write(true).open(&path).unwrap().set_len(pages * 4096).unwrap();
+        let output = output(pagefold(&[&["analyze", "--json", &path], more].concat()));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    // A TiB could not be read in the time that a test has, nor fit into memory.
+    let census = &analyze(1 << 28, &[])["census"];
+    assert_eq!((&census["pages"], &census["distinct_pages"]), (&(1 << 28).into(), &16.into()));
+    let holes = census["hole_pages"].as_u64().unwrap();
+    assert_eq!((holes, &census["zero_pages"]), ((1 << 28) - 16, &holes.into()));
+    assert_eq!(census["saveable_pages"], 0);
+    // Folded, they take no memory: there is nothing to save.
+    let fold = &analyze(1 << 16, &["--fold"])["fold"];
+    assert_eq!((&fold["saved_pages"], &fold["verified"]), (&0.into(), &true.into()));
+}

@@ -1,8 +1,6 @@
 //! Counting pages by content.
 //!
-//! A content is known by the first 128 bits of its BLAKE3 hash: enough to count, as two different
-//! pages with one key are not to be met (and no page is mapped by it: folding compares bytes).
-//! Besides the images' own pages in flight, a census holds 16 bytes a page, and about 40 a content.
+//! A census takes 16 bytes a page that is read, and about 40 a content.
 
 use std::collections::HashMap;
 
@@ -11,11 +9,8 @@ use serde::Serialize;
 
 use super::extents::{self, Lengths};
 use super::image::{Image, ImageError};
-
-/// A content's key; that of a page of zeroes is 0.
-type Key = u128;
-
-const ZERO: Key = 0;
+use super::keys::{Key, Keys, Pages, ZERO};
+use super::progress::Progress;
 
 /// All images together and each.
 #[derive(Debug)]
@@ -24,6 +19,8 @@ pub(super) struct Census {
     pub(super) total: TotalCensus,
     /// Contents that more than one page has: the slots that sharing them needs.
     pub(super) slots: u64,
+    /// What the pages held when they were counted, for each image.
+    pub(super) keys: Vec<Keys>,
 }
 
 /// One image.
@@ -35,6 +32,8 @@ pub(super) struct ImageCensus {
     pub(super) pages: u64,
     /// Those of zeroes.
     pub(super) zero_pages: u64,
+    /// Those of them that the file does not hold: folding neither loads nor saves them.
+    pub(super) hole_pages: u64,
     /// Non-zero pages whose content another page has too, in whatever image.
     pub(super) shareable_pages: u64,
     /// Non-zero pages equal to the page at the same offset in the first image; `None` for that.
@@ -52,11 +51,13 @@ pub(super) struct TotalCensus {
     pub(super) pages: u64,
     /// Pages of zeroes.
     pub(super) zero_pages: u64,
+    /// Those of them that no file holds.
+    pub(super) hole_pages: u64,
     /// Different contents, zeroes not counted.
     pub(super) distinct_pages: u64,
     /// Non-zero pages whose content another page has too.
     pub(super) shareable_pages: u64,
-    /// Non-zero pages beyond the first of their content, and all zero pages.
+    /// Non-zero pages beyond the first of their content, and all zero pages that a file holds.
     pub(super) saveable_pages: u64,
     /// The same in bytes.
     pub(super) saveable_bytes: u64,
@@ -72,51 +73,42 @@ pub(super) struct TotalCensus {
 }
 
 /// Reads every image once and counts.
-pub(super) fn take(images: &[Image]) -> Result<Census, ImageError> {
-    let keys = images.iter().map(keys_of).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn take(images: &[Image], progress: &Progress) -> Result<Census, ImageError> {
+    let keys: Result<Vec<_>, _> = images.iter().map(|image| Keys::of(image, progress)).collect();
     let paths: Vec<String> =
         images.iter().map(|image| image.path().display().to_string()).collect();
-    Ok(count(&paths, &keys))
+    Ok(count(&paths, keys?))
 }
 
-fn keys_of(image: &Image) -> Result<Vec<Key>, ImageError> {
-    let chunks = image
-        .map_chunks(|_, bytes| bytes.chunks_exact(PAGE_SIZE).map(key_of).collect::<Vec<_>>())?;
-    Ok(chunks.concat())
-}
-
-fn key_of(page: &[u8]) -> Key {
-    if page.iter().all(|&byte| byte == 0) {
-        return ZERO;
-    }
-    let mut bytes = [0; 16];
-    blake3::Hasher::new().update(page).finalize_xof().fill(&mut bytes);
-    Key::from_le_bytes(bytes)
-}
-
-fn count(paths: &[String], keys: &[Vec<Key>]) -> Census {
+fn count(paths: &[String], keys: Vec<Keys>) -> Census {
     let mut copies: HashMap<Key, u32> = HashMap::new();
-    for &key in keys.iter().flatten().filter(|&&key| key != ZERO) {
+    for key in keys.iter().flat_map(Keys::data).filter(|&key| key != ZERO) {
         let copies = copies.entry(key).or_default();
         *copies = copies.saturating_add(1);
     }
     let distinct_pages = copies.len() as u64;
     copies.retain(|_, copies| *copies > 1);
-    let slots = number_slots(keys, copies);
+    let slots = number_slots(&keys, copies);
 
     let mut lengths = Lengths::default();
     let images: Vec<ImageCensus> = paths
         .iter()
-        .zip(keys)
+        .zip(&keys)
         .enumerate()
         .map(|(index, (path, image))| {
-            let found: Vec<Option<u32>> = image.iter().map(|key| slots.get(key).copied()).collect();
-            let runs = extents::runs(&found, &mut lengths);
+            let slot = |key| slots.get(&key).copied();
+            let found = image.pages().map(|pages| match pages {
+                Pages::One(_, key) => slot(key),
+                Pages::Hole(_) => None,
+            });
+            let runs = extents::runs(found, &mut lengths);
+            let hole_pages = u64::from(image.count_hole_pages());
             ImageCensus {
                 path: path.clone(),
-                pages: image.len() as u64,
-                zero_pages: image.iter().filter(|&&key| key == ZERO).count() as u64,
-                shareable_pages: found.iter().flatten().count() as u64,
+                pages: u64::from(image.count_pages()),
+                zero_pages: hole_pages + image.data().filter(|&key| key == ZERO).count() as u64,
+                hole_pages,
+                shareable_pages: image.data().filter_map(slot).count() as u64,
                 same_position_pages: (index > 0).then(|| same_position(&keys[0], image)),
                 extents: runs.extents,
                 vmas_needed: runs.extents + runs.gaps,
@@ -126,10 +118,12 @@ fn count(paths: &[String], keys: &[Vec<Key>]) -> Census {
 
     let sum = |value: fn(&ImageCensus) -> u64| images.iter().map(value).sum::<u64>();
     let pages = sum(|image| image.pages);
-    let saveable_pages = pages - distinct_pages;
+    let hole_pages = sum(|image| image.hole_pages);
+    let saveable_pages = pages - hole_pages - distinct_pages;
     let total = TotalCensus {
         pages,
         zero_pages: sum(|image| image.zero_pages),
+        hole_pages,
         distinct_pages,
         shareable_pages: sum(|image| image.shareable_pages),
         saveable_pages,
@@ -139,20 +133,20 @@ fn count(paths: &[String], keys: &[Vec<Key>]) -> Census {
         extent_lengths: lengths,
         vmas_needed: sum(|image| image.vmas_needed),
     };
-    Census { slots: slots.len() as u64, images, total }
+    Census { slots: slots.len() as u64, images, total, keys }
 }
 
 /// Numbers the contents in `copies` in the order in which the images show them: neighbours in the
 /// first image to have them become neighbours in the store.
-fn number_slots(keys: &[Vec<Key>], copies: HashMap<Key, u32>) -> HashMap<Key, u32> {
+fn number_slots(keys: &[Keys], copies: HashMap<Key, u32>) -> HashMap<Key, u32> {
     const UNNUMBERED: u32 = u32::MAX;
     let mut slots = copies;
     for slot in slots.values_mut() {
         *slot = UNNUMBERED;
     }
     let mut next = 0;
-    for key in keys.iter().flatten() {
-        if let Some(slot) = slots.get_mut(key)
+    for key in keys.iter().flat_map(Keys::data) {
+        if let Some(slot) = slots.get_mut(&key)
             && *slot == UNNUMBERED
         {
             *slot = next;
@@ -162,26 +156,27 @@ fn number_slots(keys: &[Vec<Key>], copies: HashMap<Key, u32>) -> HashMap<Key, u3
     slots
 }
 
-fn same_position(first: &[Key], image: &[Key]) -> u64 {
-    first.iter().zip(image).filter(|(a, b)| a == b && **a != ZERO).count() as u64
+fn same_position(first: &Keys, image: &Keys) -> u64 {
+    let is_same = |pages: &Pages| match *pages {
+        Pages::One(page, key) => key != ZERO && first.get(page) == key,
+        Pages::Hole(_) => false,
+    };
+    image.pages().filter(is_same).count() as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     /// A census of images given as letters: `.` is a page of zeroes.
     fn census(images: &[&str]) -> Census {
-        let keys: Vec<Vec<Key>> = images
+        let keys = images
             .iter()
-            .map(|image| {
-                image.chars().map(|c| if c == '.' { ZERO } else { u128::from(c) }).collect()
-            })
+            .map(|image| image.chars().map(|c| if c == '.' { ZERO } else { u128::from(c) }))
+            .map(|keys| Keys::dense(keys.collect()))
             .collect();
         let paths: Vec<String> = images.iter().map(|&image| image.to_owned()).collect();
-        count(&paths, &keys)
+        count(&paths, keys)
     }
 
     #[test]
@@ -227,19 +222,5 @@ mod tests {
             census.images.iter().map(|image| image.same_position_pages).collect();
         assert_eq!(same, [None, Some(2), Some(0), Some(0)]);
         assert_eq!(census.total.same_position_pages, 2);
-    }
-
-    #[test]
-    fn keys_tell_pages_apart_and_zeroes_from_others() {
-        let zero = [0; PAGE_SIZE];
-        let mut one = zero;
-        one[PAGE_SIZE - 1] = 1;
-        let mut other = zero;
-        other[0] = 1;
-        assert_eq!(key_of(&zero), ZERO);
-        let keys = [key_of(&zero), key_of(&one), key_of(&other)];
-        let distinct: BTreeSet<Key> = keys.into_iter().collect();
-        assert_eq!(distinct.len(), 3);
-        assert_eq!(key_of(&one), key_of(&one.clone()));
     }
 }

@@ -11,21 +11,29 @@ pub(super) struct Runs {
     pub(super) gaps: u64,
 }
 
-/// Finds the runs in the slots of an image's pages, and adds the extents' lengths to `lengths`.
-pub(super) fn runs(slots: &[Option<u32>], lengths: &mut Lengths) -> Runs {
+/// Finds the runs in the slots of an image's pages, `None` for any number of pages without
+/// one, and adds the extents' lengths to `lengths`.
+pub(super) fn runs(slots: impl Iterator<Item = Option<u32>>, lengths: &mut Lengths) -> Runs {
     let mut runs = Runs::default();
-    for run in slots.chunk_by(|a, b| match (a, b) {
-        (Some(a), Some(b)) => a.checked_add(1) == Some(*b),
-        (None, None) => true,
-        _ => false,
-    }) {
-        if run[0].is_some() {
-            runs.extents += 1;
-            lengths.add(run.len() as u64);
-        } else {
-            runs.gaps += 1;
+    let (mut last, mut len) = (None, 0_u64);
+    for slot in slots {
+        match (last, slot) {
+            (Some(Some(a)), Some(b)) if u32::checked_add(a, 1) == Some(b) => len += 1,
+            (Some(None), None) => {}
+            (_, slot) => {
+                lengths.add(std::mem::take(&mut len));
+                match slot {
+                    Some(_) => {
+                        runs.extents += 1;
+                        len = 1;
+                    }
+                    None => runs.gaps += 1,
+                }
+            }
         }
+        last = Some(slot);
     }
+    lengths.add(len);
     runs
 }
 
@@ -55,6 +63,9 @@ pub(super) struct Class {
 
 impl Lengths {
     fn add(&mut self, len: u64) {
+        if len == 0 {
+            return;
+        }
         self.max = self.max.max(len);
         let index = len.ilog2() as usize;
         while self.classes.len() <= index {
@@ -82,7 +93,7 @@ mod tests {
     fn a_run_ends_where_slots_or_pages_jump() {
         let mut lengths = Lengths::default();
         let slots = [Some(4), Some(5), Some(6), None, None, Some(7), Some(7), Some(6), None];
-        assert_eq!(runs(&slots, &mut lengths), Runs { extents: 4, gaps: 2 });
+        assert_eq!(runs(slots.into_iter(), &mut lengths), Runs { extents: 4, gaps: 2 });
         assert_eq!((lengths.max, lengths.mean), (3, Some(1.5)));
         assert_eq!(
             lengths.classes,
@@ -96,7 +107,7 @@ mod tests {
     #[test]
     fn nothing_has_no_mean() {
         let mut lengths = Lengths::default();
-        assert_eq!(runs(&[], &mut lengths), Runs::default());
+        assert_eq!(runs(std::iter::empty(), &mut lengths), Runs::default());
         assert_eq!(lengths.mean, None);
     }
 }

@@ -1,15 +1,24 @@
-//! A memory image: a file of pages.
+//! A memory image: a file of pages, some of which may be holes.
+//!
+//! A hole reads as zeroes and is never read: an image of a VM that touched little may be a thousand
+//! times as long as what it takes.
 
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Seek};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use pagefold_dedup::PAGE_SIZE;
 use rayon::prelude::*;
+use rustix::fs::SeekFrom;
+
+use super::progress::Progress;
 
 /// Pages read at once: 1 MiB, so that reading is quick and memory stays bounded.
 const CHUNK_PAGES: u32 = 256;
+
+/// Pages of a hole that are looked at together.
+const HOLE_PAGES: u32 = 1 << 15;
 
 /// An image that has been found to be one.
 #[derive(Debug)]
@@ -17,6 +26,23 @@ pub(super) struct Image {
     path: PathBuf,
     file: File,
     count_pages: u32,
+}
+
+/// Consecutive pages that a file has, or does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    first: u32,
+    count_pages: u32,
+    is_hole: bool,
+}
+
+/// Consecutive pages of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part<'bytes> {
+    /// Pages from the first on, with their bytes.
+    Data(u32, &'bytes [u8]),
+    /// Pages of zeroes that the file does not hold: the first, and how many.
+    Hole(u32, u32),
 }
 
 /// Why a file cannot be taken as an image.
@@ -71,7 +97,7 @@ impl Image {
             Err(source) => return Err(ImageError::Open { path, source }),
         };
         // Not the metadata's length, which is 0 for a block device.
-        let len_bytes = match file.seek(SeekFrom::End(0)) {
+        let len_bytes = match file.seek(io::SeekFrom::End(0)) {
             Ok(len_bytes) => len_bytes,
             Err(source) => return Err(ImageError::Open { path, source }),
         };
@@ -95,28 +121,95 @@ impl Image {
         self.count_pages
     }
 
-    /// Reads the image chunk by chunk on all cores, and returns what `visit` makes of each chunk's
-    /// first page number and bytes, in order.
-    pub(super) fn map_chunks<T: Send>(
+    /// Pages that the file holds, as it is now; the others are holes. O(holes).
+    pub(super) fn count_data_pages(&self) -> u32 {
+        let data = self.segments().into_iter().filter(|segment| !segment.is_hole);
+        data.map(|segment| segment.count_pages).sum()
+    }
+
+    /// Reads the image part by part on all cores, and returns what `visit` makes of each part, in
+    /// order: no page is missing. What has been read is added to `progress`.
+    pub(super) fn map_parts<T: Send>(
         &self,
-        visit: impl Fn(u32, &[u8]) -> T + Sync,
+        progress: &Progress,
+        visit: impl Fn(Part<'_>) -> T + Sync,
     ) -> Result<Vec<T>, ImageError> {
-        let starts: Vec<u32> = (0..self.count_pages).step_by(CHUNK_PAGES as usize).collect();
-        starts
-            .into_par_iter()
-            .map_init(
-                || vec![0; CHUNK_PAGES as usize * PAGE_SIZE],
-                |buffer, first| {
-                    let count = CHUNK_PAGES.min(self.count_pages - first) as usize;
-                    let bytes = &mut buffer[..count * PAGE_SIZE];
-                    let offset_bytes = u64::from(first) * PAGE_SIZE as u64;
-                    self.file.read_exact_at(bytes, offset_bytes).map_err(|source| {
-                        ImageError::Read { path: self.path.clone(), offset_bytes, source }
-                    })?;
-                    Ok(visit(first, bytes))
-                },
-            )
-            .collect()
+        let parts: Vec<Segment> = self.segments().into_iter().flat_map(Segment::cut).collect();
+        let read =
+            |buffer: &mut Vec<u8>, part: Segment| {
+                let first = part.first;
+                if part.is_hole {
+                    return Ok(visit(Part::Hole(first, part.count_pages)));
+                }
+                buffer.resize(CHUNK_PAGES as usize * PAGE_SIZE, 0);
+                let bytes = &mut buffer[..part.count_pages as usize * PAGE_SIZE];
+                let offset_bytes = u64::from(first) * PAGE_SIZE as u64;
+                self.file.read_exact_at(bytes, offset_bytes).map_err(|source| {
+                    ImageError::Read { path: self.path.clone(), offset_bytes, source }
+                })?;
+                let result = visit(Part::Data(first, bytes));
+                progress.add(bytes.len() as u64);
+                Ok(result)
+            };
+        parts.into_par_iter().map_init(Vec::new, read).collect()
+    }
+
+    /// The segments in order, as the file is now: it may change at any time.
+    fn segments(&self) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        let mut page = 0;
+        while page < self.count_pages {
+            // What the kernel cannot tell (a device, an old file system) is data.
+            let data = self.seek(SeekFrom::Data(offset(page)), page, u64::div_euclid);
+            push(&mut segments, page, data, true);
+            let hole = if data < self.count_pages {
+                self.seek(SeekFrom::Hole(offset(data)), self.count_pages, div_ceil)
+            } else {
+                data
+            };
+            push(&mut segments, data, hole, false);
+            page = hole;
+        }
+        segments
+    }
+
+    /// The page that the kernel finds, or the end of the image if there is none; `otherwise` if it
+    /// cannot tell.
+    fn seek(&self, from: SeekFrom, otherwise: u32, round: fn(u64, u64) -> u64) -> u32 {
+        let (SeekFrom::Data(start) | SeekFrom::Hole(start)) = from else { return otherwise };
+        let page = match rustix::fs::seek(&self.file, from) {
+            Ok(offset_bytes) => round(offset_bytes.max(start), PAGE_SIZE as u64),
+            Err(rustix::io::Errno::NXIO) => return self.count_pages,
+            Err(_) => return otherwise,
+        };
+        // A file may grow meanwhile.
+        u32::try_from(page).map_or(self.count_pages, |page| page.min(self.count_pages))
+    }
+}
+
+fn offset(page: u32) -> u64 {
+    u64::from(page) * PAGE_SIZE as u64
+}
+
+fn div_ceil(bytes: u64, unit: u64) -> u64 {
+    bytes.div_ceil(unit)
+}
+
+fn push(segments: &mut Vec<Segment>, first: u32, end: u32, is_hole: bool) {
+    if first < end {
+        segments.push(Segment { first, count_pages: end - first, is_hole });
+    }
+}
+
+impl Segment {
+    /// Into parts that are handled in one piece.
+    fn cut(self) -> impl Iterator<Item = Self> {
+        let step = if self.is_hole { HOLE_PAGES } else { CHUNK_PAGES };
+        (0..self.count_pages.div_ceil(step)).map(move |number| {
+            let skip = number * step;
+            let count_pages = step.min(self.count_pages - skip);
+            Self { first: self.first + skip, count_pages, is_hole: self.is_hole }
+        })
     }
 }
 
@@ -143,16 +236,56 @@ mod tests {
         }
     }
 
+    /// All parts, with a copy of the bytes of those that have some.
+    fn parts(path: &Path) -> Vec<(u32, usize, Option<Vec<u8>>)> {
+        let image = Image::open(path).expect("an image");
+        let copy = |part: Part<'_>| match part {
+            Part::Data(first, bytes) => (first, bytes.len() / PAGE_SIZE, Some(bytes.to_vec())),
+            Part::Hole(first, count) => (first, count as usize, None),
+        };
+        image.map_parts(&Progress::hidden(), copy).expect("parts")
+    }
+
     #[test]
-    fn chunks_come_in_order_and_complete() {
+    fn parts_come_in_order_and_complete() {
         let count = CHUNK_PAGES * 2 + 1;
         let bytes: Vec<u8> = (0..count).flat_map(|page| page.to_le_bytes().repeat(1024)).collect();
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &bytes).expect("written");
-        let image = Image::open(file.path()).expect("an image");
-        let chunks = image.map_chunks(|first, bytes| (first, bytes.to_vec())).expect("chunks");
-        let firsts: Vec<u32> = chunks.iter().map(|(first, _)| *first).collect();
+        let parts = parts(file.path());
+        let firsts: Vec<u32> = parts.iter().map(|(first, ..)| *first).collect();
         assert_eq!(firsts, [0, CHUNK_PAGES, CHUNK_PAGES * 2]);
-        assert_eq!(chunks.into_iter().flat_map(|(_, bytes)| bytes).collect::<Vec<_>>(), bytes);
+        let read: Vec<u8> = parts.into_iter().filter_map(|(.., bytes)| bytes).flatten().collect();
+        assert_eq!(read, bytes);
+    }
+
+    #[test]
+    fn holes_are_found_and_not_read() {
+        // A file system in memory, which has holes of single pages.
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").expect("a file");
+        let count = HOLE_PAGES + 20;
+        file.as_file().set_len(offset(count)).expect("a length");
+        for page in [5, 6, 9, count - 1] {
+            file.as_file().write_all_at(&[7; PAGE_SIZE], offset(page)).expect("written");
+        }
+        let found: Vec<(u32, usize, bool)> = parts(file.path())
+            .into_iter()
+            .map(|(first, count, bytes)| (first, count, bytes.is_some()))
+            .collect();
+        let whole = HOLE_PAGES as usize;
+        assert_eq!(
+            found,
+            [
+                (0, 5, false),
+                (5, 2, true),
+                (7, 2, false),
+                (9, 1, true),
+                (10, whole, false),
+                (10 + HOLE_PAGES, 9, false),
+                (count - 1, 1, true),
+            ]
+        );
+        let image = Image::open(file.path()).expect("an image");
+        assert_eq!((image.count_pages(), image.count_data_pages()), (count, 4));
     }
 }

@@ -4,17 +4,18 @@ mod census;
 mod extents;
 mod fold;
 mod image;
+mod keys;
+mod needs;
+mod progress;
 mod report;
 
 use std::path::PathBuf;
 
-use pagefold::limits::Tree;
-use pagefold::limits::room::{Needs, lacking};
-use pagefold_dedup::{EngineConfig, PAGE_SIZE};
-
 use super::failure::{Advise, Failure};
 use super::{Outcome, print};
 use image::Image;
+use needs::Needed;
+use progress::Progress;
 use report::Report;
 
 /// What `pagefold analyze` takes.
@@ -31,35 +32,21 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Refuses what would fail, or be ended by the kernel, half way.
-fn check_limits(args: &Args, images: &[Image]) -> Result<(), Failure> {
-    let (memory_bytes, store_bytes) = if args.fold {
-        let pages: u64 = images.iter().map(|image| u64::from(image.count_pages())).sum();
-        // Without /proc, which is what the failure of the engine will say.
-        let store_bytes = EngineConfig::default().store_bytes().unwrap_or(0);
-        (pages.saturating_mul(PAGE_SIZE as u64), store_bytes)
-    } else {
-        (0, 0)
-    };
-    let needs = Needs::of_images(images.len(), memory_bytes, store_bytes);
-    match lacking(&Tree::real(), &needs).first() {
-        Some(error) => Err(Failure::limited("cannot analyze the images", error)),
-        None => Ok(()),
-    }
-}
-
 /// Counts, folds if asked to, and reports.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let images =
         args.images.iter().map(|path| Image::open(path)).collect::<Result<Vec<_>, _>>().map_err(
             |error| Failure::caused("cannot analyze the images", &error, error.advice()),
         )?;
-    check_limits(args, &images)?;
+    let needs = Needed::by(&images, args.fold);
+    needs.check_limits()?;
+    needs.check_memory(0)?;
     rayon::ThreadPoolBuilder::new()
         .build_global()
         .advise("cannot start threads to read the images", "end other processes of this user")?;
-    let census = census::take(&images)
+    let census = census::take(&images, &Progress::new("counting", needs.data_bytes()))
         .map_err(|error| Failure::caused("cannot count the pages", &error, error.advice()))?;
+    needs.check_memory(census.slots)?;
     let fold = if args.fold { Some(fold::fold(&images, &census)?) } else { None };
     let outcome = match &fold {
         Some(fold) if !fold.verified => Outcome::Corrupt,

@@ -53,9 +53,13 @@ fn images(images: &[ImageCensus]) -> String {
 
 fn total(census: &TotalCensus) -> String {
     let of_all = |pages: u64| format!("{pages} ({})", per_cent(pages, census.pages));
+    let zero = match census.hole_pages {
+        0 => of_all(census.zero_pages),
+        holes => format!("{}, of which {holes} are holes", of_all(census.zero_pages)),
+    };
     list(&[
         ("pages", census.pages.to_string()),
-        ("zero", of_all(census.zero_pages)),
+        ("zero", zero),
         ("distinct", of_all(census.distinct_pages)),
         (
             "saveable",
