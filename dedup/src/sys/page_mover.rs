@@ -5,7 +5,8 @@
 //! joins with its neighbours: with the same flags, whose page offset continues theirs, and that has no
 //! `anon_vma` of its own, hence no page. And nobody may see it without its pages. So:
 //!
-//! 1. the pages are write-protected and copied to a buffer;
+//! 1. the pages are write-protected and copied to a buffer, but for those that are not there: which
+//!    these are is known only when nobody can write any more;
 //! 2. the neighbouring page on either side and an untouched anonymous mapping elsewhere are registered
 //!    with a userfaultfd for missing pages;
 //! 3. `mremap` moves that mapping over the pages, in one step, and joins it with the neighbours:
@@ -96,8 +97,8 @@ impl PageMover {
 
     /// Has the pages `window` of `around` be anonymous memory with the bytes that they have, in one
     /// mapping with the pages of `around` on either side, if these are anonymous: at most one page on
-    /// each. Pages of the window that are in none of `present` (ascending, relative to the window) are not
-    /// there afterwards, so they must be anonymous and not be there.
+    /// each. Pages of the window that are in none of `present` (ascending, relative to the window) are looked
+    /// at first, and are not there afterwards if they are zero.
     ///
     /// The caller advises `around` as guest memory and registers it with `uffd` again, whatever came
     /// of it.
@@ -120,7 +121,7 @@ impl PageMover {
         scratch.refill(&self.uffd, count_pages).map_err(kept)?;
         let pages = around.part(window.start, count_pages);
         let mut protected = Protected::new(uffd, pages).map_err(kept)?;
-        for run in present {
+        for run in written(&protected, present, count_pages) {
             let source = pages.part(run.start, run.end - run.start);
             if let Err(error) = scratch.buffer.fill(run.start, source) {
                 scratch.buffer.clear();
@@ -259,6 +260,22 @@ impl ScratchPair {
             thread::sleep(LAND_RETRY);
         }
     }
+}
+
+/// The runs of protected pages that are present, and those of the others that somebody has written since
+/// that was found out.
+fn written(protected: &Protected<'_>, present: &[Range<u32>], count_pages: u32) -> Vec<Range<u32>> {
+    let (mut runs, mut next) = (Vec::new(), 0);
+    for run in present.iter().cloned().chain([count_pages..count_pages]) {
+        let is_zero = |page: u32| protected.page(page).iter().all(|&byte| byte == 0);
+        let late = (next..run.start).filter(|&page| !is_zero(page));
+        runs.extend(late.map(|page| page..page + 1));
+        next = run.end;
+        if !run.is_empty() {
+            runs.push(run);
+        }
+    }
+    runs
 }
 
 fn new_buffer() -> io::Result<Scratch> {

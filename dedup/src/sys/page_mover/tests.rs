@@ -146,3 +146,14 @@ fn a_move_that_is_refused_when_the_old_mapping_is_gone_loses_no_byte() {
         folded.check();
     }
 }
+
+#[test]
+fn a_page_that_was_first_written_after_somebody_looked_keeps_its_bytes() {
+    let folded = Folded::new();
+    // The page map said before that it is not there.
+    folded.memory.write(8 * PAGE_SIZE, &[byte(8); PAGE_SIZE]);
+    folded.make_anonymous().unwrap();
+    assert_eq!(folded.count_mappings(), 1);
+    let (_, bytes) = folded.look();
+    assert_eq!(bytes, (0..PAGES).map(byte).collect::<Vec<u8>>());
+}
