@@ -242,11 +242,11 @@ fn a_page_that_nothing_has_said_was_written_is_not_said_to_have_no_twin() {
 #[test]
 fn the_reasons_are_called_in_json_what_they_are_called_here() {
     let json = |reason: &Reason| serde_json::to_string(reason).unwrap();
-    assert_eq!(json(&Reason::Matched), r#""matched""#);
-    assert_eq!(json(&Reason::StoreFull), r#""store_full""#);
-    assert_eq!(json(&Reason::SlotsFull), r#""slots_full""#);
-    assert_eq!(json(&Reason::OtherNode(vec![0, 2])), r#"{"other_node":[0,2]}"#);
-    assert_eq!(json(&Reason::Unseen), r#""unseen""#);
+    assert_eq!(json(&Reason::Matched), r#"{"kind":"matched"}"#);
+    assert_eq!(json(&Reason::StoreFull), r#"{"kind":"store_full"}"#);
+    assert_eq!(json(&Reason::SlotsFull), r#"{"kind":"slots_full"}"#);
+    assert_eq!(json(&Reason::OtherNode(vec![0, 2])), r#"{"kind":"other_node","detail":[0,2]}"#);
+    assert_eq!(json(&Reason::Unseen), r#"{"kind":"unseen"}"#);
 }
 
 /// Engine whose domains have so many slots.

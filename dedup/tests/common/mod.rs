@@ -1,5 +1,6 @@
 //! VMs without processors: real memory, written by the test.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 use std::collections::BTreeSet;
 use std::io;
