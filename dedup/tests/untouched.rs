@@ -1,5 +1,7 @@
 //! What memory costs that nobody has touched.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 mod common;
 
 use common::{TestVm, engine};
