@@ -17,34 +17,31 @@
 //! 5. all are unregistered, which wakes who sleeps.
 //!
 //! If step 3 or 4 fails when the old mapping is gone, the buffer itself, which holds the bytes, is
-//! moved there instead: the mappings are not joined then.
+//! moved there instead: the mappings are not joined then. So it is, too, in a process that may not
+//! hold the kernel's faults off: whoever reads there at any time finds the bytes.
 //!
 //! Source: `copy_vma` and `anon_vma_compatible` of `mm/vma.c` and `mm/rmap.c`,
 //! `Documentation/admin-guide/mm/userfaultfd.rst`; seen in Linux 6.12 and 6.18.
 
-use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{io, iter};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use super::protect::Protected;
-use super::scratch::Scratch;
 use super::span::Span;
 use super::uffd::{Faults, Userfaultfd, UserfaultfdError};
-use crate::PAGE_SIZE;
+use scratch_pair::ScratchPair;
 
 /// Pages that are moved at once, at most: a bound on how long who uses them can sleep.
 pub(crate) const MAX_MOVE_PAGES: u32 = 512;
 
-/// Pages of untouched mappings that are reserved together.
-const RESERVE_PAGES: u32 = 1 << 15;
-
-/// Time after which the kernel is asked again to map what it refused to.
-const LAND_RETRY: Duration = Duration::from_millis(1);
+/// Time after which the kernel is asked again for what it refused.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 /// Why pages over slots cannot be made anonymous memory; they stay as they are.
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +62,6 @@ pub(crate) struct PageMover {
     /// Reads the events that `mremap` waits for.
     reader: Option<JoinHandle<()>>,
     stop: Arc<EventFd>,
-}
-
-#[derive(Debug)]
-struct ScratchPair {
-    /// Where the pages are meanwhile.
-    buffer: Scratch,
-    /// Untouched mappings, registered for missing pages.
-    untouched: Scratch,
 }
 
 impl PageMover {
@@ -97,7 +86,7 @@ impl PageMover {
 
     /// Has the pages `window` of `around` be anonymous memory with the bytes that they have, in one
     /// mapping with the pages of `around` on either side, if these are anonymous: at most one page on
-    /// each. Pages of the window that are in none of `present` (ascending, relative to the window) are looked
+    /// each, and only where the kernel's faults are held off, too. Pages of the window that are in none of `present` (ascending, relative to the window) are looked
     /// at first, and are not there afterwards if they are zero.
     ///
     /// The caller advises `around` as guest memory and registers it with `uffd` again, whatever came
@@ -147,6 +136,10 @@ impl PageMover {
     ) -> Result<(), MakeAnonymousError> {
         let count_pages = window.end - window.start;
         let pages = around.part(window.start, count_pages);
+        if self.uffd.faults() == Faults::OfUser {
+            // The kernel does not sleep on a page that is not there: a system call that reads it fails.
+            return scratch.swap_in_buffer(pages).map_err(MakeAnonymousError::Kept);
+        }
         let mut joined = window.clone();
         for edge in [0..window.start, window.end..around.count_pages()] {
             if edge.is_empty() {
@@ -169,12 +162,21 @@ impl PageMover {
             _ => vec![joined],
         };
         for part in registered.into_iter().filter(|part| !part.is_empty()) {
-            let part = around.part(part.start, part.end - part.start);
-            if let Err(error) = self.uffd.unregister(part) {
-                log::error!("cannot unregister guest pages: {error}");
-            }
+            self.unregister(around.part(part.start, part.end - part.start));
         }
         result
+    }
+
+    /// Wakes who sleeps on pages, and has nobody sleep there any more.
+    fn unregister(&self, pages: Span<'_>) {
+        while let Err(error) = self.uffd.unregister(pages) {
+            log::error!("guest pages wait for the kernel to unregister them: {error}");
+            if error.raw_os_error() != Some(libc::ENOMEM) {
+                break;
+            }
+            // As for mapping: for a moment.
+            thread::sleep(RETRY_AFTER);
+        }
     }
 
     /// Maps an untouched mapping over the pages and moves the buffer's there.
@@ -231,42 +233,11 @@ impl Drop for PageMover {
     }
 }
 
-impl ScratchPair {
-    fn new(uffd: &Userfaultfd) -> io::Result<Self> {
-        let buffer = new_buffer()?;
-        Ok(Self { buffer, untouched: new_untouched(uffd)? })
-    }
-
-    /// Has room for `count_pages` pages in both.
-    fn refill(&mut self, uffd: &Userfaultfd, count_pages: u32) -> io::Result<()> {
-        if self.untouched.span().count_pages() < count_pages {
-            self.untouched = new_untouched(uffd)?;
-        }
-        if self.buffer.span().count_pages() < MAX_MOVE_PAGES {
-            self.buffer = new_buffer()?;
-        }
-        Ok(())
-    }
-
-    /// Maps the buffer itself over those of the pages, all but the first `moved_bytes`, whose bytes
-    /// only it has.
-    fn land_buffer(&mut self, pages: Span<'_>, moved_bytes: usize) {
-        let moved_pages = u32::try_from(moved_bytes / PAGE_SIZE).unwrap_or(pages.count_pages());
-        let rest = pages.part(moved_pages, pages.count_pages() - moved_pages);
-        self.buffer.keep(moved_pages, rest.count_pages());
-        // It fails only for a moment without a few hundred bytes of kernel memory.
-        while let Err(error) = self.buffer.move_to(rest) {
-            log::error!("guest pages wait for the kernel to map them: {error}");
-            thread::sleep(LAND_RETRY);
-        }
-    }
-}
-
 /// The runs of protected pages that are present, and those of the others that somebody has written since
 /// that was found out.
 fn written(protected: &Protected<'_>, present: &[Range<u32>], count_pages: u32) -> Vec<Range<u32>> {
     let (mut runs, mut next) = (Vec::new(), 0);
-    for run in present.iter().cloned().chain([count_pages..count_pages]) {
+    for run in present.iter().cloned().chain(iter::once(count_pages..count_pages)) {
         let is_zero = |page: u32| protected.page(page).iter().all(|&byte| byte == 0);
         let late = (next..run.start).filter(|&page| !is_zero(page));
         runs.extend(late.map(|page| page..page + 1));
@@ -276,19 +247,6 @@ fn written(protected: &Protected<'_>, present: &[Range<u32>], count_pages: u32) 
         }
     }
     runs
-}
-
-fn new_buffer() -> io::Result<Scratch> {
-    let buffer = Scratch::new(MAX_MOVE_PAGES)?;
-    buffer.span().advise_guest()?;
-    Ok(buffer)
-}
-
-fn new_untouched(uffd: &Userfaultfd) -> io::Result<Scratch> {
-    let untouched = Scratch::new(RESERVE_PAGES)?;
-    untouched.span().advise_guest()?;
-    uffd.register_missing(untouched.span())?;
-    Ok(untouched)
 }
 
 /// Reads events until there is something at `stop`.
@@ -302,5 +260,6 @@ fn read_until(uffd: &Userfaultfd, stop: &EventFd) {
     }
 }
 
+mod scratch_pair;
 #[cfg(test)]
 mod tests;

@@ -12,9 +12,13 @@ mod sys;
 
 use std::fs::{File, read_to_string};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use common::{TestVm, engine, page, settle};
-use pagefold_dedup::{AnonymousMemory, AttachSpec, DedupMode, Unchanging, VmId};
+use pagefold_dedup::{
+    AnonymousMemory, AttachSpec, DedupMode, Engine, Knobs, Run, Unchanging, VmId,
+};
 
 #[test]
 fn memory_that_the_kernel_does_not_write_is_folded_without_privileges() {
@@ -33,6 +37,8 @@ fn memory_that_the_kernel_does_not_write_is_folded_without_privileges() {
         assert_eq!(vms[0].read(number), page(number as u32));
     }
     assert_eq!((vms[0].read(5), vms[1].read(5)), (page(500), page(5)));
+
+    no_read_by_the_kernel_fails(&mut engine);
 
     // What the kernel writes needs a privilege, unless this machine gives it to everybody.
     let for_everybody = read_to_string("/proc/sys/vm/unprivileged_userfaultfd").unwrap() == "1\n"
@@ -54,4 +60,30 @@ fn memory_that_the_kernel_does_not_write_is_folded_without_privileges() {
         }
     }
     engine.check().unwrap();
+}
+
+/// Unmerges pages and gives their mappings back while the kernel reads them for a system call.
+fn no_read_by_the_kernel_fails(engine: &mut Engine) {
+    let vms = [10, 11].map(|id| TestVm::attached(engine, id, 2048));
+    for vm in &vms {
+        (0..2048).step_by(2).for_each(|number| vm.write(number, &page(number as u32)));
+    }
+    settle(engine);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| sys::send_until(&vms[0].memory, &stop));
+        engine.set_knobs(Knobs { run: Run::Unmerge, ..engine.knobs() }).unwrap();
+        while !engine.is_unmerged() {
+            engine.pass();
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+    engine.set_knobs(Knobs { run: Run::Fold, ..engine.knobs() }).unwrap();
+    for vm in &vms {
+        for number in (0..2048).step_by(2) {
+            assert_eq!(vm.read(number), page(number as u32));
+        }
+        engine.detach(vm.id).unwrap();
+    }
 }

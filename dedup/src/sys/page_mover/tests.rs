@@ -3,7 +3,7 @@
 use super::*;
 use crate::sys::scratch::faults::{Fault, inject};
 use crate::sys::{AnonymousMemory, MappingBounds, Memfd, PageKind, Pagemap, Space};
-use crate::{LinearIndex, Slot};
+use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 const PAGES: u32 = 16;
 

@@ -1,0 +1,84 @@
+//! The memory of its own that a page mover works with.
+
+use std::io;
+use std::thread;
+
+use super::{MAX_MOVE_PAGES, RETRY_AFTER};
+use crate::PAGE_SIZE;
+use crate::sys::scratch::Scratch;
+use crate::sys::span::Span;
+use crate::sys::uffd::Userfaultfd;
+
+/// Pages of untouched mappings that are reserved together.
+const RESERVE_PAGES: u32 = 1 << 15;
+
+#[derive(Debug)]
+pub(super) struct ScratchPair {
+    /// Where the pages are meanwhile.
+    pub(super) buffer: Scratch,
+    /// Untouched mappings, registered for missing pages.
+    pub(super) untouched: Scratch,
+}
+
+impl ScratchPair {
+    pub(super) fn new(uffd: &Userfaultfd) -> io::Result<Self> {
+        let buffer = new_buffer()?;
+        Ok(Self { buffer, untouched: new_untouched(uffd)? })
+    }
+
+    /// Has room for `count_pages` pages in both.
+    pub(super) fn refill(&mut self, uffd: &Userfaultfd, count_pages: u32) -> io::Result<()> {
+        if self.untouched.span().count_pages() < count_pages {
+            self.untouched = new_untouched(uffd)?;
+        }
+        if self.buffer.span().count_pages() < MAX_MOVE_PAGES {
+            self.buffer = new_buffer()?;
+        }
+        Ok(())
+    }
+
+    /// Maps the buffer itself over the pages, in one step.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; the pages are as they were.
+    pub(super) fn swap_in_buffer(&mut self, pages: Span<'_>) -> io::Result<()> {
+        match self.buffer.move_to(pages) {
+            Err(error) if pages.is_mapped() => {
+                self.buffer.clear();
+                Err(error)
+            }
+            Err(_) => {
+                self.land_buffer(pages, 0);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Maps the buffer itself over those of the pages, all but the first `moved_bytes`, whose bytes
+    /// only it has.
+    pub(super) fn land_buffer(&mut self, pages: Span<'_>, moved_bytes: usize) {
+        let moved_pages = u32::try_from(moved_bytes / PAGE_SIZE).unwrap_or(pages.count_pages());
+        let rest = pages.part(moved_pages, pages.count_pages() - moved_pages);
+        self.buffer.keep(moved_pages, rest.count_pages());
+        // It fails only for a moment without a few hundred bytes of kernel memory.
+        while let Err(error) = self.buffer.move_to(rest) {
+            log::error!("guest pages wait for the kernel to map them: {error}");
+            thread::sleep(RETRY_AFTER);
+        }
+    }
+}
+
+fn new_buffer() -> io::Result<Scratch> {
+    let buffer = Scratch::new(MAX_MOVE_PAGES)?;
+    buffer.span().advise_guest()?;
+    Ok(buffer)
+}
+
+fn new_untouched(uffd: &Userfaultfd) -> io::Result<Scratch> {
+    let untouched = Scratch::new(RESERVE_PAGES)?;
+    untouched.span().advise_guest()?;
+    uffd.register_missing(untouched.span())?;
+    Ok(untouched)
+}
