@@ -117,3 +117,15 @@ fn giving_up_memory_that_nobody_has_touched_takes_few_steps() {
     }
     assert_eq!(steps, 4);
 }
+
+#[test]
+fn memory_of_a_vm_that_leaves_can_take_another_vms_pages_at_once() {
+    let mut engine = engine();
+    let vms = twins(&mut engine);
+    engine.begin_detach_and_discard(VmId(0)).unwrap();
+    engine.relocate(VmId(1), LinearIndex(0), PAGES, vms[0].memory.clone()).unwrap();
+    assert!(!engine.can_leave(), "it has left first");
+    settle(&mut engine);
+    (0..PAGES).for_each(|number| assert_eq!(vms[0].read(number as usize), page(number)));
+    check_counters(&engine);
+}

@@ -72,9 +72,12 @@ impl Engine {
         count_pages: u32,
         destination: Arc<dyn GuestMemory>,
     ) -> Result<RelocateReport, RelocateError> {
+        // What a VM that has ended gives up there would be the pages that were moved there.
+        self.leave_from(&*destination);
         let mut members = self.members.iter();
         let occupant = members.find(|(_, member)| member.agent.is_at(&*destination));
         let occupant = occupant.map(|(&occupant, _)| occupant);
+        let occupant = occupant.or_else(|| self.leaver_at(&*destination));
         let member = self.members.get_mut(&vm).ok_or(RelocateError::NoVm(vm))?;
         match occupant {
             Some(occupant) => Err(RelocateError::Occupied { vm, occupant }),

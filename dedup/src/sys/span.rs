@@ -45,7 +45,8 @@ impl<'memory> Span<'memory> {
     ///
     /// When they are not all inside.
     pub(crate) fn part(self, first: u32, count_pages: u32) -> Span<'memory> {
-        assert!(first + count_pages <= self.count_pages, "part outside of its span");
+        let end = first.checked_add(count_pages);
+        assert!(end.is_some_and(|end| end <= self.count_pages), "part outside of its span");
         Span { host_addr: self.host_addr + first as usize * PAGE_SIZE, count_pages, ..self }
     }
 
