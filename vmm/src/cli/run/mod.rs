@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// How many VMs
     #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = count_vms)]
     count: u32,
-    /// Memory of each VM, as in 64M or 3.5G; K, M and G are binary
+    /// Memory of each VM, 4M to 3G, as in 64M or 1.5G; K, M and G are binary
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     memory: Size,
     /// What the guests do: builtin:idle, builtin:mix or builtin:churn
