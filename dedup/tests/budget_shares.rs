@@ -8,8 +8,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{TestVm, check_counters, page, settle};
-use pagefold_dedup::{Engine, EngineConfig, PAGE_SIZE, PageState};
+use pagefold_dedup::{AnonymousMemory, Engine, EngineConfig, LinearIndex, PAGE_SIZE, PageState};
 
 fn with_mappings(max_mappings: u64) -> Engine {
     let config = EngineConfig { max_mappings: Some(max_mappings), ..EngineConfig::default() };
@@ -58,6 +60,26 @@ fn savings_level_off_at_what_the_mappings_buy_and_never_fall() {
         check_counters(&engine);
         check_bytes(&vms);
     }
+}
+
+#[test]
+fn what_vms_may_take_does_not_depend_on_others_whose_memory_has_moved() {
+    let mut engine = with_mappings(400);
+    for id in 10..14 {
+        let vm = TestVm::attached(&mut engine, id, 64);
+        // In two pieces, and in one again.
+        for (first, count_pages) in [(32, 32), (0, 64)] {
+            let place = Arc::new(AnonymousMemory::new(count_pages).unwrap());
+            engine.relocate(vm.id, LinearIndex(first), count_pages, place).unwrap();
+        }
+        engine.detach(vm.id).unwrap();
+    }
+    let vms = pairs(&mut engine, 0, 1000);
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert!(stats.pages_sharing >= 400 / 4 * 9 / 10, "{}", stats.pages_sharing);
+    check_counters(&engine);
+    check_bytes(&vms);
 }
 
 #[test]

@@ -116,9 +116,10 @@ impl Agent {
     }
 
     pub(super) fn count_mappings(&mut self, vmas: u64) {
-        let unfolded = self.space.pieces().len() as u64;
-        if (vmas > unfolded) != (self.vmas > unfolded) {
-            self.budget.count_vm(vmas > unfolded);
+        // In as many pieces as it has now: it may have been moved since.
+        let is_sharing = vmas > self.space.pieces().len() as u64;
+        if std::mem::replace(&mut self.is_sharing_budget, is_sharing) != is_sharing {
+            self.budget.count_vm(is_sharing);
         }
         self.budget.update(self.vmas, vmas);
         self.vmas = vmas;

@@ -134,6 +134,8 @@ pub(crate) struct Agent {
     extents: ExtentMap,
     /// What the VM's memory counts for in the budget.
     vmas: u64,
+    /// Whether the VM counts as one of those that share the budget.
+    is_sharing_budget: bool,
     /// Pages at which the kernel begins a mapping although the extents would allow for one with the
     /// page before.
     seams: BTreeSet<LinearIndex>,
@@ -219,6 +221,7 @@ impl Agent {
             budget,
             extents: ExtentMap::default(),
             vmas: 0,
+            is_sharing_budget: false,
             seams: BTreeSet::new(),
             fresh: none.clone(),
             pending: Bitmap::full(count_pages),
