@@ -31,7 +31,7 @@ pub(crate) struct ScanRules {
 
 impl Agent {
     /// Begins a visit: finds out which pages have changed. Those are to be [taken in](Self::take_in),
-    /// and then those that have come to rest since the last pass are to be [looked at](Self::look).
+    /// and then those that are unchanged since the last pass are to be [looked at](Self::look).
     ///
     /// # Errors
     ///

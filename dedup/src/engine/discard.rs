@@ -57,7 +57,7 @@ impl Engine {
         let count_pages = part.len() as u64;
         let was_anew = std::mem::replace(anew, agent.is_over_slot(part.end - 1));
         let done = workers.run(|| agent.discard(broker, part, was_anew)).unwrap_or_else(|error| {
-            // The memory is given back; only the broker counts it as it was, until it is told.
+            // The memory is given back; only the broker counts it as it was, until it is notified.
             log::error!("VM {vm}: {error}");
             DiscardReport { discarded_pages: count_pages, kept_pages: 0 }
         });
