@@ -16,6 +16,15 @@ use crate::extents::ExtentMap;
 use crate::sys::Space;
 use crate::{LinearIndex, PAGE_SIZE};
 
+/// Whether a VM counts as one of those that share the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BudgetShare {
+    /// It holds no mappings for what is folded.
+    None,
+    /// It does.
+    Counted,
+}
+
 impl Agent {
     /// Notes what pages lie over now, and what that does to the number of mappings.
     /// O(log extents + extents that lay there).
@@ -117,9 +126,10 @@ impl Agent {
 
     pub(super) fn count_mappings(&mut self, vmas: u64) {
         // In as many pieces as it has now: it may have been moved since.
-        let is_sharing = vmas > self.space.pieces().len() as u64;
-        if std::mem::replace(&mut self.is_sharing_budget, is_sharing) != is_sharing {
-            self.budget.count_vm(is_sharing);
+        let is_folded = vmas > self.space.pieces().len() as u64;
+        let share = if is_folded { BudgetShare::Counted } else { BudgetShare::None };
+        if std::mem::replace(&mut self.share, share) != share {
+            self.budget.count_vm(is_folded);
         }
         self.budget.update(self.vmas, vmas);
         self.vmas = vmas;

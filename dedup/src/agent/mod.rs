@@ -60,6 +60,7 @@ use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
 use deferral::Deferral;
 use locked::Locking;
+use mappings::BudgetShare;
 use policies::{PolicyRun, policies_of};
 use stale_extents::StaleSearch;
 use track::Watch;
@@ -134,8 +135,7 @@ pub(crate) struct Agent {
     extents: ExtentMap,
     /// What the VM's memory counts for in the budget.
     vmas: u64,
-    /// Whether the VM counts as one of those that share the budget.
-    is_sharing_budget: bool,
+    share: BudgetShare,
     /// Pages at which the kernel begins a mapping although the extents would allow for one with the
     /// page before.
     seams: BTreeSet<LinearIndex>,
@@ -221,7 +221,7 @@ impl Agent {
             budget,
             extents: ExtentMap::default(),
             vmas: 0,
-            is_sharing_budget: false,
+            share: BudgetShare::None,
             seams: BTreeSet::new(),
             fresh: none.clone(),
             pending: Bitmap::full(count_pages),
