@@ -9,6 +9,7 @@
 mod common;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{TestVm, check_counters, engine, page, settle};
@@ -222,4 +223,40 @@ fn nobody_looks_for_the_changes_of_a_vm_that_is_off() {
     assert_eq!(engine.stats().vms[0].events.pages_scanned, scanned, "nothing is known to rest");
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, 64);
+}
+
+#[test]
+fn a_change_source_that_fails_does_not_keep_pages_from_being_unmerged() {
+    let mut engine = engine();
+    let vms = [0, 1].map(|id| TestVm::new(id, PAGES));
+    let broken = Arc::new(AtomicBool::new(false));
+    for vm in &vms {
+        (0..PAGES).for_each(|number| vm.write(number as usize, &content(number)));
+        let spec = AttachSpec {
+            domain: "test".to_owned(),
+            mode: DedupMode::On,
+            memory: vm.memory.clone(),
+            changes: Box::new(Breaking(broken.clone())),
+        };
+        engine.attach(vm.id, spec).unwrap();
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES) / 2);
+    broken.store(true, Ordering::Relaxed);
+    engine.set_knobs(Knobs { run: Run::Unmerge, ..engine.knobs() }).unwrap();
+    let report = engine.pass();
+    assert!(engine.is_unmerged(), "{report:?}");
+    for vm in &vms {
+        (0..PAGES).for_each(|number| assert_eq!(vm.read(number as usize), content(number)));
+    }
+    check_counters(&engine);
+}
+
+/// Names no page, until it fails.
+struct Breaking(Arc<AtomicBool>);
+
+impl ChangeSource for Breaking {
+    fn collect(&mut self, _: &mut Bitmap) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
 }

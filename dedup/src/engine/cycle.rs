@@ -258,7 +258,13 @@ fn visit(
     let (rules, unmerge_all) = (work.rules, work.unmerge_all);
     work.with(vm, |agent, broker| {
         if first {
-            agent.begin_pass(broker)?;
+            match agent.begin_pass(broker) {
+                // What is to be unmerged is known without it.
+                Err(AgentError::Changes(error)) if unmerge_all => {
+                    log::warn!("VM {vm}: cannot find out which pages changed: {error}");
+                }
+                begun => begun?,
+            }
         }
         if let Some(taken) = agent.take_in(broker)? {
             return Ok(Some(taken));

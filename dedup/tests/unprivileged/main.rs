@@ -79,6 +79,8 @@ fn no_read_by_the_kernel_fails(engine: &mut Engine) {
         stop.store(true, Ordering::Relaxed);
         assert!(reader.join().unwrap() > 0);
     });
+    engine.pass();
+    engine.check().unwrap();
     engine.set_knobs(Knobs { run: Run::Fold, ..engine.knobs() }).unwrap();
     for vm in &vms {
         for number in (0..2048).step_by(2) {
