@@ -1,7 +1,7 @@
 //! What one process needs of the kernel to fold its memory, whoever's memory it is.
 
 use std::error::Error;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use super::AgentSetupError;
 use crate::sys::{
@@ -19,8 +19,10 @@ pub(crate) struct ProcessMemory {
     pub(super) bounds: Option<MappingBounds>,
     /// For giving mappings up when there are too many.
     pub(super) spare: SpareMapping,
-    /// Made when it is first needed; `None` if it could not be.
-    page_mover: OnceLock<Option<PageMover>>,
+    /// Made when it is first needed.
+    page_mover: OnceLock<PageMover>,
+    /// For saying once that it could not be made.
+    no_mover: Once,
 }
 
 impl ProcessMemory {
@@ -40,7 +42,14 @@ impl ProcessMemory {
         let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
         let bounds = MappingBounds::open().map_err(AgentSetupError::Pagemap)?;
         let spare = SpareMapping::new();
-        Ok(Self { uffd, pagemap, bounds, spare, page_mover: OnceLock::new() })
+        Ok(Self {
+            uffd,
+            pagemap,
+            bounds,
+            spare,
+            page_mover: OnceLock::new(),
+            no_mover: Once::new(),
+        })
     }
 
     /// Whether so written memory can be folded with it.
@@ -62,15 +71,19 @@ impl ProcessMemory {
     }
 
     /// What makes pages over slots anonymous memory again; `None` where the kernel cannot (before Linux
-    /// 6.8).
+    /// 6.8), or has no descriptor or thread to spare, which it is asked for again the next time.
     pub(super) fn page_mover(&self) -> Option<&PageMover> {
-        let open = || match PageMover::new(self.uffd.faults()) {
-            Ok(mover) => Some(mover),
+        if let Some(mover) = self.page_mover.get() {
+            return Some(mover);
+        }
+        match PageMover::new(self.uffd.faults()) {
+            Ok(mover) => Some(self.page_mover.get_or_init(|| mover)),
             Err(error) => {
-                log::warn!("mappings are not given back: {error}: {:?}", error.source());
+                self.no_mover.call_once(|| {
+                    log::warn!("mappings are not given back: {error}: {:?}", error.source());
+                });
                 None
             }
-        };
-        self.page_mover.get_or_init(open).as_ref()
+        }
     }
 }
