@@ -103,6 +103,8 @@ pub(super) fn move_over(from: Span<'_>, to: Span<'_>) -> io::Result<()> {
         },
         Err,
     );
+    #[cfg(test)]
+    result.as_ref().ok().into_iter().for_each(|()| super::gaps::close(to));
     result.inspect_err(|_| drop(fill_gaps(to, Backing::Anonymous)))
 }
 
@@ -151,6 +153,10 @@ fn map(span: Span<'_>, how: libc::c_int, backing: Backing) -> io::Result<()> {
     if let Some(error) = faults::strike(span, how == libc::MAP_FIXED_NOREPLACE) {
         return Err(error);
     }
+    #[cfg(test)]
+    let is_gap = how == libc::MAP_FIXED_NOREPLACE && super::gaps::fill(span);
+    #[cfg(test)]
+    let how = if is_gap { libc::MAP_FIXED } else { how };
     let (flags, fd, offset_bytes) = match backing {
         Backing::Anonymous => (libc::MAP_ANONYMOUS, -1, 0),
         Backing::File { fd, offset_bytes } => (0, fd, offset_bytes.cast_signed()),
@@ -177,8 +183,8 @@ pub(crate) mod faults {
     use std::ops::Range;
     use std::sync::{Mutex, PoisonError};
 
+    use super::super::gaps;
     use super::Span;
-    use crate::PAGE_SIZE;
 
     /// A mapping that fails when what was there is gone.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,10 +235,7 @@ pub(crate) mod faults {
             fault.is_struck = true;
             let count_pages = span.count_pages() as usize * fault.gone / 100;
             if count_pages > 0 {
-                // SAFETY: as for the mapping that was to replace these pages: they are to be mapped
-                // again before anybody may know that they were gone.
-                let result = unsafe { libc::munmap(span.as_ptr(), count_pages * PAGE_SIZE) };
-                assert_eq!(result, 0);
+                gaps::make(span.part(0, u32::try_from(count_pages).unwrap()));
             } else if fault.refusals == 0 {
                 faults.remove(at);
             }

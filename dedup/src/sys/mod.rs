@@ -11,6 +11,8 @@ mod bounds;
 mod clock;
 mod copy;
 mod fixed;
+#[cfg(test)]
+mod gaps;
 mod maps;
 mod memfd;
 mod memory;

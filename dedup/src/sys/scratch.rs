@@ -119,6 +119,8 @@ impl Scratch {
             return Err(io::Error::last_os_error());
         }
         self.addresses.start += len_bytes;
+        #[cfg(test)]
+        super::gaps::close(destination);
         Ok(())
     }
 
@@ -156,7 +158,8 @@ impl Drop for Scratch {
 pub(super) mod faults {
     use std::cell::Cell;
 
-    use super::{Span, io, unmap};
+    use super::super::gaps;
+    use super::{Span, io};
 
     /// What the next move of scratch memory comes to.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +187,7 @@ pub(super) mod faults {
 
     pub(super) fn before_move(destination: Span<'_>) -> io::Result<()> {
         if take(Fault::Late) {
-            unmap(destination.start()..destination.start() + destination.len_bytes());
+            gaps::make(destination);
         } else if !take(Fault::Early) {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::Slot;
 use crate::sys::fixed::{Backing, fill_gaps};
+use crate::sys::gaps;
 use crate::sys::{AnonymousMemory, Faults, Memfd, Protected, Region};
 
 const PAGES: u32 = 12;
@@ -152,8 +153,7 @@ fn a_refused_move_leaves_no_hole_in_the_destination() {
     assert_eq!(read(&memory), (1..=12).collect::<Vec<u8>>());
 
     // What older kernels do before they refuse.
-    // SAFETY: unmaps pages that only this test knows of, and mapped again below.
-    assert_eq!(unsafe { libc::munmap(to.part(1, 2).as_ptr(), 2 * PAGE_SIZE) }, 0);
+    gaps::make(to.part(1, 2));
     let filled: Vec<u32> = fill_gaps(to, Backing::Anonymous).into_iter().flatten().collect();
     assert_eq!(filled, [1, 2]);
     assert_eq!(fill_gaps(to, Backing::Anonymous), []);
