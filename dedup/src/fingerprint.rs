@@ -29,6 +29,12 @@ pub struct Identity(pub [u8; IDENTITY_BYTES]);
 impl Identity {
     /// The name of no bytes yet.
     pub(crate) const NONE: Self = Self([0; IDENTITY_BYTES]);
+
+    /// The search key of pages whose fingerprints do not tell them apart: its first half.
+    pub(crate) fn key(self) -> Fingerprint {
+        let ([half, _], _) = self.0.as_chunks() else { unreachable!("it has two halves") };
+        Fingerprint(u64::from_le_bytes(*half))
+    }
 }
 
 impl std::fmt::Debug for Identity {
@@ -71,6 +77,21 @@ impl Secret {
         }
     }
 
+    /// A page that has the same fingerprint as that of any other number, and other bytes. Words whose
+    /// low half is the secret's are multiplied by 0: only the sum of the two that are set counts.
+    #[cfg(test)]
+    pub(crate) fn colliding_page(&self, number: u32) -> [u8; PAGE_SIZE] {
+        const STRIPE_BYTES: usize = 64;
+        const SECRET_STEP: usize = 8;
+        let mut page = [0xa5; PAGE_SIZE];
+        for (stripe, high) in [number, u32::MAX - number].into_iter().enumerate() {
+            let (at, key) = (stripe * STRIPE_BYTES, stripe * SECRET_STEP);
+            page[at..at + 4].copy_from_slice(&self.fast[key..key + 4]);
+            page[at + 4..at + 8].copy_from_slice(&high.to_le_bytes());
+        }
+        page
+    }
+
     /// The name of a page. About 1.8 µs.
     pub fn identity(&self, page: &[u8; PAGE_SIZE]) -> Identity {
         let mut identity = Identity::NONE;
@@ -99,6 +120,14 @@ mod tests {
             assert!(!is_zero(&page), "offset {offset}");
             page[offset] = 0;
         }
+    }
+
+    #[test]
+    fn whoever_knows_the_secret_can_make_pages_of_one_fingerprint_but_not_of_one_name() {
+        let secret = Secret::random().unwrap();
+        let [one, other] = [1, 2].map(|number| secret.colliding_page(number));
+        assert_eq!(secret.fingerprint(&one), secret.fingerprint(&other));
+        assert_ne!(secret.identity(&one).key(), secret.identity(&other).key());
     }
 
     #[test]

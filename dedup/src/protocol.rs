@@ -6,7 +6,7 @@
 use std::io;
 
 use crate::extents::Extent;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Identity};
 use crate::{LinearIndex, Slot, VmId};
 
 /// A calm private page, for which a place is sought.
@@ -18,6 +18,15 @@ pub struct Offer {
     pub fingerprint: Fingerprint,
 }
 
+/// A page for which a place is sought by its name, as pages of other contents have its fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedOffer {
+    /// The page.
+    pub linear: LinearIndex,
+    /// Its name, computed with the domain's secret.
+    pub identity: Identity,
+}
+
 /// What the broker wants done with an offered page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -25,6 +34,8 @@ pub enum Decision {
     Wait,
     /// Compare it with this slot and map it there.
     Join(Slot),
+    /// Offer it once more with [`Broker::offer_named`]: its fingerprint does not tell it from others.
+    Name,
     /// Nothing: the broker has no room. The page may be offered again later.
     Keep,
 }
@@ -36,6 +47,13 @@ pub enum Outcome {
     Merged(Extent),
     /// It was to be mapped to the slot and was not, for whatever reason.
     Declined {
+        /// The page.
+        linear: LinearIndex,
+        /// The slot that had been proposed.
+        slot: Slot,
+    },
+    /// Under protection, its bytes were not those of the slot.
+    Differs {
         /// The page.
         linear: LinearIndex,
         /// The slot that had been proposed.
@@ -81,6 +99,11 @@ pub enum Directive {
         /// created it has set the mappings aside that this takes.
         awaited: bool,
     },
+    /// It waits in vain: offer it again.
+    Offer {
+        /// The page.
+        linear: LinearIndex,
+    },
     /// No partner is left: make the page private again, and say that it left.
     Unshare {
         /// The page.
@@ -92,9 +115,10 @@ impl Directive {
     /// The page it is about.
     pub fn linear(&self) -> LinearIndex {
         match *self {
-            Self::Create { linear, .. } | Self::Merge { linear, .. } | Self::Unshare { linear } => {
-                linear
-            }
+            Self::Create { linear, .. }
+            | Self::Merge { linear, .. }
+            | Self::Offer { linear }
+            | Self::Unshare { linear } => linear,
         }
     }
 }
@@ -183,6 +207,19 @@ pub trait Broker {
         &mut self,
         vm: VmId,
         offers: &[Offer],
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError>;
+
+    /// Offers pages for which the decision was [`Decision::Name`], as [`offer`](Self::offer) does;
+    /// [`Decision::Name`] is never the answer. O(1) expected an offer.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was done.
+    fn offer_named(
+        &mut self,
+        vm: VmId,
+        offers: &[NamedOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError>;
 

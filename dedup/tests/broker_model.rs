@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::page;
 use pagefold_dedup::broker::{CompactCursor, CompactScope, LocalBroker, MoveError};
 use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, Decision, Directive, Offer, Outcome};
+use pagefold_dedup::protocol::{Broker, Decision, Directive, NamedOffer, Offer, Outcome};
 use pagefold_dedup::{LinearIndex, Slot, VmId};
 use proptest::prelude::*;
 
@@ -350,6 +350,16 @@ impl World {
             .collect();
         let mut decisions = Vec::new();
         self.broker.offer(id, &offers, &mut decisions).unwrap();
+        for (&number, decision) in offered.iter().zip(&mut decisions) {
+            if *decision == Decision::Name {
+                let bytes = page(self.vms[vm].1[number].content);
+                let identity = self.broker.secret().identity(&bytes);
+                let offer = NamedOffer { linear: LinearIndex(number as u32), identity };
+                let mut named = Vec::new();
+                self.broker.offer_named(id, &[offer], &mut named).unwrap();
+                *decision = named[0];
+            }
+        }
         self.broker.check().unwrap();
 
         let mut targets = Vec::new();
@@ -358,6 +368,7 @@ impl World {
             model.offered = model.content;
             match decision {
                 Decision::Wait => model.state = State::Waiting,
+                Decision::Name => unreachable!("it was named"),
                 Decision::Keep => unreachable!("the store is large"),
                 Decision::Join(slot) => {
                     assert!(!self.lost.contains(&slot), "told to join a slot that is lost");
@@ -406,6 +417,11 @@ impl World {
                     assert!(!self.lost.contains(&slot), "told to join a slot that is lost");
                     targets.push((number, slot));
                 }
+                Directive::Offer { .. } => {
+                    if model.state == State::Waiting {
+                        model.state = State::Loose;
+                    }
+                }
                 Directive::Unshare { linear } => {
                     model.state = State::Loose;
                     self.broker.report(id, &[Outcome::Left { linear }]).unwrap();
@@ -448,7 +464,11 @@ impl World {
                 if page.state == State::Waiting {
                     page.state = State::Loose;
                 }
-                Outcome::Declined { linear, slot }
+                if equal || !node_is_there {
+                    Outcome::Declined { linear, slot }
+                } else {
+                    Outcome::Differs { linear, slot }
+                }
             };
             self.broker.report(*id, &[outcome]).unwrap();
         }

@@ -91,7 +91,7 @@ impl<R: Record> Population<R> {
         let decisions = self.offer(operation, vm, &offers);
         let joins = pages.iter().zip(&decisions).filter_map(|(&page, decision)| match decision {
             Decision::Join(slot) => Some((LinearIndex(page), *slot)),
-            Decision::Wait | Decision::Keep => None,
+            Decision::Wait | Decision::Name | Decision::Keep => None,
         });
         let joins: Vec<(LinearIndex, Slot)> = joins.collect();
         let expected = if operation == Operation::Join { pages.len() } else { 0 };
@@ -133,7 +133,7 @@ impl<R: Record> Population<R> {
                         targets.push((linear, slot));
                     }
                     Directive::Merge { linear, slot, .. } => targets.push((linear, slot)),
-                    Directive::Unshare { .. } => {}
+                    Directive::Unshare { .. } | Directive::Offer { .. } => {}
                 }
             }
             for run in creates.chunk_by(|one, next| one.1.offset(1) == next.1) {

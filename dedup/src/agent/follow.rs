@@ -55,6 +55,13 @@ impl Agent {
                     }
                     (linear, slot)
                 }
+                Directive::Offer { linear } => {
+                    if self.waiting.remove(linear.0 as usize) {
+                        self.pending.insert(linear.0 as usize);
+                        self.note_work(linear.0 as usize..linear.0 as usize + 1);
+                    }
+                    continue;
+                }
                 Directive::Unshare { linear } => {
                     self.unshare(linear, &mut outcomes);
                     continue;

@@ -82,7 +82,8 @@ impl Agent {
     }
 
     fn record(&mut self, step: Step, outcomes: &mut Vec<Outcome>) {
-        let is_refused = matches!(step, Step::Refused(..));
+        let (is_refused, differs) =
+            (matches!(step, Step::Refused(..)), matches!(step, Step::Changed(_)));
         let (run, is_done) = match step {
             Step::Done(run) => (run, true),
             Step::Changed(run) => {
@@ -107,7 +108,9 @@ impl Agent {
             unshared.for_each(|page| {
                 self.pending.insert(page);
             });
-            outcomes.extend(run.shares().map(declined));
+            outcomes.extend(run.shares().map(|(linear, slot)| {
+                if differs { Outcome::Differs { linear, slot } } else { declined((linear, slot)) }
+            }));
             return;
         }
         self.pending.remove_range(run.positions());

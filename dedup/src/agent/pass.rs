@@ -175,12 +175,13 @@ impl Agent {
         }
         let mut decisions = Vec::with_capacity(offers.len());
         broker.offer(self.vm, &offers, &mut decisions)?;
+        self.offer_named(broker, &offers, &mut decisions)?;
         for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
                     self.waiting.insert(linear.0 as usize);
                 }
-                Decision::Keep => {
+                Decision::Keep | Decision::Name => {
                     self.pending.insert(linear.0 as usize);
                 }
                 Decision::Join(slot) => targets.push(Target { linear, want: Want::Share(slot) }),
@@ -188,5 +189,29 @@ impl Agent {
         }
         targets.sort_unstable_by_key(|target| target.linear);
         self.carry_out(broker, targets, &Terms::default(), Vec::new())
+    }
+
+    /// Offers pages once more that the broker wants named, and puts what it says of them in the place
+    /// of that.
+    fn offer_named(
+        &mut self,
+        broker: &mut dyn Broker,
+        offers: &[Offer],
+        decisions: &mut [Decision],
+    ) -> Result<(), AgentError> {
+        let wanted = |(_, decision): &(&Offer, &mut Decision)| **decision == Decision::Name;
+        let (linears, places): (Vec<LinearIndex>, Vec<&mut Decision>) = offers
+            .iter()
+            .zip(decisions)
+            .filter(wanted)
+            .map(|(offer, decision)| (offer.linear, decision))
+            .unzip();
+        if linears.is_empty() {
+            return Ok(());
+        }
+        let mut named = Vec::with_capacity(places.len());
+        broker.offer_named(self.vm, &self.name(&linears), &mut named)?;
+        places.into_iter().zip(named).for_each(|(place, decision)| *place = decision);
+        Ok(())
     }
 }

@@ -6,9 +6,10 @@ use rayon::prelude::*;
 
 use super::changes::linear_index;
 use super::{Agent, AgentError};
-use crate::PAGE_SIZE;
 use crate::fingerprint::{Fingerprint, is_zero};
+use crate::protocol::NamedOffer;
 use crate::sys::PageKind;
+use crate::{LinearIndex, PAGE_SIZE};
 
 /// Pages that one task reads.
 const TASK_PAGES: usize = 128;
@@ -58,5 +59,18 @@ impl Agent {
         pages.par_iter().with_min_len(TASK_PAGES).map(look).collect_into_vec(&mut contents);
         self.events.pages_scanned += pages.len() as u64;
         contents
+    }
+
+    /// Reads pages, which others may be writing, and computes their names.
+    pub(super) fn name(&self, pages: &[LinearIndex]) -> Vec<NamedOffer> {
+        let (space, secret) = (&self.space, &self.secret);
+        let name = |&linear: &LinearIndex| {
+            let mut page = [0; PAGE_SIZE];
+            space.span(linear, 1).copy_page(0, &mut page);
+            NamedOffer { linear, identity: secret.identity(&page) }
+        };
+        let mut named = Vec::with_capacity(pages.len());
+        pages.par_iter().with_min_len(TASK_PAGES).map(name).collect_into_vec(&mut named);
+        named
     }
 }

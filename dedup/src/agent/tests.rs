@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::broker::LocalBroker;
-use crate::protocol::{Broker, Decision, Directive, Offer, ReportError};
+use crate::protocol::{Broker, Decision, Directive, NamedOffer, Offer, ReportError};
 use crate::sys::faults;
 use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot};
 
@@ -42,6 +42,16 @@ impl Broker for Faulty {
     ) -> Result<(), BrokerError> {
         self.call(vm)?;
         self.broker.offer(vm, offers, decisions)
+    }
+
+    fn offer_named(
+        &mut self,
+        vm: VmId,
+        offers: &[NamedOffer],
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError> {
+        self.call(vm)?;
+        self.broker.offer_named(vm, offers, decisions)
     }
 
     fn age(

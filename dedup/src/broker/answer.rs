@@ -8,7 +8,9 @@ use super::rmap::{RmapItem, Role};
 use super::stable_node::Stage;
 use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity};
-use crate::protocol::{Broker, BrokerError, Decision, Directive, Offer, Outcome, ReportError};
+use crate::protocol::{
+    Broker, BrokerError, Decision, Directive, NamedOffer, Offer, Outcome, ReportError,
+};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 impl Broker for LocalBroker {
@@ -19,6 +21,17 @@ impl Broker for LocalBroker {
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
         let result = self.decide_all(vm, offers, decisions);
+        self.store.flush();
+        result
+    }
+
+    fn offer_named(
+        &mut self,
+        vm: VmId,
+        offers: &[NamedOffer],
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError> {
+        let result = self.decide_all_named(vm, offers, decisions);
         self.store.flush();
         result
     }
@@ -48,13 +61,15 @@ impl Broker for LocalBroker {
             slots.zip(creators.iter().zip(pages).zip(hashes))
         {
             let expected = self.stable.node(node).fingerprint;
-            let mut fits = self.key(vm, fingerprint) == expected && failure.is_none();
+            let keys = [fingerprint, identity.key()].map(|key| self.key(vm, key));
+            let mut fits = keys.contains(&expected) && failure.is_none();
             if fits && let Err(error) = self.store.fill(Slot(number), page) {
                 failure = Some(error);
                 fits = false;
             }
             if fits {
                 self.stable.node_mut(node).fill(identity);
+                self.name_if_contested(vm, node);
             } else {
                 self.remove_item(item);
             }
@@ -112,6 +127,13 @@ impl LocalBroker {
                 // A node that came to nothing meanwhile has let the item go already.
                 if self.pending_on(item, slot).is_some() {
                     self.remove_item(item);
+                }
+            }
+            Outcome::Differs { linear, slot } => {
+                let item = self.item(vm, linear)?;
+                self.note_answer(vm, linear, 1);
+                if let Some(node) = self.pending_on(item, slot) {
+                    self.note_difference(item, node);
                 }
             }
             Outcome::Left { linear } => {

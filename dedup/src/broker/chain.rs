@@ -68,6 +68,11 @@ impl Chains {
         self.all.len()
     }
 
+    /// Whether ids have run out.
+    pub(super) fn is_full(&self) -> bool {
+        self.free.is_empty() && ChainId::from_index(self.all.len()).is_none()
+    }
+
     /// Makes a chain without dups; `None` when ids run out.
     pub(super) fn insert(&mut self) -> Option<ChainId> {
         if let Some(id) = self.free.pop() {

@@ -70,7 +70,7 @@ impl LocalBroker {
             };
             ensure!(self.rmap.page(id) == (vm, linear), "item {id:?} stands for another page");
             match self.rmap.item(id) {
-                RmapItem::Loose(_) => {}
+                RmapItem::Loose(_) | RmapItem::Declined(..) => {}
                 RmapItem::Waiting(..) => waiting += 1,
                 RmapItem::Pending { link, role } => {
                     let has_slot = self.stable.node(link.node).slot().is_some();

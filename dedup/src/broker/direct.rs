@@ -94,6 +94,7 @@ impl LocalBroker {
                     Answer::Never
                 }
             }
+            RmapItem::Declined(..) => Answer::Now(Directive::Offer { linear }),
             RmapItem::Pending { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => Answer::Never,
         }
     }

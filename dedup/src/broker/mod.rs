@@ -9,6 +9,7 @@ mod arena;
 mod chain;
 mod check;
 mod compact;
+mod contested;
 mod direct;
 mod give_up;
 mod ids;
@@ -34,6 +35,7 @@ use std::io;
 
 pub use check::IndexError;
 pub use compact::{CompactCursor, CompactScope};
+use contested::Contested;
 use ids::{ItemId, NodeId};
 pub use knobs::MaxPageSharingError;
 use moves::Move;
@@ -101,6 +103,7 @@ pub struct LocalBroker {
     unstable: UnstableTree,
     rmap: Rmap,
     members: BTreeMap<VmId, Member>,
+    contested: Contested,
     /// Nodes whose sharers are being moved to others.
     moves: BTreeMap<NodeId, Move>,
     /// Whether pages on different NUMA nodes may share.
@@ -131,6 +134,7 @@ impl LocalBroker {
             unstable: UnstableTree::default(),
             rmap: Rmap::default(),
             members: BTreeMap::new(),
+            contested: Contested::default(),
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: 0,
@@ -268,6 +272,7 @@ impl LocalBroker {
             + self.unstable.heap_bytes()
             + self.rmap.heap_bytes()
             + self.store.slots.heap_bytes()
+            + self.contested.heap_bytes()
             + members
     }
 

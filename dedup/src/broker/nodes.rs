@@ -13,6 +13,7 @@ impl LocalBroker {
     pub(super) fn remove_item(&mut self, item: ItemId) {
         match self.rmap.item(item) {
             RmapItem::Loose(_) => {}
+            RmapItem::Declined(_, age) => self.rmap.set(item, RmapItem::Loose(age)),
             RmapItem::Waiting(fingerprint, _) => {
                 self.take_waiting(fingerprint);
             }
@@ -155,7 +156,7 @@ impl LocalBroker {
         if let Some(dup) = self.stable.find(fingerprint) {
             self.match_with(dup, item);
         } else {
-            self.wait(item, fingerprint);
+            self.wait_or_name(item, fingerprint);
         }
     }
 

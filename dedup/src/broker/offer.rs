@@ -18,15 +18,21 @@ impl LocalBroker {
             offers.iter().map(|offer| self.item(vm, offer.linear)).collect::<Result<_, _>>()?;
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
+            let key = self.key(vm, offer.fingerprint);
+            let declined = self.rmap.item(item).declined();
             self.remove_item(item);
-            decisions.push(self.decide(item, self.key(vm, offer.fingerprint)));
+            decisions.push(if self.must_be_named(vm, key, declined) {
+                Decision::Name
+            } else {
+                self.decide(item, key)
+            });
         }
         Ok(())
     }
 
     /// Looks a loose item's content up in the stable tree, and where no node of it has room, in the
     /// unstable one.
-    fn decide(&mut self, item: ItemId, fingerprint: Fingerprint) -> Decision {
+    pub(super) fn decide(&mut self, item: ItemId, fingerprint: Fingerprint) -> Decision {
         if let Some(id) = self.stable.find(fingerprint) {
             if let Some(slot) = self.stable.node(id).filled_slot() {
                 self.stable.propose(&mut self.rmap, id, item, Role::Joining);

@@ -91,7 +91,7 @@ impl LocalBroker {
     fn place_again(&mut self, item: ItemId, fingerprint: Fingerprint) {
         if let Some(dup) = self.stable.find(fingerprint) {
             self.match_with(dup, item);
-        } else if !self.wait(item, fingerprint)
+        } else if !self.wait_or_name(item, fingerprint)
             && let Some(dup) = self.stable.insert(fingerprint)
         {
             // Without a node to spare it is forgotten until it changes.
@@ -153,9 +153,11 @@ impl LocalBroker {
 
     /// Whether pages of these bytes are shared here, or one waits. O(1) expected.
     pub(crate) fn knows(&self, page: &[u8; PAGE_SIZE]) -> bool {
-        let fingerprint = self.secret.fingerprint(page);
-        !self.stable.nodes_of(fingerprint).is_empty()
-            || self.unstable.find(&self.rmap, fingerprint).is_some()
+        let is_known = |key| {
+            !self.stable.nodes_of(key).is_empty() || self.unstable.find(&self.rmap, key).is_some()
+        };
+        is_known(self.secret.fingerprint(page))
+            || !self.contested.is_empty() && is_known(self.secret.identity(page).key())
     }
 
     /// Loses the bytes of a slot, as failing hardware does.

@@ -69,12 +69,19 @@ impl LocalBroker {
         let items: Vec<_> =
             pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
         for item in items {
-            let RmapItem::Loose(age) = self.rmap.item(item) else {
+            let state = self.rmap.item(item);
+            let (RmapItem::Loose(age) | RmapItem::Declined(_, age)) = state else {
                 skip.push(false);
                 continue;
             };
             let (age, skipped) = age.next();
-            self.rmap.set(item, RmapItem::Loose(age));
+            self.rmap.set(
+                item,
+                match state {
+                    RmapItem::Declined(key, _) => RmapItem::Declined(key, age),
+                    _ => RmapItem::Loose(age),
+                },
+            );
             skip.push(skipped);
         }
         Ok(())

@@ -160,10 +160,30 @@ impl StableTree {
         Some(())
     }
 
-    /// Takes a node that has no items out. A chain that it leaves with one dup is one no more.
-    /// O(1) expected.
+    /// Takes a node that has no items out. O(1) expected.
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
+        self.displace(id);
+        self.free.push(id);
+    }
+
+    /// Has a node stand under another key, as a dup if there are nodes under it already; says whether
+    /// it does, and did not before. It stays where it is if ids run out. O(1) expected.
+    pub(super) fn set_key(&mut self, id: NodeId, key: Fingerprint) -> bool {
+        if self.node(id).fingerprint == key || self.chains.is_full() {
+            return false;
+        }
+        self.displace(id);
+        let node = self.node_mut(id);
+        (node.fingerprint, node.place) = (key, 0);
+        let placed = self.place(key, id);
+        debug_assert!(placed.is_some(), "there was an id to spare");
+        placed.is_some()
+    }
+
+    /// Takes a node out of the tree or off its chain. A chain that it leaves with one dup is one no
+    /// more. O(1) expected.
+    fn displace(&mut self, id: NodeId) {
         let fingerprint = self.node(id).fingerprint;
         if let Some(Entry::Chain(chain)) = self.entry(fingerprint) {
             self.shut(chain, id);
@@ -181,7 +201,6 @@ impl StableTree {
             let Self { tree, nodes, chains, .. } = self;
             tree.remove(fingerprint, key_of(nodes, chains));
         }
-        self.free.push(id);
     }
 
     /// Sees to it that a node is among the dups of its chain that have room if it has any, and that

@@ -33,6 +33,7 @@ impl LocalBroker {
     pub(crate) fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
         match self.rmap.item(self.item(vm, linear).ok()?) {
             RmapItem::Loose(_) | RmapItem::Stable(_) => None,
+            RmapItem::Declined(..) => Some(Standing::Alone),
             RmapItem::Waiting(key, _) => Some(self.standing_of_waiting(vm, key)),
             RmapItem::Pending { link, role } => {
                 // Of a node without a slot, nothing is put off but for want of one.
@@ -69,7 +70,10 @@ impl LocalBroker {
 
     /// Whether pages of these bytes are in the trees, on whatever NUMA node. O(VMs) expected.
     pub(crate) fn has_equal(&self, page: &[u8; PAGE_SIZE]) -> bool {
-        self.knows(page) || !self.numa_nodes_with(self.secret.fingerprint(page)).is_empty()
+        self.knows(page)
+            || !self.numa_nodes_with(self.secret.fingerprint(page)).is_empty()
+            || !self.contested.is_empty()
+                && !self.numa_nodes_with(self.secret.identity(page).key()).is_empty()
     }
 
     /// The NUMA nodes of VMs on which pages of a content are in the trees, ascending. O(VMs) expected.

@@ -5,6 +5,8 @@
 
 mod advisor;
 mod clone;
+#[cfg(test)]
+mod collisions;
 mod config;
 mod cpu;
 mod cycle;

@@ -23,6 +23,8 @@ const CHUNK_ITEMS: usize = 4096;
 pub(super) enum RmapItem {
     /// In no tree: changing, zero, not there, or not offered yet.
     Loose(Age),
+    /// As loose, and found to differ from what has this key.
+    Declined(Fingerprint, Age),
     /// On the unstable tree: calm, and without a twin.
     Waiting(Fingerprint, Age),
     /// To share a stable node, if it can.
@@ -60,7 +62,15 @@ impl RmapItem {
     pub(super) fn link(&self) -> Option<&Link> {
         match self {
             Self::Pending { link, .. } | Self::Stable(link) => Some(link),
-            Self::Loose(_) | Self::Waiting(..) => None,
+            Self::Loose(_) | Self::Declined(..) | Self::Waiting(..) => None,
+        }
+    }
+
+    /// The key under which it was found to differ, if it was.
+    pub(super) fn declined(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Declined(key, _) => Some(*key),
+            _ => None,
         }
     }
 
@@ -69,7 +79,7 @@ impl RmapItem {
         match self {
             Self::Pending { role, .. } => Self::Pending { link, role },
             Self::Stable(_) => Self::Stable(link),
-            Self::Loose(_) | Self::Waiting(..) => self,
+            Self::Loose(_) | Self::Declined(..) | Self::Waiting(..) => self,
         }
     }
 }
@@ -146,7 +156,10 @@ impl Rmap {
         for &number in &range.chunks {
             let Some(chunk) = &mut self.chunks[number as usize] else { continue };
             let is_loose = |items: &[PackedItem]| {
-                items.iter().all(|item| matches!(item.unpack(), RmapItem::Loose(_)))
+                let is_loose = |item: &PackedItem| {
+                    matches!(item.unpack(), RmapItem::Loose(_) | RmapItem::Declined(..))
+                };
+                items.iter().all(is_loose)
             };
             chunk.items = chunk.items.take().filter(|items| !is_loose(items));
         }

@@ -3,7 +3,7 @@
 //! | state | word 0, above the tag | word 1 | word 2 |
 //! |---|---|---|---|
 //! | loose | age, remaining skips | | |
-//! | waiting | age, remaining skips | fingerprint, low half | high half |
+//! | declined, waiting | age, remaining skips | fingerprint, low half | high half |
 //! | pending, stable | stable node | next item of the node | the item before |
 //!
 //! So the age and the skips of the smart scan overlay the stable half, and no state can be read as
@@ -26,13 +26,14 @@ const PENDING_WAITING: u32 = 2;
 const PENDING_CREATING: u32 = 3;
 const PENDING_JOINING: u32 = 4;
 const STABLE: u32 = 5;
+const DECLINED: u32 = 6;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackedItem([u32; 3]);
 
 const _: () = assert!(size_of::<PackedItem>() <= 16);
-const _: () = assert!(STABLE <= TAG_MASK);
+const _: () = assert!(DECLINED <= TAG_MASK);
 
 impl PackedItem {
     /// A loose item that was never looked at.
@@ -43,12 +44,14 @@ impl PackedItem {
             let number = |item: Option<ItemId>| item.map_or(0, ItemId::number);
             Self([tag | link.node.number() << TAG_BITS, number(link.next), number(link.prev)])
         };
+        let keyed = |tag: u32, Fingerprint(key): Fingerprint, age: Age| {
+            let [low, high] = halves(key);
+            Self([tag | age.to_bits() << TAG_BITS, low, high])
+        };
         match item {
             RmapItem::Loose(age) => Self([LOOSE | age.to_bits() << TAG_BITS, 0, 0]),
-            RmapItem::Waiting(Fingerprint(key), age) => {
-                let [low, high] = halves(key);
-                Self([WAITING | age.to_bits() << TAG_BITS, low, high])
-            }
+            RmapItem::Declined(key, age) => keyed(DECLINED, key, age),
+            RmapItem::Waiting(key, age) => keyed(WAITING, key, age),
             RmapItem::Pending { link, role: Role::Waiting } => linked(PENDING_WAITING, link),
             RmapItem::Pending { link, role: Role::Creating } => linked(PENDING_CREATING, link),
             RmapItem::Pending { link, role: Role::Joining } => linked(PENDING_JOINING, link),
@@ -66,12 +69,11 @@ impl PackedItem {
             None => unreachable!("an item on the list of no node"),
         };
         let pending = |role| RmapItem::Pending { link: link(), role };
+        let key = || Fingerprint(u64::from(second) | u64::from(third) << u32::BITS);
         match tag {
             LOOSE => RmapItem::Loose(Age::from_bits(rest)),
-            WAITING => {
-                let key = u64::from(second) | u64::from(third) << u32::BITS;
-                RmapItem::Waiting(Fingerprint(key), Age::from_bits(rest))
-            }
+            DECLINED => RmapItem::Declined(key(), Age::from_bits(rest)),
+            WAITING => RmapItem::Waiting(key(), Age::from_bits(rest)),
             PENDING_WAITING => pending(Role::Waiting),
             PENDING_CREATING => pending(Role::Creating),
             PENDING_JOINING => pending(Role::Joining),
@@ -103,6 +105,7 @@ mod tests {
         prop_oneof![
             age().prop_map(RmapItem::Loose),
             (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Waiting(Fingerprint(key), age)),
+            (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Declined(Fingerprint(key), age)),
             (link.clone(), role).prop_map(|(link, role)| RmapItem::Pending { link, role }),
             link.prop_map(RmapItem::Stable),
         ]

@@ -1,0 +1,156 @@
+//! Different contents that have one fingerprint.
+//!
+//! XXH3 keeps nobody from making such contents who knows the domain's secret. The first of them that
+//! had a node under the fingerprint would keep all others from ever being shared. So the key under
+//! which a page was found to differ from the slot that was proposed for it is noted with the page; if
+//! the page is offered with the same fingerprint again, that fingerprint is *contested*: what stands
+//! under it is moved to the key that its BLAKE3 gives, and pages with it are asked for theirs.
+//!
+//! Nor can anybody who knows the secret find a page that has the first 64 bits of another one's
+//! BLAKE3. Two of one's own are within reach, however. They are told apart by the other 64 bits, or
+//! by their bytes: the one that comes second is left alone until it changes.
+
+use std::collections::HashSet;
+
+use super::LocalBroker;
+use super::ids::{ItemId, NodeId};
+use super::rmap::RmapItem;
+use crate::VmId;
+use crate::fingerprint::Fingerprint;
+use crate::protocol::{BrokerError, Decision, NamedOffer};
+
+/// Contested fingerprints that are kept one by one. Once there are more, all are taken for contested,
+/// which costs 1.8 µs an offer.
+const MAX_CONTESTED: usize = 1 << 16;
+
+/// The fingerprints that say nothing about whether pages are equal.
+#[derive(Debug, Default)]
+pub(super) struct Contested {
+    keys: HashSet<Fingerprint>,
+    all: bool,
+}
+
+impl Contested {
+    /// Whether pages with this key are asked for their names.
+    pub(super) fn contains(&self, key: Fingerprint) -> bool {
+        self.all || self.keys.contains(&key)
+    }
+
+    /// Whether there are any.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.all && self.keys.is_empty()
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.keys.capacity() * (size_of::<Fingerprint>() + 1)
+    }
+
+    fn insert(&mut self, key: Fingerprint) {
+        if !self.all {
+            self.keys.insert(key);
+            if self.keys.len() > MAX_CONTESTED {
+                *self = Self { keys: HashSet::new(), all: true };
+            }
+        }
+    }
+}
+
+impl LocalBroker {
+    /// Notes that a page was compared with the slot that it was to share, and differs.
+    pub(super) fn note_difference(&mut self, item: ItemId, id: NodeId) {
+        let key = self.stable.node(id).fingerprint;
+        self.remove_item(item);
+        self.decline(item, key);
+    }
+
+    /// Whether a page that is offered once more must be named: what has its key may differ from it.
+    /// `declined` is the key under which it was found to differ last.
+    pub(super) fn must_be_named(
+        &mut self,
+        vm: VmId,
+        key: Fingerprint,
+        declined: Option<Fingerprint>,
+    ) -> bool {
+        let contested = declined == Some(key) || self.contested.contains(key);
+        if contested {
+            self.contest(vm, key);
+        }
+        contested
+    }
+
+    /// Takes pages in that are found by their names.
+    pub(super) fn decide_all_named(
+        &mut self,
+        vm: VmId,
+        offers: &[NamedOffer],
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError> {
+        let items: Vec<ItemId> =
+            offers.iter().map(|offer| self.item(vm, offer.linear)).collect::<Result<_, _>>()?;
+        for (offer, item) in offers.iter().zip(items) {
+            let key = self.key(vm, offer.identity.key());
+            let declined = self.rmap.item(item).declined();
+            self.remove_item(item);
+            let found = self.stable.find(key).map(|id| self.stable.node(id));
+            let differs = found.is_some_and(|node| {
+                node.filled_slot().is_some() && node.identity != offer.identity
+            });
+            decisions.push(if differs || declined == Some(key) {
+                self.decline(item, key);
+                Decision::Wait
+            } else {
+                self.decide(item, key)
+            });
+        }
+        Ok(())
+    }
+
+    /// Puts a loose item on the unstable tree, or, where that would tell nothing, has its agent offer
+    /// it again.
+    pub(super) fn wait_or_name(&mut self, item: ItemId, key: Fingerprint) -> bool {
+        if !self.contested.contains(key) {
+            return self.wait(item, key);
+        }
+        self.decline(item, key);
+        self.direct(item);
+        true
+    }
+
+    /// Gives a node that has just been filled the place that its name gives, if its fingerprint is
+    /// contested.
+    pub(super) fn name_if_contested(&mut self, vm: VmId, id: NodeId) {
+        if self.contested.contains(self.stable.node(id).fingerprint) {
+            self.name_node(vm, id);
+        }
+    }
+
+    /// Has everything that stands under a key be found by its name. What is not filled yet follows
+    /// when it is. O(items and nodes under the key).
+    fn contest(&mut self, vm: VmId, key: Fingerprint) {
+        self.contested.insert(key);
+        if let Some(waiting) = self.take_waiting(key) {
+            self.wait_or_name(waiting, key);
+        }
+        for id in self.stable.nodes_of(key) {
+            self.name_node(vm, id);
+        }
+    }
+
+    fn name_node(&mut self, vm: VmId, id: NodeId) {
+        let node = self.stable.node(id);
+        if node.filled_slot().is_none() {
+            return;
+        }
+        let key = self.key(vm, node.identity.key());
+        if self.stable.set_key(id, key) && self.stable.has_room(id) {
+            self.invite(id);
+        }
+    }
+
+    /// Notes with a loose item the key under which it is not to be looked for again.
+    fn decline(&mut self, item: ItemId, key: Fingerprint) {
+        if let RmapItem::Loose(age) = self.rmap.item(item) {
+            self.rmap.set(item, RmapItem::Declined(key, age));
+        }
+    }
+}
