@@ -1,0 +1,99 @@
+//! Sets combined with sets.
+
+use std::ops::Range;
+
+use super::Bitmap;
+use super::chunk::{CHUNK, Chunk, combine, pieces};
+
+impl Bitmap {
+    /// Adds every member of `other`.
+    ///
+    /// # Panics
+    ///
+    /// When the sets are over different lengths.
+    pub fn union_with(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "sets over different page counts");
+        self.union_within(other, 0..self.len);
+    }
+
+    /// Takes out every member of `other`.
+    ///
+    /// # Panics
+    ///
+    /// When the sets are over different lengths.
+    pub fn subtract(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "sets over different page counts");
+        self.subtract_within(other, 0..self.len);
+    }
+
+    /// Takes out every member of `other` that lies in `range`.
+    ///
+    /// # Panics
+    ///
+    /// When the range reaches beyond the length.
+    pub fn subtract_within(&mut self, other: &Self, range: Range<usize>) {
+        assert!(range.end <= self.len.min(other.len), "{} is too high", range.end);
+        for (chunk, within) in pieces(range) {
+            match (&self.chunks[chunk], &other.chunks[chunk]) {
+                (Chunk::Empty, _) | (_, Chunk::Empty) => {}
+                (_, Chunk::Full) => {
+                    let start = chunk * CHUNK;
+                    self.remove_range(start + within.start..start + within.end);
+                }
+                (_, Chunk::Words(theirs)) => {
+                    let is_last = self.is_at_end(chunk, within.end);
+                    let words = self.words_mut(chunk);
+                    combine(words, theirs, within, |mine, theirs| mine & !theirs);
+                    // Sets are worked off in ascending order.
+                    if is_last {
+                        self.chunks[chunk].shrink();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds every member of `other` that lies in `range`.
+    ///
+    /// # Panics
+    ///
+    /// When the range reaches beyond the length.
+    pub fn union_within(&mut self, other: &Self, range: Range<usize>) {
+        assert!(range.end <= self.len.min(other.len), "{} is too high", range.end);
+        for (chunk, within) in pieces(range) {
+            match (&self.chunks[chunk], &other.chunks[chunk]) {
+                (Chunk::Full, _) | (_, Chunk::Empty) => {}
+                (_, Chunk::Full) => {
+                    let start = chunk * CHUNK;
+                    self.insert_range(start + within.start..start + within.end);
+                }
+                (_, Chunk::Words(theirs)) => {
+                    let words = self.words_mut(chunk);
+                    combine(words, theirs, within, |mine, theirs| mine | theirs);
+                    self.chunks[chunk].shrink();
+                }
+            }
+        }
+    }
+
+    /// Keeps only members of `other`.
+    ///
+    /// # Panics
+    ///
+    /// When the sets are over different lengths.
+    pub fn intersect_with(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "sets over different page counts");
+        for (chunk, theirs) in other.chunks.iter().enumerate() {
+            match (&self.chunks[chunk], theirs) {
+                (Chunk::Empty, _) | (_, Chunk::Full) => {}
+                (_, Chunk::Empty) => self.chunks[chunk] = Chunk::Empty,
+                (_, Chunk::Words(theirs)) => {
+                    for (mine, theirs) in self.words_mut(chunk).iter_mut().zip(theirs) {
+                        *mine &= theirs;
+                    }
+                    self.chunks[chunk].shrink();
+                }
+            }
+        }
+    }
+}
