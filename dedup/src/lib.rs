@@ -64,7 +64,7 @@ mod unfolded;
 
 pub use agent::DiscardReport;
 pub use agent::layout::{LayoutChange, RelocateError, RelocateReport};
-pub use agent::track::{ChangeSource, Unchanging};
+pub use agent::track::{ChangeSource, Unchanging, WrittenPages};
 pub use agent::walk::{Mapping, PageState};
 pub use broker::CompactScope;
 pub use engine::{

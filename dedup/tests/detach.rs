@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{TestVm, engine, page, settle};
+use common::{TestVm, engine, page, settle, twins};
 use pagefold_dedup::{DedupMode, PAGE_SIZE};
 
 const PAGES: u32 = 300;
@@ -80,10 +80,7 @@ fn memory_that_is_detached_keeps_its_bytes_and_is_ordinary_memory() {
 #[test]
 fn a_guest_that_writes_while_it_is_detached_loses_nothing() {
     let mut engine = engine();
-    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES));
-    for vm in &vms {
-        (0..PAGES).for_each(|number| vm.write(number as usize, &page(number)));
-    }
+    let vms = twins(&mut engine, PAGES);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {

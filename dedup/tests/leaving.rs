@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{TestVm, check_counters, engine, page, settle, sharers, slot};
+use common::{TestVm, check_counters, engine, page, settle, sharers, slot, twins};
 use pagefold_dedup::{DedupMode, Engine, LinearIndex, PAGE_SIZE, Step, VmId};
 
 /// Pages that are given up in a step at most.
@@ -16,11 +16,8 @@ const PART: u32 = 2048;
 
 const PAGES: u32 = 3 * PART;
 
-fn twins(engine: &mut Engine) -> [TestVm; 2] {
-    let vms = [0, 1].map(|id| TestVm::attached(engine, id, PAGES));
-    for vm in &vms {
-        (0..PAGES).for_each(|number| vm.write(number as usize, &page(number)));
-    }
+fn settled_twins(engine: &mut Engine) -> [TestVm; 2] {
+    let vms = twins(engine, PAGES);
     settle(engine);
     vms
 }
@@ -28,7 +25,7 @@ fn twins(engine: &mut Engine) -> [TestVm; 2] {
 #[test]
 fn a_vm_leaves_a_part_each_step_and_its_number_is_free_meanwhile() {
     let mut engine = engine();
-    let vms = twins(&mut engine);
+    let vms = settled_twins(&mut engine);
     let leave = engine.begin_detach_and_discard(VmId(0)).unwrap();
     assert_eq!(engine.begin_detach_and_discard(VmId(0)), None, "it is not attached any more");
     assert_eq!(engine.vms().collect::<Vec<_>>(), [VmId(1)]);
@@ -63,7 +60,7 @@ fn a_vm_leaves_a_part_each_step_and_its_number_is_free_meanwhile() {
 #[test]
 fn memory_of_a_vm_that_leaves_can_be_attached_again_at_once() {
     let mut engine = engine();
-    let vms = twins(&mut engine);
+    let vms = settled_twins(&mut engine);
     engine.begin_detach_and_discard(VmId(0)).unwrap();
     vms[0].attach(&mut engine, "test", DedupMode::On);
     assert!(!engine.can_leave(), "it has left first");
@@ -76,7 +73,7 @@ fn memory_of_a_vm_that_leaves_can_be_attached_again_at_once() {
 #[test]
 fn a_range_is_given_up_a_part_each_step() {
     let mut engine = engine();
-    let vms = twins(&mut engine);
+    let vms = settled_twins(&mut engine);
     // A VM that is there only to be named wrongly.
     let mut gone = engine.begin_discard(VmId(1), LinearIndex(0), PAGES).unwrap();
     let mut discarding = engine.begin_discard(VmId(0), LinearIndex(100), PAGES - 100).unwrap();
@@ -121,7 +118,7 @@ fn giving_up_memory_that_nobody_has_touched_takes_few_steps() {
 #[test]
 fn memory_of_a_vm_that_leaves_can_take_another_vms_pages_at_once() {
     let mut engine = engine();
-    let vms = twins(&mut engine);
+    let vms = settled_twins(&mut engine);
     engine.begin_detach_and_discard(VmId(0)).unwrap();
     engine.relocate(VmId(1), LinearIndex(0), PAGES, vms[0].memory.clone()).unwrap();
     assert!(!engine.can_leave(), "it has left first");

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::*;
 use crate::broker::LocalBroker;
 use crate::protocol::{Broker, Decision, Directive, NamedOffer, Offer, ReportError};
 use crate::sys::faults;
-use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot};
+use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot, WrittenPages};
 
 const VMS: u32 = 3;
 const PAGES: usize = 24;
@@ -102,21 +102,10 @@ impl Broker for Faulty {
     }
 }
 
-struct Written(Arc<Mutex<Bitmap>>);
-
-impl ChangeSource for Written {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        let mut written = self.0.lock().unwrap();
-        changed.union_with(&written);
-        written.clear();
-        Ok(())
-    }
-}
-
 struct Vm {
     agent: Agent,
     memory: Arc<AnonymousMemory>,
-    written: Arc<Mutex<Bitmap>>,
+    written: WrittenPages,
     /// What its pages must hold.
     contents: [u32; PAGES],
 }
@@ -144,13 +133,13 @@ impl World {
         let mut vms = BTreeMap::new();
         for vm in (0..VMS).map(VmId) {
             let memory = Arc::new(AnonymousMemory::new(u32::try_from(PAGES).unwrap()).unwrap());
-            let written = Arc::new(Mutex::new(Bitmap::new(PAGES)));
+            let written = WrittenPages::new(PAGES);
             broker.register(vm, u32::try_from(PAGES).unwrap()).unwrap();
             let spec = AgentSpec {
                 vm,
                 mode: DedupMode::On,
                 memory: memory.clone(),
-                changes: Box::new(Written(written.clone())),
+                changes: Box::new(written.clone()),
                 process: Arc::clone(process),
                 store: Arc::clone(&store),
                 secret: broker.secret().clone(),
@@ -191,7 +180,7 @@ impl World {
         let vm = self.vms.get_mut(&VmId(vm)).unwrap();
         let number = number as usize;
         vm.memory.write(number * PAGE_SIZE, &page(content));
-        vm.written.lock().unwrap().insert(number);
+        vm.written.insert(number);
         vm.contents[number] = content;
     }
 

@@ -1,6 +1,7 @@
 //! Change tracking: which pages may have changed since the last pass.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::bitmap::Bitmap;
 
@@ -46,6 +47,38 @@ pub struct Unchanging;
 
 impl ChangeSource for Unchanging {
     fn collect(&mut self, _changed: &mut Bitmap) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The source for memory whose writers name what they write: a set of pages that its clones share.
+///
+/// A page is to be named after it was written, or while it is: one that is named first can be taken
+/// for unchanged by a pass that comes in between.
+#[derive(Debug, Clone)]
+pub struct WrittenPages(Arc<Mutex<Bitmap>>);
+
+impl WrittenPages {
+    /// None yet, of a VM of so many pages.
+    pub fn new(page_count: usize) -> Self {
+        Self(Arc::new(Mutex::new(Bitmap::new(page_count))))
+    }
+
+    /// Names a page that was written.
+    ///
+    /// # Panics
+    ///
+    /// When the VM has no such page.
+    pub fn insert(&self, page: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(page);
+    }
+}
+
+impl ChangeSource for WrittenPages {
+    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.union_with(&written);
+        written.clear();
         Ok(())
     }
 }

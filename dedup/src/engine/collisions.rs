@@ -1,29 +1,16 @@
 //! Pages of different contents that have one fingerprint, on real memory.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::bitmap::Bitmap;
-use crate::{AnonymousMemory, PAGE_SIZE, PageState, Slot};
+use crate::{AnonymousMemory, PAGE_SIZE, PageState, Slot, WrittenPages};
 
 const PAGES: u32 = 16;
 
-struct Written(Arc<Mutex<Bitmap>>);
-
-impl ChangeSource for Written {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        let mut written = self.0.lock().unwrap();
-        changed.union_with(&written);
-        written.clear();
-        Ok(())
-    }
-}
-
 struct World {
     engine: Engine,
-    vms: Vec<(Arc<AnonymousMemory>, Arc<Mutex<Bitmap>>)>,
+    vms: Vec<(Arc<AnonymousMemory>, WrittenPages)>,
 }
 
 impl World {
@@ -32,12 +19,12 @@ impl World {
         let mut vms = Vec::new();
         for id in 0..count_vms {
             let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
-            let written = Arc::new(Mutex::new(Bitmap::new(PAGES as usize)));
+            let written = WrittenPages::new(PAGES as usize);
             let spec = AttachSpec {
                 domain: "test".to_owned(),
                 mode: DedupMode::On,
                 memory: Arc::clone(&memory) as _,
-                changes: Box::new(Written(Arc::clone(&written))),
+                changes: Box::new(written.clone()),
             };
             engine.attach(VmId(id), spec).unwrap();
             vms.push((memory, written));
@@ -52,7 +39,7 @@ impl World {
 
     fn write(&self, vm: usize, page: usize, bytes: &[u8; PAGE_SIZE]) {
         self.vms[vm].0.write(page * PAGE_SIZE, bytes);
-        self.vms[vm].1.lock().unwrap().insert(page);
+        self.vms[vm].1.insert(page);
     }
 
     fn settle(&mut self) {

@@ -3,15 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 use std::collections::BTreeSet;
-use std::io;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::{
-    AnonymousMemory, AttachError, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs,
-    Mapping, PAGE_SIZE, PageState, Slot, VmId,
+    AnonymousMemory, AttachError, AttachSpec, DedupMode, Engine, EngineConfig, Knobs, Mapping,
+    PAGE_SIZE, PageState, Slot, VmId, WrittenPages,
 };
 
 /// Memory that remembers which pages were written through it.
@@ -19,18 +17,7 @@ use pagefold_dedup::{
 pub struct TestVm {
     pub id: VmId,
     pub memory: Arc<AnonymousMemory>,
-    written: Arc<Mutex<Bitmap>>,
-}
-
-struct Written(Arc<Mutex<Bitmap>>);
-
-impl ChangeSource for Written {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        let mut written = self.0.lock().unwrap();
-        changed.union_with(&written);
-        written.clear();
-        Ok(())
-    }
+    written: WrittenPages,
 }
 
 impl TestVm {
@@ -42,11 +29,7 @@ impl TestVm {
     pub fn with_layout(id: u32, pieces: &[(u64, u32)]) -> Self {
         let memory = AnonymousMemory::with_layout(pieces).unwrap();
         let count_pages = memory.len_bytes() / PAGE_SIZE;
-        Self {
-            id: VmId(id),
-            memory: Arc::new(memory),
-            written: Arc::new(Mutex::new(Bitmap::new(count_pages))),
-        }
+        Self { id: VmId(id), memory: Arc::new(memory), written: WrittenPages::new(count_pages) }
     }
 
     /// A VM that is attached to the engine, in the domain "test".
@@ -70,7 +53,7 @@ impl TestVm {
             domain: domain.to_owned(),
             mode,
             memory: self.memory.clone(),
-            changes: Box::new(Written(self.written.clone())),
+            changes: Box::new(self.written.clone()),
         };
         engine.attach(self.id, spec)
     }
@@ -100,7 +83,7 @@ impl TestVm {
 
     /// Has the change source name a page that was written by other means.
     pub fn mark(&self, page: usize) {
-        self.written.lock().unwrap().insert(page);
+        self.written.insert(page);
     }
 }
 
@@ -122,6 +105,15 @@ pub fn page(number: u32) -> [u8; PAGE_SIZE] {
 }
 
 /// Passes until nothing is left to do.
+/// Two VMs whose pages are the same, [`page`] of each page's number.
+pub fn twins(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
+    [0, 1].map(|id| {
+        let vm = TestVm::attached(engine, id, count_pages);
+        (0..count_pages).for_each(|number| vm.write(number as usize, &page(number)));
+        vm
+    })
+}
+
 pub fn settle(engine: &mut Engine) {
     let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
     assert!(report.settled, "{report:?}");

@@ -6,7 +6,7 @@
 mod common;
 mod sys;
 
-use common::{TestVm, engine, page, settle};
+use common::{engine, page, settle, twins};
 use pagefold_dedup::DetachError;
 
 const PAGES: u32 = 64;
@@ -14,10 +14,7 @@ const PAGES: u32 = 64;
 #[test]
 fn a_detach_for_which_there_was_no_descriptor_can_be_done_later() {
     let mut engine = engine();
-    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES));
-    for vm in &vms {
-        (0..PAGES).for_each(|number| vm.write(number as usize, &page(number)));
-    }
+    let vms = twins(&mut engine, PAGES);
     settle(&mut engine);
     let before = sys::set_max_files(1);
     let refused = engine.detach(vms[0].id).unwrap_err();

@@ -11,7 +11,7 @@
 mod common;
 mod sys;
 
-use common::{TestVm, check_counters, engine, page, settle, slot};
+use common::{check_counters, engine, page, settle, slot, twins};
 use pagefold_dedup::broker::MoveError;
 use pagefold_dedup::{MoveSlotError, PAGE_SIZE};
 
@@ -22,10 +22,7 @@ const ALLOWED: u32 = 16;
 #[test]
 fn pages_for_which_the_kernel_has_no_store_stay_as_they_are_until_it_has() {
     let mut engine = engine();
-    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES));
-    for vm in &vms {
-        (0..PAGES).for_each(|number| vm.write(number as usize, &page(number)));
-    }
+    let vms = twins(&mut engine, PAGES);
     let check_bytes = || {
         for vm in &vms {
             (0..PAGES).for_each(|number| assert_eq!(vm.read(number as usize), page(number)));

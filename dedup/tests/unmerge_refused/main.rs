@@ -6,7 +6,7 @@
 mod common;
 mod sys;
 
-use common::{TestVm, engine, page, settle};
+use common::{engine, page, settle, twins};
 use pagefold_dedup::{DedupMode, Knobs, Run, Step};
 
 const PAGES: u32 = 64;
@@ -15,10 +15,7 @@ const PAGES: u32 = 64;
 #[test]
 fn an_unmerge_that_fails_while_folding_is_stopped_is_counted_and_tried_again() {
     let mut engine = engine();
-    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES));
-    for vm in &vms {
-        (0..PAGES).for_each(|number| vm.write(number as usize, &page(number)));
-    }
+    let vms = twins(&mut engine, PAGES);
     settle(&mut engine);
     engine.set_knobs(Knobs { run: Run::Stop, ..engine.knobs() }).unwrap();
     sys::set_writable(&vms[0].memory, false);
