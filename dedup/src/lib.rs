@@ -62,10 +62,10 @@ mod sys;
 mod types;
 mod unfolded;
 
-pub use agent::DiscardReport;
 pub use agent::layout::{LayoutChange, RelocateError, RelocateReport};
 pub use agent::track::{ChangeSource, Unchanging, WrittenPages};
 pub use agent::walk::{Mapping, PageState};
+pub use agent::{DiscardReport, StepWork};
 pub use broker::CompactScope;
 pub use engine::{
     AttachError, AttachSpec, CheckError, CloneError, CompactReport, Compaction, DetachError,

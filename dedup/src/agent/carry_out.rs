@@ -55,6 +55,7 @@ impl Agent {
         };
         let fills: Vec<(LinearIndex, Slot)> =
             runs.iter().flat_map(Run::shares).filter(is_creator).collect();
+        self.work.filled_pages += fills.len() as u64;
         let (mut bytes, mut accepted) = (Vec::new(), Vec::new());
         let neighbours =
             |one: &(LinearIndex, Slot), next: &(LinearIndex, Slot)| one.1.offset(1) == next.1;

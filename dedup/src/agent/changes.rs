@@ -26,6 +26,10 @@ const PASSED_PER_PAGE: usize = 4096;
 /// Taking in so many changed pages counts as looking at one.
 const TAKEN_PER_PAGE: usize = 4;
 
+/// Sets that are gone through where a stretch is taken in, and pages in a word of a set.
+const SETS_TAKEN_IN: usize = 8;
+const WORD_PAGES: usize = 64;
+
 impl Agent {
     /// Finds out which pages changed since it last did; [`take_in`](Self::take_in) takes note of
     /// them. O(pages / 64).
@@ -101,9 +105,12 @@ impl Agent {
         if start >= self.fresh.len() {
             return Ok(None);
         }
-        let end = self.fresh.stretch(start, TAKEN_PAGES, STRETCH_PAGES);
+        let end =
+            self.fresh.stretch(start, self.work.room_to_note().min(TAKEN_PAGES), STRETCH_PAGES);
         let within = start..end;
         let fresh: Vec<usize> = self.fresh.runs_within(within.clone()).flatten().collect();
+        self.work.noted_pages += fresh.len() as u64;
+        self.work.words += (SETS_TAKEN_IN * within.len() / WORD_PAGES) as u64;
         let left = self.find_private(&fresh)?;
         // Nothing can fail any more before the stretch has been taken in.
         self.taken_in = end;

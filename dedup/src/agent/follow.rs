@@ -3,7 +3,6 @@
 use super::changes::count;
 use super::locked::Locking;
 use super::merge::declined;
-use super::pass::BATCH_PAGES;
 use super::price::{Creator, Terms};
 use super::runs::{Target, Want};
 use super::{Agent, AgentError};
@@ -11,9 +10,12 @@ use crate::LinearIndex;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Directive, Outcome};
 
+/// Pages for which there was no memory that a visit tries again, at most.
+const LONE_PAGES: usize = 256;
+
 impl Agent {
-    /// Does what the broker wants of pages that were not offered just now, `limit` pages at most;
-    /// says of how many.
+    /// Does what the broker wants of pages that were not offered just now, `limit` pages at most, and
+    /// as many as the step has room for; says of how many.
     ///
     /// # Errors
     ///
@@ -25,7 +27,7 @@ impl Agent {
     ) -> Result<u32, AgentError> {
         self.catch_up(broker)?;
         let mut directives = Vec::new();
-        let limit = limit.clamp(1, BATCH_PAGES) as usize;
+        let limit = (limit.max(1) as usize).min(self.work.room_to_fill());
         broker.directives(self.vm, limit, &mut directives)?;
         self.obey(broker, &directives)?;
         Ok(count(directives.len()))
@@ -100,7 +102,9 @@ impl Agent {
     /// When the broker fails.
     pub(super) fn unshare_lone(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
         let mut outcomes = Vec::new();
-        for linear in std::mem::take(&mut self.lone) {
+        // Others are made private by the next visits.
+        let some = self.lone.len().saturating_sub(LONE_PAGES);
+        for linear in self.lone.split_off(some) {
             if self.shared.contains(linear.0 as usize) {
                 self.unshare(linear, &mut outcomes);
             }
@@ -110,6 +114,8 @@ impl Agent {
 
     /// Makes a page private again that nobody shares.
     pub(super) fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
+        self.work.mapped_runs += 1;
+        self.work.mapped_pages += 1;
         match self.space.span(linear, 1).populate_write() {
             Ok(()) => {
                 self.shared.remove(linear.0 as usize);

@@ -31,6 +31,8 @@ impl Agent {
     pub(super) fn merge(&mut self, runs: &[Run], outcomes: &mut Vec<Outcome>) {
         for run in runs {
             self.split_huge_pages(run.positions());
+            self.work.mapped_runs += 1;
+            self.work.mapped_pages += u64::from(run.count_pages);
         }
         let mut edges = Vec::new();
         let mut is_refused = false;

@@ -32,13 +32,14 @@ mod say;
 mod scan;
 mod stale_extents;
 mod stats;
+mod step_work;
 mod store;
 mod sweep;
 pub mod track;
 mod unmerge;
 pub(crate) mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub use check::MappingError;
 pub use discard::DiscardReport;
 pub(crate) use pass::ScanRules;
 pub(crate) use process::ProcessMemory;
+pub use step_work::StepWork;
 pub(crate) use store::StoreAccess;
 
 use crate::bitmap::Bitmap;
@@ -62,6 +64,7 @@ use deferral::Deferral;
 use locked::Locking;
 use mappings::BudgetShare;
 use policies::{PolicyRun, policies_of};
+use scan::Content;
 use stale_extents::StaleSearch;
 use track::Watch;
 
@@ -166,6 +169,11 @@ pub(crate) struct Agent {
     todo: Bitmap,
     /// The first of them that it has not looked at.
     cursor: usize,
+    /// Those that have been read and not offered yet. They are pending still, and whatever takes them
+    /// out of that set calls it off.
+    read_ahead: VecDeque<(usize, Content)>,
+    /// What the step that is under way has done.
+    work: StepWork,
     /// Whether pages that are not to be folded may be folded still.
     has_unwanted: bool,
     /// Where the search for pages that are to have their own memory again goes on.
@@ -239,6 +247,8 @@ impl Agent {
             is_scanning: false,
             todo: none.clone(),
             cursor: 0,
+            read_ahead: VecDeque::new(),
+            work: StepWork::default(),
             has_unwanted: false,
             unmerge_cursor: 0,
             stale: StaleSearch::default(),
@@ -258,6 +268,18 @@ impl Agent {
     /// Calls the VM by another number from now on, as its broker does.
     pub(crate) fn rename(&mut self, vm: VmId) {
         self.vm = vm;
+    }
+
+    /// Has the agent do a part of a step, which is added to what the step did before.
+    pub(crate) fn count_in<T>(
+        &mut self,
+        step: &mut StepWork,
+        task: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        self.work = *step;
+        let result = task(self);
+        *step = std::mem::take(&mut self.work);
+        result
     }
 
     /// Has pages that change from now on not count as backlog: what a guest goes on writing can

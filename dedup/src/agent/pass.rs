@@ -1,5 +1,7 @@
 //! One visit of a VM's changed pages.
 
+use std::collections::VecDeque;
+
 use super::changes::{count, linear_index};
 use super::locked::Locking;
 use super::price::Terms;
@@ -10,8 +12,11 @@ use crate::LinearIndex;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Decision, Offer};
 
-/// Pages that are read, offered and merged before the next ones are looked at.
-pub(super) const BATCH_PAGES: u32 = 4096;
+/// Pages that are read at once, by all threads.
+const BATCH_PAGES: usize = 4096;
+
+/// Pages that are read ahead of those that are offered, at least, however little of a step is left.
+const LEAST_PAGES: usize = 512;
 
 /// Pages that are passed by at once when there is nothing to look at.
 pub(super) const STRETCH_PAGES: usize = 1 << 18;
@@ -58,6 +63,7 @@ impl Agent {
         self.notice_locked();
         let is_scanning = is_scanning && self.locking == Locking::Unlocked;
         self.todo.clear();
+        self.read_ahead = VecDeque::new();
         (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
         if is_scanning {
             self.requeue_deferred();
@@ -76,8 +82,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Looks at the next `limit` pages at most of those that are to be looked at; says how much of
-    /// the limit that took, or `None` if all have been.
+    /// Looks at the next `limit` pages at most of those that are to be looked at, as many as the step
+    /// has room for; says how much of the limit that took, or `None` if all have been.
     ///
     /// # Errors
     ///
@@ -89,15 +95,33 @@ impl Agent {
         limit: u32,
         rules: ScanRules,
     ) -> Result<Option<u32>, AgentError> {
-        if self.cursor >= self.todo.len() {
+        let limit = limit.max(1) as usize;
+        if self.read_ahead.is_empty() && self.cursor >= self.todo.len() {
             return Ok(None);
         }
         self.catch_up(broker)?;
-        let limit = limit.clamp(1, BATCH_PAGES) as usize;
+        let passed = if self.read_ahead.is_empty() {
+            self.read_next(broker, limit.min(BATCH_PAGES), rules)?
+        } else {
+            0
+        };
+        Ok(Some(count(passed + self.offer_next(broker, limit)?)))
+    }
+
+    /// Reads the next `limit` pages at most, but for those that are to be passed over; says what the
+    /// search for them took of the limit.
+    fn read_next(
+        &mut self,
+        broker: &mut dyn Broker,
+        limit: usize,
+        rules: ScanRules,
+    ) -> Result<usize, AgentError> {
         // So many at least that passing by pages that are not there has a bound in a step, too.
         let at_least = limit.max(PASSED_PER_PAGE);
-        let mut end = self.todo.stretch(self.cursor, at_least, STRETCH_PAGES);
+        let most = STRETCH_PAGES.min(self.work.room_to_search().max(LEAST_PAGES));
+        let mut end = self.todo.stretch(self.cursor, at_least, most);
         let Resident { mut pages, mut swapped } = self.resident(self.cursor..end)?;
+        self.work.searched_pages += (end - self.cursor) as u64;
         if let Some(&over) = pages.get(limit) {
             pages.truncate(limit);
             end = over;
@@ -105,31 +129,42 @@ impl Agent {
         }
         self.pending.subtract_within(&self.todo, self.cursor..end);
         // Looked at when they return: nothing is read in for it.
-        for page in swapped {
+        for &page in swapped.iter().chain(&pages) {
             self.pending.insert(page);
         }
-        let taken = count(pages.len() + (end - self.cursor) / PASSED_PER_PAGE);
+        let passed = (end - self.cursor) / PASSED_PER_PAGE;
         self.cursor = end;
-        if let Err(error) = self.fold_calm(broker, &mut pages, rules) {
-            for &page in pages.iter().filter(|&&page| !self.shared.contains(page)) {
-                self.pending.insert(page);
-            }
-            return Err(error);
+        if rules.smart_scan {
+            self.pass_over(broker, &mut pages)?;
         }
-        Ok(Some(taken))
+        let contents = self.read(&pages, rules.use_zero_pages);
+        self.read_ahead.extend(pages.into_iter().zip(contents));
+        Ok(passed)
     }
 
-    /// Reads pages that have come to rest, but for those that are to be passed over, and folds them.
-    fn fold_calm(
-        &mut self,
-        broker: &mut dyn Broker,
-        pages: &mut Vec<usize>,
-        rules: ScanRules,
-    ) -> Result<(), AgentError> {
-        if rules.smart_scan {
-            self.pass_over(broker, pages)?;
+    /// Offers, and folds, the next `limit` pages at most of those that have been read, as many as the
+    /// step has room for; says how many.
+    fn offer_next(&mut self, broker: &mut dyn Broker, limit: usize) -> Result<usize, AgentError> {
+        let mut offered = 0;
+        while offered < limit && !self.read_ahead.is_empty() {
+            let some = self.work.room_to_map().min(limit - offered).min(self.read_ahead.len());
+            let read: Vec<(usize, Content)> = self.read_ahead.drain(..some).collect();
+            offered += some;
+            if let Err(error) = self.fold(broker, &read) {
+                for &(page, _) in read.iter().filter(|(page, _)| !self.shared.contains(*page)) {
+                    self.pending.insert(page);
+                }
+                return Err(error);
+            }
+            if self.work.is_enough() {
+                break;
+            }
         }
-        self.fold(broker, pages, rules)
+        if self.read_ahead.is_empty() {
+            // Taken only while there is something in it: there may be many VMs.
+            self.read_ahead = VecDeque::new();
+        }
+        Ok(offered)
     }
 
     /// Drops pages that keep changing, and are not to be looked at this time.
@@ -145,7 +180,6 @@ impl Agent {
         pages.retain(|&page| {
             let skipped = skips.next().unwrap_or(false);
             if skipped {
-                self.pending.insert(page);
                 self.events.pages_skipped += 1;
                 self.backlog_pages += u64::from(!self.touched.contains(page));
             }
@@ -154,16 +188,18 @@ impl Agent {
         Ok(())
     }
 
-    /// Reads pages, gives zeroes back, and offers the others.
+    /// Gives back those of pages that hold zeroes, and offers the others, unless it has been called off
+    /// since they were read.
     fn fold(
         &mut self,
         broker: &mut dyn Broker,
-        pages: &[usize],
-        rules: ScanRules,
+        read: &[(usize, Content)],
     ) -> Result<(), AgentError> {
-        let contents = self.read(pages, rules.use_zero_pages);
         let (mut targets, mut offers) = (Vec::new(), Vec::new());
-        for (&page, content) in pages.iter().zip(contents) {
+        for &(page, content) in read {
+            if self.mode == DedupMode::Off || self.is_excluded(page) || !self.pending.remove(page) {
+                continue;
+            }
             let linear = linear_index(page);
             match content {
                 Content::Zero => targets.push(Target { linear, want: Want::Zero }),

@@ -58,6 +58,7 @@ impl Agent {
         };
         pages.par_iter().with_min_len(TASK_PAGES).map(look).collect_into_vec(&mut contents);
         self.events.pages_scanned += pages.len() as u64;
+        self.work.read_pages += pages.len() as u64;
         contents
     }
 

@@ -88,6 +88,8 @@ impl Agent {
             self.stale.next = window.next;
             let Some(pages) = window.pages else { continue };
             taken += pages.end - pages.start;
+            self.work.mapped_runs += 1;
+            self.work.mapped_pages += u64::from(pages.end - pages.start);
             if !self.make_anonymous(&pages)? {
                 // For want of memory, or because the kernel is too old: not now.
                 self.stale.call_off();
@@ -96,6 +98,9 @@ impl Agent {
             self.stale.failed = false;
             let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
             self.say(broker, vec![Outcome::Unbacked { linear, count_pages }])?;
+            if self.work.is_enough() {
+                break;
+            }
         }
         Ok(taken.min(limit_pages))
     }

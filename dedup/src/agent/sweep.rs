@@ -28,6 +28,7 @@ impl Agent {
         let some = len.div_ceil(PASSES).clamp(LEAST_PAGES, MOST_PAGES);
         let within = self.swept..len.min(self.swept + some);
         self.swept = if within.end == len { 0 } else { within.end };
+        self.work.searched_pages += within.len() as u64;
         let mut own: Vec<Range<usize>> = Vec::new();
         self.scan_runs(std::iter::once(within), |pages, kind| {
             if matches!(kind, PageKind::Private | PageKind::Swapped) {

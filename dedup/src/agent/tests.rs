@@ -190,6 +190,7 @@ impl World {
         for vm in vms.values_mut() {
             let mut look = || {
                 vm.agent.begin_pass(broker)?;
+                vm.agent.work = StepWork::default();
                 while vm.agent.take_in(broker)?.is_some() {}
                 while vm.agent.look(broker, 7, RULES)?.is_some() {}
                 Ok::<_, AgentError>(())

@@ -36,7 +36,7 @@ impl Agent {
     }
 
     /// Takes `limit` pages at most that are not to be folded, which is all of them if `all` says so,
-    /// out of the trees, and gives each its own memory; when there are none left, gives their mappings
+    /// out of the trees, and gives each its own memory, as many as the step has room for; when there are none left, gives their mappings
     /// back. Says how much of the limit that took: 0 when all is done.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Agent {
     ) -> Result<u32, AgentError> {
         let mut left = limit;
         while left > 0 && (all || self.has_unwanted) {
-            let run = self.next_unwanted(left as usize, all);
+            let run = self.next_unwanted((left as usize).min(self.work.room_to_copy()), all);
             let Some(run) = run else {
                 if std::mem::take(&mut self.unmerge_cursor) == 0 {
                     self.has_unwanted = false;
@@ -60,8 +60,13 @@ impl Agent {
                 continue;
             };
             left -= count(run.len());
+            self.work.mapped_runs += 1;
+            self.work.mapped_pages += run.len() as u64;
             self.unmerge_cursor = run.end;
             self.unmerge_run(broker, run)?;
+            if self.work.is_enough() {
+                return Ok(limit - left);
+            }
         }
         let released = self.release_stale(broker, left)?;
         Ok(limit - left + released)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{Domain, Engine, Member, PassReport};
-use crate::agent::{Agent, AgentError, ScanRules};
+use crate::agent::{Agent, AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
 use crate::mode::DedupMode;
 use crate::stats::Events;
@@ -14,11 +14,14 @@ use crate::{VmId, broker::LocalBroker};
 const CHAINS_PER_PASS: usize = 1 << 14;
 
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
-pub(super) const UNMERGE_PAGES: u32 = 4096;
+pub(super) const UNMERGE_PAGES: u32 = 2048;
 
 /// What a step of an engine came to.
 #[derive(Debug)]
 pub enum Step {
+    /// The pass goes on at once: a part of `pages_to_scan` pages have been looked at, and whoever waits
+    /// for the engine need not wait for the others.
+    Part,
     /// The pass goes on. `pages_to_scan` pages have been looked at: time to rest.
     More,
     /// It was the last of its pass.
@@ -40,6 +43,8 @@ pub(super) struct Cycle {
     is_scan: bool,
     cpu_before: Duration,
     errors: Vec<(VmId, AgentError)>,
+    /// Pages that are still to be looked at before it is time to rest, if any have been.
+    left: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -52,9 +57,10 @@ enum Phase {
 }
 
 impl Engine {
-    /// Looks at `pages_to_scan` pages at most, as the next part of a pass. A pass visits every VM
-    /// once, then carries out what the brokers want of the others' pages. VMs may come and go
-    /// between steps, and knobs be changed.
+    /// Makes the next part of a pass: a step is bounded by [what it does](Self::last_step), and after as
+    /// many of them as it takes to look at `pages_to_scan` pages one says that it is time to rest. A pass
+    /// visits every VM once, then carries out what the brokers want of the others' pages. VMs may come
+    /// and go between steps, and knobs be changed.
     pub fn step(&mut self) -> Step {
         self.step_by(self.knobs.pages_to_scan)
     }
@@ -67,7 +73,7 @@ impl Engine {
         self.retry_leaves();
         loop {
             match self.step_by(u32::MAX) {
-                Step::More => {}
+                Step::Part | Step::More => {}
                 Step::Done(report) => return report,
                 Step::Stopped => return PassReport::nothing(),
             }
@@ -79,7 +85,13 @@ impl Engine {
         self.cycle.is_some()
     }
 
+    /// What the last step, or the last one of a [`pass`](Self::pass), did.
+    pub fn last_step(&self) -> StepWork {
+        self.last_step
+    }
+
     fn step_by(&mut self, limit: u32) -> Step {
+        self.last_step = StepWork::default();
         if self.leave_step() {
             return Step::More;
         }
@@ -103,14 +115,16 @@ impl Engine {
         let unmerge_all = self.knobs.run == Run::Unmerge;
         cycle.is_scan &= !unmerge_all;
         let limit = if unmerge_all { limit.min(UNMERGE_PAGES) } else { limit };
-        let Self { members, domains, workers, .. } = self;
-        let mut work = Work { members, domains, rules, unmerge_all };
-        if workers.run(|| cycle.advance(&mut work, limit)) {
-            Step::Done(self.end_cycle(cycle))
-        } else {
-            self.cycle = Some(cycle);
-            Step::More
+        let Self { members, domains, workers, last_step, .. } = self;
+        let mut work = Work { members, domains, rules, unmerge_all, step: StepWork::default() };
+        let is_over = workers.run(|| cycle.advance(&mut work, limit));
+        *last_step = work.step;
+        if is_over {
+            return Step::Done(self.end_cycle(cycle));
         }
+        let is_part = cycle.left.is_some();
+        self.cycle = Some(cycle);
+        if is_part { Step::Part } else { Step::More }
     }
 
     /// Gives up what is remembered of VMs that are not folded any more.
@@ -148,6 +162,7 @@ impl Engine {
             is_scan: true,
             cpu_before: self.workers.cpu_time(),
             errors: Vec::new(),
+            left: None,
         }
     }
 
@@ -179,6 +194,8 @@ struct Work<'a> {
     domains: &'a mut BTreeMap<String, Domain>,
     rules: ScanRules,
     unmerge_all: bool,
+    /// What the step has done so far.
+    step: StepWork,
 }
 
 impl Work<'_> {
@@ -190,15 +207,20 @@ impl Work<'_> {
     ) -> Option<Result<T, AgentError>> {
         let member = self.members.get_mut(&vm)?;
         let domain = self.domains.get_mut(&member.domain)?;
-        Some(task(&mut member.agent, &mut domain.broker))
+        Some(member.agent.count_in(&mut self.step, |agent| task(agent, &mut domain.broker)))
     }
 }
 
 impl Cycle {
-    /// Looks at `limit` pages at most; says whether the pass is over.
+    /// Looks at `limit` pages at most before it is time to rest, and does no more than a step may; says
+    /// whether the pass is over.
     fn advance(&mut self, work: &mut Work<'_>, limit: u32) -> bool {
-        let mut left = limit;
+        let mut left = self.left.take().map_or(limit, |left| left.min(limit));
         while left > 0 {
+            if work.step.is_enough() {
+                self.left = Some(left);
+                return false;
+            }
             let done = match &mut self.phase {
                 Phase::Visit { vms, begun } => {
                     let Some(&vm) = vms.front() else {

@@ -54,7 +54,7 @@ use unwanted::Unwanted;
 pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
-use crate::agent::{Agent, AgentSetupError, AgentSpec, ProcessMemory, StoreAccess};
+use crate::agent::{Agent, AgentSetupError, AgentSpec, ProcessMemory, StepWork, StoreAccess};
 use crate::broker::LocalBroker;
 use crate::knobs::Knobs;
 use crate::mode::DedupMode;
@@ -108,6 +108,7 @@ pub struct Engine {
     /// The visit of all VMs that is under way while `run` is 0.
     round: Option<Round>,
     unwanted: Unwanted,
+    last_step: StepWork,
     /// When chains were last looked through for dups to join.
     pruned_at: Instant,
     full_scans: u64,
@@ -146,6 +147,7 @@ impl Engine {
             cycle: None,
             round: None,
             unwanted: Unwanted::default(),
+            last_step: StepWork::default(),
             pruned_at: Instant::now(),
             full_scans: 0,
             past: Events::default(),

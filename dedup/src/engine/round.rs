@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::cycle::Step;
 use super::{Engine, Member};
 use crate::VmId;
-use crate::agent::AgentError;
+use crate::agent::{AgentError, StepWork};
 use crate::broker::LocalBroker;
 
 /// A visit of every VM that is under way.
@@ -15,23 +15,31 @@ pub(super) struct Round {
     vms: VecDeque<VmId>,
     /// Whether the first of them has been asked what was written.
     begun: bool,
+    /// Pages that are still to be looked at before it is time to rest, if any have been.
+    left: Option<u32>,
 }
 
 impl Engine {
-    /// Takes note of what was written, about `limit` pages' worth of looking at most.
+    /// Takes note of what was written, about `limit` pages' worth of looking at most before it is time
+    /// to rest, and no more than a step may.
     pub(super) fn collect_by(&mut self, limit: u32) -> Step {
         let mut round = match self.round.take() {
             Some(round) => round,
-            None => Round { vms: self.members.keys().copied().collect(), begun: false },
+            None => Round { vms: self.members.keys().copied().collect(), begun: false, left: None },
         };
-        let Self { members, domains, workers, .. } = self;
+        let Self { members, domains, workers, last_step, .. } = self;
         let is_over = workers.run(|| {
-            let mut left = limit;
+            let mut left = round.left.take().map_or(limit, |left| left.min(limit));
             while left > 0 {
+                if last_step.is_enough() {
+                    round.left = Some(left);
+                    return false;
+                }
                 let Some(&vm) = round.vms.front() else { return true };
                 let found = members.get_mut(&vm).and_then(|member| {
                     let broker = &mut domains.get_mut(&member.domain)?.broker;
-                    Some(collect(member, broker, !std::mem::replace(&mut round.begun, true)))
+                    let is_first = !std::mem::replace(&mut round.begun, true);
+                    Some(collect(member, broker, is_first, last_step))
                 });
                 match found {
                     Some(Ok(Some(pages))) => left = left.saturating_sub(pages),
@@ -49,8 +57,9 @@ impl Engine {
         if is_over {
             return Step::Stopped;
         }
+        let is_part = round.left.is_some();
         self.round = Some(round);
-        Step::More
+        if is_part { Step::Part } else { Step::More }
     }
 }
 
@@ -59,9 +68,12 @@ fn collect(
     member: &mut Member,
     broker: &mut LocalBroker,
     is_first: bool,
+    step: &mut StepWork,
 ) -> Result<Option<u32>, AgentError> {
-    if is_first {
-        member.agent.begin_collecting(broker)?;
-    }
-    member.agent.take_in(broker)
+    member.agent.count_in(step, |agent| {
+        if is_first {
+            agent.begin_collecting(broker)?;
+        }
+        agent.take_in(broker)
+    })
 }

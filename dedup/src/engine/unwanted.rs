@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::cycle::UNMERGE_PAGES;
 use crate::VmId;
-use crate::agent::AgentError;
+use crate::agent::{Agent, AgentError};
 use crate::knobs::Run;
 
 /// How long nothing is unmerged after the kernel had no memory for it, unless a whole pass is asked for.
@@ -63,7 +63,7 @@ impl Engine {
         if self.unwanted.is_waiting() {
             return false;
         }
-        let Self { members, domains, workers, unwanted, .. } = self;
+        let Self { members, domains, workers, unwanted, last_step, .. } = self;
         unwanted.failed_at = None;
         let mut left = UNMERGE_PAGES;
         let wanting = members.iter_mut().filter(|(_, member)| member.agent.has_unwanted());
@@ -74,13 +74,18 @@ impl Engine {
         workers.run(|| {
             for (&vm, member) in wanting {
                 let Some(domain) = domains.get_mut(&member.domain) else { continue };
-                match member.agent.unmerge(&mut domain.broker, left, false) {
-                    Ok(pages) => left -= pages,
+                let broker = &mut domain.broker;
+                let unmerge = |agent: &mut Agent| agent.unmerge(broker, left, false);
+                match member.agent.count_in(last_step, unmerge) {
+                    Ok(pages) => left = left.saturating_sub(pages),
                     Err(error) => {
                         log::warn!("VM {vm}: {error}");
                         unwanted.failed_at = Some(Instant::now());
                         unwanted.errors.push((vm, error));
                     }
+                }
+                if last_step.is_enough() {
+                    break;
                 }
             }
         });

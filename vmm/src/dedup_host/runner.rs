@@ -178,6 +178,7 @@ impl Runner {
 
     fn step(&mut self) {
         match self.engine.step() {
+            Step::Part => (self.in_pass, self.rest) = (self.engine.is_in_pass(), Rest::Over),
             Step::More => {
                 (self.in_pass, self.rest) = (self.engine.is_in_pass(), Rest::InPass);
             }

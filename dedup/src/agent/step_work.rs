@@ -1,0 +1,93 @@
+//! What a step has handled, counted so that every step has a bound: others wait for its end.
+
+/// What a step may cost: about 4 ms, in what reading a page costs (0.25 µs).
+const STEP_COST: u64 = 1 << 14;
+
+/// A step that has less than this left ends: pieces of work should not become too small.
+const LEAST_COST: u64 = STEP_COST / 4;
+
+/// What a page costs that takes a run of its own: it is protected, compared and mapped.
+const RUN_COST: u64 = 24;
+
+/// What each page of a run costs beyond that.
+const MAPPED_COST: u64 = 8;
+
+/// What a page costs whose bytes become a slot's.
+const FILLED_COST: u64 = 12;
+
+/// What a page costs of which the broker is notified that it has left.
+const NOTED_COST: u64 = 2;
+
+/// Pages that the page map is searched for, and words of sets, for what reading a page costs.
+const SEARCHED_PER_READ: u64 = 16;
+const WORDS_PER_READ: u64 = 128;
+
+/// What a step handled: what bounds it, and how much of it there was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepWork {
+    /// Pages that were read and fingerprinted.
+    pub read_pages: u64,
+    /// Runs of pages that were write-protected, compared, and mapped or given back, or made private.
+    pub mapped_runs: u64,
+    /// Their pages.
+    pub mapped_pages: u64,
+    /// Pages whose bytes were handed over for new slots.
+    pub filled_pages: u64,
+    /// Pages of which it was noted that they have changed.
+    pub noted_pages: u64,
+    /// Pages that the kernel's page map was searched for.
+    pub searched_pages: u64,
+    /// Words of sets of pages that were gone through.
+    pub words: u64,
+}
+
+impl StepWork {
+    /// What it cost, by what each part costs at most, in pages read.
+    fn cost(&self) -> u64 {
+        self.read_pages
+            + self.mapped_runs * RUN_COST
+            + self.mapped_pages * MAPPED_COST
+            + self.filled_pages * FILLED_COST
+            + self.noted_pages * NOTED_COST
+            + self.searched_pages / SEARCHED_PER_READ
+            + self.words / WORDS_PER_READ
+    }
+
+    fn left(&self) -> u64 {
+        STEP_COST.saturating_sub(self.cost())
+    }
+
+    /// Whether the step is to end.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.left() < LEAST_COST
+    }
+
+    /// How many pages can still be mapped that take a run each: at least one.
+    pub(super) fn room_to_map(&self) -> usize {
+        room(self.left(), RUN_COST + MAPPED_COST)
+    }
+
+    /// How many pages can still be mapped, each of which takes a run and fills its slot: at least one.
+    pub(super) fn room_to_fill(&self) -> usize {
+        room(self.left(), RUN_COST + MAPPED_COST + FILLED_COST)
+    }
+
+    /// How many pages of a run can still be copied: at least one.
+    pub(super) fn room_to_copy(&self) -> usize {
+        room(self.left(), MAPPED_COST)
+    }
+
+    /// How many changed pages can still be noted: at least one.
+    pub(super) fn room_to_note(&self) -> usize {
+        room(self.left(), NOTED_COST)
+    }
+
+    /// How many pages the page map can still be searched for: at least one.
+    pub(super) fn room_to_search(&self) -> usize {
+        room(self.left() * SEARCHED_PER_READ, 1)
+    }
+}
+
+fn room(left: u64, cost: u64) -> usize {
+    usize::try_from(left / cost).unwrap_or(usize::MAX).max(1)
+}

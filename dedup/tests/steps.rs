@@ -1,0 +1,112 @@
+//! Steps have a bound, whatever there is to do: each counts what it handles.
+
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{TestVm, engine, page};
+use pagefold_dedup::{DedupMode, Engine, Knobs, Run, Step, StepWork};
+
+/// Pages of a VM: 4, 16 and 64 GiB.
+const SIZES: [u32; 3] = [1 << 20, 1 << 22, 1 << 24];
+
+/// Pages that are there: so many from the first on, and so many that are spread over the VM.
+const DENSE: u32 = 6000;
+const SPREAD: u32 = 3000;
+
+/// That no step did more than any step may.
+fn check(step: &StepWork) {
+    let StepWork { read_pages, mapped_runs, mapped_pages, filled_pages, .. } = *step;
+    assert!(read_pages <= 4 * 4096, "{step:?}");
+    assert!(mapped_runs <= 512 && mapped_pages <= 2048 && filled_pages <= 1024, "{step:?}");
+    assert!(step.noted_pages <= 8192, "{step:?}");
+    assert!(step.searched_pages <= 1 << 19, "{step:?}");
+    assert!(step.words <= 1 << 21, "{step:?}");
+}
+
+/// Makes steps until a pass is over, and says how many.
+fn pass(engine: &mut Engine) -> u32 {
+    for steps in 1.. {
+        let step = engine.step();
+        check(&engine.last_step());
+        if matches!(step, Step::Done(_) | Step::Stopped) {
+            return steps;
+        }
+    }
+    unreachable!("there is no end of numbers")
+}
+
+fn there(count_pages: u32) -> BTreeSet<u32> {
+    let spread = (1..=SPREAD).map(move |number| (count_pages - 1) / SPREAD * number);
+    (0..DENSE).chain(spread).collect()
+}
+
+fn set(engine: &mut Engine, change: impl FnOnce(&mut Knobs)) {
+    let mut knobs = engine.knobs();
+    change(&mut knobs);
+    engine.set_knobs(knobs).unwrap();
+}
+
+#[test]
+fn every_step_is_bounded_whatever_the_size_of_a_vm_and_the_pace() {
+    for count_pages in SIZES {
+        let mut engine = engine();
+        set(&mut engine, |knobs| knobs.pages_to_scan = u32::MAX);
+        let there = there(count_pages);
+        let all = there.len() as u64;
+        let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, count_pages));
+        for (vm, &number) in vms.iter().flat_map(|vm| there.iter().map(move |page| (vm, page))) {
+            vm.write(number as usize, &page(number));
+        }
+        pass(&mut engine);
+        let steps = pass(&mut engine);
+        assert!(steps > 10, "{steps} steps");
+        assert_eq!(engine.stats().pages_sharing, all);
+        // All are broken at once.
+        for (vm, &number) in vms.iter().flat_map(|vm| there.iter().map(move |page| (vm, page))) {
+            vm.poke(number as usize, 9, 1);
+        }
+        pass(&mut engine);
+        assert_eq!(engine.stats().pages_sharing, 0);
+        pass(&mut engine);
+        assert_eq!(engine.stats().pages_sharing, all);
+        // And those of one while nothing is folded, and of the other unmerged.
+        set(&mut engine, |knobs| knobs.run = Run::Stop);
+        for &number in &there {
+            vms[0].poke(number as usize, 8, 1);
+        }
+        pass(&mut engine);
+        engine.set_mode(vms[1].id, DedupMode::Off).unwrap();
+        pass(&mut engine);
+        assert_eq!(engine.stats().pages_sharing, 0);
+        engine.check().unwrap();
+    }
+}
+
+#[test]
+fn it_is_time_to_rest_when_pages_to_scan_have_been_looked_at_and_not_before() {
+    let mut engine = engine();
+    let vm = TestVm::attached(&mut engine, 0, 1 << 16);
+    for number in 0..1 << 16 {
+        vm.write(number as usize, &page(number));
+    }
+    pass(&mut engine);
+    set(&mut engine, |knobs| knobs.pages_to_scan = 30_000);
+    let scanned = |engine: &Engine| engine.stats().events.pages_scanned;
+    let before = scanned(&engine);
+    let (mut parts, mut rests) = (0, Vec::new());
+    loop {
+        match engine.step() {
+            Step::Part => parts += 1,
+            Step::More => rests.push(scanned(&engine) - before),
+            Step::Done(_) | Step::Stopped => break,
+        }
+    }
+    assert_eq!(rests.len(), 2, "{rests:?}");
+    for (rest, number) in rests.iter().zip(1..) {
+        assert!(rest.abs_diff(number * 30_000) <= 4096, "{rests:?}");
+    }
+    assert!(parts >= 4, "{parts} parts");
+}
