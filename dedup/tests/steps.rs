@@ -1,13 +1,21 @@
 //! Steps have a bound, whatever there is to do: each counts what it handles.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+#![allow(clippy::cast_possible_truncation, reason = "page numbers are small")]
 
 mod common;
 
 use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use common::{TestVm, engine, page};
-use pagefold_dedup::{DedupMode, Engine, Knobs, Run, Step, StepWork};
+use common::{TestVm, engine, page, settle};
+use pagefold_dedup::bitmap::Bitmap;
+use pagefold_dedup::{
+    AttachSpec, ChangeSource, DedupMode, Engine, Knobs, PAGE_SIZE, Run, Step, StepWork,
+};
 
 /// Pages of a VM: 4, 16 and 64 GiB.
 const SIZES: [u32; 3] = [1 << 20, 1 << 22, 1 << 24];
@@ -109,4 +117,93 @@ fn it_is_time_to_rest_when_pages_to_scan_have_been_looked_at_and_not_before() {
         assert!(rest.abs_diff(number * 30_000) <= 4096, "{rests:?}");
     }
     assert!(parts >= 4, "{parts} parts");
+}
+
+/// A source that answers for a part at a time, and fails when it is told to.
+struct InParts {
+    written: Arc<Mutex<Bitmap>>,
+    fails_at: Arc<AtomicUsize>,
+    longest: Arc<AtomicUsize>,
+}
+
+impl ChangeSource for InParts {
+    fn collect(&mut self, _changed: &mut Bitmap) -> io::Result<()> {
+        Err(io::Error::other("asked for everything at once"))
+    }
+
+    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+        if within.contains(&self.fails_at.load(Ordering::Relaxed)) {
+            return Err(io::Error::other("told to fail"));
+        }
+        let mut written = self.written.lock().unwrap();
+        changed.union_within(&written, within.clone());
+        written.remove_range(within.clone());
+        self.longest.fetch_max(within.len(), Ordering::Relaxed);
+        Ok(within.end)
+    }
+}
+
+#[test]
+fn changes_are_asked_for_stretch_by_stretch_and_none_is_lost_when_one_of_them_fails() {
+    const PAGES: usize = 1 << 20;
+    let mut engine = engine();
+    let written = Arc::new(Mutex::new(Bitmap::new(PAGES)));
+    let fails_at = Arc::new(AtomicUsize::new(usize::MAX));
+    let longest = Arc::new(AtomicUsize::new(0));
+    let vm = TestVm::new(0, PAGES as u32);
+    let changes = InParts {
+        written: Arc::clone(&written),
+        fails_at: Arc::clone(&fails_at),
+        longest: Arc::clone(&longest),
+    };
+    let spec = AttachSpec {
+        domain: "test".to_owned(),
+        mode: DedupMode::On,
+        memory: vm.memory.clone(),
+        changes: Box::new(changes),
+    };
+    engine.attach(vm.id, spec).unwrap();
+    let write = |number: usize, bytes: &[u8; PAGE_SIZE]| {
+        vm.memory.write(number * PAGE_SIZE, bytes);
+        written.lock().unwrap().insert(number);
+    };
+    let spread: Vec<usize> = (0..PAGES).step_by(PAGES / 64).collect();
+    for &number in &spread {
+        write(number, &page(7));
+    }
+    settle(&mut engine);
+    let sharing = |engine: &Engine| engine.stats().pages_shared + engine.stats().pages_sharing;
+    assert_eq!(sharing(&engine), 64);
+    // All are written, and the source fails in the middle, and further on the next time.
+    for &number in &spread {
+        write(number, &page(number as u32));
+    }
+    for (failing, left) in [(PAGES / 2, 32), (PAGES - 1, 16)] {
+        fails_at.store(failing, Ordering::Relaxed);
+        assert_eq!(engine.pass().errors.len(), 1);
+        assert_eq!(sharing(&engine), left);
+    }
+    fails_at.store(usize::MAX, Ordering::Relaxed);
+    settle(&mut engine);
+    assert_eq!(sharing(&engine), 0);
+    assert!(longest.load(Ordering::Relaxed) <= 1 << 18);
+}
+
+#[test]
+fn what_is_at_rest_counts_as_work_wherever_a_pass_is_when_settling_begins() {
+    const PAGES: u32 = 1 << 20;
+    let mut engine = engine();
+    let vm = TestVm::attached(&mut engine, 0, PAGES);
+    let at_rest = [0, PAGES as usize - 1];
+    for &number in &at_rest {
+        vm.write(number, &page(1));
+    }
+    engine.pass();
+    for &number in &at_rest {
+        vm.write(number, &page(2));
+    }
+    set(&mut engine, |knobs| knobs.pages_to_scan = 1);
+    engine.step();
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 1);
 }

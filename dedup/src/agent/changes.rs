@@ -26,30 +26,49 @@ const PASSED_PER_PAGE: usize = 4096;
 /// Taking in so many changed pages counts as looking at one.
 const TAKEN_PER_PAGE: usize = 4;
 
-/// Sets that are gone through where a stretch is taken in, and pages in a word of a set.
+/// Sets that are gone through where a stretch is collected, where one is taken in, and pages in a word
+/// of a set.
+const SETS_COLLECTED: usize = 4;
 const SETS_TAKEN_IN: usize = 8;
 const WORD_PAGES: usize = 64;
 
 impl Agent {
-    /// Finds out which pages changed since it last did; [`take_in`](Self::take_in) takes note of
-    /// them. O(pages / 64).
+    /// Finds out which pages changed since it last did. O(pages / 64).
     ///
     /// # Errors
     ///
     /// When the source does not say; what it has named is kept.
     pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
-        if !self.changes.is_on {
-            return Ok(());
-        }
-        let collected = self.changes.source.collect(&mut self.fresh);
-        self.believe_own_pages_only();
-        collected.map_err(AgentError::Changes)?;
-        if std::mem::take(&mut self.is_marking) {
-            self.touched.clear();
-        } else {
-            self.touched.union_with(&self.fresh);
+        self.collected = 0;
+        while self.collected < self.pending.len() && self.changes.is_on {
+            self.collect_next()?;
         }
         Ok(())
+    }
+
+    /// Finds out which pages of the next stretch changed since it last did.
+    fn collect_next(&mut self) -> Result<(), AgentError> {
+        let (start, len) = (self.collected, self.pending.len());
+        let within = start..len.min(start + STRETCH_PAGES);
+        let answered = self.changes.source.collect_part(within, &mut self.fresh);
+        self.believe_own_pages_only();
+        let end = answered.map_err(AgentError::Changes)?.clamp(start + 1, len);
+        self.collected = end;
+        self.work.words += (SETS_COLLECTED * (end - start) / WORD_PAGES) as u64;
+        // What is named for the first time since the mark changed before it.
+        self.touched.union_within(&self.fresh, start..end);
+        self.touched.subtract_within(&self.unmarked, start..end);
+        self.unmarked.remove_range(start..end);
+        if self.is_sweeping && (start..end).contains(&self.swept) {
+            self.is_sweeping = false;
+            self.sweep(end)?;
+        }
+        Ok(())
+    }
+
+    /// Has the visit not ask what changed any more.
+    pub(crate) fn leave_changes(&mut self) {
+        self.taken_in = self.pending.len();
     }
 
     /// Has changes be noticed, or not: while the VM is off, and nothing of it is folded any more, nobody
@@ -91,22 +110,27 @@ impl Agent {
         }
     }
 
-    /// Takes note of the next stretch of what was collected: withdraws what changed from the trees,
-    /// and adds what is calm, which changed before and not since, to what is to be looked at. Says how
+    /// Takes note of what changed in the next stretch, about which the change source is asked: withdraws
+    /// it from the trees, and adds what is calm, which changed before and not since, to what is to be looked at. Says how
     /// many pages' worth of looking it took, or `None` when there is none left.
     /// O(pages of the stretch / 64 + changed pages).
     ///
     /// # Errors
     ///
-    /// When the kernel does not say whose the pages are now, or the broker fails; the next pass takes
-    /// in what this one has not.
+    /// When the source does not say what changed, the kernel does not say whose the pages are now, or the
+    /// broker fails; the next pass takes in what this one has not.
     pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
         let start = self.taken_in;
         if start >= self.fresh.len() {
             return Ok(None);
         }
-        let end =
-            self.fresh.stretch(start, self.work.room_to_note().min(TAKEN_PAGES), STRETCH_PAGES);
+        if start >= self.collected {
+            self.collected = start;
+            self.collect_next()?;
+        }
+        let most = self.work.room_to_note().min(TAKEN_PAGES);
+        let span = STRETCH_PAGES.min(self.collected - start);
+        let end = self.fresh.stretch(start, most, span);
         let within = start..end;
         let fresh: Vec<usize> = self.fresh.runs_within(within.clone()).flatten().collect();
         self.work.noted_pages += fresh.len() as u64;

@@ -155,8 +155,12 @@ pub(crate) struct Agent {
     huge: Option<Bitmap>,
     /// The first page of which it has not been taken in whether the source has named it.
     taken_in: usize,
+    /// The first page about which the change source has not been asked by this visit.
+    collected: usize,
     /// Where the sweep for what no source names goes on.
     swept: usize,
+    /// Whether this visit is still to sweep.
+    is_sweeping: bool,
     /// Whether what is calm is to be looked at by this visit.
     is_scanning: bool,
     /// NUMA policies that mappings of the memory are to have, where it is not the default.
@@ -182,8 +186,9 @@ pub(crate) struct Agent {
     deferral: Deferral,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
     touched: Bitmap,
-    /// Whether the mark is still to be set: what the change source names next changed before it.
-    is_marking: bool,
+    /// Pages for which the mark is still to be set: what the change source names next of them changed
+    /// before it.
+    unmarked: Bitmap,
     /// Pages without such a change that there was something to do about, since last asked.
     backlog_pages: u64,
     events: Events,
@@ -243,7 +248,9 @@ impl Agent {
             failed_seals: 0,
             locking: Locking::Unlocked,
             taken_in: count_pages,
+            collected: 0,
             swept: 0,
+            is_sweeping: false,
             is_scanning: false,
             todo: none.clone(),
             cursor: 0,
@@ -253,8 +260,8 @@ impl Agent {
             unmerge_cursor: 0,
             stale: StaleSearch::default(),
             deferral: Deferral::default(),
+            unmarked: none.clone(),
             touched: none,
-            is_marking: false,
             backlog_pages: 0,
             events: Events::default(),
             lone: Vec::new(),
@@ -285,7 +292,7 @@ impl Agent {
     /// Has pages that change from now on not count as backlog: what a guest goes on writing can
     /// never all be folded.
     pub(crate) fn mark(&mut self) {
-        self.is_marking = true;
+        self.unmarked.insert_range(0..self.unmarked.len());
     }
 
     /// How many pages there was something to do about, since last asked, that have not changed

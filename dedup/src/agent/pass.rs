@@ -35,12 +35,12 @@ pub(crate) struct ScanRules {
 }
 
 impl Agent {
-    /// Begins a visit: finds out which pages have changed. Those are to be [taken in](Self::take_in),
-    /// and then those that are unchanged since the last pass are to be [looked at](Self::look).
+    /// Begins a visit: pages that have changed are to be [taken in](Self::take_in), and then those that
+    /// are unchanged since the last pass are to be [looked at](Self::look).
     ///
     /// # Errors
     ///
-    /// When the kernel does not say what changed, or the broker fails. There is nothing to look at.
+    /// When the source cannot be switched on, or the broker fails. There is nothing to look at.
     pub(crate) fn begin_pass(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
         self.begin_visit(broker, self.mode != DedupMode::Off)
     }
@@ -73,9 +73,7 @@ impl Agent {
         if !self.changes.is_on {
             return Ok(());
         }
-        self.collect()?;
-        self.sweep()?;
-        self.taken_in = 0;
+        (self.collected, self.taken_in, self.is_sweeping) = (0, 0, true);
         if self.budget.is_short() {
             self.stale.begin();
         }

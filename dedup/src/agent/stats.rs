@@ -83,6 +83,7 @@ impl Agent {
             &self.deferred,
             &self.todo,
             &self.touched,
+            &self.unmarked,
         ];
         let bitmaps = bitmaps.into_iter().chain(&self.excluded).chain(&self.huge);
         let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();

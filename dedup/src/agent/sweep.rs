@@ -17,16 +17,16 @@ const LEAST_PAGES: usize = 64;
 const MOST_PAGES: usize = 1 << 13;
 
 impl Agent {
-    /// Looks at the next few pages of the VM, and has those count as named by its change source that
+    /// Looks at the next few pages of the VM, all below `end`, and has those count as named by its change source that
     /// have memory of their own and are thought to be shared, or zero, or not there.
     ///
     /// # Errors
     ///
     /// When the kernel does not say what is there.
-    pub(super) fn sweep(&mut self) -> Result<(), AgentError> {
+    pub(super) fn sweep(&mut self, end: usize) -> Result<(), AgentError> {
         let len = self.fresh.len();
         let some = len.div_ceil(PASSES).clamp(LEAST_PAGES, MOST_PAGES);
-        let within = self.swept..len.min(self.swept + some);
+        let within = self.swept..end.min(self.swept + some);
         self.swept = if within.end == len { 0 } else { within.end };
         self.work.searched_pages += within.len() as u64;
         let mut own: Vec<Range<usize>> = Vec::new();

@@ -1,6 +1,7 @@
 //! Change tracking: which pages may have changed since the last pass.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::bitmap::Bitmap;
@@ -20,6 +21,21 @@ pub trait ChangeSource: Send {
     /// The kernel's, when it refuses to say. Nothing that was not reported is forgotten: the pages
     /// are named again by the next call.
     fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()>;
+
+    /// Does what [`collect`](Self::collect) does for pages from `within.start` on only, so that nobody
+    /// waits for all of a large VM. Returns the first page, above that one, of which it has not said
+    /// whether it was written: perhaps less than `within.end`. Other pages may be named, too.
+    ///
+    /// A source that has no parts answers for all pages at once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`collect`](Self::collect); what was named before stays so.
+    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+        let _ = within;
+        self.collect(changed)?;
+        Ok(changed.len())
+    }
 
     /// Says whether anybody will ask from now on, as is so at first. Nobody does while the VM is not
     /// folded, and then nothing that noticing changes costs need be paid. Once watched again, the source
@@ -80,5 +96,12 @@ impl ChangeSource for WrittenPages {
         changed.union_with(&written);
         written.clear();
         Ok(())
+    }
+
+    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.union_within(&written, within.clone());
+        written.remove_range(within.clone());
+        Ok(within.end)
     }
 }

@@ -279,17 +279,21 @@ fn visit(
 ) -> Option<Result<Option<u32>, AgentError>> {
     let (rules, unmerge_all) = (work.rules, work.unmerge_all);
     work.with(vm, |agent, broker| {
+        let mut begun = Ok(());
         if first {
-            match agent.begin_pass(broker) {
-                // What is to be unmerged is known without it.
-                Err(AgentError::Changes(error)) if unmerge_all => {
-                    log::warn!("VM {vm}: cannot find out which pages changed: {error}");
-                }
-                begun => begun?,
-            }
+            begun = agent.begin_pass(broker);
         }
-        if let Some(taken) = agent.take_in(broker)? {
-            return Ok(Some(taken));
+        match begun.and_then(|()| agent.take_in(broker)) {
+            // What is to be unmerged is known without it.
+            Err(AgentError::Changes(error)) if unmerge_all => {
+                log::warn!("VM {vm}: cannot find out which pages changed: {error}");
+                agent.leave_changes();
+            }
+            taken => {
+                if let Some(taken) = taken? {
+                    return Ok(Some(taken));
+                }
+            }
         }
         if unmerge_all {
             let unmerged = agent.unmerge(broker, limit.min(UNMERGE_PAGES), true)?;

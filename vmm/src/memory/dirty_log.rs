@@ -1,12 +1,21 @@
 //! What was written to guest memory: KVM's dirty log, and the VMM's own writes.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use pagefold_dedup::ChangeSource;
 use pagefold_dedup::bitmap::Bitmap;
 
+use super::ram::RamRegion;
 use crate::sys::memslot::MappedVm;
+
+/// Pages in a word of a log.
+const WORD_PAGES: usize = 64;
+
+/// Pages whose log is cleared at a time, at most, and a word's worth more: KVM protects each of them, and no
+/// vCPU can fault meanwhile.
+const CLEARED_PAGES: u32 = 8192;
 
 /// The changes of one VM's memory.
 ///
@@ -14,43 +23,102 @@ use crate::sys::memslot::MappedVm;
 #[derive(Debug)]
 pub struct KvmDirtyLog {
     vm: Arc<MappedVm>,
-    /// Read from the kernel, which forgets what it has told, and not yet handed on: empty but after
-    /// an error in the middle.
-    undelivered: Vec<Written>,
+    /// One for each region.
+    logs: Vec<RegionLog>,
 }
 
-/// One bit a page, from the linear index `first` on.
-#[derive(Debug)]
-struct Written {
-    first: usize,
+/// What was written to a region, and has not been handed on.
+#[derive(Debug, Default)]
+struct RegionLog {
+    /// One bit a page; none once all has been handed on.
     words: Vec<u64>,
+    /// The first word that has not been handed on since the log was last read.
+    next: usize,
 }
 
 impl KvmDirtyLog {
     /// The changes since now of `vm`, whose slots all log their writes whenever this is asked.
     pub(crate) fn new(vm: Arc<MappedVm>) -> Self {
-        Self { vm, undelivered: Vec::new() }
+        let logs = vm.ram().regions().iter().map(|_| RegionLog::default()).collect();
+        Self { vm, logs }
+    }
+
+    /// Reads the log of a region: KVM's, which is only copied (2 MB for 64 GiB), and what the VMM wrote.
+    fn read(&mut self, position: usize, region: &RamRegion) -> io::Result<()> {
+        let slot = u32::try_from(position).map_err(io::Error::other)?;
+        let len_bytes = usize::try_from(region.len_bytes()).map_err(io::Error::other)?;
+        let mut words = self.vm.fd().get_dirty_log(slot, len_bytes)?;
+        // Taken, and so known to nobody else: as is what could not be handed on before.
+        let own = self.vm.ram().take_written(position);
+        let log = &mut self.logs[position];
+        for known in [&own, &log.words] {
+            words.iter_mut().zip(known).for_each(|(word, known)| *word |= known);
+        }
+        *log = RegionLog { words, next: 0 };
+        Ok(())
+    }
+
+    /// Hands on what was written to a region, from word `first` of its log to `end` at most; returns the
+    /// word at which it stopped because that was enough.
+    fn hand_on(
+        &mut self,
+        position: usize,
+        region: &RamRegion,
+        words: Range<usize>,
+        changed: &mut Bitmap,
+    ) -> io::Result<usize> {
+        let log = &self.logs[position];
+        if log.words.is_empty() || log.next != words.start {
+            self.read(position, region)?;
+        }
+        let log = &mut self.logs[position];
+        let mut count_pages = 0;
+        let some = log.words[words.clone()].iter().position(|word| {
+            let is_enough = count_pages >= CLEARED_PAGES;
+            count_pages += word.count_ones();
+            is_enough
+        });
+        let end = some.map_or(words.end, |some| words.start + some);
+        let part = &mut log.words[words.start..end];
+        if count_pages > 0 {
+            self.vm.clear_log(position, words.start, part)?;
+            changed.insert_words(region.first.0 as usize + words.start * WORD_PAGES, part);
+            part.fill(0);
+        }
+        log.next = end;
+        if end == log.words.len() {
+            *log = RegionLog::default();
+        }
+        Ok(end)
     }
 }
 
 impl ChangeSource for KvmDirtyLog {
     fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        let ram = self.vm.ram();
-        for (position, region) in ram.regions().iter().enumerate() {
-            let first = region.first.0 as usize;
-            // KVM_GET_DIRTY_LOG (KVM API section 4.8) write-protects and forgets what it reports;
-            // a write from then on is in the next one.
-            let slot = u32::try_from(position).map_err(io::Error::other)?;
-            let len_bytes = usize::try_from(region.len_bytes()).map_err(io::Error::other)?;
-            let words = self.vm.fd().get_dirty_log(slot, len_bytes)?;
-            self.undelivered.push(Written { first, words });
-            let words = ram.take_written(position);
-            self.undelivered.push(Written { first, words });
-        }
-        for written in self.undelivered.drain(..) {
-            changed.insert_words(written.first, &written.words);
+        let (mut next, end) = (0, self.vm.ram().count_pages());
+        while next < end {
+            next = self.collect_part(next..end, changed)?;
         }
         Ok(())
+    }
+
+    /// What is handed on has been cleared in KVM's log just before, and what is written from then on is
+    /// named by a later call. The rest is in the log still, should a call fail.
+    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+        let vm = Arc::clone(&self.vm);
+        let mut regions = vm.ram().regions().iter().enumerate();
+        let holds = |region: &RamRegion| {
+            let first = region.first.0 as usize;
+            (first..first + region.count_pages as usize).contains(&within.start)
+        };
+        let Some((position, region)) = regions.find(|(_, region)| holds(region)) else {
+            return Ok(within.end);
+        };
+        let (first, pages) = (region.first.0 as usize, region.count_pages as usize);
+        let start = (within.start - first) / WORD_PAGES;
+        let end = (within.end - first).min(pages).div_ceil(WORD_PAGES);
+        let end = self.hand_on(position, region, start..end, changed)?;
+        Ok(first + (end * WORD_PAGES).min(pages))
     }
 
     fn watch(&mut self, is_watched: bool) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 
+use super::dirty_log;
 use crate::memory::GuestRam;
 
 /// A VM together with the memory that KVM may write on its behalf, which cannot be dropped before
@@ -22,6 +23,7 @@ impl MappedVm {
     /// them, with its writes logged from the beginning if `log_writes` says so.
     pub(crate) fn new(fd: VmFd, ram: Arc<GuestRam>, log_writes: bool) -> io::Result<Self> {
         let vm = Self { fd, ram };
+        dirty_log::clear_by_hand(&vm.fd)?;
         vm.set_slots(log_writes)?;
         Ok(vm)
     }
@@ -54,6 +56,23 @@ impl MappedVm {
             unsafe { self.fd.set_user_memory_region(slot) }?;
         }
         Ok(())
+    }
+
+    /// Forgets what `words` name as written to the slot at `position`, from word `first_word` of its log on:
+    /// what is written from now on is logged.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; nothing is forgotten.
+    pub(crate) fn clear_log(
+        &self,
+        position: usize,
+        first_word: usize,
+        words: &[u64],
+    ) -> io::Result<()> {
+        let slot = u32::try_from(position).map_err(io::Error::other)?;
+        let pages = self.ram.regions().get(position).map_or(0, |region| region.count_pages);
+        dirty_log::clear(&self.fd, slot, pages as usize, first_word, words)
     }
 
     /// The VM's descriptor.
