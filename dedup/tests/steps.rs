@@ -28,6 +28,7 @@ const SPREAD: u32 = 3000;
 fn check(step: &StepWork) {
     let StepWork { read_pages, mapped_runs, mapped_pages, filled_pages, .. } = *step;
     assert!(read_pages <= 4 * 4096, "{step:?}");
+    assert!(step.sealed_mappings <= 9 * 512, "{step:?}");
     assert!(mapped_runs <= 512 && mapped_pages <= 2048 && filled_pages <= 1024, "{step:?}");
     assert!(step.noted_pages <= 8192, "{step:?}");
     assert!(step.searched_pages <= 1 << 19, "{step:?}");
@@ -117,6 +118,27 @@ fn it_is_time_to_rest_when_pages_to_scan_have_been_looked_at_and_not_before() {
         assert!(rest.abs_diff(number * 30_000) <= 4096, "{rests:?}");
     }
     assert!(parts >= 4, "{parts} parts");
+}
+
+#[test]
+fn merges_that_lie_far_apart_leave_the_mappings_between_them_alone() {
+    const EXTENTS: usize = 3000;
+    let mut engine = engine();
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, 2 * EXTENTS as u32));
+    for (vm, number) in vms.iter().flat_map(|vm| (1..EXTENTS - 1).map(move |page| (vm, page))) {
+        vm.write(2 * number, &page(number as u32));
+    }
+    settle(&mut engine);
+    for (vm, number) in vms.iter().flat_map(|vm| [0, EXTENTS - 1].map(|page| (vm, page))) {
+        vm.write(2 * number, &page(number as u32));
+    }
+    let (mut sealed, before) = (0, engine.stats().events.merges);
+    while engine.stats().events.merges < before + 4 {
+        engine.step();
+        sealed += engine.last_step().sealed_mappings;
+    }
+    assert!(sealed <= 16, "{sealed} mappings for 4 pages");
+    engine.check().unwrap();
 }
 
 /// A source that answers for a part at a time, and fails when it is told to.

@@ -170,7 +170,7 @@ impl Agent {
             self.place(part);
         }
         // Also a refused mapping may have parted the one that it was to replace.
-        self.seal_between(&[run.linear, run.end()]);
+        self.seal_runs(&[run.linear..run.end()]);
         replaced.iter().map(Run::positions).collect()
     }
 

@@ -16,6 +16,10 @@ use crate::extents::ExtentMap;
 use crate::sys::Space;
 use crate::{LinearIndex, PAGE_SIZE};
 
+/// Extents between two runs that are sealed together, at most: the kernel goes through their mappings, which
+/// takes longer than sealing another run by itself.
+const MAX_SEALED_EXTENTS: usize = 8;
+
 /// Whether a VM counts as one of those that share the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BudgetShare {
@@ -29,7 +33,7 @@ impl Agent {
     /// Notes what pages lie over now, and what that does to the number of mappings.
     /// O(log extents + extents that lay there).
     ///
-    /// The ends of the run are to be [sealed](Self::seal_between) then.
+    /// The run is to be [sealed](Self::seal_runs) then.
     pub(super) fn place(&mut self, run: &Run) {
         let more = more_vmas_with(&self.space, &mut self.extents, run);
         let mut vmas = self.vmas.saturating_add_signed(more);
@@ -40,16 +44,30 @@ impl Agent {
         self.count_mappings(vmas);
     }
 
-    /// Seals what was mapped anew between the first and the last of `edges`, the pages, ascending,
-    /// at which it begins and after which it ends. O(mappings between them).
-    pub(super) fn seal_between(&mut self, edges: &[LinearIndex]) {
-        let (Some(&first), Some(&last)) = (edges.first(), edges.last()) else { return };
+    /// Seals what was mapped anew: `runs`, ascending. Those that lie near each other are sealed as one,
+    /// with what is between them. O(runs · log extents + mappings of the runs).
+    pub(super) fn seal_runs(&mut self, runs: &[Range<LinearIndex>]) {
+        let near = |one: &Range<LinearIndex>, next: &Range<LinearIndex>| {
+            let mut between = self.extents.overlapping(one.end, next.start);
+            one.end >= next.start || between.nth(MAX_SEALED_EXTENTS).is_none()
+        };
+        let groups: Vec<&[Range<LinearIndex>]> = runs.chunk_by(near).collect();
+        for group in groups {
+            self.seal_group(group);
+        }
+    }
+
+    fn seal_group(&mut self, runs: &[Range<LinearIndex>]) {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return };
+        let (first, last) = (first.start, last.end);
+        self.work.sealed_mappings += 1 + self.extents.overlapping(first, last).count() as u64;
         self.seal(first, last.0 - first.0);
         // What could not be sealed before may have been now, and so be one with its neighbours.
         let before: Vec<LinearIndex> = self.seams.range(first..=last).copied().collect();
         let policies = self.policy_edges(first, last);
         let count_before = self.seams.len() as u64;
-        for &page in edges.iter().chain(&before).chain(&policies) {
+        let edges = runs.iter().flat_map(|run| [run.start, run.end]);
+        for page in edges.chain(before).chain(policies) {
             if self.is_seam(page) {
                 self.seams.insert(page);
             } else {

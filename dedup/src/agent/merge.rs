@@ -34,7 +34,7 @@ impl Agent {
             self.work.mapped_runs += 1;
             self.work.mapped_pages += u64::from(run.count_pages);
         }
-        let mut edges = Vec::new();
+        let mut mapped = Vec::new();
         let mut is_refused = false;
         for window in windows(runs) {
             let mut window = window.to_vec();
@@ -57,14 +57,14 @@ impl Agent {
                 match &step {
                     // A refused mapping may have parted the one that it was to replace.
                     Step::Done(run) | Step::Refused(run, _) if run.is_mapped() => {
-                        edges.extend([run.linear, run.end()]);
+                        mapped.push(run.linear..run.end());
                     }
                     _ => {}
                 }
                 self.record(step, outcomes);
             }
         }
-        self.seal_between(&edges);
+        self.seal_runs(&mapped);
     }
 
     fn merge_window(&self, window: &[Run]) -> Vec<Step> {

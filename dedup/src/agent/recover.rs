@@ -63,7 +63,7 @@ impl Agent {
                     self.shared.insert(linear.0 as usize);
                     self.events.moves += 1;
                     self.place(&Run { linear, count_pages: 1, action: Action::Map(to) });
-                    self.seal_between(&[linear, linear.offset(1)]);
+                    self.seal_runs(&[linear..linear.offset(1)]);
                 }
                 Ok(false) => {}
                 Err(error) => {

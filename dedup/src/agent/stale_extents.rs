@@ -168,8 +168,8 @@ impl Agent {
             let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
             self.place(&Run { linear, count_pages, action: Action::Replace });
         }
-        let edges = [first, pages.start, pages.end, after].map(LinearIndex);
-        self.seal_between(&edges);
+        let runs = [first..pages.start, pages.start..pages.end, pages.end..after];
+        self.seal_runs(&runs.map(|run| LinearIndex(run.start)..LinearIndex(run.end)));
         Ok(is_anonymous)
     }
 

@@ -31,6 +31,8 @@ pub struct StepWork {
     pub mapped_runs: u64,
     /// Their pages.
     pub mapped_pages: u64,
+    /// Mappings that the kernel went through to mark what was mapped as guest memory.
+    pub sealed_mappings: u64,
     /// Pages whose bytes were handed over for new slots.
     pub filled_pages: u64,
     /// Pages of which it was noted that they have changed.
@@ -47,6 +49,7 @@ impl StepWork {
         self.read_pages
             + self.mapped_runs * RUN_COST
             + self.mapped_pages * MAPPED_COST
+            + self.sealed_mappings
             + self.filled_pages * FILLED_COST
             + self.noted_pages * NOTED_COST
             + self.searched_pages / SEARCHED_PER_READ
