@@ -43,6 +43,12 @@ impl Bitmap {
         })
     }
 
+    /// The first member that is not below `start`. O(numbers in between / 64), and nothing for stretches
+    /// without any.
+    pub fn first_from(&self, start: usize) -> Option<usize> {
+        self.find(start..self.len, 0)
+    }
+
     /// The end of the longest range from `start` on that has at most about `members` members (a
     /// word's worth more, at most) and `span` numbers. O(span / 64).
     pub fn stretch(&self, start: usize, members: usize, span: usize) -> usize {

@@ -78,6 +78,11 @@ impl LocalBroker {
                         has_slot || role == Role::Waiting,
                         "page {number} of VM {vm} is {role:?} on a node without a slot"
                     );
+                    let is_queued = role != Role::Waiting || member.queue.contains(linear);
+                    ensure!(
+                        is_queued,
+                        "page {number} of VM {vm} waits for a poll, and is on no queue"
+                    );
                     *tally.pending.entry(link.node).or_default() += 1;
                     pending += 1;
                 }
@@ -241,6 +246,6 @@ impl LocalBroker {
             let counted = self.store.slots.mappings(slot);
             ensure!(found == counted, "{slot:?}: {found} pages lie over it, {counted} counted");
         }
-        Ok(())
+        self.store.slots.check().map_err(IndexError)
     }
 }

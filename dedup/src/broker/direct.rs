@@ -13,8 +13,10 @@ use crate::{LinearIndex, Slot, VmId};
 enum Answer {
     /// This.
     Now(Directive),
-    /// Nothing yet: another agent must fill the slot first, or the store is full.
-    Later,
+    /// Nothing yet: another agent must fill the slot first.
+    Parked,
+    /// Nothing yet: the store is full.
+    NoSlot,
     /// Nothing any more.
     Never,
 }
@@ -37,34 +39,33 @@ impl LocalBroker {
         limit: usize,
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError> {
-        let member = self.member_mut(vm)?;
-        let mut asked = std::mem::take(&mut member.asked);
-        if asked.is_empty() {
-            member.directed.append(&mut std::mem::take(&mut member.later));
-        }
-        if !member.directed.is_empty() {
-            // Taken, not drained: a list that is as long as a VM's pages is not kept for good.
-            asked.append(&mut std::mem::take(&mut member.directed));
-            // Slots are given out in this order, so that neighbours get neighbouring slots.
-            asked.sort_unstable_by(|one, other| other.cmp(one));
-            asked.dedup();
-        }
+        let room = self.store.slots.room() as usize;
+        self.member_mut(vm)?.queue.begin_poll(room);
         let before = directives.len();
         let mut batch = Batch::default();
-        while directives.len() - before < limit
-            && let Some(linear) = asked.pop()
-        {
-            let item = self.item(vm, linear)?;
-            match self.answer(item, linear, &mut batch) {
-                Answer::Now(directive) => directives.push(directive),
-                Answer::Later => self.member_mut(vm)?.later.push(linear),
-                Answer::Never => {}
+        let mut pages = Vec::new();
+        while directives.len() - before < limit {
+            let queue = &mut self.member_mut(vm)?.queue;
+            let wanted = limit - (directives.len() - before);
+            pages.extend(std::iter::from_fn(|| queue.pop()).take(wanted));
+            // Directives ascend, so that one call is of one round, unless that has none left.
+            if pages.is_empty() && (directives.len() > before || !queue.begin_round()) {
+                break;
+            }
+            self.polled_pages += pages.len() as u64;
+            for linear in pages.drain(..) {
+                let item = self.item(vm, linear)?;
+                match self.answer(item, linear, &mut batch) {
+                    Answer::Now(directive) => directives.push(directive),
+                    Answer::Parked => self.member_mut(vm)?.queue.park(linear),
+                    Answer::NoSlot => {
+                        self.lacks_slots = true;
+                        self.member_mut(vm)?.queue.set_without_slot(linear);
+                    }
+                    Answer::Never => {}
+                }
             }
         }
-        if asked.is_empty() {
-            asked = Vec::new();
-        }
-        self.member_mut(vm)?.asked = asked;
         Ok(())
     }
 
@@ -72,8 +73,9 @@ impl LocalBroker {
     fn answer(&mut self, item: ItemId, linear: LinearIndex, batch: &mut Batch) -> Answer {
         match self.rmap.item(item) {
             RmapItem::Pending { link, role: Role::Waiting } => {
-                let Some((slot, role)) = self.slot_for(link, &mut batch.given) else {
-                    return Answer::Later;
+                let (slot, role) = match self.slot_for(link, &mut batch.given) {
+                    Ok(place) => place,
+                    Err(answer) => return answer,
                 };
                 self.rmap.set(item, RmapItem::Pending { link, role });
                 Answer::Now(if role == Role::Creating {
@@ -124,19 +126,124 @@ impl LocalBroker {
         node.sharers <= 1 && !node.paired
     }
 
-    /// The slot that a waiting item can go to now, and as what.
-    fn slot_for(&mut self, link: Link, given: &mut HashSet<Slot>) -> Option<(Slot, Role)> {
+    /// The slot that a waiting item can go to now, and as what, or what there is to say of it instead.
+    fn slot_for(&mut self, link: Link, given: &mut HashSet<Slot>) -> Result<(Slot, Role), Answer> {
         let node = self.stable.node(link.node);
         match (node.stage(), node.slot()) {
             (Stage::Matched, _) | (_, None) => {
-                let slot = self.store.slots.allocate()?;
+                let slot = self.store.slots.allocate().ok_or(Answer::NoSlot)?;
                 self.store.slots.set_node(slot, link.node);
                 self.stable.node_mut(link.node).reserve(slot);
                 given.insert(slot);
-                Some((slot, Role::Creating))
+                self.end_lack(link.node);
+                Ok((slot, Role::Creating))
             }
-            (Stage::Filled, Some(slot)) => Some((slot, Role::Joining)),
-            (Stage::Reserved, Some(slot)) => given.contains(&slot).then_some((slot, Role::Joining)),
+            (Stage::Filled, Some(slot)) => Ok((slot, Role::Joining)),
+            (Stage::Reserved, Some(slot)) => {
+                given.contains(&slot).then_some((slot, Role::Joining)).ok_or(Answer::Parked)
+            }
         }
+    }
+
+    /// Has the pages of a node asked about again that were set aside because the store was full.
+    /// O(1), or, since the store was full, O(VMs + items of the node · log VMs).
+    fn end_lack(&mut self, id: NodeId) {
+        self.lacks_slots =
+            self.lacks_slots && self.members.values().any(|member| member.queue.lacks_slots());
+        if !self.lacks_slots {
+            return;
+        }
+        let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
+        for item in waiting {
+            let (_, linear) = self.rmap.page(item);
+            self.owner_mut(item).queue.end_lack(linear);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PAGE_SIZE;
+    use crate::extents::Extent;
+    use crate::protocol::{Broker, Decision, Offer, Outcome};
+
+    const VMS: [VmId; 2] = [VmId(0), VmId(1)];
+
+    fn page(number: u32) -> [u8; PAGE_SIZE] {
+        let mut page = [1; PAGE_SIZE];
+        page[..4].copy_from_slice(&number.to_le_bytes());
+        page
+    }
+
+    /// A domain with room for so many slots, in which so many pages of one VM have a twin in another.
+    fn matched(count_slots: u32, pairs: u32) -> LocalBroker {
+        let mut broker = LocalBroker::new(count_slots, 256).unwrap();
+        for vm in VMS {
+            broker.register(vm, pairs).unwrap();
+            let fingerprint = |number| broker.secret().fingerprint(&page(number));
+            let offers: Vec<Offer> = (0..pairs)
+                .map(|number| Offer {
+                    linear: LinearIndex(number),
+                    fingerprint: fingerprint(number),
+                })
+                .collect();
+            let mut decisions = Vec::<Decision>::new();
+            broker.offer(vm, &offers, &mut decisions).unwrap();
+        }
+        broker
+    }
+
+    fn poll(broker: &mut LocalBroker, vm: VmId, limit: usize) -> (Vec<Directive>, u64) {
+        let before = broker.polled_pages();
+        let mut directives = Vec::new();
+        broker.directives(vm, limit, &mut directives).unwrap();
+        broker.check().unwrap();
+        (directives, broker.polled_pages() - before)
+    }
+
+    #[test]
+    fn a_poll_after_a_decline_looks_at_no_more_pages_than_it_gives_directives_for() {
+        const PAIRS: u32 = 200;
+        let mut broker = matched(1 << 10, PAIRS);
+        for number in 0..PAIRS {
+            let (directives, looked) = poll(&mut broker, VMS[0], 1);
+            let &[Directive::Create { linear, slot, .. }] = &directives[..] else { panic!() };
+            assert_eq!((linear, looked), (LinearIndex(number), 1));
+            broker.report(VMS[0], &[Outcome::Declined { linear, slot }]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_store_is_not_asked_again_for_what_waits_until_a_slot_is_free() {
+        const PAIRS: u32 = 200;
+        let mut broker = matched(1, PAIRS);
+        let (linear, slot) = (LinearIndex(0), Slot(0));
+        let (directives, looked) = poll(&mut broker, VMS[0], 999);
+        assert_eq!(directives, [Directive::Create { linear, slot, continues: false }]);
+        assert_eq!(looked, u64::from(PAIRS));
+        broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
+        let merged = [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        broker.report(VMS[0], &merged).unwrap();
+        assert_eq!(poll(&mut broker, VMS[0], 999), (vec![], 0), "nothing is free");
+        let (directives, _) = poll(&mut broker, VMS[1], 999);
+        assert_eq!(directives, [Directive::Merge { linear, slot, awaited: true }]);
+        broker.report(VMS[1], &merged).unwrap();
+        assert_eq!(poll(&mut broker, VMS[1], 999), (vec![], 0));
+
+        for vm in VMS {
+            broker.report(vm, &[Outcome::Left { linear }]).unwrap();
+            broker.report(vm, &[Outcome::Unbacked { linear, count_pages: 1 }]).unwrap();
+        }
+        let (directives, looked) = poll(&mut broker, VMS[0], 999);
+        let next = LinearIndex(1);
+        assert_eq!(directives, [Directive::Create { linear: next, slot, continues: false }]);
+        assert_eq!(looked, 1, "there is room for one");
+        broker.fill(VMS[0], slot, &page(1), &mut Vec::new()).unwrap();
+        let merged = [Outcome::Merged(Extent { linear: next, slot, count_pages: 1 })];
+        broker.report(VMS[0], &merged).unwrap();
+        let (directives, looked) = poll(&mut broker, VMS[1], 999);
+        assert_eq!(directives, [Directive::Merge { linear: next, slot, awaited: true }]);
+        assert_eq!(looked, 1, "its content has a slot now");
     }
 }

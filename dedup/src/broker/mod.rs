@@ -17,6 +17,7 @@ mod knobs;
 mod moves;
 mod nodes;
 mod offer;
+mod poll_queue;
 mod prune;
 mod recover;
 mod rmap;
@@ -40,6 +41,7 @@ use ids::{ItemId, NodeId};
 pub use knobs::MaxPageSharingError;
 use moves::Move;
 pub use moves::MoveError;
+use poll_queue::PollQueue;
 pub(crate) use recover::Copies;
 use rmap::{ItemRange, Rmap};
 use stable::StableTree;
@@ -81,11 +83,7 @@ struct Member {
     /// Which pages lie over which slots, by the agent's reports.
     extents: ExtentMap,
     /// Pages about which the broker wants something done.
-    directed: Vec<LinearIndex>,
-    /// Those of them that are being asked for, the first one last.
-    asked: Vec<LinearIndex>,
-    /// Those that were asked for, and about which there was nothing to say yet.
-    later: Vec<LinearIndex>,
+    queue: PollQueue,
     /// Pages that its agent was told to move to other slots, and has not said what became of.
     told: BTreeSet<LinearIndex>,
     /// Items on the unstable tree.
@@ -110,6 +108,10 @@ pub struct LocalBroker {
     merge_across_nodes: bool,
     /// The chain that was looked at last by [`prune`](Self::prune).
     pruned: usize,
+    /// Whether pages may have been set aside because the store was full.
+    lacks_slots: bool,
+    /// Pages that polls have looked at.
+    polled_pages: u64,
 }
 
 impl LocalBroker {
@@ -138,6 +140,8 @@ impl LocalBroker {
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: 0,
+            lacks_slots: false,
+            polled_pages: 0,
         })
     }
 
@@ -160,9 +164,7 @@ impl LocalBroker {
             Member {
                 items,
                 extents,
-                directed: Vec::new(),
-                asked: Vec::new(),
-                later: Vec::new(),
+                queue: PollQueue::new(count_pages),
                 told: BTreeSet::new(),
                 waiting: 0,
                 node: 0,
@@ -221,6 +223,12 @@ impl LocalBroker {
         self.store.memfd().resident_bytes().ok()
     }
 
+    /// Pages that were looked at for [`directives`](crate::protocol::Broker::directives) so far, whether
+    /// there was anything to direct or not: what polls have cost.
+    pub fn polled_pages(&self) -> u64 {
+        self.polled_pages
+    }
+
     /// Slots that hold bytes, with those that nobody shares any more.
     pub(crate) fn live_slots(&self) -> u32 {
         self.store.slots.live()
@@ -262,10 +270,7 @@ impl LocalBroker {
                 size_of::<Member>()
                     + member.extents.heap_bytes()
                     + member.told.len() * size_of::<LinearIndex>() * 3 / 2
-                    + [&member.directed, &member.asked, &member.later]
-                        .map(|pages| pages.capacity() * size_of::<LinearIndex>())
-                        .iter()
-                        .sum::<usize>()
+                    + member.queue.heap_bytes()
             })
             .sum();
         self.stable.heap_bytes()

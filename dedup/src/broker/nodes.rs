@@ -69,7 +69,7 @@ impl LocalBroker {
     /// it private if it shares one with nobody.
     pub(super) fn direct(&mut self, item: ItemId) {
         let (_, linear) = self.rmap.page(item);
-        self.owner_mut(item).directed.push(linear);
+        self.owner_mut(item).queue.insert(linear);
     }
 
     /// Draws the consequences of an item's leaving a node's list.

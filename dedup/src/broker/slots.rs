@@ -12,6 +12,9 @@ use super::arena::push_tight;
 use super::ids::NodeId;
 use crate::Slot;
 
+/// Runs of resting numbers that are looked at for one that is long enough, at most.
+const LOOK_RUNS: usize = 1024;
+
 /// Free numbers that rest at least, before any is used again.
 const MIN_RESTING: u32 = 1 << 16;
 
@@ -68,7 +71,7 @@ impl Slots {
         Some(slot)
     }
 
-    /// Takes `count` consecutive numbers; `None` when there are none.
+    /// Takes `count` consecutive numbers; `None` when none are found. O(count + log n).
     pub(super) fn allocate_run(&mut self, count: u32) -> Option<Slot> {
         let fresh = self.states.len() + count as usize <= self.limit as usize;
         let rested = self.has_rested() || !fresh;
@@ -130,6 +133,12 @@ impl Slots {
         }
     }
 
+    /// Numbers that can be taken, at rest or never used.
+    pub(super) fn room(&self) -> u32 {
+        let used = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
+        (self.limit - used) + self.count_resting + (self.reuse.end - self.reuse.start)
+    }
+
     pub(super) fn mappings(&self, slot: Slot) -> u32 {
         self.states[slot.0 as usize].mappings
     }
@@ -147,6 +156,38 @@ impl Slots {
     pub(super) fn heap_bytes(&self) -> usize {
         self.states.capacity() * size_of::<SlotState>()
             + self.resting.len() * size_of::<(u32, u32)>() * 3 / 2
+    }
+
+    /// Verifies that just those numbers rest, or are being handed out again, that no node has and no page
+    /// lies over, and that they are counted. O(numbers).
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let mut free = vec![false; self.states.len()];
+        let runs = self.resting.iter().map(|(&first, &count)| first..first + count);
+        let (mut resting, mut end) = (0, None);
+        for run in runs {
+            if end.is_some_and(|end| run.start <= end) {
+                return Err(format!("slots rest from {} on, next to others that do", run.start));
+            }
+            end = Some(run.end);
+            resting += run.end - run.start;
+            run.for_each(|number| free[number as usize] = true);
+        }
+        if resting != self.count_resting {
+            return Err(format!("{resting} slots rest, {} counted", self.count_resting));
+        }
+        self.reuse.clone().for_each(|number| free[number as usize] = true);
+        let mut live = 0;
+        for (number, (state, free)) in self.states.iter().zip(free).enumerate() {
+            live += u32::from(state.node.is_some());
+            if free != (state.node.is_none() && state.mappings == 0) {
+                return Err(format!("slot {number} is free: {free}, and it is {state:?}"));
+            }
+        }
+        if live == self.live { Ok(()) } else { Err(format!("{live} slots, {} counted", self.live)) }
     }
 
     fn rest(&mut self, slot: Slot) {
@@ -172,10 +213,11 @@ impl Slots {
         Some(first..first + count)
     }
 
-    /// The first of `count` consecutive resting numbers, which rest no more. O(resting runs).
+    /// The first of `count` consecutive resting numbers, which rest no more. `None` if they are not found
+    /// in some [`LOOK_RUNS`]. O(log n).
     fn take_resting(&mut self, count: u32) -> Option<u32> {
         let from = self.random_number();
-        let mut runs = self.resting.range(from..).chain(self.resting.range(..from));
+        let mut runs = self.resting.range(from..).chain(self.resting.range(..from)).take(LOOK_RUNS);
         let (&first, &len) = runs.find(|&(_, &len)| len >= count)?;
         self.resting.remove(&first);
         if len > count {

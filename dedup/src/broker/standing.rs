@@ -27,9 +27,8 @@ pub(crate) enum Standing {
 }
 
 impl LocalBroker {
-    /// Why a page shares nothing; `None` when it does, or is in no tree. O(dups), or, where a slot
-    /// is wanted, O(pages of its VM that are to be asked about again), or, where nodes are kept
-    /// apart, O(VMs).
+    /// Why a page shares nothing; `None` when it does, or is in no tree. O(dups), or, where
+    /// nodes are kept apart, O(VMs).
     pub(crate) fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
         match self.rmap.item(self.item(vm, linear).ok()?) {
             RmapItem::Loose(_) | RmapItem::Stable(_) => None,
@@ -38,8 +37,9 @@ impl LocalBroker {
             RmapItem::Pending { link, role } => {
                 // Of a node without a slot, nothing is put off but for want of one.
                 let unplaced = self.stable.node(link.node).stage() == Stage::Matched;
-                let is_later = || self.members.get(&vm).is_some_and(|m| m.later.contains(&linear));
-                let no_slot = role == Role::Waiting && unplaced && is_later();
+                let member = self.members.get(&vm);
+                let is_set_aside = member.is_some_and(|m| m.queue.is_without_slot(linear));
+                let no_slot = role == Role::Waiting && unplaced && is_set_aside;
                 Some(if no_slot { Standing::NoSlot } else { Standing::Matched })
             }
         }

@@ -1,0 +1,189 @@
+//! The pages of one VM about which its agent is to be given directives when it polls.
+#![forbid(unsafe_code)]
+
+use crate::LinearIndex;
+use crate::bitmap::Bitmap;
+
+/// Pages in the order in which directives are given: ascending, round by round.
+///
+/// A page that is added while a round is under way belongs to it if the round has not come to that page
+/// yet, and otherwise to the next. So nothing is ever sorted, however often pages are added.
+#[derive(Debug)]
+pub(super) struct PollQueue {
+    due: Pages,
+    /// The first page that this round has not come to.
+    next: usize,
+    /// Pages for which another agent must fill a slot first.
+    parked: Pages,
+    /// Pages for which the store had no slot.
+    without_slot: Pages,
+}
+
+/// A set of pages, and how many there are.
+#[derive(Debug)]
+struct Pages {
+    set: Bitmap,
+    count: usize,
+}
+
+impl Pages {
+    fn new(count_pages: usize) -> Self {
+        Self { set: Bitmap::new(count_pages), count: 0 }
+    }
+
+    fn insert(&mut self, page: usize) {
+        self.count += usize::from(self.set.insert(page));
+    }
+
+    fn remove(&mut self, page: usize) -> bool {
+        let had = self.set.remove(page);
+        self.count -= usize::from(had);
+        if had && self.count == 0 {
+            self.set.clear();
+        }
+        had
+    }
+
+    /// Takes the first page from `start` on. O(pages / 64), and nothing for stretches without any.
+    fn take_from(&mut self, start: usize) -> Option<usize> {
+        if self.count == 0 {
+            return None;
+        }
+        let page = self.set.first_from(start)?;
+        self.remove(page);
+        Some(page)
+    }
+}
+
+impl PollQueue {
+    /// An empty queue of a VM of so many pages.
+    pub(super) fn new(count_pages: u32) -> Self {
+        let pages = || Pages::new(count_pages as usize);
+        Self { due: pages(), next: 0, parked: pages(), without_slot: pages() }
+    }
+
+    /// Has a page be asked about. O(1).
+    pub(super) fn insert(&mut self, linear: LinearIndex) {
+        self.due.insert(linear.0 as usize);
+    }
+
+    /// Sets a page aside until another agent has filled the slot that it waits for; it is due again when
+    /// nothing else is.
+    pub(super) fn park(&mut self, linear: LinearIndex) {
+        self.parked.insert(linear.0 as usize);
+    }
+
+    /// Sets a page aside until the store has room for it.
+    pub(super) fn set_without_slot(&mut self, linear: LinearIndex) {
+        self.without_slot.insert(linear.0 as usize);
+    }
+
+    /// Whether a page was set aside because the store is full. O(1).
+    pub(super) fn is_without_slot(&self, linear: LinearIndex) -> bool {
+        self.without_slot.set.contains(linear.0 as usize)
+    }
+
+    /// Whether pages were set aside because the store is full.
+    pub(super) fn lacks_slots(&self) -> bool {
+        self.without_slot.count > 0
+    }
+
+    /// Has a page be asked about again that was set aside because the store is full: its content has a
+    /// slot now. O(1).
+    pub(super) fn end_lack(&mut self, linear: LinearIndex) {
+        if self.without_slot.remove(linear.0 as usize) {
+            self.insert(linear);
+        }
+    }
+
+    /// Begins a poll: if nothing is due, what was parked is, and of what had no slot as many pages as
+    /// the store has `room` for. O(what becomes due + pages / 64).
+    pub(super) fn begin_poll(&mut self, room: usize) {
+        if self.due.count > 0 {
+            return;
+        }
+        if self.parked.count > 0 {
+            std::mem::swap(&mut self.due, &mut self.parked);
+        }
+        let mut start = 0;
+        for _ in 0..room.min(self.without_slot.count) {
+            let Some(page) = self.without_slot.take_from(start) else { break };
+            self.due.insert(page);
+            start = page;
+        }
+        self.next = 0;
+    }
+
+    /// Takes the next page of this round. O(1) amortized over a round.
+    pub(super) fn pop(&mut self) -> Option<LinearIndex> {
+        let page = self.due.take_from(self.next)?;
+        self.next = page + 1;
+        u32::try_from(page).ok().map(LinearIndex)
+    }
+
+    /// Begins a new round if pages are due that the last one had passed; returns whether there are.
+    pub(super) fn begin_round(&mut self) -> bool {
+        self.next = 0;
+        self.due.count > 0
+    }
+
+    /// Whether a page will be asked about, now or later.
+    pub(super) fn contains(&self, linear: LinearIndex) -> bool {
+        [&self.due, &self.parked, &self.without_slot]
+            .iter()
+            .any(|pages| pages.set.contains(linear.0 as usize))
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        [&self.due, &self.parked, &self.without_slot]
+            .iter()
+            .map(|pages| pages.set.heap_bytes())
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(pages: &[u32]) -> PollQueue {
+        let mut queue = PollQueue::new(1000);
+        for &page in pages {
+            queue.insert(LinearIndex(page));
+        }
+        queue.begin_poll(0);
+        queue
+    }
+
+    fn round(queue: &mut PollQueue) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop()).map(|linear| linear.0).collect()
+    }
+
+    #[test]
+    fn pages_come_once_and_in_order_and_those_behind_the_round_in_the_next() {
+        let mut queue = queue(&[7, 3, 500, 3]);
+        assert_eq!(queue.pop(), Some(LinearIndex(3)));
+        queue.insert(LinearIndex(2));
+        queue.insert(LinearIndex(8));
+        assert_eq!(round(&mut queue), [7, 8, 500]);
+        assert!(queue.begin_round());
+        assert_eq!(round(&mut queue), [2]);
+        assert!(!queue.begin_round());
+    }
+
+    #[test]
+    fn of_pages_without_a_slot_only_as_many_become_due_as_there_is_room_for() {
+        let mut queue = queue(&[]);
+        (0..100).for_each(|page| queue.set_without_slot(LinearIndex(page)));
+        queue.park(LinearIndex(990));
+        queue.begin_poll(0);
+        assert_eq!(round(&mut queue), [990]);
+        queue.begin_poll(2);
+        assert_eq!(round(&mut queue), [0, 1]);
+        queue.end_lack(LinearIndex(50));
+        assert!(queue.lacks_slots() && !queue.is_without_slot(LinearIndex(50)));
+        assert!(queue.begin_round());
+        assert_eq!(round(&mut queue), [50]);
+    }
+}
