@@ -13,8 +13,11 @@ use super::rmap::RmapItem;
 use crate::protocol::BrokerError;
 use crate::{LinearIndex, Slot, VmId};
 
-/// Pages that are moved together at most.
-const GROUP_PAGES: usize = 512;
+/// Slots that are moved together at most.
+const GROUP_SLOTS: usize = 512;
+
+/// No further slot is moved together with others that have so many sharers.
+const GROUP_SHARERS: u32 = 24 << 10;
 
 /// Pages that are looked at in one call at most.
 const LOOK_PAGES: u32 = 1 << 16;
@@ -28,7 +31,7 @@ pub enum CompactScope {
     /// Those whose move saves mappings.
     #[default]
     Gainful,
-    /// All.
+    /// Those whose move does not cost any.
     All,
 }
 
@@ -52,7 +55,8 @@ impl LocalBroker {
     /// Begins to move the slots of the next group of a VM's pages, if that is worth it; says which to
     /// which, or `None` when all pages have been looked at.
     /// [`move_directives`](Self::move_directives) have the agents of their sharers do it.
-    /// O(65,536 pages, and for 512 of them O(sharers · log extents)).
+    /// O(65,536 pages, and for what is moved O(sharers · log extents), of which there are 24,576, or one
+    /// slot's more).
     ///
     /// # Errors
     ///
@@ -64,7 +68,11 @@ impl LocalBroker {
         scope: CompactScope,
     ) -> Result<Option<Vec<(Slot, Slot)>>, BrokerError> {
         let Some(group) = self.next_group(vm, cursor, scope)? else { return Ok(None) };
-        if group.is_empty() || scope == CompactScope::Gainful && self.gain(&group) <= 0 {
+        let least = match scope {
+            CompactScope::Gainful => 1,
+            CompactScope::All => 0,
+        };
+        if group.is_empty() || self.gain(&group) < least {
             return Ok(Some(Vec::new()));
         }
         Ok(Some(self.move_group(&group, cursor)))
@@ -80,7 +88,7 @@ impl LocalBroker {
         scope: CompactScope,
     ) -> Result<Option<Vec<Slot>>, BrokerError> {
         let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
-        let (mut group, mut looked) = (Vec::new(), 0);
+        let (mut group, mut count_sharers, mut looked) = (Vec::new(), 0, 0);
         let end = LinearIndex(member.items.count_pages());
         for extent in member.extents.overlapping(cursor.next, end) {
             let parted = extent.linear != cursor.next;
@@ -108,8 +116,10 @@ impl LocalBroker {
                 cursor.next = linear.offset(1);
                 if movable && !group.contains(&slot) {
                     group.push(slot);
+                    let node = self.store.slots.node(slot);
+                    count_sharers += node.map_or(0, |node| self.stable.node(node).sharers);
                 }
-                if group.len() == GROUP_PAGES {
+                if group.len() == GROUP_SLOTS || count_sharers >= GROUP_SHARERS {
                     return Ok(Some(group));
                 }
             }

@@ -77,7 +77,7 @@ pub struct Compaction {
 }
 
 /// Pages that are mapped anew in one go at most: others wait.
-const MOVE_PAGES: usize = 4096;
+const MOVE_PAGES: usize = 512;
 
 impl Engine {
     /// Moves all sharers of a slot to another, with the same bytes, and does nothing else that there
@@ -104,7 +104,8 @@ impl Engine {
     }
 
     /// Moves slots so that neighbouring pages lie over neighbouring slots, which saves mappings, or
-    /// moves all slots whether that saves anything or not. O(pages).
+    /// moves also those for which nothing is saved or lost. Memory that nobody writes meanwhile has never
+    /// more mappings afterwards. O(pages).
     pub fn compact(&mut self, scope: CompactScope) -> CompactReport {
         let mut compaction = self.begin_compaction(scope);
         loop {
@@ -130,7 +131,7 @@ impl Engine {
         }
     }
 
-    /// Does the next part: has 4096 pages at most mapped anew, or looks at pages for others that are
+    /// Does the next part: has 512 pages at most mapped anew, or looks at pages for others that are
     /// worth it. Says what it all came to after the last. VMs may come and go between parts.
     pub fn compact_step(&mut self, compaction: &mut Compaction) -> Option<CompactReport> {
         // Not when it was asked for: others may have come first.

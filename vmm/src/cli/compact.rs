@@ -13,7 +13,7 @@ use super::{Outcome, print};
 pub(super) struct Args {
     #[command(flatten)]
     socket: Socket,
-    /// Move every slot, and not only those whose move saves mappings
+    /// Move also slots whose move saves no mappings, if it costs none
     #[arg(long)]
     all: bool,
     /// Print JSON
