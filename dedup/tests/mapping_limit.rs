@@ -8,34 +8,12 @@
 
 mod common;
 
-use std::thread::{self, JoinHandle};
-
-use common::{TestVm, page};
+use common::{Reserve, TestVm, page};
 use pagefold_dedup::{Engine, EngineConfig};
 
 /// Enough pages, each alone between two that are not there, to need more mappings than the kernel
 /// gives to a process by default.
 const CONTENTS: usize = 40_000;
-
-/// Mappings that are given back when it is dropped, so that the test itself, which reads all mappings, has
-/// memory for that: the stacks of threads, larger than what libc keeps for the next one.
-struct Reserve(Vec<JoinHandle<()>>);
-
-impl Reserve {
-    fn new() -> Self {
-        let thread = || thread::Builder::new().stack_size(64 << 20).spawn(thread::park).unwrap();
-        Self((0..8).map(|_| thread()).collect())
-    }
-}
-
-impl Drop for Reserve {
-    fn drop(&mut self) {
-        for thread in self.0.drain(..) {
-            thread.thread().unpark();
-            thread.join().unwrap();
-        }
-    }
-}
 
 #[test]
 fn a_process_at_its_limit_of_mappings_loses_nothing_and_says_so() {

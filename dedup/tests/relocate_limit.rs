@@ -11,7 +11,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{TestVm, page};
+use common::{Reserve, TestVm, page};
 use pagefold_dedup::{
     AnonymousMemory, Engine, EngineConfig, LinearIndex, PAGE_SIZE, RelocateError, RemapError,
 };
@@ -40,6 +40,7 @@ fn a_move_at_the_limit_of_mappings_is_refused_and_succeeds_when_there_are_some_a
         other.write(place(number), &page(number as u32));
     }
     let destination = Arc::new(AnonymousMemory::new(count_pages).unwrap());
+    let reserve = Reserve::new();
     engine.pass();
     engine.pass();
 
@@ -52,6 +53,7 @@ fn a_move_at_the_limit_of_mappings_is_refused_and_succeeds_when_there_are_some_a
         }
     };
     let first = engine.relocate(one.id, LinearIndex(0), count_pages, destination.clone());
+    drop(reserve);
     engine.check().unwrap();
     if is_limited {
         match first {

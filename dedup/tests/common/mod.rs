@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pagefold_dedup::{
@@ -147,4 +148,25 @@ pub fn check_counters(engine: &Engine) {
     assert_eq!(merging, stats.pages_shared + stats.pages_sharing, "{stats:?}");
     let store_bytes: Option<u64> = stats.domains.iter().map(|domain| domain.store_bytes).sum();
     assert_eq!(store_bytes, Some(stats.pages_shared * PAGE_SIZE as u64), "orphans: {stats:?}");
+}
+
+/// Mappings that are given back when it is dropped, so that the test itself, which reads all mappings, has
+/// memory for that: the stacks of threads, larger than what libc keeps for the next one.
+pub struct Reserve(Vec<JoinHandle<()>>);
+
+impl Reserve {
+    #[allow(clippy::new_without_default, reason = "it starts threads")]
+    pub fn new() -> Self {
+        let thread = || thread::Builder::new().stack_size(64 << 20).spawn(thread::park).unwrap();
+        Self((0..8).map(|_| thread()).collect())
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            thread.thread().unpark();
+            thread.join().unwrap();
+        }
+    }
 }
