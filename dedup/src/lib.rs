@@ -68,10 +68,11 @@ pub use agent::walk::{Mapping, PageState};
 pub use agent::{DiscardReport, StepWork};
 pub use broker::CompactScope;
 pub use engine::{
-    AttachError, AttachSpec, CheckError, CloneError, CompactReport, Compaction, DetachError,
-    Discarding, Dup, Engine, EngineConfig, EngineError, Explanation, FoundPage, LayoutChangeError,
-    Leave, LimitError, MoveReport, MoveSlotError, PagesError, PassReport, Reason, RecoveryReport,
-    RecoverySource, SettleReport, Settling, Sharer, Step, WalkError, WalkReport,
+    AttachError, AttachSpec, CheckError, CloneError, Cloning, CompactReport, Compaction,
+    DetachError, Detaching, Discarding, Dup, Engine, EngineConfig, EngineError, Explanation,
+    FoundPage, LayoutChangeError, Leave, LimitError, MoveReport, MoveSlotError, PagesError,
+    PassReport, Reason, RecoveryReport, RecoverySource, SettleReport, Settling, Sharer, Step,
+    WalkError, WalkReport,
 };
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};

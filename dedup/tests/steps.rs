@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use common::{TestVm, engine, page, settle};
 use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::{
-    AttachSpec, ChangeSource, DedupMode, Engine, Knobs, PAGE_SIZE, Run, Step, StepWork,
+    AttachSpec, ChangeSource, CloneError, DedupMode, Engine, Knobs, LinearIndex, PAGE_SIZE, Run,
+    Step, StepWork, Unchanging,
 };
 
 /// Pages of a VM: 4, 16 and 64 GiB.
@@ -139,6 +140,115 @@ fn merges_that_lie_far_apart_leave_the_mappings_between_them_alone() {
     }
     assert!(sealed <= 16, "{sealed} mappings for 4 pages");
     engine.check().unwrap();
+}
+
+/// A VM of so many pages each of which another VM has, too.
+fn two_of(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
+    let vms = [0, 1].map(|id| TestVm::attached(engine, id, count_pages));
+    for (vm, number) in vms.iter().flat_map(|vm| (0..count_pages).map(move |page| (vm, page))) {
+        vm.write(number as usize, &page(number));
+    }
+    settle(engine);
+    assert_eq!(engine.stats().pages_sharing, u64::from(count_pages));
+    vms
+}
+
+#[test]
+fn a_vm_is_detached_in_steps_and_keeps_its_bytes_while_others_are_folded() {
+    const PAGES: u32 = 10_000;
+    let mut engine = engine();
+    let [one, other] = two_of(&mut engine, PAGES);
+    let mut detaching = engine.begin_detach(one.id).unwrap();
+    let (mut steps, mut shared) = (0, u64::from(PAGES));
+    while engine.detach_step(&mut detaching).is_none() {
+        check(&engine.last_step());
+        // Its guest goes on writing, and passes are made.
+        one.poke(steps as usize * 997, 9, 1);
+        engine.step();
+        check(&engine.last_step());
+        let now = engine.stats().vms[0].merging_pages;
+        assert!(now <= shared, "nothing of it is folded again");
+        (steps, shared) = (steps + 1, now);
+    }
+    assert!((2..100).contains(&steps), "{steps} steps");
+    assert_eq!(engine.vms().collect::<Vec<_>>(), [other.id]);
+    settle(&mut engine);
+    for number in 0..PAGES {
+        let mut expected = page(number);
+        assert!(other.read(number as usize) == expected);
+        if number % 997 == 0 && number / 997 < steps {
+            expected[9] = 1;
+        }
+        assert!(one.read(number as usize) == expected, "page {number}");
+    }
+}
+
+#[test]
+fn a_vm_that_has_ended_gives_up_its_items_as_it_leaves_and_not_all_at_the_end() {
+    const PAGES: u32 = 1 << 16;
+    let mut engine = engine();
+    let vm = TestVm::attached(&mut engine, 0, PAGES);
+    let _other = TestVm::attached(&mut engine, 1, 1);
+    for number in 0..PAGES {
+        vm.write(number as usize, &page(number));
+    }
+    settle(&mut engine);
+    let bytes = |engine: &Engine| engine.stats().domains[0].metadata_bytes;
+    let items = u64::from(PAGES) * 12;
+    let mut before = bytes(&engine);
+    let all = before;
+    let leave = engine.begin_detach_and_discard(vm.id).unwrap();
+    while engine.is_leaving(leave) {
+        assert!(engine.leave_step());
+        check(&engine.last_step());
+        let now = bytes(&engine);
+        assert!(before.saturating_sub(now) < items / 4, "{before} to {now}");
+        before = now;
+    }
+    assert!(all - before >= items, "{all} to {before}");
+}
+
+#[test]
+fn a_clone_is_made_in_steps_and_is_no_vm_before_it_is_whole() {
+    const PAGES: u32 = 10_000;
+    let mut engine = engine();
+    let [parent, other] = two_of(&mut engine, PAGES);
+    let child = TestVm::new(2, PAGES);
+    child.write(77, &page(1));
+    parent.write(78, &[0; PAGE_SIZE]);
+    settle(&mut engine);
+    engine.set_mergeable(parent.id, LinearIndex(5), 3, false).unwrap();
+    let begin = |engine: &mut Engine| {
+        engine.begin_clone(parent.id, child.id, child.memory.clone(), Box::new(Unchanging)).unwrap()
+    };
+    let mut cloning = begin(&mut engine);
+    let mut steps = 1;
+    while !engine.clone_step(&mut cloning).unwrap() {
+        assert!(!engine.vms().any(|vm| vm == child.id));
+        engine.step();
+        steps += 1;
+    }
+    assert!((7..=10).contains(&steps), "{steps} steps");
+    assert!(engine.clone_step(&mut cloning).unwrap(), "and it stays so");
+    settle(&mut engine);
+    for number in 0..PAGES as usize {
+        assert!(child.read(number) == parent.read(number), "page {number}");
+    }
+    let stats = engine.stats();
+    assert_eq!(
+        stats.vms[2].merging_pages,
+        u64::from(PAGES) - 4,
+        "three are opted out, one is zero"
+    );
+    // What becomes of the parent meanwhile is noticed.
+    engine.detach_and_discard(child.id);
+    let mut cloning = begin(&mut engine);
+    assert!(!engine.clone_step(&mut cloning).unwrap());
+    engine.detach(parent.id).unwrap();
+    parent.attach(&mut engine, "test", DedupMode::On);
+    let gone = engine.clone_step(&mut cloning);
+    assert!(matches!(gone, Err(CloneError::NoParent(vm)) if vm == parent.id));
+    assert_eq!(engine.vms().collect::<Vec<_>>(), [parent.id, other.id]);
 }
 
 /// A source that answers for a part at a time, and fails when it is told to.

@@ -1,70 +1,112 @@
-//! Making one VM a copy of another.
+//! Memory that is made a copy of a VM's, part by part, before it is another VM's.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::changes::{count, linear_index};
 use super::{Agent, AgentSetupError};
+use crate::PAGE_SIZE;
 use crate::bitmap::Bitmap;
-use crate::sys::Protected;
+use crate::sys::{GuestMemory, RegionError, Space};
 
-/// Pages that are given back at a time.
-const PART_PAGES: usize = 4096;
+/// Pages that are looked at before it is known how many of them are to be copied.
+const CHUNK_PAGES: usize = 512;
 
-impl Agent {
-    /// Has this VM, none of whose pages is folded yet, have the bytes of `parent`, which is as
-    /// large, and opt out of folding what `parent` does. What `parent` does not have is given back,
-    /// whatever it was. O(pages that either has).
+/// Pages that a part copies, at least, and looks at, at most: about 2 ms.
+const COPIED_PAGES: usize = 1024;
+const SEARCHED_PAGES: usize = 1 << 16;
+
+/// Memory that is being made a copy of a VM's.
+pub(crate) struct Copying {
+    space: Space,
+    /// The first page that is not a copy yet.
+    next: usize,
+}
+
+impl Copying {
+    /// Begins to make `memory`, which is no VM's, a copy.
     ///
     /// # Errors
     ///
-    /// When the kernel does not say what is there, or takes nothing back; a part may have been
-    /// copied.
-    pub(crate) fn copy_from(&mut self, parent: &Self) -> Result<(), AgentSetupError> {
-        let mut present = parent.present()?;
+    /// When its regions make no sense.
+    pub(crate) fn new(memory: Arc<dyn GuestMemory>) -> Result<Self, RegionError> {
+        Ok(Self { space: Space::new(memory)?, next: 0 })
+    }
+
+    /// Has the next part have the bytes of `parent`, which is as large; says whether it was the last. What
+    /// `parent` does not have is given back, whatever it was. O(pages that either has in the part).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say what is there, or takes nothing back; a part may have been copied.
+    pub(crate) fn step(&mut self, parent: &Agent) -> Result<bool, AgentSetupError> {
+        let len = self.space.count_pages() as usize;
+        let (mut copied, stop) = (0, len.min(self.next + SEARCHED_PAGES));
+        while self.next < stop && copied < COPIED_PAGES {
+            let chunk = self.next..stop.min(self.next + CHUNK_PAGES);
+            copied += self.copy_chunk(parent, chunk.clone())?;
+            self.next = chunk.end;
+        }
+        Ok(self.next == len)
+    }
+
+    /// Copies a few pages; says how many are there.
+    fn copy_chunk(&self, parent: &Agent, chunk: Range<usize>) -> Result<usize, AgentSetupError> {
+        let mut present = parent.presence(&parent.space, chunk.clone())?;
         // A page over a slot that is not mapped at the moment is its parent's all the same.
-        present.union_with(&parent.shared);
-        let mut stale = self.present()?;
-        stale.subtract(&present);
-        for pages in stale.runs() {
-            self.give_back(pages)?;
+        for pages in parent.shared.runs_within(chunk.clone()) {
+            present[pages.start - chunk.start..pages.end - chunk.start].fill(true);
         }
-        for page in present.iter() {
-            let bytes = parent.copy(linear_index(page));
-            self.space.span(linear_index(page), 1).write_page(&bytes);
+        let own = parent.presence(&self.space, chunk.clone())?;
+        let mut copied = 0;
+        let mut bytes = [0; PAGE_SIZE];
+        for ((page, is_present), is_own) in chunk.zip(present).zip(own) {
+            if is_present {
+                parent.space.span(linear_index(page), 1).copy_page(0, &mut bytes);
+                self.space.span(linear_index(page), 1).write_page(&bytes);
+                copied += 1;
+            } else if is_own {
+                self.give_back(page)?;
+                copied += 1;
+            }
         }
-        self.excluded.clone_from(&parent.excluded);
-        Ok(())
+        Ok(copied)
     }
 
-    /// The pages that are there, in memory or swapped out.
-    fn present(&self) -> Result<Bitmap, AgentSetupError> {
-        let mut present = Bitmap::new(self.space.count_pages() as usize);
-        for piece in self.space.pieces() {
-            let visit = |skip, count_pages: u32, _| {
-                let start = piece.linear.offset(skip).0 as usize;
-                present.insert_range(start..start + count_pages as usize);
+    /// Has a page read as zeroes and take no memory.
+    fn give_back(&self, page: usize) -> Result<(), AgentSetupError> {
+        let span = self.space.span(linear_index(page), 1);
+        if let Err(error) = span.split_huge_pages() {
+            log::debug!("a huge page cannot be split: {error}");
+        }
+        span.discard().map_err(AgentSetupError::Prepare)
+    }
+}
+
+impl Agent {
+    /// Opts out of folding what another VM does, which is as large.
+    pub(crate) fn set_excluded(&mut self, excluded: Option<Bitmap>) {
+        self.excluded = excluded;
+    }
+
+    /// The pages that are opted out of folding, if there are any.
+    pub(crate) fn excluded(&self) -> Option<&Bitmap> {
+        self.excluded.as_ref()
+    }
+
+    /// Whether each page of `within` is there in a space, in memory or swapped out.
+    fn presence(&self, space: &Space, within: Range<usize>) -> Result<Vec<bool>, AgentSetupError> {
+        let mut present = vec![false; within.len()];
+        let mut next = within.start;
+        while next < within.end {
+            let span = space.span(linear_index(next), count(within.end - next));
+            let visit = |skip: u32, count_pages: u32, _| {
+                let first = next - within.start + skip as usize;
+                present[first..first + count_pages as usize].fill(true);
             };
-            let scanned = self.process.pagemap.scan(self.space.whole(piece), visit);
-            scanned.map_err(AgentSetupError::Pagemap)?;
-        }
-        Ok(present)
-    }
-
-    /// Has pages that lie over no slot read as zeroes and take no memory.
-    fn give_back(&mut self, pages: Range<usize>) -> Result<(), AgentSetupError> {
-        // Those that go as a whole need not be split.
-        self.split_huge_pages(pages.start..pages.start + 1);
-        self.split_huge_pages(pages.end - 1..pages.end);
-        let mut next = pages.start;
-        while next < pages.end {
-            // Nobody who faults waits for all of it.
-            let most = count((pages.end - next).min(PART_PAGES));
-            let span = self.space.span(linear_index(next), most);
-            let discarded = Protected::new(&self.process.uffd, span)
-                .and_then(|mut protected| protected.discard(0, span.count_pages()));
-            discarded.map_err(AgentSetupError::Prepare)?;
+            self.process.pagemap.scan(span, visit).map_err(AgentSetupError::Pagemap)?;
             next += span.count_pages() as usize;
         }
-        Ok(())
+        Ok(present)
     }
 }

@@ -27,6 +27,7 @@ impl Agent {
     /// their slots, but it may still lie over them: the same call is to be made again.
     pub(crate) fn leave(&mut self, broker: &mut dyn Broker, start: usize) -> io::Result<usize> {
         let pages = start..self.chunk_end(start);
+        self.work.mapped_runs += 1;
         let (linear, count_pages) = (linear_index(start), count(pages.len()));
         let span = self.space.span(linear, count_pages);
         // Frees the pages with the lock of the mappings held for reading only, so that little is left
@@ -79,6 +80,7 @@ impl Agent {
             let left = placed.runs_within(pages.clone()).flatten();
             outcomes.extend(left.map(|page| Outcome::Left { linear: linear_index(page) }));
         }
+        self.work.noted_pages += outcomes.len() as u64;
         let sets = [
             &mut self.shared,
             &mut self.zero,

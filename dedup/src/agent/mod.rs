@@ -44,11 +44,13 @@ use std::io;
 use std::sync::Arc;
 
 pub use check::MappingError;
+pub(crate) use copy::Copying;
 pub use discard::DiscardReport;
 pub(crate) use pass::ScanRules;
 pub(crate) use process::ProcessMemory;
 pub use step_work::StepWork;
 pub(crate) use store::StoreAccess;
+pub(crate) use unmerge::Leaving;
 
 use crate::bitmap::Bitmap;
 use crate::extents::ExtentMap;

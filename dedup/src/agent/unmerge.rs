@@ -14,8 +14,19 @@ use crate::protocol::{Broker, Outcome};
 /// Pages that are searched at a time, so that no set is searched to its end for every run of another.
 const STRETCH_PAGES: usize = 1 << 16;
 
-/// Pages that are looked at between two reports to the broker when all leave the store.
-const LEAVE_PAGES: u32 = 1 << 16;
+/// Pages that are given their own memory at a time, at most, when all leave the store.
+const LEAVE_PAGES: u32 = 2048;
+
+/// How far a VM is on its way off the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// Pages may still share, or wait to.
+    Pages,
+    /// None does, and mappings of the store may be left.
+    Mappings,
+    /// Nothing of it lies over the store, unless the kernel does not let it.
+    Over,
+}
 
 impl Agent {
     /// Whether pages are folded, or may be, that should not be, or mappings are to be given back. O(1).
@@ -72,23 +83,43 @@ impl Agent {
         Ok(limit - left + released)
     }
 
-    /// Has every page lie in memory of its own, with the bytes that it has, and no mapping of the store
-    /// be left; the guest may run meanwhile. Says whether that is so. O(pages / 64 + pages shared).
+    /// Begins to have every page lie in memory of its own, with the bytes that it has, and no mapping of the
+    /// store be left: nothing of it is folded any more. O(pages / 64).
+    pub(crate) fn begin_leaving_store(&mut self) {
+        // What was given back because it is zero needs no memory to stay so.
+        self.pending.union_with(&self.zero);
+        self.zero.clear();
+        self.set_mode(DedupMode::Off);
+    }
+
+    /// Does the next part of that; the guest may run meanwhile. Says how far it is then.
     ///
     /// # Errors
     ///
     /// When the kernel has no memory, or the broker fails. The pages that are left stay shared.
-    pub(crate) fn leave_store(&mut self, broker: &mut dyn Broker) -> Result<bool, AgentError> {
-        // What was given back because it is zero needs no memory to stay so.
-        self.pending.union_with(&self.zero);
-        self.zero.clear();
-        while self.is_in_trees() {
+    pub(crate) fn leave_store(
+        &mut self,
+        broker: &mut dyn Broker,
+        at: Leaving,
+    ) -> Result<Leaving, AgentError> {
+        if self.is_in_trees() {
             self.unmerge(broker, LEAVE_PAGES, true)?;
+            return Ok(Leaving::Pages);
         }
-        self.stale.search_all();
-        while self.release_stale(broker, LEAVE_PAGES)? > 0 {}
+        if at == Leaving::Pages {
+            self.stale.search_all();
+        }
+        if self.release_stale(broker, LEAVE_PAGES)? > 0 {
+            return Ok(Leaving::Mappings);
+        }
+        Ok(Leaving::Over)
+    }
+
+    /// Ends the protection of memory that lies over no slot any more; says whether none of it does.
+    /// O(mappings).
+    pub(crate) fn end_protection(&mut self) -> bool {
         if !self.extents.is_empty() {
-            return Ok(false);
+            return false;
         }
         for piece in self.space.pieces() {
             if let Err(error) = self.process.uffd.unregister(self.space.whole(piece)) {
@@ -96,7 +127,7 @@ impl Agent {
                 log::debug!("VM {}: its memory stays registered: {error}", self.vm);
             }
         }
-        Ok(true)
+        true
     }
 
     /// The next run of pages, `limit` at most, that are folded, or wait to be, and should not be.

@@ -33,6 +33,7 @@ mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 
 pub use check::IndexError;
 pub use compact::{CompactCursor, CompactScope};
@@ -250,11 +251,10 @@ impl LocalBroker {
         self.members.get(&vm).map_or(0, |member| self.rmap.count_made(&member.items))
     }
 
-    /// Gives up what is remembered of a VM's pages that are in no tree. O(items that take memory).
-    pub(crate) fn trim(&mut self, vm: VmId) {
-        if let Some(member) = self.members.get(&vm) {
-            self.rmap.trim(&member.items);
-        }
+    /// Gives up what is remembered of those of a VM's pages that are in no tree, about `pages` of them;
+    /// returns how many items that took going through.
+    pub(crate) fn trim(&mut self, vm: VmId, pages: &Range<u32>) -> usize {
+        self.members.get(&vm).map_or(0, |member| self.rmap.trim(&member.items, pages))
     }
 
     /// Bytes of a VM's items.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{AttachError, AttachSpec, Engine};
-use crate::agent::AgentSetupError;
+use crate::agent::Copying;
 use crate::sys::GuestMemory;
 use crate::{ChangeSource, VmId};
 
@@ -36,12 +36,87 @@ pub enum CloneError {
     },
 }
 
+/// A clone that is being made, part by part: for an owner of an engine who has other things to do between
+/// parts. Begin with [`Engine::begin_clone`]. It is no VM of the engine's before it is whole.
+pub struct Cloning {
+    parent: VmId,
+    /// Which of the VMs that have had the parent's number.
+    serial: u64,
+    child: VmId,
+    memory: Arc<dyn GuestMemory>,
+    changes: Option<Box<dyn ChangeSource>>,
+    copying: Copying,
+}
+
 impl Engine {
-    /// Attaches a VM whose memory becomes a copy of another's, with the other's domain, mode,
-    /// [opt-outs](Self::set_mergeable) and [NUMA node](Self::set_node). The parent must be paused. Only pages that the parent has
-    /// are copied: what it has not touched takes no memory in the clone either, and reads as zeroes
-    /// whatever the clone's memory held. The clone's pages are its own until they have been found
-    /// equal, as any others. O(pages of the parent and of the clone).
+    /// Begins to attach a VM whose memory becomes a copy of another's, with the other's domain, mode,
+    /// [opt-outs](Self::set_mergeable) and [NUMA node](Self::set_node). The parent must be paused until the
+    /// clone is attached. Only pages that the parent has are copied: what it has not touched takes no memory
+    /// in the clone either, and reads as zeroes whatever the clone's memory held. The clone's pages are its
+    /// own until they have been found equal, as any others.
+    ///
+    /// # Errors
+    ///
+    /// When the parent is not attached, the memory does not fit or is that of an attached VM, or the clone
+    /// is attached.
+    pub fn begin_clone(
+        &mut self,
+        parent: VmId,
+        child: VmId,
+        memory: Arc<dyn GuestMemory>,
+        changes: Box<dyn ChangeSource>,
+    ) -> Result<Cloning, CloneError> {
+        let member = self.members.get(&parent).ok_or(CloneError::NoParent(parent))?;
+        let serial = member.serial;
+        let pages = memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
+        let parent_pages = u64::from(member.agent.count_pages());
+        if pages != parent_pages {
+            return Err(CloneError::Shape { child, pages, parent, parent_pages });
+        }
+        let refused = |source| CloneError::Attach { parent, source };
+        self.make_way(child, &*memory).map_err(refused)?;
+        let copying = Copying::new(Arc::clone(&memory))
+            .map_err(|source| refused(AttachError::Agent { vm: child, source: source.into() }))?;
+        Ok(Cloning { parent, serial, child, memory, changes: Some(changes), copying })
+    }
+
+    /// Copies the next part, some thousand pages at most; says whether the clone is whole and attached.
+    ///
+    /// # Errors
+    ///
+    /// When the parent has been detached, the clone's memory has become another VM's, or
+    /// [`attach`](Self::attach) fails. Nothing has changed but the bytes of the clone's memory.
+    pub fn clone_step(&mut self, cloning: &mut Cloning) -> Result<bool, CloneError> {
+        let Cloning { parent, serial, child, memory, changes, copying } = cloning;
+        let (parent, child) = (*parent, *child);
+        if changes.is_none() {
+            return Ok(true);
+        }
+        let refused = |source| CloneError::Attach { parent, source };
+        self.make_way(child, &**memory).map_err(refused)?;
+        let member = self.members.get(&parent).filter(|member| member.serial == *serial);
+        let member = member.ok_or(CloneError::NoParent(parent))?;
+        let is_whole = copying
+            .step(&member.agent)
+            .map_err(|source| refused(AttachError::Agent { vm: child, source }))?;
+        let Some(changes) = changes.take_if(|_| is_whole) else { return Ok(false) };
+        let (domain, mode) = (member.domain.clone(), member.agent.mode());
+        let excluded = member.agent.excluded().cloned();
+        let memory = Arc::clone(memory);
+        let spec = AttachSpec { domain: domain.clone(), mode, memory, changes };
+        self.attach(child, spec).map_err(refused)?;
+        if let Some(member) = self.members.get_mut(&child) {
+            member.agent.set_excluded(excluded);
+        }
+        let broker = self.domains.get_mut(&domain).map(|domain| &mut domain.broker);
+        let noted = broker.map(|broker| broker.set_node(child, broker.node(parent)));
+        debug_assert!(matches!(noted, Some(Ok(()))), "the clone was just attached");
+        Ok(true)
+    }
+
+    /// Attaches a VM whose memory becomes a copy of another's, all of it at once:
+    /// [`begin_clone`](Self::begin_clone) and every [`clone_step`](Self::clone_step).
+    /// O(pages of the parent and of the clone).
     ///
     /// # Errors
     ///
@@ -53,36 +128,8 @@ impl Engine {
         memory: Arc<dyn GuestMemory>,
         changes: Box<dyn ChangeSource>,
     ) -> Result<(), CloneError> {
-        let member = self.members.get(&parent).ok_or(CloneError::NoParent(parent))?;
-        let pages = memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
-        let parent_pages = u64::from(member.agent.count_pages());
-        if pages != parent_pages {
-            return Err(CloneError::Shape { child, pages, parent, parent_pages });
-        }
-        let (name, mode) = (member.domain.clone(), member.agent.mode());
-        let spec = AttachSpec { domain: name.clone(), mode, memory, changes };
-        self.attach(child, spec).map_err(|source| CloneError::Attach { parent, source })?;
-        let broker = self.domains.get_mut(&name).map(|domain| &mut domain.broker);
-        let noted = broker.map(|broker| broker.set_node(child, broker.node(parent)));
-        debug_assert!(matches!(noted, Some(Ok(()))), "the clone was just attached");
-        self.copy(parent, child).map_err(|source| {
-            self.detach_and_discard(child);
-            let source = AttachError::Agent { vm: child, source };
-            CloneError::Attach { parent, source }
-        })
-    }
-
-    /// Makes an attached VM a copy of another.
-    fn copy(&mut self, parent: VmId, child: VmId) -> Result<(), AgentSetupError> {
-        // Taken out, as only one of the two can be borrowed to be changed.
-        let Some(mut member) = self.members.remove(&child) else {
-            unreachable!("the clone was just attached")
-        };
-        let copied = match self.members.get(&parent) {
-            Some(parent) => member.agent.copy_from(&parent.agent),
-            None => unreachable!("the parent is attached"),
-        };
-        self.members.insert(child, member);
-        copied
+        let mut cloning = self.begin_clone(parent, child, memory, changes)?;
+        while !self.clone_step(&mut cloning)? {}
+        Ok(())
     }
 }

@@ -16,6 +16,9 @@ const CHAINS_PER_PASS: usize = 1 << 14;
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
 pub(super) const UNMERGE_PAGES: u32 = 2048;
 
+/// Pages of which less is remembered in one go, at most.
+const TRIMMED_PAGES: u32 = 1 << 18;
+
 /// What a step of an engine came to.
 #[derive(Debug)]
 pub enum Step {
@@ -54,6 +57,9 @@ enum Phase {
     /// VMs that are still to do what the brokers want, and whether any had something to do since the
     /// first was asked.
     Follow { vms: VecDeque<VmId>, busy: bool },
+    /// VMs that are not folded any more, and of whose pages less may be remembered, from a page of the
+    /// first on.
+    Trim { vms: VecDeque<VmId>, next: u32 },
 }
 
 impl Engine {
@@ -127,18 +133,6 @@ impl Engine {
         if is_part { Step::Part } else { Step::More }
     }
 
-    /// Gives up what is remembered of VMs that are not folded any more.
-    fn trim(&mut self) {
-        let unmerge_all = self.knobs.run == Run::Unmerge;
-        for (&vm, member) in &self.members {
-            if (unmerge_all || member.agent.mode() == DedupMode::Off)
-                && let Some(domain) = self.domains.get_mut(&member.domain)
-            {
-                domain.broker.trim(vm);
-            }
-        }
-    }
-
     fn begin_cycle(&mut self) -> Cycle {
         // Whatever was to be merged by the last pass was, or has been declined.
         self.budget.redeem_all();
@@ -182,7 +176,6 @@ impl Engine {
                 self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
             }
         }
-        self.trim();
         let backlog = self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
         PassReport::new(&cycle.before, &self.events(), backlog, cycle.errors)
     }
@@ -199,6 +192,23 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// VMs that are not folded any more.
+    fn unfolded(&self) -> VecDeque<VmId> {
+        let is_off = |member: &Member| member.agent.mode() == DedupMode::Off;
+        let unfolded = self.members.iter().filter(|(_, member)| self.unmerge_all || is_off(member));
+        unfolded.map(|(&vm, _)| vm).collect()
+    }
+
+    /// Gives up what is remembered of the next of a VM's pages that are in no tree, from page `from` on; says
+    /// where to go on, or `None` if that was all.
+    fn trim(&mut self, vm: VmId, from: u32) -> Option<u32> {
+        let member = self.members.get(&vm)?;
+        let domain = self.domains.get_mut(&member.domain)?;
+        let end = member.agent.count_pages().min(from.saturating_add(TRIMMED_PAGES));
+        self.step.words += domain.broker.trim(vm, &(from..end)) as u64;
+        (end < member.agent.count_pages()).then_some(end)
+    }
+
     /// Has a VM's agent do something with its broker; `None` when the VM has gone.
     fn with<T>(
         &mut self,
@@ -237,12 +247,25 @@ impl Cycle {
                     looked.map(|looked| (vm, looked.map(|pages| pages.unwrap_or(0))))
                 }
                 // What was about to be merged is about to be unmerged.
-                Phase::Follow { .. } if work.unmerge_all => return true,
+                Phase::Follow { .. } if work.unmerge_all => {
+                    self.phase = Phase::Trim { vms: work.unfolded(), next: 0 };
+                    continue;
+                }
+                Phase::Trim { vms, next } => {
+                    let Some(&vm) = vms.front() else { return true };
+                    let end = work.trim(vm, *next);
+                    if end.is_none() {
+                        vms.pop_front();
+                    }
+                    *next = end.unwrap_or(0);
+                    continue;
+                }
                 Phase::Follow { vms, busy } => {
                     let Some(&vm) = vms.front() else {
                         // What one VM does can free or bind another's page.
                         if !*busy {
-                            return true;
+                            self.phase = Phase::Trim { vms: work.unfolded(), next: 0 };
+                            continue;
                         }
                         *vms = work.members.keys().copied().collect();
                         *busy = false;

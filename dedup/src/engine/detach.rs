@@ -2,7 +2,8 @@
 
 use super::Engine;
 use crate::VmId;
-use crate::agent::AgentError;
+use crate::agent::{Agent, AgentError, Leaving, StepWork};
+use crate::mode::DedupMode;
 
 /// Why a VM is attached still. Its bytes are unchanged; what has its own memory by now is folded again
 /// by the next passes.
@@ -28,31 +29,85 @@ pub enum DetachError {
     },
 }
 
+/// A VM that is being detached, part by part: for an owner of an engine who has other things to do between
+/// parts. Begin with [`Engine::begin_detach`]. Until it has come to its end the VM is attached, and nothing
+/// more of it is folded.
+#[derive(Debug)]
+pub struct Detaching {
+    vm: VmId,
+    /// Which of the VMs that have had the number.
+    serial: u64,
+    /// What the VM's mode was.
+    mode: DedupMode,
+    at: Leaving,
+}
+
 impl Engine {
+    /// Begins to stop folding a VM whose memory goes on being used, and which may run meanwhile: every page
+    /// gets memory of its own, with the bytes that it has. `None` if the VM is not attached.
+    /// O(pages / 64).
+    pub fn begin_detach(&mut self, vm: VmId) -> Option<Detaching> {
+        let member = self.members.get_mut(&vm)?;
+        let mode = member.agent.mode();
+        member.agent.begin_leaving_store();
+        Some(Detaching { vm, serial: member.serial, mode, at: Leaving::Pages })
+    }
+
+    /// Gives the next part of the VM's memory to it: [as much as a step may](Self::last_step). Says how it
+    /// ended once nothing is left to be done; a VM that has been detached meanwhile is gone anyway.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory for the copies or their mappings: the VM is attached still, in the
+    /// mode that it had, and its bytes are unchanged.
+    pub fn detach_step(&mut self, detaching: &mut Detaching) -> Option<Result<(), DetachError>> {
+        let Detaching { vm, serial, mode, at } = detaching;
+        let vm = *vm;
+        let Self { members, domains, workers, last_step, .. } = self;
+        *last_step = StepWork::default();
+        let member = members.get_mut(&vm).filter(|member| member.serial == *serial);
+        let Some(member) = member else { return Some(Ok(())) };
+        let domain = domains.get_mut(&member.domain);
+        let left = domain.map_or(Ok(Leaving::Over), |domain| {
+            let leave = |agent: &mut Agent| agent.leave_store(&mut domain.broker, *at);
+            workers.run(|| member.agent.count_in(last_step, leave))
+        });
+        let error = match left {
+            Ok(Leaving::Over) if member.agent.end_protection() => None,
+            Ok(Leaving::Over) => Some(DetachError::Mapped { vm }),
+            Ok(left) => {
+                *at = left;
+                return None;
+            }
+            Err(source) => Some(DetachError::Agent { vm, source }),
+        };
+        if let Some(error) = error {
+            member.agent.set_mode(*mode);
+            return Some(Err(error));
+        }
+        if let Some(member) = self.members.remove(&vm) {
+            self.past.add(member.agent.events());
+            self.forget(vm, &member.domain);
+        }
+        Some(Ok(()))
+    }
+
     /// Stops folding a VM whose memory goes on being used, and which may run meanwhile: every page gets
     /// memory of its own, with the bytes that it has, and all of it is ordinary anonymous memory when
     /// this returns. What was given back because it is zero takes no memory. Does nothing if the VM is
-    /// not attached. O(pages), each shared one of which is copied.
+    /// not attached. [`begin_detach`](Self::begin_detach) and every [`detach_step`](Self::detach_step):
+    /// O(pages), each shared one of which is copied.
     ///
     /// # Errors
     ///
     /// When the kernel has no memory for the copies or their mappings: the VM is attached still, and its
     /// bytes are unchanged.
     pub fn detach(&mut self, vm: VmId) -> Result<(), DetachError> {
-        let Self { members, domains, workers, .. } = self;
-        let Some(member) = members.get_mut(&vm) else {
-            return Ok(());
-        };
-        if let Some(domain) = domains.get_mut(&member.domain) {
-            let left = workers.run(|| member.agent.leave_store(&mut domain.broker));
-            if !left.map_err(|source| DetachError::Agent { vm, source })? {
-                return Err(DetachError::Mapped { vm });
+        let Some(mut detaching) = self.begin_detach(vm) else { return Ok(()) };
+        loop {
+            if let Some(end) = self.detach_step(&mut detaching) {
+                return end;
             }
         }
-        if let Some(member) = self.members.remove(&vm) {
-            self.past.add(member.agent.events());
-            self.forget(vm, &member.domain);
-        }
-        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Engine, PagesError};
-use crate::agent::DiscardReport;
+use crate::agent::{Agent, DiscardReport, StepWork};
 use crate::{LinearIndex, VmId};
 
 /// A range of a VM's pages that is being given up, part by part: for an owner of an engine who has other
@@ -42,7 +42,8 @@ impl Engine {
     /// of all of them once there is none left; the rest of a VM that has been detached is gone anyway.
     pub fn discard_step(&mut self, discarding: &mut Discarding) -> Option<DiscardReport> {
         let Discarding { vm, serial, left, anew, report } = discarding;
-        let Self { members, domains, workers, .. } = self;
+        let Self { members, domains, workers, last_step, .. } = self;
+        *last_step = StepWork::default();
         let member = members.get_mut(vm).filter(|member| member.serial == *serial);
         let found = member.and_then(|member| {
             let domain = domains.get_mut(&member.domain)?;
@@ -56,7 +57,8 @@ impl Engine {
         left.start = part.end;
         let count_pages = part.len() as u64;
         let was_anew = std::mem::replace(anew, agent.is_over_slot(part.end - 1));
-        let done = workers.run(|| agent.discard(broker, part, was_anew)).unwrap_or_else(|error| {
+        let discard = |agent: &mut Agent| agent.discard(broker, part, was_anew);
+        let done = workers.run(|| agent.count_in(last_step, discard)).unwrap_or_else(|error| {
             // The memory is given back; only the broker counts it as it was, until it is notified.
             log::error!("VM {vm}: {error}");
             DiscardReport { discarded_pages: count_pages, kept_pages: 0 }

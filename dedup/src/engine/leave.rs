@@ -5,11 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::{Domain, Engine};
 use crate::VmId;
-use crate::agent::Agent;
+use crate::agent::{Agent, StepWork};
 use crate::sys::GuestMemory;
 
 /// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is asked for.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// A page's number, of which a VM has no more than fit.
+fn count(page: usize) -> u32 {
+    u32::try_from(page).unwrap_or(u32::MAX)
+}
 
 /// A VM that is leaving, as long as it does: numbers of VMs are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +38,16 @@ impl Leaver {
     }
 
     /// Takes the next part of its memory off its slots; says whether that was the last.
-    fn step(&mut self, domains: &mut BTreeMap<String, Domain>) -> bool {
+    fn step(&mut self, domains: &mut BTreeMap<String, Domain>, work: &mut StepWork) -> bool {
         self.failed_at = None;
         let Some(domain) = domains.get_mut(&self.domain) else { return true };
-        match self.agent.leave(&mut domain.broker, self.next) {
-            Ok(next) => self.next = next,
+        let leave = |agent: &mut Agent| agent.leave(&mut domain.broker, self.next);
+        match self.agent.count_in(work, leave) {
+            Ok(next) => {
+                // All at the end would take as long as there are pages.
+                domain.broker.trim(self.vm, &(count(self.next)..count(next)));
+                self.next = next;
+            }
             Err(error) => {
                 log::warn!("VM {}: cannot take its memory off the store yet: {error}", self.vm);
                 self.failed_at = Some(Instant::now());
@@ -145,9 +155,10 @@ impl Engine {
     /// nothing was refused.
     fn leave_on(&mut self, is_chosen: impl Fn(&Leaver) -> bool) -> bool {
         let Some(position) = self.leavers.iter().position(is_chosen) else { return false };
-        let Self { leavers, domains, workers, past, .. } = self;
+        let Self { leavers, domains, workers, past, last_step, .. } = self;
+        *last_step = StepWork::default();
         let leaver = &mut leavers[position];
-        if workers.run(|| leaver.step(domains)) {
+        if workers.run(|| leaver.step(domains, last_step)) {
             let Leaver { vm, domain, .. } = self.leavers.remove(position);
             self.forget(vm, &domain);
             return true;

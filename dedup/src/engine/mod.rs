@@ -32,12 +32,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use advisor::Advisor;
-pub use clone::CloneError;
+pub use clone::{CloneError, Cloning};
 pub use config::{EngineConfig, LimitError};
 use cpu::Workers;
 use cycle::Cycle;
 pub use cycle::Step;
-pub use detach::DetachError;
+pub use detach::{DetachError, Detaching};
 pub use discard::Discarding;
 pub use error::{AttachError, CheckError, EngineError};
 pub use explain::{Dup, Explanation, Reason, Sharer};
@@ -163,17 +163,7 @@ impl Engine {
     /// the addresses of its own, or its memory does not allow it.
     pub fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
         let AttachSpec { domain: name, mode, memory, changes } = spec;
-        if self.members.contains_key(&vm) {
-            return Err(AttachError::Attached(vm));
-        }
-        let mut members = self.members.iter();
-        if let Some((&occupant, _)) = members.find(|(_, member)| member.agent.is_at(&*memory)) {
-            return Err(AttachError::Occupied { vm, occupant });
-        }
-        self.leave_from(&*memory);
-        if let Some(occupant) = self.leaver_at(&*memory) {
-            return Err(AttachError::Occupied { vm, occupant });
-        }
+        self.make_way(vm, &*memory)?;
         self.free_number(vm);
         let count_pages: u64 =
             memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
@@ -204,6 +194,22 @@ impl Engine {
                 Err(AttachError::Agent { vm, source })
             }
         }
+    }
+
+    /// Sees to it that no VM has a number, or memory, that is to be another's.
+    fn make_way(&mut self, vm: VmId, memory: &dyn GuestMemory) -> Result<(), AttachError> {
+        if self.members.contains_key(&vm) {
+            return Err(AttachError::Attached(vm));
+        }
+        let mut members = self.members.iter();
+        if let Some((&occupant, _)) = members.find(|(_, member)| member.agent.is_at(memory)) {
+            return Err(AttachError::Occupied { vm, occupant });
+        }
+        self.leave_from(memory);
+        if let Some(occupant) = self.leaver_at(memory) {
+            return Err(AttachError::Occupied { vm, occupant });
+        }
+        Ok(())
     }
 
     /// Begins to tell pages at rest from pages that keep changing: what changes from now on does

@@ -151,10 +151,15 @@ impl Rmap {
     }
 
     /// Gives up the memory of items that are in no tree, where all of a chunk are; their ages are
-    /// forgotten. O(items that take memory).
-    pub(super) fn trim(&mut self, range: &ItemRange) {
-        for &number in &range.chunks {
+    /// forgotten. Of all chunks that have items of `pages`; returns how many items of theirs took memory,
+    /// which is what it costs.
+    pub(super) fn trim(&mut self, range: &ItemRange, pages: &Range<u32>) -> usize {
+        let mut items = 0;
+        let end = (pages.end as usize).div_ceil(CHUNK_ITEMS).min(range.chunks.len());
+        let start = (pages.start as usize / CHUNK_ITEMS).min(end);
+        for &number in &range.chunks[start..end] {
             let Some(chunk) = &mut self.chunks[number as usize] else { continue };
+            items += chunk.items.as_ref().map_or(0, |items| items.len());
             let is_loose = |items: &[PackedItem]| {
                 let is_loose = |item: &PackedItem| {
                     matches!(item.unpack(), RmapItem::Loose(_) | RmapItem::Declined(..))
@@ -163,6 +168,7 @@ impl Rmap {
             };
             chunk.items = chunk.items.take().filter(|items| !is_loose(items));
         }
+        items
     }
 
     /// Makes loose items for `count_pages` pages, or `None` when ids run out. O(pages).
