@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
+use crate::extents::ExtentMap;
 use crate::regions::Visits;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
@@ -75,5 +76,15 @@ impl Agent {
             None if self.pending.contains(page) => PageState::Volatile,
             None => PageState::Loose,
         }
+    }
+
+    /// Which pages lie over which slots.
+    pub(crate) fn extents(&self) -> &ExtentMap {
+        &self.extents
+    }
+
+    /// Whether the broker knows all that was done to pages.
+    pub(crate) fn has_reported(&self) -> bool {
+        self.unreported.is_empty()
     }
 }

@@ -46,7 +46,7 @@ use poll_queue::PollQueue;
 pub(crate) use recover::Copies;
 use rmap::{ItemRange, Rmap};
 use stable::StableTree;
-pub(crate) use standing::Standing;
+pub(crate) use standing::{ItemState, Standing};
 use store::Store;
 use unstable::UnstableTree;
 

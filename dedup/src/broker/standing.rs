@@ -7,6 +7,7 @@ use super::LocalBroker;
 use super::ids::NodeId;
 use super::rmap::{RmapItem, Role};
 use super::stable_node::Stage;
+use crate::extents::ExtentMap;
 use crate::fingerprint::Fingerprint;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
@@ -26,7 +27,40 @@ pub(crate) enum Standing {
     NoSlot,
 }
 
+/// Which tree a page's item is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ItemState {
+    /// None.
+    Loose,
+    /// None: it has differed from a page of its fingerprint, and waits to be offered by its name.
+    Declined,
+    /// The unstable tree.
+    Waiting,
+    /// The stable tree, on a node that it does not share yet.
+    Proposed,
+    /// The stable tree, sharing the slot of its node.
+    Shared(Option<Slot>),
+}
+
 impl LocalBroker {
+    /// Which tree a page's item is in; in none if there is no such page. O(1).
+    pub(crate) fn item_state(&self, vm: VmId, linear: LinearIndex) -> ItemState {
+        let Ok(item) = self.item(vm, linear) else { return ItemState::Loose };
+        match self.rmap.item(item) {
+            RmapItem::Loose(_) => ItemState::Loose,
+            RmapItem::Declined(..) => ItemState::Declined,
+            RmapItem::Waiting(..) => ItemState::Waiting,
+            RmapItem::Pending { .. } => ItemState::Proposed,
+            RmapItem::Stable(link) => ItemState::Shared(self.stable.node(link.node).slot()),
+        }
+    }
+
+    /// Which pages of a VM lie over which slots, as its agent has reported; `None` for one that is not
+    /// registered.
+    pub(crate) fn extents(&self, vm: VmId) -> Option<&ExtentMap> {
+        self.members.get(&vm).map(|member| &member.extents)
+    }
+
     /// Why a page shares nothing; `None` when it does, or is in no tree. O(dups), or, where
     /// nodes are kept apart, O(VMs).
     pub(crate) fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {

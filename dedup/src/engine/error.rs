@@ -114,4 +114,12 @@ pub enum CheckError {
         #[source]
         source: MappingError,
     },
+    /// Between an agent and its broker.
+    #[error("VM {vm}: agent and broker disagree: {what}")]
+    Disagreement {
+        /// The VM.
+        vm: VmId,
+        /// On what.
+        what: String,
+    },
 }

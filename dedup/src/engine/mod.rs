@@ -4,6 +4,7 @@
 //! runs it, and how often, is the owner's choice.
 
 mod advisor;
+mod check;
 mod clone;
 #[cfg(test)]
 mod collisions;
@@ -238,38 +239,6 @@ impl Engine {
     /// The VMs that are attached.
     pub fn vms(&self) -> impl Iterator<Item = VmId> + '_ {
         self.members.keys().copied()
-    }
-
-    /// Verifies every index, and every VM's mappings against the kernel's. The VMs must not run
-    /// meanwhile: what they write between a pass and the check looks like a difference.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that is wrong.
-    pub fn check(&self) -> Result<(), CheckError> {
-        for (name, domain) in &self.domains {
-            let wrong = |source| CheckError::Index { domain: name.clone(), source };
-            domain.broker.check().map_err(wrong)?;
-        }
-        for (&vm, member) in &self.members {
-            member.agent.check().map_err(|source| CheckError::Mappings { vm, source })?;
-        }
-        Ok(())
-    }
-
-    /// Asks every change source what was written, then verifies what [`check`](Self::check) does, and
-    /// that every other page that counts as shared, or zero, holds the bytes of its slot, or zeroes.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that is wrong, be it that a source does not answer.
-    pub fn check_breaks(&mut self) -> Result<(), CheckError> {
-        self.check()?;
-        for (&vm, member) in &mut self.members {
-            member.agent.collect().map_err(|source| CheckError::Changes { vm, source })?;
-            member.agent.check_breaks().map_err(|source| CheckError::Mappings { vm, source })?;
-        }
-        Ok(())
     }
 
     fn process(

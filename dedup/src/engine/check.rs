@@ -1,0 +1,134 @@
+//! Whether agents, brokers and the kernel agree.
+
+use super::{CheckError, Engine};
+use crate::agent::Agent;
+use crate::broker::{ItemState, LocalBroker};
+use crate::extents::{Extent, ExtentMap};
+use crate::{LinearIndex, PageState, VmId};
+
+impl Engine {
+    /// Verifies every index, every VM's mappings against the kernel's, and what each agent knows against
+    /// what its broker does. The VMs must not run
+    /// meanwhile: what they write between a pass and the check looks like a difference.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), CheckError> {
+        for (name, domain) in &self.domains {
+            let wrong = |source| CheckError::Index { domain: name.clone(), source };
+            domain.broker.check().map_err(wrong)?;
+        }
+        for (&vm, member) in &self.members {
+            member.agent.check().map_err(|source| CheckError::Mappings { vm, source })?;
+            if let Some(domain) = self.domains.get(&member.domain) {
+                agree(vm, &member.agent, &domain.broker)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks every change source what was written, then verifies what [`check`](Self::check) does, and
+    /// that every other page that counts as shared, or zero, holds the bytes of its slot, or zeroes.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, be it that a source does not answer.
+    pub fn check_breaks(&mut self) -> Result<(), CheckError> {
+        self.check()?;
+        for (&vm, member) in &mut self.members {
+            member.agent.collect().map_err(|source| CheckError::Changes { vm, source })?;
+            member.agent.check_breaks().map_err(|source| CheckError::Mappings { vm, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Verifies that an agent and its broker know the same of a VM's pages. Slots are used again, and walks
+/// find pages, by what the broker knows. O(pages).
+fn agree(vm: VmId, agent: &Agent, broker: &LocalBroker) -> Result<(), CheckError> {
+    if !agent.has_reported() {
+        // The broker has failed, and what it has not taken is reported first when it works again.
+        return Ok(());
+    }
+    let differ = |what| Err(CheckError::Disagreement { vm, what });
+    let nothing = ExtentMap::default();
+    let theirs = broker.extents(vm).unwrap_or(&nothing);
+    if theirs != agent.extents() {
+        let only = |ours: &ExtentMap, theirs: &ExtentMap| -> Option<Extent> {
+            ours.iter().find(|one| theirs.slot(one.linear) != Some(one.slot))
+        };
+        let (agents, brokers) = (only(agent.extents(), theirs), only(theirs, agent.extents()));
+        return differ(format!("extents, the agent's {agents:?}, the broker's {brokers:?}"));
+    }
+    for page in 0..agent.count_pages() {
+        let (state, item) =
+            (agent.page_state(LinearIndex(page)), broker.item_state(vm, LinearIndex(page)));
+        let fits = match (state, item) {
+            (PageState::Shared(slot), ItemState::Shared(of_node)) => of_node == Some(slot),
+            (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
+            (PageState::Waiting, item) => item != ItemState::Loose,
+            (_, item) => matches!(item, ItemState::Loose | ItemState::Declined),
+        };
+        if !fits {
+            return differ(format!("page {page} is {state:?}, and its item {item:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::LocalBroker;
+    use crate::fingerprint::Fingerprint;
+    use crate::protocol::{Broker, Offer, Outcome};
+    use crate::{AnonymousMemory, AttachSpec, DedupMode, EngineConfig, PAGE_SIZE, Unchanging};
+
+    /// What `check` finds once a broker has been told of something that no agent has done.
+    fn found(mislead: impl FnOnce(&mut LocalBroker)) -> String {
+        let mut engine = Engine::new(EngineConfig::default()).unwrap();
+        for id in 0..2 {
+            let memory = Arc::new(AnonymousMemory::new(4).unwrap());
+            memory.write(0, &[7; 2 * PAGE_SIZE]);
+            memory.write(2 * PAGE_SIZE, &[8 + id; PAGE_SIZE]);
+            let spec = AttachSpec {
+                domain: "test".to_owned(),
+                mode: DedupMode::On,
+                memory,
+                changes: Box::new(Unchanging),
+            };
+            engine.attach(VmId(u32::from(id)), spec).unwrap();
+        }
+        (0..3).for_each(|_| drop(engine.pass()));
+        engine.check().unwrap();
+        mislead(&mut engine.domains.get_mut("test").unwrap().broker);
+        engine.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_sharer_that_only_its_agent_knows_is_found() {
+        let linear = LinearIndex(0);
+        let found = found(|broker| broker.report(VmId(0), &[Outcome::Left { linear }]).unwrap());
+        assert!(found.contains("page 0 is Shared") && found.contains("Loose"), "{found}");
+    }
+
+    #[test]
+    fn an_extent_that_only_the_agent_knows_is_found() {
+        let linear = LinearIndex(1);
+        let left = [Outcome::Left { linear }, Outcome::Unbacked { linear, count_pages: 1 }];
+        let found = found(|broker| broker.report(VmId(1), &left).unwrap());
+        assert!(found.contains("extents"), "{found}");
+    }
+
+    #[test]
+    fn a_page_that_waits_and_whose_agent_does_not_know_it_is_found() {
+        let found = found(|broker| {
+            let offer = Offer { linear: LinearIndex(3), fingerprint: Fingerprint(5) };
+            broker.offer(VmId(0), &[offer], &mut Vec::new()).unwrap();
+        });
+        assert!(found.contains("page 3 is Loose") && found.contains("Waiting"), "{found}");
+    }
+}
