@@ -3,24 +3,38 @@
 //! A VM's memory gets none once it is folded, but may have some when that begins. Of one of which a
 //! part is shared or given back the kernel splits the page table and keeps all 2 MiB until it runs
 //! short of memory, so that what was saved on paper would be saved by nobody. KSM splits it first,
-//! and so does an agent.
+//! and so does an agent. Which pages are parts of one that is not mapped as such, because it is a multi-size
+//! one or its page table was split before, the kernel does not say: where there are any, all that are there
+//! may be.
 
 use std::ops::Range;
 
 use super::changes::{count, linear_index};
 use super::{Agent, AgentSetupError};
 use crate::bitmap::Bitmap;
+use crate::sys::{PageKind, large_folios_may_be_unseen};
 
 impl Agent {
-    /// Notes which pages are parts of huge ones. O(pages that are there).
+    /// Notes which pages are, or may be, parts of huge ones. O(pages that are there).
     pub(super) fn find_huge_pages(&mut self) -> Result<(), AgentSetupError> {
         let mut huge = Bitmap::new(self.space.count_pages() as usize);
+        let are_unseen = large_folios_may_be_unseen();
         for piece in self.space.pieces() {
-            let visit = |first: u32, count_pages: u32| {
+            let mut visit = |first: u32, count_pages: u32| {
                 let start = piece.linear.offset(first).0 as usize;
                 huge.insert_range(start..start + count_pages as usize);
             };
-            let scanned = self.process.pagemap.scan_huge(self.space.whole(piece), visit);
+            let (pagemap, span) = (&self.process.pagemap, self.space.whole(piece));
+            let scanned = if are_unseen {
+                pagemap.scan(span, |first, count_pages, kind| {
+                    // Swapped in again, a page is as large as the others that return with it.
+                    if matches!(kind, PageKind::Private | PageKind::Swapped) {
+                        visit(first, count_pages);
+                    }
+                })
+            } else {
+                pagemap.scan_huge(span, visit)
+            };
             scanned.map_err(AgentSetupError::Pagemap)?;
         }
         self.huge = (!huge.is_empty()).then_some(huge);

@@ -153,7 +153,8 @@ pub(crate) struct Agent {
     deferred: Bitmap,
     /// Pages that are not to be folded, if there are any.
     excluded: Option<Bitmap>,
-    /// Pages that were parts of huge ones when folding began and have stayed where they are, if any.
+    /// Pages that were, or may have been, parts of huge ones when folding began and have stayed where they are, if
+    /// any.
     huge: Option<Bitmap>,
     /// The first page of which it has not been taken in whether the source has named it.
     taken_in: usize,

@@ -13,6 +13,7 @@ mod copy;
 mod fixed;
 #[cfg(test)]
 mod gaps;
+mod large_folios;
 mod maps;
 mod memfd;
 mod memory;
@@ -36,6 +37,7 @@ pub(crate) use clock::ThreadClock;
 pub(crate) use fixed::MapError;
 #[cfg(test)]
 pub(crate) use fixed::faults;
+pub(crate) use large_folios::may_be_unseen as large_folios_may_be_unseen;
 pub(crate) use maps::{MappingMarks, ProcessMapping};
 pub(crate) use memfd::Memfd;
 pub use memfd::resident_store_bytes;

@@ -107,3 +107,24 @@ fn nor_do_the_rest_of_one_of_which_a_part_is_discarded() {
         assert_eq!(vm.read(number), expected);
     }
 }
+
+// The page table does not show such a page as huge, but the kernel keeps its memory in one piece.
+#[test]
+fn nor_does_one_whose_page_table_was_split_before_its_vm_was_attached() {
+    let mut engine = engine();
+    let (Some(a), Some(b)) = (huge_vm(0), huge_vm(1)) else {
+        eprintln!("{NONE}");
+        return;
+    };
+    for vm in [&a, &b] {
+        sys::split_page_tables(&vm.memory.regions()[0], HUGE);
+        assert_eq!(count_huge(vm), Some(PAGES / HUGE), "the memory itself is in one piece");
+        vm.attach(&mut engine, "test", DedupMode::On);
+    }
+    settle(&mut engine);
+    check_counters(&engine);
+    for vm in [&a, &b] {
+        assert_eq!(count_huge(vm), Some(0), "VM {} holds huge pages", vm.id);
+        (0..PAGES).for_each(|number| assert_eq!(vm.read(number), content(vm, number)));
+    }
+}
