@@ -12,10 +12,10 @@ DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest deny unit-tests vm-tests churn asan bench clean
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest deny unit-tests vm-tests machine-tests churn asan bench clean
 
 help: ## say what there is (this text)
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## build the command: target/release/pagefold
 	$(CARGO) build --release --locked
@@ -50,6 +50,9 @@ unit-tests: ## unit and property tests, and the examples in the documentation
 
 vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
 	$(CARGO) test --workspace --test '*' --locked
+
+machine-tests: ## tests that change settings of the whole machine for a moment (need root, and it to themselves)
+	$(CARGO) test --package pagefold-dedup --test machine --locked -- --ignored
 
 churn: ## a minute of guests that race folding, compaction and every knob (needs /dev/kvm)
 	PAGEFOLD_CHURN_SECONDS=60 $(CARGO) test --release --package pagefold-tests --test churn --locked \

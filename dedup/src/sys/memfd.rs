@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::rlimit::max_file_bytes;
+use super::small_pages;
 use crate::{PAGE_SIZE, Slot};
 
 /// The files behind all stores of this process, and some that are gone.
@@ -62,13 +63,18 @@ impl Memfd {
         File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd())).map(|file| Self(Arc::new(file)))
     }
 
-    /// Writes whole pages from `slot` on.
+    /// Writes whole pages from `slot` on. They take no more memory than that, whatever huge pages the
+    /// machine has for files, unless it was set to have some within the last tenth of a second.
     ///
     /// # Errors
     ///
     /// The kernel's (`ENOSPC`, `ENOMEM`); a part may be written.
     pub(crate) fn write(&self, slot: Slot, pages: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(pages, u64::from(slot.0) * PAGE_SIZE as u64)
+        let offset_bytes = u64::from(slot.0) * PAGE_SIZE as u64;
+        if small_pages::are_needed() {
+            small_pages::allocate(self.raw(), offset_bytes, pages.len())?;
+        }
+        self.0.write_all_at(pages, offset_bytes)
     }
 
     /// Reads one page.

@@ -24,6 +24,7 @@ mod protect;
 mod relocate;
 mod rlimit;
 mod scratch;
+mod small_pages;
 mod space;
 mod span;
 mod spare;

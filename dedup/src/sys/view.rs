@@ -47,7 +47,22 @@ impl StoreView {
         };
         let view = Self { base, count_slots, readable_slots: AtomicU32::new(0) };
         view.unlock()?;
+        view.refuse_huge_pages()?;
         Ok(view)
+    }
+
+    /// Has the kernel not join what is read in huge pages, which would take memory for slots that hold
+    /// nothing.
+    fn refuse_huge_pages(&self) -> io::Result<()> {
+        let len_bytes = self.count_slots as usize * PAGE_SIZE;
+        // SAFETY: just what `new` mapped; no byte and no access changes.
+        let result =
+            unsafe { libc::madvise(self.base.as_ptr().cast(), len_bytes, libc::MADV_NOHUGEPAGE) };
+        match io::Error::last_os_error() {
+            // A kernel without transparent huge pages does not know the advice.
+            error if result != 0 && error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Has the kernel not keep the store in memory because the process locks its mappings.
