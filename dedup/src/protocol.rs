@@ -52,7 +52,7 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
-    /// Under protection, its bytes were not those of the slot.
+    /// Its bytes are not those of the slot, although its fingerprint, or its name's first 64 bits, are.
     Differs {
         /// The page.
         linear: LinearIndex,

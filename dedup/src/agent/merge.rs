@@ -111,7 +111,11 @@ impl Agent {
                 self.pending.insert(page);
             });
             outcomes.extend(run.shares().map(|(linear, slot)| {
-                if differs { Outcome::Differs { linear, slot } } else { declined((linear, slot)) }
+                if differs && self.is_collision(linear, slot) {
+                    Outcome::Differs { linear, slot }
+                } else {
+                    declined((linear, slot))
+                }
             }));
             return;
         }
@@ -137,6 +141,18 @@ impl Agent {
             }
         }
         self.place(&run);
+    }
+
+    /// Whether a page is found where a slot's bytes are and yet holds others, not just because it was
+    /// written when it was to be merged.
+    fn is_collision(&self, linear: LinearIndex, slot: Slot) -> bool {
+        let (page, mut bytes) = (self.copy(linear), [0; PAGE_SIZE]);
+        if self.store.memfd.read(slot, &mut bytes).is_err() || page == bytes {
+            return false;
+        }
+        let fingerprint = |bytes| self.secret.fingerprint(bytes);
+        let name = |bytes| self.secret.identity(bytes).key();
+        fingerprint(&page) == fingerprint(&bytes) || name(&page) == name(&bytes)
     }
 }
 

@@ -56,7 +56,13 @@ impl Contested {
 }
 
 impl LocalBroker {
-    /// Notes that a page was compared with the slot that it was to share, and differs.
+    /// Whether there is a fingerprint that pages of different contents have.
+    #[cfg(test)]
+    pub(crate) fn has_contested(&self) -> bool {
+        !self.contested.is_empty()
+    }
+
+    /// Notes that a page has the key of the slot that it was to share, and differs.
     pub(super) fn note_difference(&mut self, item: ItemId, id: NodeId) {
         let key = self.stable.node(id).fingerprint;
         self.remove_item(item);

@@ -1,9 +1,11 @@
 //! Pages of different contents that have one fingerprint, on real memory.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::bitmap::Bitmap;
 use crate::{AnonymousMemory, PAGE_SIZE, PageState, Slot, WrittenPages};
 
 const PAGES: u32 = 16;
@@ -141,4 +143,39 @@ fn a_page_that_waits_alone_is_found_after_its_fingerprint_was_contested() {
     for page in 0..3 {
         assert_eq!(world.slot(0, page), world.slot(1, 2 - page));
     }
+}
+
+/// The changes of a VM that is visited after another, which it writes when that one's pages have been
+/// offered and are to be merged.
+struct Meddler(Arc<AnonymousMemory>);
+
+impl ChangeSource for Meddler {
+    fn collect(&mut self, _: &mut Bitmap) -> io::Result<()> {
+        self.0.write(0, &[9; PAGE_SIZE]);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_page_that_is_written_at_each_merge_does_not_contest_its_fingerprint() {
+    let mut world = World::new(2);
+    let content = world.page(1);
+    (0..2).for_each(|vm| world.write(vm, 0, &content));
+    let spec = AttachSpec {
+        domain: "test".to_owned(),
+        mode: DedupMode::On,
+        memory: Arc::new(AnonymousMemory::new(1).unwrap()),
+        changes: Box::new(Meddler(Arc::clone(&world.vms[1].0))),
+    };
+    world.engine.attach(VmId(9), spec).unwrap();
+    for _ in 0..12 {
+        world.engine.pass();
+        // As it was, before anybody looks again.
+        world.vms[1].0.write(0, &content);
+    }
+    assert!(world.engine.stats().events.declines > 4, "{:?}", world.engine.stats().events);
+    assert!(!world.engine.domains["test"].broker.has_contested());
+    world.engine.detach_and_discard(VmId(9));
+    world.settle();
+    assert_eq!(world.slot(0, 0), world.slot(1, 0));
 }
