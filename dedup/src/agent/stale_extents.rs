@@ -17,13 +17,13 @@ use crate::protocol::{Broker, Outcome};
 use crate::sys::{MAX_MOVE_PAGES, MakeAnonymousError, PageKind};
 
 /// Anonymous pages between two extents, at most, that are moved with them, so that one move joins all.
-const MAX_GAP_PAGES: u32 = 8;
+pub(super) const MAX_GAP_PAGES: u32 = 8;
 
 /// What moving a window costs, about 50 µs, in runs that are mapped.
 const RUNS_PER_MOVE: u64 = 8;
 
 /// Extents that are passed over for what looking at a page costs.
-const PASSED_PER_PAGE: u32 = 16;
+pub(super) const PASSED_PER_PAGE: u32 = 16;
 
 /// Whether stale extents are being searched for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -149,7 +149,7 @@ impl Agent {
 
     /// Has pages, of which none shares a slot, be anonymous memory, one mapping with what is around
     /// them; says whether they are.
-    fn make_anonymous(&mut self, pages: &Range<u32>) -> Result<bool, AgentError> {
+    pub(super) fn make_anonymous(&mut self, pages: &Range<u32>) -> Result<bool, AgentError> {
         let process = Arc::clone(&self.process);
         let Some(mover) = process.page_mover() else { return Ok(false) };
         self.split_huge_pages(pages.start as usize..pages.end as usize);
