@@ -19,10 +19,16 @@ impl Agent {
     pub(super) fn carry_out(
         &mut self,
         broker: &mut dyn Broker,
-        targets: Vec<Target>,
+        mut targets: Vec<Target>,
         terms: &Terms,
         mut outcomes: Vec<Outcome>,
     ) -> Result<(), AgentError> {
+        if let Err(error) = self.leave_out_swapped(&mut targets, &mut outcomes) {
+            let runs = cut(targets, &self.extents);
+            outcomes.extend(runs.iter().flat_map(Run::shares).map(declined));
+            self.unreported.append(&mut outcomes);
+            return Err(error);
+        }
         let mut runs = cut(targets, &self.extents);
         self.within_budget(&mut runs, terms, &mut outcomes);
         let empty = match self.fill(broker, &runs, &terms.creators) {

@@ -35,6 +35,7 @@ mod stale_extents;
 mod stats;
 mod step_work;
 mod store;
+mod swapped;
 mod sweep;
 pub mod track;
 mod unmerge;

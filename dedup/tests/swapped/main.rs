@@ -82,6 +82,7 @@ fn pages_that_were_swapped_out_are_folded_when_they_return_and_not_read_in_befor
     };
     pages_that_are_in_swap_when_their_vm_is_first_visited();
     broken_pages_that_are_swapped_out();
+    pages_that_are_swapped_out_while_they_wait_for_a_twin();
 }
 
 fn pages_that_are_in_swap_when_their_vm_is_first_visited() {
@@ -134,4 +135,32 @@ fn broken_pages_that_are_swapped_out() {
     (0..PAGES).for_each(|number| vms[0].write(number as usize, &page(number)));
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, u64::from(PAGES));
+}
+
+// Read under protection, they would hold up whoever writes near them.
+fn pages_that_are_swapped_out_while_they_wait_for_a_twin() {
+    let mut engine = engine();
+    let vms = twins();
+    vms[0].attach(&mut engine, "test", DedupMode::On);
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_unshared, u64::from(PAGES));
+    sys::page_out(&vms[0].memory);
+    let out = swapped_pages(&engine, 0);
+    assert!(out > u64::from(PAGES) / 2, "{out} pages were written out");
+    vms[1].attach(&mut engine, "test", DedupMode::On);
+    for _ in 0..10 {
+        engine.pass();
+    }
+    settle(&mut engine);
+    engine.check().unwrap();
+    assert_eq!(swapped_pages(&engine, 0), out, "nothing is read in to be compared");
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES) - out);
+
+    (0..PAGES).for_each(|number| sys::read_in(&vms[0].memory, number as usize));
+    settle(&mut engine);
+    engine.check().unwrap();
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES));
+    for vm in &vms {
+        (0..PAGES).for_each(|number| assert_eq!(vm.read(number as usize), page(number)));
+    }
 }
