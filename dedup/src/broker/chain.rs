@@ -4,6 +4,7 @@
 //! of its own, a *dup*, so that no walk from a slot to its mappings takes longer than that. The
 //! dups of one content hang off a chain, which stands in the tree in the place of a node.
 
+use super::check::check_numbers_of;
 use super::ids::{ChainId, NodeId};
 
 /// What stands in the stable tree for one content.
@@ -123,6 +124,22 @@ impl Chains {
     /// Exchanges the dups at two places.
     pub(super) fn swap(&mut self, id: ChainId, one: usize, other: usize) {
         self.all[id.index()].dups.swap(one, other);
+    }
+
+    /// Verifies that every chain is one of those that are in use, or is free, and has no dups then.
+    /// O(chains).
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub(super) fn check_free(&self, used: &[ChainId]) -> Result<(), String> {
+        let used = used.iter().map(|id| id.index());
+        let free = self.free.iter().map(|id| id.index());
+        check_numbers_of("chain", self.all.len(), used, free)?;
+        match self.free.iter().find(|&&id| !self.dups(id).is_empty()) {
+            Some(id) => Err(format!("{id:?} is free, and has dups")),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

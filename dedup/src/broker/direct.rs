@@ -246,4 +246,23 @@ mod tests {
         assert_eq!(directives, [Directive::Merge { linear: next, slot, awaited: true }]);
         assert_eq!(looked, 1, "its content has a slot now");
     }
+
+    #[test]
+    fn a_page_that_is_gone_takes_no_turn_of_those_that_wait_for_room_in_the_store() {
+        let mut broker = matched(1, 3);
+        let (linear, slot) = (LinearIndex(0), Slot(0));
+        poll(&mut broker, VMS[0], 999);
+        broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
+        let merged = [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        broker.report(VMS[0], &merged).unwrap();
+        // One of the two pages for which there is no slot is written, then there is room for one.
+        broker.report(VMS[0], &[Outcome::Left { linear: LinearIndex(1) }]).unwrap();
+        for vm in VMS {
+            broker.report(vm, &[Outcome::Left { linear }]).unwrap();
+        }
+        broker.report(VMS[0], &[Outcome::Unbacked { linear, count_pages: 1 }]).unwrap();
+        let next = LinearIndex(2);
+        let (directives, _) = poll(&mut broker, VMS[0], 999);
+        assert_eq!(directives, [Directive::Create { linear: next, slot, continues: false }]);
+    }
 }

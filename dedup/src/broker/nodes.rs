@@ -13,12 +13,15 @@ impl LocalBroker {
     pub(super) fn remove_item(&mut self, item: ItemId) {
         match self.rmap.item(item) {
             RmapItem::Loose(_) => {}
-            RmapItem::Declined(_, age) => self.rmap.set(item, RmapItem::Loose(age)),
+            RmapItem::Declined(_, age) => {
+                self.dequeue(item);
+                self.rmap.set(item, RmapItem::Loose(age));
+            }
             RmapItem::Waiting(fingerprint, _) => {
                 self.take_waiting(fingerprint);
             }
             RmapItem::Pending { .. } | RmapItem::Stable(_) => {
-                if let Some(node) = self.stable.unlink(&mut self.rmap, item) {
+                if let Some(node) = self.unlink(item) {
                     if self.stable.was_full(node) {
                         self.invite(node);
                     }
@@ -72,6 +75,19 @@ impl LocalBroker {
         self.owner_mut(item).queue.insert(linear);
     }
 
+    /// Takes an item off its node's list and leaves it loose; says which node it was. Its agent is not
+    /// asked any more what it was to be asked there. O(log VMs).
+    pub(super) fn unlink(&mut self, item: ItemId) -> Option<NodeId> {
+        self.dequeue(item);
+        self.stable.unlink(&mut self.rmap, item)
+    }
+
+    /// Has the item's agent not be asked any more: what it was to be asked for is over.
+    fn dequeue(&mut self, item: ItemId) {
+        let (_, linear) = self.rmap.page(item);
+        self.owner_mut(item).queue.remove(linear);
+    }
+
     /// Draws the consequences of an item's leaving a node's list.
     pub(super) fn settle_node(&mut self, id: NodeId) {
         if self.is_target(id) {
@@ -97,7 +113,7 @@ impl LocalBroker {
             self.release_slot(id);
             let joining: Vec<ItemId> = self.items_in(id, Role::Joining).collect();
             for item in joining {
-                self.stable.unlink(&mut self.rmap, item);
+                self.unlink(item);
                 if self.stable.was_full(id) {
                     self.invite(id);
                 }
@@ -155,7 +171,7 @@ impl LocalBroker {
         let last = self.stable.items(&self.rmap, id).next();
         let waits = self.items_in(id, Role::Waiting).next().is_some();
         if let Some(item) = last {
-            self.stable.unlink(&mut self.rmap, item);
+            self.unlink(item);
         }
         self.stable.remove(id);
         self.end_move(id);

@@ -44,6 +44,10 @@ impl Pages {
         had
     }
 
+    fn iter(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+        self.set.iter().filter_map(|page| u32::try_from(page).ok().map(LinearIndex))
+    }
+
     /// Takes the first page from `start` on. O(pages / 64), and nothing for stretches without any.
     fn take_from(&mut self, start: usize) -> Option<usize> {
         if self.count == 0 {
@@ -64,6 +68,7 @@ impl PollQueue {
 
     /// Has a page be asked about. O(1).
     pub(super) fn insert(&mut self, linear: LinearIndex) {
+        self.remove(linear);
         self.due.insert(linear.0 as usize);
     }
 
@@ -132,6 +137,42 @@ impl PollQueue {
         [&self.due, &self.parked, &self.without_slot]
             .iter()
             .any(|pages| pages.set.contains(linear.0 as usize))
+    }
+
+    /// Has a page not be asked about, now or later. O(1).
+    pub(super) fn remove(&mut self, linear: LinearIndex) {
+        for pages in [&mut self.due, &mut self.parked, &mut self.without_slot] {
+            if pages.count > 0 {
+                pages.remove(linear.0 as usize);
+            }
+        }
+    }
+
+    /// The pages that are asked about by this round or the next, ascending.
+    pub(super) fn due(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+        self.due.iter()
+    }
+
+    /// The pages that have been set aside.
+    pub(super) fn set_aside(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+        self.parked.iter().chain(self.without_slot.iter())
+    }
+
+    /// Verifies that the pages are counted. O(pages / 64).
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (what, pages) in
+            [("due", &self.due), ("parked", &self.parked), ("without a slot", &self.without_slot)]
+        {
+            let found = pages.set.count();
+            if found != pages.count {
+                return Err(format!("{found} pages are {what}, {} counted", pages.count));
+            }
+        }
+        Ok(())
     }
 
     /// Bytes on the heap.

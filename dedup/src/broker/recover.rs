@@ -72,7 +72,7 @@ impl LocalBroker {
         // Whose agents do not know yet that they were to join it.
         let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
         for item in waiting {
-            self.stable.unlink(&mut self.rmap, item);
+            self.unlink(item);
             self.place_again(item, self.stable.node(id).fingerprint);
         }
         self.settle_node(id);

@@ -179,7 +179,11 @@ impl Slots {
         if resting != self.count_resting {
             return Err(format!("{resting} slots rest, {} counted", self.count_resting));
         }
-        self.reuse.clone().for_each(|number| free[number as usize] = true);
+        for number in self.reuse.clone() {
+            if std::mem::replace(&mut free[number as usize], true) {
+                return Err(format!("slot {number} rests, and is being handed out"));
+            }
+        }
         let mut live = 0;
         for (number, (state, free)) in self.states.iter().zip(free).enumerate() {
             live += u32::from(state.node.is_some());
@@ -230,6 +234,14 @@ impl Slots {
     fn random_number(&self) -> u32 {
         // Without randomness the order is a little easier to foresee, and nothing else.
         getrandom::u32().unwrap_or(0) % self.limit
+    }
+}
+
+#[cfg(test)]
+impl Slots {
+    /// Has a number be handed out next, whatever it is in use for.
+    pub(super) fn hand_out(&mut self, slot: Slot) {
+        self.reuse = slot.0..slot.0 + 1;
     }
 }
 

@@ -1,6 +1,8 @@
 //! The stable tree: one node for each content that is shared, ordered by fingerprint, and on each
 //! node the list of its items.
 
+mod check;
+
 use super::arena::push_tight;
 use super::chain::{Chains, Entry};
 use super::ids::{ChainId, ItemId, NodeId};

@@ -1,5 +1,7 @@
 //! Whether agents, brokers and the kernel agree.
 
+use std::collections::BTreeSet;
+
 use super::{CheckError, Engine};
 use crate::agent::Agent;
 use crate::broker::{ItemState, LocalBroker};
@@ -18,12 +20,15 @@ impl Engine {
         for (name, domain) in &self.domains {
             let wrong = |source| CheckError::Index { domain: name.clone(), source };
             domain.broker.check().map_err(wrong)?;
+            let mut vms = BTreeSet::new();
+            for (vm, agent) in self.agents_in(name) {
+                vms.insert(vm);
+                agree(vm, agent, &domain.broker)?;
+            }
+            domain.broker.check_vms(&vms).map_err(wrong)?;
         }
         for (&vm, member) in &self.members {
             member.agent.check().map_err(|source| CheckError::Mappings { vm, source })?;
-            if let Some(domain) = self.domains.get(&member.domain) {
-                agree(vm, &member.agent, &domain.broker)?;
-            }
         }
         Ok(())
     }
@@ -42,11 +47,18 @@ impl Engine {
         }
         Ok(())
     }
+
+    /// The agents of a domain's VMs, with those of VMs that have ended and are leaving, and what its broker
+    /// calls them.
+    fn agents_in(&self, domain: &str) -> impl Iterator<Item = (VmId, &Agent)> {
+        let members = self.members.iter().filter(move |(_, member)| member.domain == domain);
+        members.map(|(&vm, member)| (vm, &member.agent)).chain(self.leavers_in(domain))
+    }
 }
 
 /// Verifies that an agent and its broker know the same of a VM's pages. Slots are used again, and walks
 /// find pages, by what the broker knows. O(pages).
-fn agree(vm: VmId, agent: &Agent, broker: &LocalBroker) -> Result<(), CheckError> {
+pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &LocalBroker) -> Result<(), CheckError> {
     if !agent.has_reported() {
         // The broker has failed, and what it has not taken is reported first when it works again.
         return Ok(());

@@ -133,6 +133,12 @@ impl Engine {
         self.leavers.iter().filter(|leaver| leaver.agent.is_at(memory))
     }
 
+    /// Those of a domain that are leaving, and what their broker calls them.
+    pub(super) fn leavers_in(&self, domain: &str) -> impl Iterator<Item = (VmId, &Agent)> {
+        let leavers = self.leavers.iter().filter(move |leaver| leaver.domain == domain);
+        leavers.map(|leaver| (leaver.vm, &leaver.agent))
+    }
+
     /// Frees a number for a VM that is to be attached: its domain's broker may still know one that is
     /// leaving by it. O(VMs).
     pub(super) fn free_number(&mut self, vm: VmId) {

@@ -4,6 +4,7 @@
 //! chunks that belong to one VM each, in linear order. The linear index is thus fixed when the VM
 //! is registered and is never derived from an address.
 
+mod check;
 mod packed;
 
 use std::ops::Range;

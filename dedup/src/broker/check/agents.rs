@@ -1,0 +1,25 @@
+//! Whose agents there are.
+
+use std::collections::BTreeSet;
+
+use super::{IndexError, ensure};
+use crate::VmId;
+use crate::broker::LocalBroker;
+
+impl LocalBroker {
+    /// Verifies that it knows just these VMs. O(VMs).
+    ///
+    /// # Errors
+    ///
+    /// The first VM that only it knows, or that it does not know.
+    pub(crate) fn check_vms(&self, vms: &BTreeSet<VmId>) -> Result<(), IndexError> {
+        for vm in self.members.keys() {
+            ensure!(vms.contains(vm), "the broker knows VM {vm}, which has no agent");
+        }
+        for vm in vms {
+            let is_known = self.members.contains_key(vm);
+            ensure!(is_known, "VM {vm} has an agent, and its broker does not know it");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! What agents are to be asked about: each page that waits for a poll is on its VM's queue, and no page is
+//! that has nothing to be asked.
+
+use super::{IndexError, ensure};
+use crate::broker::LocalBroker;
+use crate::broker::rmap::{RmapItem, Role};
+use crate::{LinearIndex, VmId};
+
+impl LocalBroker {
+    /// Verifies the queue of a VM, and what its agent was directed to move, against its items. O(items).
+    pub(super) fn check_queue(&self, vm: VmId) -> Result<(), IndexError> {
+        let member = &self.members[&vm];
+        let state = |linear| member.items.item(linear).map(|id| self.rmap.item(id));
+        for linear in (0..member.items.count_pages()).map(LinearIndex) {
+            let waits =
+                matches!(state(linear), Some(RmapItem::Pending { role: Role::Waiting, .. }));
+            ensure!(
+                !waits || member.queue.contains(linear),
+                "page {} of VM {vm} waits for a poll, and is on no queue",
+                linear.0
+            );
+        }
+        member.queue.check().map_err(|what| IndexError(format!("VM {vm}: {what}")))?;
+        for linear in member.queue.due() {
+            // A sharer is asked about that is alone, or moves, or did when it was noted.
+            let has_answer = matches!(
+                state(linear),
+                Some(
+                    RmapItem::Pending { role: Role::Waiting, .. }
+                        | RmapItem::Declined(..)
+                        | RmapItem::Stable(_)
+                )
+            );
+            ensure!(
+                has_answer,
+                "page {} of VM {vm} is on a queue, and is {:?}",
+                linear.0,
+                state(linear)
+            );
+        }
+        for linear in member.queue.set_aside() {
+            let waits =
+                matches!(state(linear), Some(RmapItem::Pending { role: Role::Waiting, .. }));
+            ensure!(waits, "page {} of VM {vm} is set aside, and is {:?}", linear.0, state(linear));
+        }
+        ensure!(
+            self.lacks_slots || !member.queue.lacks_slots(),
+            "pages of VM {vm} lack slots, and it counts as if none did"
+        );
+        for &linear in &member.told {
+            let shares = matches!(state(linear), Some(RmapItem::Stable(_)));
+            ensure!(
+                shares,
+                "page {} of VM {vm} is directed to move, and is {:?}",
+                linear.0,
+                state(linear)
+            );
+        }
+        Ok(())
+    }
+}
