@@ -67,14 +67,8 @@ impl Agent {
         if !is_counted {
             return Err(differs(format!("{} mappings counted, the kernel has {vmas}", self.vmas)));
         }
-        for (one, other) in
-            [(&self.shared, &self.zero), (&self.shared, &self.waiting), (&self.zero, &self.waiting)]
-        {
-            let mut both = one.clone();
-            both.intersect_with(other);
-            if let Some(page) = both.iter().next() {
-                return Err(differs(format!("page {page} is in two states")));
-            }
+        if let Some(what) = self.find_contradiction() {
+            return Err(differs(what));
         }
         let loose =
             self.shared.iter().find(|&page| self.extents.slot(linear_index(page)).is_none());

@@ -9,6 +9,7 @@ use super::changes::{count, linear_index};
 use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
+use crate::LinearIndex;
 use crate::extents::Extent;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
@@ -91,16 +92,26 @@ impl Agent {
                 outcomes.append(&mut self.lose(part.clone()));
             }
             // Of other pages nobody has said that they lie over slots.
-            for Extent { linear, count_pages, .. } in backed {
-                if self.extents.slot(linear).is_none() {
-                    outcomes.push(Outcome::Unbacked { linear, count_pages });
-                }
-            }
+            outcomes.extend(backed.into_iter().flat_map(|extent| self.unbacked(extent)));
             next = end;
         }
         let discarded_pages = discarded.iter().map(|part| part.len() as u64).sum();
         self.say(broker, outcomes)?;
         Ok(DiscardReport { discarded_pages, kept_pages: pages.len() as u64 - discarded_pages })
+    }
+
+    /// What there is to report of what lay over slots: the kernel may have replaced a part of it only.
+    fn unbacked(&self, extent: Extent) -> Vec<Outcome> {
+        let pages: Vec<LinearIndex> = (extent.linear.0..extent.end())
+            .map(LinearIndex)
+            .filter(|&linear| self.extents.slot(linear).is_none())
+            .collect();
+        let runs = pages.chunk_by(|one, next| one.offset(1) == *next);
+        let unbacked = |run: &[LinearIndex]| Outcome::Unbacked {
+            linear: run[0],
+            count_pages: count(run.len()),
+        };
+        runs.map(unbacked).collect()
     }
 
     /// Gives up pages whose addresses are consecutive, and notes those for which it was done.

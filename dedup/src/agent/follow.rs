@@ -80,9 +80,7 @@ impl Agent {
         }
         if let Err(error) = self.carry_out(broker, targets, &terms, outcomes) {
             for linear in directives.iter().map(Directive::linear) {
-                if !self.shared.contains(linear.0 as usize) {
-                    self.pending.insert(linear.0 as usize);
-                }
+                self.look_once_more(linear.0 as usize);
             }
             return Err(error);
         }

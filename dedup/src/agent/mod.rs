@@ -11,6 +11,7 @@ mod changes;
 mod check;
 mod check_frames;
 mod check_marks;
+mod check_sets;
 mod copy;
 mod deferral;
 mod discard;
@@ -127,8 +128,8 @@ pub(crate) struct AgentSpec {
 
 /// One VM's memory, and what is known of each of its pages.
 ///
-/// A page is in at most one of `shared`, `zero` and `waiting`; in `pending` if it changed and has
-/// not been looked at since; in `deferred` if it would be shared were there mappings to spare.
+/// A page is in at most one of `shared`, `zero`, `waiting`, `pending` if it changed and has not been looked
+/// at since, and `deferred` if it would be shared were there mappings to spare.
 pub(crate) struct Agent {
     vm: VmId,
     mode: DedupMode,

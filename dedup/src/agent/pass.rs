@@ -151,8 +151,8 @@ impl Agent {
             let read: Vec<(usize, Content)> = self.read_ahead.drain(..some).collect();
             offered += some;
             if let Err(error) = self.fold(broker, &read) {
-                for &(page, _) in read.iter().filter(|(page, _)| !self.shared.contains(*page)) {
-                    self.pending.insert(page);
+                for &(page, _) in &read {
+                    self.look_once_more(page);
                 }
                 return Err(error);
             }
@@ -165,6 +165,13 @@ impl Agent {
             self.read_ahead = VecDeque::new();
         }
         Ok(offered)
+    }
+
+    /// Has a page be looked at by the next pass of which nothing is known, because the broker failed.
+    pub(super) fn look_once_more(&mut self, page: usize) {
+        if !self.is_known(page) {
+            self.pending.insert(page);
+        }
     }
 
     /// Drops pages that keep changing, and are not to be looked at this time.

@@ -1,7 +1,7 @@
 //! What an agent has to tell its broker, which must hear all of it, in order, and each thing once.
 
-use super::changes::linear_index;
 use super::{Agent, AgentError};
+use crate::LinearIndex;
 use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome, ReportError};
 
@@ -50,12 +50,21 @@ impl Agent {
     fn undo(&mut self, refused: Outcome) {
         // Everything else says that memory is the VM's own, which is right whoever knows it.
         let Outcome::Merged(Extent { linear, count_pages, .. }) = refused else { return };
-        let pages = linear.0 as usize..linear.offset(count_pages).0 as usize;
+        let pages = linear.0..linear.offset(count_pages).0;
         let mut outcomes = std::mem::take(&mut self.unreported);
-        for page in pages {
-            if self.shared.contains(page) {
-                self.unshare(linear_index(page), &mut outcomes);
+        for page in pages.clone() {
+            if self.shared.contains(page as usize) {
+                self.unshare(LinearIndex(page), &mut outcomes);
             }
+        }
+        // Nor may the mapping stay: the broker does not count it, and might use the slot for other bytes.
+        for part in Self::parts_to_move(pages) {
+            if self.is_any_shared(&part) || !self.make_anonymous(&part).unwrap_or(false) {
+                self.stale.search_all();
+                continue;
+            }
+            let (linear, count_pages) = (LinearIndex(part.start), part.end - part.start);
+            outcomes.push(Outcome::Unbacked { linear, count_pages });
         }
         self.unreported = outcomes;
     }

@@ -143,8 +143,19 @@ impl Agent {
 
     /// Whether no page of an extent shares its slot. O(pages / 64).
     fn is_stale(&self, extent: Extent) -> bool {
-        let pages = extent.linear.0 as usize..extent.end() as usize;
-        self.shared.runs_within(pages).next().is_none()
+        !self.is_any_shared(&(extent.linear.0..extent.end()))
+    }
+
+    /// Whether any page shares its slot. O(pages / 64).
+    pub(super) fn is_any_shared(&self, pages: &Range<u32>) -> bool {
+        let mut shared = self.shared.runs_within(pages.start as usize..pages.end as usize);
+        shared.next().is_some()
+    }
+
+    /// Pages that lie side by side, in parts that can be [made anonymous](Self::make_anonymous) at once.
+    pub(super) fn parts_to_move(pages: Range<u32>) -> Vec<Range<u32>> {
+        let starts = pages.clone().step_by(MAX_MOVE_PAGES as usize);
+        starts.map(|start| start..pages.end.min(start + MAX_MOVE_PAGES)).collect()
     }
 
     /// Has pages, of which none shares a slot, be anonymous memory, one mapping with what is around

@@ -48,7 +48,12 @@ impl Agent {
     fn is_stray(&self, page: usize) -> bool {
         // In any other mode that is how pages are left that are not to be shared.
         let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
+        is_wanted && !self.is_known(page)
+    }
+
+    /// Whether any set says what became of a page, or that it is to be looked at. O(1).
+    pub(super) fn is_known(&self, page: usize) -> bool {
         let known = [&self.shared, &self.zero, &self.waiting, &self.pending, &self.deferred];
-        is_wanted && !known.iter().any(|set| set.contains(page))
+        known.iter().any(|set| set.contains(page))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::broker::LocalBroker;
+use crate::engine::agree;
 use crate::protocol::{Broker, Decision, Directive, NamedOffer, Offer, ReportError};
 use crate::sys::faults;
 use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot, WrittenPages};
@@ -102,8 +103,8 @@ impl Broker for Faulty {
     }
 }
 
-struct Vm {
-    agent: Agent,
+pub(super) struct Vm {
+    pub(super) agent: Agent,
     memory: Arc<AnonymousMemory>,
     written: WrittenPages,
     /// What its pages must hold.
@@ -111,9 +112,9 @@ struct Vm {
 }
 
 /// VMs whose broker fails.
-struct World {
+pub(super) struct World {
     broker: Faulty,
-    vms: BTreeMap<VmId, Vm>,
+    pub(super) vms: BTreeMap<VmId, Vm>,
     budget: Arc<MappingBudget>,
     count_errors: usize,
 }
@@ -126,7 +127,11 @@ fn page(content: u32) -> [u8; PAGE_SIZE] {
 }
 
 impl World {
-    fn new(process: &Arc<ProcessMemory>, max_page_sharing: u32, fails: Range<usize>) -> Self {
+    pub(super) fn new(
+        process: &Arc<ProcessMemory>,
+        max_page_sharing: u32,
+        fails: Range<usize>,
+    ) -> Self {
         let mut broker = LocalBroker::new(STORE_PAGES, max_page_sharing).unwrap();
         let store = Arc::new(StoreAccess::new(broker.store().unwrap(), STORE_PAGES).unwrap());
         let budget = Arc::new(MappingBudget::new(1 << 16));
@@ -256,7 +261,8 @@ impl World {
             vm.agent.check().unwrap();
             let waiting = self.broker.broker.count_waiting(id).unwrap();
             assert_eq!(waiting, vm.agent.waiting.count() as u64, "waiting pages of VM {id}");
-            assert!(vm.agent.unreported.is_empty());
+            assert!(vm.agent.has_reported());
+            agree(id, &vm.agent, &self.broker.broker).unwrap();
             let stats = vm.agent.stats("faulty", waiting);
             merging += stats.merging_pages;
             zero += stats.zero_pages;

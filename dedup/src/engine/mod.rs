@@ -33,6 +33,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use advisor::Advisor;
+#[cfg(test)]
+pub(crate) use check::agree;
 pub use clone::{CloneError, Cloning};
 pub use config::{EngineConfig, LimitError};
 use cpu::Workers;
