@@ -4,8 +4,9 @@
 
 use pagefold_dedup::broker::LocalBroker;
 use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, BrokerError, Directive, Offer, Outcome};
+use pagefold_dedup::protocol::{Broker, BrokerError, Directive, NamedOffer, Offer, Outcome};
 use pagefold_dedup::{LinearIndex, PAGE_SIZE, Slot, VmId};
+use proptest::prelude::*;
 
 const VM: VmId = VmId(0);
 const PAGE: [u8; PAGE_SIZE] = [1; PAGE_SIZE];
@@ -110,4 +111,250 @@ fn numbers_at_the_end_of_their_range_are_refused() {
     let declined = Outcome::Declined { linear: LinearIndex(0), slot: last };
     broker.report(VM, &[declined]).unwrap();
     broker.check().unwrap();
+}
+
+/// What a broker holds, word for word.
+fn state(broker: &LocalBroker) -> String {
+    broker.check().unwrap();
+    format!("{broker:?}")
+}
+
+/// A broker with two VMs: pages 0 and 1 of the first share a slot, page 2 is to fill another and page 3
+/// to join it, page 4 waits; returns both slots.
+fn peopled() -> (LocalBroker, [Slot; 2]) {
+    let (mut broker, directives) = offered(2);
+    let shared = created(&directives);
+    broker.fill(VM, shared, &PAGE, &mut Vec::new()).unwrap();
+    broker.report(VM, &[merged(0, shared), merged(1, shared)]).unwrap();
+    let other = |broker: &LocalBroker, byte| broker.secret().fingerprint(&[byte; PAGE_SIZE]);
+    let of = |linear, fingerprint| Offer { linear: LinearIndex(linear), fingerprint };
+    let (twin, alone) = (other(&broker, 2), other(&broker, 3));
+    broker.offer(VM, &[of(2, twin), of(3, twin), of(4, alone)], &mut Vec::new()).unwrap();
+    let mut directives = Vec::new();
+    broker.directives(VM, 8, &mut directives).unwrap();
+    broker.register(VmId(1), 8).unwrap();
+    (broker, [shared, created(&directives)])
+}
+
+#[test]
+fn a_message_with_one_bad_page_changes_nothing_and_is_refused_by_name() {
+    let (mut broker, _) = peopled();
+    let before = state(&broker);
+    let good = LinearIndex(5);
+    for bad in [LinearIndex(8), LinearIndex(u32::MAX)] {
+        let fingerprint = broker.secret().fingerprint(&PAGE);
+        let identity = broker.secret().identity(&PAGE);
+        let pages = [good, bad];
+        let offers = pages.map(|linear| Offer { linear, fingerprint });
+        let named = pages.map(|linear| NamedOffer { linear, identity });
+        let (mut decisions, mut skip) = (Vec::new(), Vec::new());
+        let refusals = [
+            broker.offer(VM, &offers, &mut decisions).unwrap_err(),
+            broker.offer_named(VM, &named, &mut decisions).unwrap_err(),
+            broker.age(VM, &pages, &mut skip).unwrap_err(),
+            broker.move_directives(VM, &pages, &mut Vec::new()).unwrap_err(),
+            broker.report(VM, &[Outcome::Left { linear: bad }]).unwrap_err().source,
+        ];
+        for refusal in refusals {
+            let BrokerError::BadLinearIndex { vm: VM, linear } = refusal else {
+                panic!("{refusal:?}")
+            };
+            assert_eq!(linear, bad);
+        }
+        assert!(decisions.is_empty() && skip.is_empty());
+        assert_eq!(state(&broker), before);
+    }
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_change_nothing() {
+    let (mut broker, [shared, reserved]) = peopled();
+    let before = state(&broker);
+    let mut accepted = Vec::new();
+    let stranger = broker.fill(VmId(9), reserved, &PAGE, &mut accepted);
+    assert!(matches!(stranger, Err(BrokerError::UnknownVm(VmId(9)))));
+    let other = broker.fill(VmId(1), reserved, &PAGE, &mut accepted);
+    assert!(matches!(other, Err(BrokerError::BadSlot { vm: VmId(1), slot }) if slot == reserved));
+    let again = broker.fill(VM, shared, &PAGE, &mut accepted);
+    assert!(matches!(again, Err(BrokerError::BadSlot { .. })), "it is filled");
+    let beyond = broker.fill(VM, reserved, &[PAGE; 2].concat(), &mut accepted);
+    assert!(matches!(beyond, Err(BrokerError::BadSlot { .. })), "one slot was given out");
+    for count_bytes in [1, PAGE_SIZE - 1, PAGE_SIZE + 1] {
+        let cut = broker.fill(VM, reserved, &vec![2; count_bytes], &mut accepted);
+        assert!(matches!(cut, Err(BrokerError::BadLength(bytes)) if bytes == count_bytes));
+    }
+    assert!(accepted.is_empty());
+    assert_eq!(state(&broker), before);
+}
+
+#[test]
+fn a_merge_that_was_not_proposed_or_is_reported_twice_changes_nothing() {
+    let (mut broker, [shared, reserved]) = peopled();
+    let before = state(&broker);
+    let run = |linear, slot, count_pages| {
+        Outcome::Merged(Extent { linear: LinearIndex(linear), slot, count_pages })
+    };
+    for outcome in [
+        merged(0, shared),
+        merged(2, reserved),
+        merged(3, reserved),
+        merged(4, shared),
+        merged(5, shared),
+        run(0, shared, 2),
+        run(2, shared, u32::MAX),
+    ] {
+        let refused = broker.report(VM, &[outcome]).unwrap_err();
+        assert!(matches!(refused.source, BrokerError::BadSlot { vm: VM, .. }), "{outcome:?}");
+        assert_eq!(state(&broker), before, "{outcome:?}");
+    }
+    broker.fill(VM, reserved, &[2; PAGE_SIZE], &mut Vec::new()).unwrap();
+    let twice = [merged(2, reserved), merged(2, reserved), merged(3, reserved)];
+    assert_eq!(broker.report(VM, &twice).unwrap_err().done, 1);
+    broker.check().unwrap();
+    broker.report(VM, &[merged(3, reserved)]).unwrap();
+    broker.check().unwrap();
+}
+
+#[test]
+fn a_vm_that_has_left_is_refused_by_name_and_may_come_again() {
+    let (mut broker, _) = peopled();
+    assert!(matches!(broker.register(VM, 8), Err(BrokerError::VmExists(VM))));
+    broker.unregister(VM).unwrap();
+    assert_eq!((broker.count_nodes(), broker.stats("test").pages_unshared), (0, 0));
+    let before = state(&broker);
+    let left = Outcome::Left { linear: LinearIndex(0) };
+    let refusals = [
+        broker.unregister(VM).unwrap_err(),
+        broker.report(VM, &[left]).unwrap_err().source,
+        broker.age(VM, &[LinearIndex(0)], &mut Vec::new()).unwrap_err(),
+        broker.directives(VM, 8, &mut Vec::new()).unwrap_err(),
+        broker.register(VM, u32::MAX).map_or_else(|_| BrokerError::UnknownVm(VM), |()| panic!()),
+    ];
+    let is_unknown = |refusal: &BrokerError| matches!(refusal, BrokerError::UnknownVm(VM));
+    assert!(refusals.iter().all(is_unknown), "{refusals:?}");
+    assert_eq!(state(&broker), before);
+    broker.register(VM, 0).unwrap();
+    broker.directives(VM, 8, &mut Vec::new()).unwrap();
+    assert!(broker.age(VM, &[LinearIndex(0)], &mut Vec::new()).is_err(), "it has no page");
+    broker.check().unwrap();
+}
+
+#[derive(Debug, Clone)]
+enum Message {
+    Offer(Vec<(u32, u8)>),
+    Named(Vec<(u32, u8)>),
+    Age(Vec<u32>),
+    Fill { slot: u32, bytes: Vec<u8>, excess: usize },
+    Report(Vec<Outcome>),
+    Directives(usize),
+    Move(u32),
+    Again,
+}
+
+/// Mostly pages and slots that there are.
+fn number() -> impl Strategy<Value = u32> {
+    prop_oneof![20 => 0..8u32, 1 => Just(8u32), 1 => Just(u32::MAX)]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let linear = || number().prop_map(LinearIndex);
+    let slot = || number().prop_map(Slot);
+    let count = || prop_oneof![9 => 1..4u32, 1 => Just(0u32), 1 => Just(u32::MAX)];
+    prop_oneof![
+        3 => (linear(), slot(), count()).prop_map(|(linear, slot, count_pages)| {
+            Outcome::Merged(Extent { linear, slot, count_pages })
+        }),
+        1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Declined { linear, slot }),
+        1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Differs { linear, slot }),
+        1 => linear().prop_map(|linear| Outcome::Left { linear }),
+        1 => (linear(), count())
+            .prop_map(|(linear, count_pages)| Outcome::Unbacked { linear, count_pages }),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let pages = || prop::collection::vec((number(), 1..4u8), 0..9);
+    prop_oneof![
+        4 => pages().prop_map(Message::Offer),
+        1 => pages().prop_map(Message::Named),
+        1 => prop::collection::vec(number(), 0..9).prop_map(Message::Age),
+        4 => (number(), prop::collection::vec(1..4u8, 0..3), 0..30usize)
+            .prop_map(|(slot, bytes, excess)| Message::Fill { slot, bytes, excess }),
+        6 => prop::collection::vec(outcome(), 0..5).prop_map(Message::Report),
+        4 => prop_oneof![0..9usize, Just(usize::MAX)].prop_map(Message::Directives),
+        1 => number().prop_map(Message::Move),
+        1 => Just(Message::Again),
+    ]
+}
+
+/// Sends a message as a VM; says whether it was refused as a whole.
+fn send(broker: &mut LocalBroker, vm: VmId, message: &Message) -> bool {
+    let bytes = |byte: u8| [byte; PAGE_SIZE];
+    match message {
+        Message::Offer(pages) => {
+            let offer = |&(page, byte): &(u32, u8)| Offer {
+                linear: LinearIndex(page),
+                fingerprint: broker.secret().fingerprint(&bytes(byte)),
+            };
+            let offers: Vec<Offer> = pages.iter().map(offer).collect();
+            broker.offer(vm, &offers, &mut Vec::new()).is_err()
+        }
+        Message::Named(pages) => {
+            let offer = |&(page, byte): &(u32, u8)| NamedOffer {
+                linear: LinearIndex(page),
+                identity: broker.secret().identity(&bytes(byte)),
+            };
+            let offers: Vec<NamedOffer> = pages.iter().map(offer).collect();
+            broker.offer_named(vm, &offers, &mut Vec::new()).is_err()
+        }
+        Message::Age(pages) => {
+            let pages: Vec<LinearIndex> = pages.iter().copied().map(LinearIndex).collect();
+            broker.age(vm, &pages, &mut Vec::new()).is_err()
+        }
+        Message::Fill { slot, bytes: of, excess } => {
+            let mut pages: Vec<u8> = of.iter().flat_map(|&byte| bytes(byte)).collect();
+            // One message in thirty ends within a page.
+            pages.extend(std::iter::repeat_n(1, usize::from(*excess == 0)));
+            broker.fill(vm, Slot(*slot), &pages, &mut Vec::new()).is_err()
+        }
+        Message::Report(outcomes) => {
+            broker.report(vm, outcomes).is_err_and(|refused| refused.done == 0)
+        }
+        Message::Directives(limit) => {
+            broker.directives(vm, *limit, &mut Vec::new()).unwrap();
+            false
+        }
+        Message::Move(slot) => {
+            let moved = broker.begin_move(Slot(*slot));
+            broker.resume_moves();
+            moved.is_err() && broker.count_moves() == 0
+        }
+        Message::Again => {
+            broker.unregister(vm).unwrap();
+            broker.register(vm, 8).unwrap();
+            false
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_agents_send_the_index_holds_and_what_is_refused_changes_nothing(
+        max_page_sharing in 2..4u32,
+        messages in prop::collection::vec((0..2u32, message()), 1..60),
+    ) {
+        let mut broker = LocalBroker::new(6, max_page_sharing).unwrap();
+        for vm in [VM, VmId(1)] {
+            broker.register(vm, 8).unwrap();
+        }
+        let mut before = state(&broker);
+        for (vm, message) in messages {
+            let is_refused = send(&mut broker, VmId(vm), &message);
+            let after = state(&broker);
+            prop_assert!(!is_refused || before == after, "{message:?}: {before} became {after}");
+            before = after;
+        }
+    }
 }

@@ -6,9 +6,9 @@ use super::merge::declined;
 use super::price::{Creator, Terms};
 use super::runs::{Target, Want};
 use super::{Agent, AgentError};
-use crate::LinearIndex;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Directive, Outcome};
+use crate::{LinearIndex, Slot};
 
 /// Pages for which there was no memory that a visit tries again, at most.
 const LONE_PAGES: usize = 256;
@@ -46,6 +46,11 @@ impl Agent {
         let (mut targets, mut terms) = (Vec::new(), Terms::default());
         let mut outcomes = Vec::new();
         for directive in directives {
+            if directive.linear().0 as usize >= self.pending.len() {
+                log::error!("VM {}: the broker directs {directive:?}: no such page", self.vm);
+                self.events.errors += 1;
+                continue;
+            }
             let (linear, slot) = match *directive {
                 Directive::Create { linear, slot, continues } => {
                     terms.creators.push(Creator { linear, slot, continues });
@@ -70,7 +75,7 @@ impl Agent {
                 }
             };
             self.waiting.remove(linear.0 as usize);
-            if !self.may_share(linear.0 as usize) {
+            if !self.may_share(linear.0 as usize) || !self.has_slot(slot) {
                 // Forbidden since it was offered. A slot that it was to fill stays empty.
                 self.pending.insert(linear.0 as usize);
                 outcomes.push(declined((linear, slot)));
@@ -79,8 +84,10 @@ impl Agent {
             targets.push(Target { linear, want: Want::Share(slot) });
         }
         if let Err(error) = self.carry_out(broker, targets, &terms, outcomes) {
-            for linear in directives.iter().map(Directive::linear) {
-                self.look_once_more(linear.0 as usize);
+            for page in directives.iter().map(|directive| directive.linear().0 as usize) {
+                if page < self.pending.len() {
+                    self.look_once_more(page);
+                }
             }
             return Err(error);
         }
@@ -91,6 +98,16 @@ impl Agent {
     fn may_share(&self, page: usize) -> bool {
         let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
         self.locking == Locking::Unlocked && (is_wanted || self.shared.contains(page))
+    }
+
+    /// Whether the store has a slot that the broker names; that it has not is an error of the broker's.
+    pub(super) fn has_slot(&mut self, slot: Slot) -> bool {
+        let has = self.store.view.has(slot);
+        if !has {
+            log::error!("VM {}: the broker names slot {}, which the store lacks", self.vm, slot.0);
+            self.events.errors += 1;
+        }
+        has
     }
 
     /// Makes pages private for which there was no memory when they were to be made so.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::changes::{count, linear_index};
 use super::locked::Locking;
+use super::merge::declined;
 use super::price::Terms;
 use super::runs::{Target, Want};
 use super::scan::{Content, Resident};
@@ -216,7 +217,7 @@ impl Agent {
                 Content::Data(_) => {}
             }
         }
-        let mut decisions = Vec::with_capacity(offers.len());
+        let (mut decisions, mut outcomes) = (Vec::with_capacity(offers.len()), Vec::new());
         broker.offer(self.vm, &offers, &mut decisions)?;
         self.offer_named(broker, &offers, &mut decisions)?;
         for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
@@ -227,11 +228,17 @@ impl Agent {
                 Decision::Keep | Decision::Name => {
                     self.pending.insert(linear.0 as usize);
                 }
-                Decision::Join(slot) => targets.push(Target { linear, want: Want::Share(slot) }),
+                Decision::Join(slot) if self.has_slot(slot) => {
+                    targets.push(Target { linear, want: Want::Share(slot) });
+                }
+                Decision::Join(slot) => {
+                    self.pending.insert(linear.0 as usize);
+                    outcomes.push(declined((linear, slot)));
+                }
             }
         }
         targets.sort_unstable_by_key(|target| target.linear);
-        self.carry_out(broker, targets, &Terms::default(), Vec::new())
+        self.carry_out(broker, targets, &Terms::default(), outcomes)
     }
 
     /// Offers pages once more that the broker wants named, and puts what it says of them in the place

@@ -23,6 +23,8 @@ struct Faulty {
     fails: Range<usize>,
     /// Outcomes that are always refused.
     refuses: fn(VmId, &Outcome) -> bool,
+    /// Directives that it gives once, and that no broker should.
+    strays: Vec<Directive>,
 }
 
 impl Faulty {
@@ -95,6 +97,7 @@ impl Broker for Faulty {
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError> {
         self.call(vm)?;
+        directives.append(&mut self.strays);
         self.broker.directives(vm, limit, directives)
     }
 
@@ -153,7 +156,7 @@ impl World {
             let agent = Agent::new(spec).unwrap();
             vms.insert(vm, Vm { agent, memory, written, contents: [0; PAGES] });
         }
-        let broker = Faulty { broker, calls: 0, fails, refuses: |_, _| false };
+        let broker = Faulty { broker, calls: 0, fails, refuses: |_, _| false, strays: Vec::new() };
         Self { broker, vms, budget, count_errors: 0 }
     }
 
@@ -389,5 +392,35 @@ fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
     world.settle();
     world.check();
     assert!(world.vms[&VmId(1)].agent.shared.contains(3));
+    world.end();
+}
+
+#[test]
+fn directives_about_pages_or_slots_that_do_not_exist_are_counted_and_all_else_is_done() {
+    let process = Arc::new(ProcessMemory::open(true).unwrap());
+    let mut world = World::new(&process, 256, 0..0);
+    world.live();
+    let slots = [Slot(0), Slot(STORE_PAGES), Slot(u32::MAX)];
+    for linear in [u32::try_from(PAGES).unwrap(), u32::MAX].map(LinearIndex) {
+        for slot in slots {
+            world.broker.strays.extend([
+                Directive::Create { linear, slot, continues: true },
+                Directive::Merge { linear, slot, awaited: true },
+            ]);
+        }
+        world.broker.strays.extend([Directive::Offer { linear }, Directive::Unshare { linear }]);
+    }
+    let linear = LinearIndex(23);
+    for slot in [STORE_PAGES, u32::MAX].map(Slot) {
+        world.broker.strays.push(Directive::Create { linear, slot, continues: false });
+        world.broker.strays.push(Directive::Merge { linear, slot, awaited: false });
+    }
+    let count = world.broker.strays.len() as u64;
+    world.pass();
+    assert_eq!(world.count_errors, 0, "no pass ends for it");
+    let errors: u64 = world.vms.values().map(|vm| vm.agent.events.errors).sum();
+    assert_eq!(errors, count);
+    world.settle();
+    world.check();
     world.end();
 }

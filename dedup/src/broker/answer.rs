@@ -43,6 +43,7 @@ impl Broker for LocalBroker {
         pages: &[u8],
         accepted: &mut Vec<bool>,
     ) -> Result<(), BrokerError> {
+        self.member_mut(vm)?;
         let (pages, rest) = pages.as_chunks::<PAGE_SIZE>();
         if !rest.is_empty() {
             return Err(BrokerError::BadLength(pages.len() * PAGE_SIZE + rest.len()));

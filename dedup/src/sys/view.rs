@@ -116,6 +116,11 @@ impl StoreView {
         unsafe { self.base.as_ptr().add(slot.0 as usize * PAGE_SIZE) }
     }
 
+    /// Whether the store has such a slot.
+    pub(crate) fn has(&self, slot: Slot) -> bool {
+        slot.0 < self.count_slots
+    }
+
     /// Whether the slot holds exactly `page`; not if the kernel does not let it be read.
     ///
     /// # Panics
