@@ -156,8 +156,10 @@ fn spend_mappings(engine: &mut Engine, limit: u64) -> Vec<VmId> {
 }
 
 fn with_mappings(max_mappings: u64) -> Engine {
-    let max_mappings = Some(max_mappings);
-    Engine::new(EngineConfig { max_mappings, ..EngineConfig::default() }).unwrap()
+    let mut config = EngineConfig { max_mappings: Some(max_mappings), ..EngineConfig::default() };
+    // Dups that are small are not joined meanwhile, however slow the machine is.
+    config.knobs = Knobs { stable_node_chains_prune_millisecs: 3_600_000, ..config.knobs };
+    Engine::new(config).unwrap()
 }
 
 #[test]
