@@ -19,6 +19,9 @@ const GROUP_SLOTS: usize = 512;
 /// No further slot is moved together with others that have so many sharers.
 const GROUP_SHARERS: u32 = 24 << 10;
 
+/// Once so many sharers have been counted in one call, no other slot's are.
+const COUNTED_SHARERS: u32 = 2048;
+
 /// Pages that are looked at in one call at most.
 const LOOK_PAGES: u32 = 1 << 16;
 
@@ -42,21 +45,36 @@ pub struct CompactCursor {
     next: LinearIndex,
     /// Slots that were moved to.
     taken: HashSet<Slot>,
+    /// The group that was found last, until it is known whether it is to be moved.
+    candidate: Option<Candidate>,
+}
+
+/// Slots that may be moved together.
+#[derive(Debug)]
+struct Candidate {
+    group: Vec<Slot>,
+    /// Their places in it.
+    order: HashMap<Slot, usize>,
+    /// Slots of which it has been counted what moving them saves.
+    counted: usize,
+    /// Mappings that this is.
+    gain: i64,
 }
 
 impl CompactCursor {
     /// Goes to another VM of the same domain.
     pub fn rewind(&mut self) {
         self.next = LinearIndex(0);
+        self.candidate = None;
     }
 }
 
 impl LocalBroker {
-    /// Begins to move the slots of the next group of a VM's pages, if that is worth it; says which to
-    /// which, or `None` when all pages have been looked at.
+    /// Does the next part of a VM's compaction: finds the next group of its pages, or counts for a part
+    /// of them whether it is worth it to move their slots, or begins to. Says which slots are being moved
+    /// to which, if any are, or `None` when all pages have been looked at.
     /// [`move_directives`](Self::move_directives) have the agents of their sharers do it.
-    /// O(65,536 pages, and for what is moved O(sharers · log extents), of which there are 24,576, or one
-    /// slot's more).
+    /// O(65,536 pages), O(2048 sharers · log extents) or O(512 slots).
     ///
     /// # Errors
     ///
@@ -67,15 +85,28 @@ impl LocalBroker {
         cursor: &mut CompactCursor,
         scope: CompactScope,
     ) -> Result<Option<Vec<(Slot, Slot)>>, BrokerError> {
-        let Some(group) = self.next_group(vm, cursor, scope)? else { return Ok(None) };
+        let Some(mut candidate) = cursor.candidate.take() else {
+            let Some(group) = self.next_group(vm, cursor, scope)? else { return Ok(None) };
+            if !group.is_empty() {
+                let order = group.iter().enumerate().map(|(number, &slot)| (slot, number));
+                let order = order.collect();
+                cursor.candidate = Some(Candidate { group, order, counted: 0, gain: 0 });
+            }
+            return Ok(Some(Vec::new()));
+        };
+        if candidate.counted < candidate.group.len() {
+            self.count_gain(&mut candidate);
+            cursor.candidate = Some(candidate);
+            return Ok(Some(Vec::new()));
+        }
         let least = match scope {
             CompactScope::Gainful => 1,
             CompactScope::All => 0,
         };
-        if group.is_empty() || self.gain(&group) < least {
+        if candidate.gain < least {
             return Ok(Some(Vec::new()));
         }
-        Ok(Some(self.move_group(&group, cursor)))
+        Ok(Some(self.move_group(&candidate.group, cursor)))
     }
 
     /// The different slots of the next pages in a row that share and may be moved, in the order of
@@ -136,32 +167,43 @@ impl LocalBroker {
         })
     }
 
-    /// How many mappings fewer there are, in all VMs, once the slots of a group lie side by side.
-    fn gain(&self, group: &[Slot]) -> i64 {
-        let order: HashMap<Slot, usize> =
-            group.iter().enumerate().map(|(number, &slot)| (slot, number)).collect();
+    /// Counts for the next slots of a group how many mappings fewer there are, in all VMs, once all of
+    /// them lie side by side.
+    fn count_gain(&self, candidate: &mut Candidate) {
+        let mut left = COUNTED_SHARERS;
+        while left > 0
+            && let Some(&slot) = candidate.group.get(candidate.counted)
+        {
+            let node = self.store.slots.node(slot);
+            left =
+                left.saturating_sub(node.map_or(0, |node| self.stable.node(node).sharers).max(1));
+            candidate.gain += self.gain(slot, candidate.counted, &candidate.order);
+            candidate.counted += 1;
+        }
+    }
+
+    /// How many mappings fewer there are, in all VMs, at the pages that share the slot at `number` of a
+    /// group, once its slots lie side by side.
+    fn gain(&self, slot: Slot, number: usize, order: &HashMap<Slot, usize>) -> i64 {
+        let Some(node) = self.store.slots.node(slot) else { return 0 };
         let mut gain = 0;
-        for (&slot, &number) in &order {
-            let Some(node) = self.store.slots.node(slot) else { continue };
-            for item in self.sharers(node) {
-                let (vm, linear) = self.rmap.page(item);
-                let Some(member) = self.members.get(&vm) else { continue };
-                let moves =
-                    |linear, slot| order.get(&slot).filter(|_| self.shares(vm, linear, slot));
-                let before = linear.0.checked_sub(1).map(LinearIndex);
-                if let Some((before, over)) =
-                    before.and_then(|page| Some((page, member.extents.slot(page)?)))
-                {
-                    gain -= i64::from(over.offset(1) == slot);
-                    let joined = moves(before, over).is_some_and(|&first| first + 1 == number);
-                    gain += i64::from(joined);
-                }
-                let after = linear.offset(1);
-                if let Some(over) = member.extents.slot(after)
-                    && moves(after, over).is_none()
-                {
-                    gain -= i64::from(slot.offset(1) == over);
-                }
+        for item in self.sharers(node) {
+            let (vm, linear) = self.rmap.page(item);
+            let Some(member) = self.members.get(&vm) else { continue };
+            let moves = |linear, slot| order.get(&slot).filter(|_| self.shares(vm, linear, slot));
+            let before = linear.0.checked_sub(1).map(LinearIndex);
+            if let Some((before, over)) =
+                before.and_then(|page| Some((page, member.extents.slot(page)?)))
+            {
+                gain -= i64::from(over.offset(1) == slot);
+                let joined = moves(before, over).is_some_and(|&first| first + 1 == number);
+                gain += i64::from(joined);
+            }
+            let after = linear.offset(1);
+            if let Some(over) = member.extents.slot(after)
+                && moves(after, over).is_none()
+            {
+                gain -= i64::from(slot.offset(1) == over);
             }
         }
         gain
