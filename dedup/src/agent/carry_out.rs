@@ -42,6 +42,7 @@ impl Agent {
         if !empty.is_empty() {
             runs = self.without(&runs, &empty, &mut outcomes);
         }
+        self.read_slots_in(&runs);
         self.merge(&runs, &mut outcomes);
         self.say(broker, outcomes)
     }

@@ -1,20 +1,19 @@
 //! Pages that were written out to swap while they waited for a twin.
 //!
 //! Comparing one under protection would read it in, and whoever writes near it would sleep for as long as
-//! the disk takes. So it is not folded before it is in memory again, and what it is compared with is read
-//! in first.
+//! the disk takes. So it is not folded before it is in memory again, and what pages are compared with is
+//! read in first.
 
 use super::changes::linear_index;
 use super::merge::declined;
-use super::runs::{Target, Want};
+use super::runs::{Run, Target, Want};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::protocol::Outcome;
 use crate::sys::{PageKind, has_swap};
 
 impl Agent {
-    /// Leaves out those of the targets, ascending, that are swapped out, and has the slots of the others be in memory.
-    /// O(1) where nothing is ever swapped.
+    /// Leaves out those of the targets, ascending, that are swapped out. O(1) where nothing is ever swapped.
     ///
     /// # Errors
     ///
@@ -46,11 +45,16 @@ impl Agent {
                 outcomes.push(declined((linear, slot)));
             }
         }
-        for target in targets {
-            if let Want::Share(slot) = target.want {
+        Ok(())
+    }
+
+    /// Reads in the slots, all of which have been filled, that runs are to be compared with. O(1) where
+    /// nothing is ever swapped.
+    pub(super) fn read_slots_in(&self, runs: &[Run]) {
+        if has_swap() {
+            for (_, slot) in runs.iter().flat_map(Run::shares) {
                 self.store.view.touch(slot);
             }
         }
-        Ok(())
     }
 }
