@@ -76,8 +76,11 @@ impl Agent {
             };
             self.waiting.remove(linear.0 as usize);
             if !self.may_share(linear.0 as usize) || !self.has_slot(slot) {
-                // Forbidden since it was offered. A slot that it was to fill stays empty.
-                self.pending.insert(linear.0 as usize);
+                // Forbidden since it was offered, or since it was to go elsewhere. A slot that it was to
+                // fill stays empty.
+                if !self.shared.contains(linear.0 as usize) {
+                    self.pending.insert(linear.0 as usize);
+                }
                 outcomes.push(declined((linear, slot)));
                 continue;
             }

@@ -159,3 +159,19 @@ fn nothing_is_merged_while_new_mappings_are_locked() {
     assert_eq!(engine.stats().pages_sharing, 64);
     engine.check().unwrap();
 }
+
+#[test]
+fn pages_that_cannot_be_moved_while_new_mappings_are_locked_stay_as_they_are() {
+    let _alone = alone();
+    let mut engine = engine();
+    let [vm, _other] = twins(&mut engine);
+    let slot = common::slot(&engine, vm.id, 3);
+    lock_all(libc::MCL_FUTURE).unwrap();
+    // The visit that finds out.
+    engine.pass();
+    let moved = engine.move_slot("test", slot);
+    let (checked, slot_after) = (engine.check(), common::slot(&engine, vm.id, 3));
+    unlock_all().unwrap();
+    assert_eq!((moved.unwrap().to, slot_after), (slot, slot));
+    checked.unwrap();
+}
