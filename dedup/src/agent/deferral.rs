@@ -38,12 +38,12 @@ impl Agent {
     }
 
     /// Has the budget know whether runs have been put off although the VM has not got its share, while it
-    /// `is_scanning`. O(1).
+    /// `is_scanning`. O(pages / 64) where some are deferred.
     pub(super) fn note_held_back(&mut self, is_scanning: bool) {
         let is_counted = self.share == BudgetShare::Counted;
         let is_held_back = is_scanning
             && self.mode == DedupMode::On
-            && self.deferred.count() > 0
+            && !self.deferred.is_empty()
             && self.budget.is_lacking(self.vmas, is_counted);
         self.set_held_back(is_held_back);
     }
@@ -75,6 +75,7 @@ impl Agent {
             self.deferral.next = 0;
             return;
         }
+        self.work.searched_pages += (end - from) as u64;
         let mut runs = self.deferred.runs_within(from..end);
         let mut next = end;
         for run in runs.by_ref().take(MAX_RUNS) {

@@ -38,6 +38,7 @@ pub enum CloneError {
 
 /// A clone that is being made, part by part: for an owner of an engine who has other things to do between
 /// parts. Begin with [`Engine::begin_clone`]. It is no VM of the engine's before it is whole.
+#[must_use = "it is no VM before it is whole"]
 pub struct Cloning {
     parent: VmId,
     /// Which of the VMs that have had the parent's number.

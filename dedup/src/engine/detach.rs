@@ -33,6 +33,7 @@ pub enum DetachError {
 /// parts. Begin with [`Engine::begin_detach`]. Until it has come to its end the VM is attached, and nothing
 /// more of it is folded.
 #[derive(Debug)]
+#[must_use = "the VM is neither folded nor detached until it has come to its end"]
 pub struct Detaching {
     vm: VmId,
     /// Which of the VMs that have had the number.

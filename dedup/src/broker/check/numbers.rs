@@ -41,12 +41,18 @@ pub(in crate::broker) fn check_numbers_of(
 ) -> Result<(), String> {
     let mut seen = vec![false; count];
     for number in used {
-        if std::mem::replace(&mut seen[number], true) {
+        let Some(seen) = seen.get_mut(number) else {
+            return Err(format!("{what} {number} is in use, and there are {count}"));
+        };
+        if std::mem::replace(seen, true) {
             return Err(format!("{what} {number} is in use twice"));
         }
     }
     for number in free {
-        if std::mem::replace(&mut seen[number], true) {
+        let Some(seen) = seen.get_mut(number) else {
+            return Err(format!("{what} {number} is free, and there are {count}"));
+        };
+        if std::mem::replace(seen, true) {
             return Err(format!("{what} {number} is free, and is in use or free already"));
         }
     }
