@@ -102,7 +102,7 @@ impl Agent {
                 self.reclaim.end();
                 break;
             }
-            let span = (limit_pages - taken).saturating_mul(PASSED_PER_PAGE);
+            let span = limit_pages.saturating_mul(PASSED_PER_PAGE);
             let (window, passed) = self.next_window_of_little_worth(from, vmas, span);
             taken += passed.div_ceil(PASSED_PER_PAGE);
             self.work.searched_pages += u64::from(passed);
