@@ -446,6 +446,23 @@ fn a_compaction_of_all_slots_never_leaves_more_mappings() {
     }
 }
 
+#[test]
+fn pages_for_which_there_is_nothing_to_move_take_few_parts() {
+    const PAGES: usize = 1000;
+    let mut engine = engine();
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, 2 * PAGES as u32));
+    for vm in &vms {
+        (0..PAGES).for_each(|number| vm.write(2 * number, &page(number as u32)));
+    }
+    settle(&mut engine);
+    let mut compaction = engine.begin_compaction(CompactScope::Gainful);
+    let mut parts = 1;
+    while engine.compact_step(&mut compaction).is_none() {
+        parts += 1;
+    }
+    assert!(parts <= 8, "{parts} parts");
+}
+
 // Row 22, of moves.
 #[test]
 fn no_write_is_lost_while_all_slots_are_moved_again_and_again() {

@@ -47,6 +47,8 @@ pub struct CompactCursor {
     taken: HashSet<Slot>,
     /// The group that was found last, until it is known whether it is to be moved.
     candidate: Option<Candidate>,
+    /// Pages that were looked at, and sharers that were counted, since this was last asked.
+    work: u32,
 }
 
 /// Slots that may be moved together.
@@ -66,6 +68,11 @@ impl CompactCursor {
     pub fn rewind(&mut self) {
         self.next = LinearIndex(0);
         self.candidate = None;
+    }
+
+    /// Pages that were looked at, and sharers that were counted, since this was last asked.
+    pub(crate) fn take_work(&mut self) -> u32 {
+        std::mem::take(&mut self.work)
     }
 }
 
@@ -95,7 +102,7 @@ impl LocalBroker {
             return Ok(Some(Vec::new()));
         };
         if candidate.counted < candidate.group.len() {
-            self.count_gain(&mut candidate);
+            cursor.work += self.count_gain(&mut candidate);
             cursor.candidate = Some(candidate);
             return Ok(Some(Vec::new()));
         }
@@ -136,6 +143,7 @@ impl LocalBroker {
                     return Ok(Some(group));
                 }
                 looked += 1;
+                cursor.work += 1;
                 let (linear, slot) = (extent.linear.offset(offset), extent.slot.offset(offset));
                 let movable = !cursor.taken.contains(&slot)
                     && self.shares(vm, linear, slot)
@@ -168,18 +176,18 @@ impl LocalBroker {
     }
 
     /// Counts for the next slots of a group how many mappings fewer there are, in all VMs, once all of
-    /// them lie side by side.
-    fn count_gain(&self, candidate: &mut Candidate) {
-        let mut left = COUNTED_SHARERS;
-        while left > 0
+    /// them lie side by side. Returns how many sharers these have.
+    fn count_gain(&self, candidate: &mut Candidate) -> u32 {
+        let mut counted = 0;
+        while counted < COUNTED_SHARERS
             && let Some(&slot) = candidate.group.get(candidate.counted)
         {
             let node = self.store.slots.node(slot);
-            left =
-                left.saturating_sub(node.map_or(0, |node| self.stable.node(node).sharers).max(1));
+            counted += node.map_or(0, |node| self.stable.node(node).sharers).max(1);
             candidate.gain += self.gain(slot, candidate.counted, &candidate.order);
             candidate.counted += 1;
         }
+        counted
     }
 
     /// How many mappings fewer there are, in all VMs, at the pages that share the slot at `number` of a

@@ -76,6 +76,9 @@ pub struct Compaction {
     report: Option<CompactReport>,
 }
 
+/// Once so many pages have been looked at and sharers counted, others have their turn.
+const LOOKED_AT: u32 = 2048;
+
 /// Pages that are mapped anew in one go at most: others wait.
 const MOVE_PAGES: usize = 512;
 
@@ -148,13 +151,19 @@ impl Engine {
             self.move_group(compaction);
             return None;
         }
+        let mut work = 0;
         while let Some(&vm) = compaction.vms.front() {
             if let Some(group) = self.compact_vm(vm, compaction) {
                 if !group.is_empty() {
                     self.begin_group(compaction, group);
                     self.move_group(compaction);
+                    return None;
                 }
-                return None;
+                work += compaction.cursor.take_work();
+                if work >= LOOKED_AT {
+                    return None;
+                }
+                continue;
             }
             compaction.cursor.rewind();
             compaction.vms.pop_front();
