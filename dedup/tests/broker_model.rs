@@ -328,14 +328,7 @@ impl World {
         {
             page.changed = false;
             if std::mem::replace(&mut page.state, State::Loose) != State::Loose {
-                let linear = LinearIndex(number as u32);
-                // Its mappings were given to others, or it was written.
-                let is_yielded = number.is_multiple_of(2);
-                outcomes.push(if is_yielded {
-                    Outcome::Yielded { linear }
-                } else {
-                    Outcome::Left { linear }
-                });
+                outcomes.push(Outcome::Left { linear: LinearIndex(number as u32) });
             }
         }
         self.broker.report(id, &outcomes).unwrap();

@@ -7,10 +7,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Agent;
-use super::budget::{BudgetState, VMAS_PER_PAIR};
-use super::mappings::BudgetShare;
 use super::runs::Run;
-use crate::mode::DedupMode;
+
+/// Mappings that a run takes on both sides, at most.
+const VMAS_PER_PAIR: u64 = 4;
 
 /// Runs of pages that were put off, and pages, that a pass goes through at most.
 const MAX_RUNS: usize = 1 << 14;
@@ -19,10 +19,8 @@ const MAX_PAGES: usize = 1 << 20;
 /// Where the search for pages to try again stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Deferral {
-    /// Whether pages have been put off although the VM has not got its share.
-    pub(super) is_held_back: bool,
-    /// What the budget was when they were last tried.
-    tried_at: Option<BudgetState>,
+    /// What was in use when they were last tried.
+    tried_at: Option<u64>,
     /// The page from which the search goes on; the first one, if it is over.
     next: usize,
 }
@@ -37,34 +35,14 @@ impl Agent {
         self.events.budget_skips += u64::from(run.count_pages);
     }
 
-    /// Has the budget know whether runs have been put off although the VM has not got its share, while it
-    /// `is_scanning`. O(pages / 64) where some are deferred.
-    pub(super) fn note_held_back(&mut self, is_scanning: bool) {
-        let is_counted = self.share == BudgetShare::Counted;
-        let is_held_back = is_scanning
-            && self.mode == DedupMode::On
-            && !self.deferred.is_empty()
-            && self.budget.is_lacking(self.vmas, is_counted);
-        self.set_held_back(is_held_back);
-    }
-
-    pub(super) fn set_held_back(&mut self, is_held_back: bool) {
-        if std::mem::replace(&mut self.deferral.is_held_back, is_held_back) != is_held_back {
-            self.budget.count_held_back(is_held_back);
-            // Others may give back what is put off for want of it.
-            self.backlog_pages += u64::from(is_held_back);
-            self.count_mappings(self.vmas);
-        }
-    }
-
     /// Has this pass look at pages again that had been put off, as many as there is room for.
     /// O(1) while nothing has changed.
     pub(super) fn requeue_deferred(&mut self) {
-        let state = self.budget.state();
-        if self.deferral.next == 0 && self.deferral.tried_at == Some(state) {
+        let in_use = self.budget.committed();
+        if self.deferral.next == 0 && self.deferral.tried_at == Some(in_use) {
             return;
         }
-        self.deferral.tried_at = Some(state);
+        self.deferral.tried_at = Some(in_use);
         // By the runs that they form, which are the longest that they can be merged in.
         let mut longest = BinaryHeap::new();
         let room = usize::try_from(self.budget.room(self.vmas, u32::MAX) / VMAS_PER_PAIR);
@@ -75,7 +53,6 @@ impl Agent {
             self.deferral.next = 0;
             return;
         }
-        self.work.searched_pages += (end - from) as u64;
         let mut runs = self.deferred.runs_within(from..end);
         let mut next = end;
         for run in runs.by_ref().take(MAX_RUNS) {

@@ -17,13 +17,13 @@ use crate::protocol::{Broker, Outcome};
 use crate::sys::{MAX_MOVE_PAGES, MakeAnonymousError, PageKind};
 
 /// Anonymous pages between two extents, at most, that are moved with them, so that one move joins all.
-pub(super) const MAX_GAP_PAGES: u32 = 8;
+const MAX_GAP_PAGES: u32 = 8;
 
 /// What moving a window costs, about 50 µs, in runs that are mapped.
 const RUNS_PER_MOVE: u64 = 8;
 
 /// Extents that are passed over for what looking at a page costs.
-pub(super) const PASSED_PER_PAGE: u32 = 16;
+const PASSED_PER_PAGE: u32 = 16;
 
 /// Whether stale extents are being searched for.
 #[derive(Debug, Clone, Copy, Default)]
