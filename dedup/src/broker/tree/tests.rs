@@ -173,5 +173,6 @@ fn check_finds_a_value_whose_key_has_changed() {
     let mut tree = FingerprintTree::default();
     tree.insert(Fingerprint(7), 0, |_| Fingerprint(7));
     assert_eq!(tree.check(|_| Fingerprint(7)), Ok(()));
-    assert!(tree.check(|_| Fingerprint(8)).is_err());
+    // Any one other key has the same tag in one of 256 trees, as the tags are scrambled anew in each.
+    assert!((8..40).any(|key| tree.check(|_| Fingerprint(key)).is_err()));
 }
