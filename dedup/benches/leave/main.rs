@@ -2,7 +2,7 @@
 //! against the worst one while nothing happens.
 //!
 //! A thread writes fresh pages all the time and notes what each fault takes. Meanwhile a VM is detached
-//! whose memory is untouched, populated, or folded. What a step of that takes is told by processor time.
+//! whose memory is untouched, populated, or folded. What a step of that takes is measured in processor time.
 //!
 //! `cargo bench -p pagefold-dedup --bench leave [-- GIB]`: GiB that are populated, 4 if it is not said;
 //! 16 times as much is untouched.

@@ -24,9 +24,7 @@ impl Agent {
         mut outcomes: Vec<Outcome>,
     ) -> Result<(), AgentError> {
         if let Err(error) = self.leave_out_swapped(&mut targets, &mut outcomes) {
-            let runs = cut(targets, &self.extents);
-            outcomes.extend(runs.iter().flat_map(Run::shares).map(declined));
-            self.unreported.append(&mut outcomes);
+            self.leave_undone(&cut(targets, &self.extents), outcomes);
             return Err(error);
         }
         let mut runs = cut(targets, &self.extents);
@@ -34,8 +32,7 @@ impl Agent {
         let empty = match self.fill(broker, &runs, &terms.creators) {
             Ok(empty) => empty,
             Err(error) => {
-                outcomes.extend(runs.iter().flat_map(Run::shares).map(declined));
-                self.unreported.append(&mut outcomes);
+                self.leave_undone(&runs, outcomes);
                 return Err(error);
             }
         };
@@ -45,6 +42,12 @@ impl Agent {
         self.read_slots_in(&runs);
         self.merge(&runs, &mut outcomes);
         self.say(broker, outcomes)
+    }
+
+    /// Has the broker know, when it works again, that none of what was to be done has been.
+    fn leave_undone(&mut self, runs: &[Run], mut outcomes: Vec<Outcome>) {
+        outcomes.extend(runs.iter().flat_map(Run::shares).map(declined));
+        self.unreported.append(&mut outcomes);
     }
 
     /// Hands over the bytes for the slots of those `creators` (ascending) that are still part of

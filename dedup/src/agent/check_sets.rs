@@ -7,8 +7,8 @@ use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 
 impl Agent {
-    /// What is wrong with the sets, if anything is: a page is in at most one of those that say what became
-    /// of it; what is to be looked at is pending; and what is not to be folded is not, unless that is still
+    /// What is wrong with the sets, if anything is: a page is in at most one of those that hold its
+    /// state; what is to be looked at is pending; and what is not to be folded is not, unless that is still
     /// to be undone. O(pages / 64).
     pub(super) fn find_contradiction(&self) -> Option<String> {
         let states = [

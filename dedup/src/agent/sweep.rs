@@ -51,7 +51,7 @@ impl Agent {
         is_wanted && !self.is_known(page)
     }
 
-    /// Whether any set says what became of a page, or that it is to be looked at. O(1).
+    /// Whether any set has a state of the page, or that it is to be looked at. O(1).
     pub(super) fn is_known(&self, page: usize) -> bool {
         let known = [&self.shared, &self.zero, &self.waiting, &self.pending, &self.deferred];
         known.iter().any(|set| set.contains(page))

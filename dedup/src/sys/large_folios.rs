@@ -8,7 +8,8 @@
 use std::fs;
 use std::path::Path;
 
-const SETTINGS: &str = "/sys/kernel/mm/transparent_hugepage";
+/// Where the kernel has the settings of huge pages, and the counts of them, by size.
+pub(super) const SETTINGS: &str = "/sys/kernel/mm/transparent_hugepage";
 
 /// Whether any memory of this machine's programs may be such. O(sizes of huge pages).
 pub(crate) fn may_be_unseen() -> bool {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, ptr};
 
-const SETTINGS: &str = "/sys/kernel/mm/transparent_hugepage";
+use super::large_folios::SETTINGS;
 
 /// For how long it is believed what the machine's settings were.
 const BELIEVED: Duration = Duration::from_millis(100);

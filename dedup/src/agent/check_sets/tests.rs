@@ -9,7 +9,7 @@ use crate::agent::tests::World;
 
 type SetOf = fn(&mut Agent) -> &mut Bitmap;
 
-/// The sets that say what became of a page.
+/// The sets that hold the state of a page.
 const STATES: [(&str, SetOf); 5] = [
     ("shared", |agent| &mut agent.shared),
     ("zero", |agent| &mut agent.zero),
