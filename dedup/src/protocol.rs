@@ -59,8 +59,13 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
-    /// It was written, is gone, or was made private again: what was known of it is no longer
-    /// true.
+    /// It shared a slot and was written, so that it has its own copy.
+    Broken {
+        /// The page.
+        linear: LinearIndex,
+    },
+    /// It was written before it shared a slot, is gone, or was made private again: what was known of it is
+    /// no longer true.
     Left {
         /// The page.
         linear: LinearIndex,

@@ -327,8 +327,11 @@ impl World {
         for (number, page) in self.vms[vm].1.iter_mut().enumerate().filter(|(_, page)| page.changed)
         {
             page.changed = false;
-            if std::mem::replace(&mut page.state, State::Loose) != State::Loose {
-                outcomes.push(Outcome::Left { linear: LinearIndex(number as u32) });
+            let linear = LinearIndex(number as u32);
+            match std::mem::replace(&mut page.state, State::Loose) {
+                State::Loose => {}
+                State::Waiting => outcomes.push(Outcome::Left { linear }),
+                State::Shared(_) => outcomes.push(Outcome::Broken { linear }),
             }
         }
         self.broker.report(id, &outcomes).unwrap();

@@ -267,6 +267,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Declined { linear, slot }),
         1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Differs { linear, slot }),
         1 => linear().prop_map(|linear| Outcome::Left { linear }),
+        1 => linear().prop_map(|linear| Outcome::Broken { linear }),
         1 => (linear(), count())
             .prop_map(|(linear, count_pages)| Outcome::Unbacked { linear, count_pages }),
     ]

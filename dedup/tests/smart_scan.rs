@@ -135,44 +135,85 @@ fn a_page_that_is_broken_at_any_step_of_a_pass_is_not_passed_over_by_it_or_the_n
     panic!("a pass of 64 pages, four a step, takes fewer than 24 steps");
 }
 
-#[test]
-fn a_broker_asked_the_age_of_a_page_that_shares_a_slot_neither_reads_nor_makes_one() {
+const VM: VmId = VmId(0);
+
+/// Its pages.
+fn pages() -> [LinearIndex; 8] {
+    std::array::from_fn(|number| LinearIndex(number as u32))
+}
+
+/// A broker that knows the VM.
+fn broker() -> LocalBroker {
     let mut broker = LocalBroker::new(1 << 10, 256).unwrap();
-    let vm = VmId(0);
-    broker.register(vm, 8).unwrap();
-    let pages: Vec<LinearIndex> = (0..8).map(LinearIndex).collect();
+    broker.register(VM, 8).unwrap();
+    broker
+}
+
+fn report(broker: &mut LocalBroker, outcome: impl Fn(LinearIndex) -> Outcome) {
+    broker.report(VM, &pages().map(outcome)).unwrap();
+}
+
+/// Whether a page that has come to rest is passed over.
+fn is_skipped(broker: &mut LocalBroker) -> bool {
+    let mut skip = Vec::new();
+    broker.age(VM, &pages()[3..4], &mut skip).unwrap();
+    skip[0]
+}
+
+/// Has all pages share one slot, and none have an age from when it is offered on.
+fn merge_without_ages(broker: &mut LocalBroker) {
     let fingerprint = broker.secret().fingerprint(&page(1));
-    let offers: Vec<Offer> = pages.iter().map(|&linear| Offer { linear, fingerprint }).collect();
-    broker.offer(vm, &offers, &mut Vec::new()).unwrap();
+    let offers = pages().map(|linear| Offer { linear, fingerprint });
+    broker.offer(VM, &offers, &mut Vec::new()).unwrap();
     let never_skipped = |broker: &mut LocalBroker| {
         for _ in 0..300 {
             let mut skip = Vec::new();
-            broker.age(vm, &pages, &mut skip).unwrap();
+            broker.age(VM, &pages(), &mut skip).unwrap();
             assert_eq!(skip, [false; 8]);
         }
         broker.check().unwrap();
     };
-    never_skipped(&mut broker);
+    never_skipped(broker);
     let mut directives = Vec::new();
-    broker.directives(vm, 9, &mut directives).unwrap();
-    let Some(&Directive::Create { slot, linear, .. }) = directives.first() else {
+    broker.directives(VM, 9, &mut directives).unwrap();
+    let Some(&Directive::Create { slot, linear: LinearIndex(0), .. }) = directives.first() else {
         panic!("{directives:?}")
     };
-    never_skipped(&mut broker);
-    broker.fill(vm, slot, &page(1), &mut Vec::new()).unwrap();
-    let merged = |&linear: &LinearIndex| Outcome::Merged(Extent { linear, slot, count_pages: 1 });
-    broker.report(vm, &pages.iter().map(merged).collect::<Vec<_>>()).unwrap();
-    assert_eq!((linear, broker.stats("test").pages_sharing), (LinearIndex(0), 7));
-    never_skipped(&mut broker);
+    never_skipped(broker);
+    broker.fill(VM, slot, &page(1), &mut Vec::new()).unwrap();
+    report(broker, |linear| Outcome::Merged(Extent { linear, slot, count_pages: 1 }));
+    assert_eq!(broker.stats("test").pages_sharing, 7);
+    never_skipped(broker);
+}
+
+#[test]
+fn a_broker_asked_the_age_of_a_page_that_shares_a_slot_neither_reads_nor_makes_one() {
+    let mut broker = broker();
+    merge_without_ages(&mut broker);
     // What has left its slot is as young as any.
-    broker
-        .report(vm, &pages.iter().map(|&linear| Outcome::Left { linear }).collect::<Vec<_>>())
-        .unwrap();
+    report(&mut broker, |linear| Outcome::Left { linear });
     let mut skips = Vec::new();
     for _ in 0..5 {
-        let mut skip = Vec::new();
-        broker.age(vm, &pages[3..4], &mut skip).unwrap();
-        skips.extend(skip);
+        skips.push(is_skipped(&mut broker));
     }
     assert_eq!(skips, [false, false, false, false, true]);
+}
+
+#[test]
+fn a_page_that_was_broken_often_has_no_age_while_it_shares_a_slot_and_an_older_one_after_each_break()
+ {
+    let mut broker = broker();
+    for skips in [0, 0, 1, 2, 4, 8, 8] {
+        merge_without_ages(&mut broker);
+        report(&mut broker, |linear| Outcome::Broken { linear });
+        assert_eq!((0..99).take_while(|_| is_skipped(&mut broker)).count(), skips);
+    }
+    merge_without_ages(&mut broker);
+    // Made private by others than its guest, it is as young as any.
+    report(&mut broker, |linear| Outcome::Left { linear });
+    assert!(!is_skipped(&mut broker));
+    // What shares no slot cannot be broken.
+    (0..9).for_each(|_| report(&mut broker, |linear| Outcome::Broken { linear }));
+    assert!(!is_skipped(&mut broker));
+    broker.check().unwrap();
 }

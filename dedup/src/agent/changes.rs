@@ -149,7 +149,7 @@ impl Agent {
                 self.zero.remove(page);
                 if self.shared.remove(page) {
                     self.events.breaks += 1;
-                    outcomes.push(Outcome::Left { linear: linear_index(page) });
+                    outcomes.push(Outcome::Broken { linear: linear_index(page) });
                 }
             } else if self.waiting.remove(page) {
                 outcomes.push(Outcome::Left { linear: linear_index(page) });

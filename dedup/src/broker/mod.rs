@@ -6,6 +6,7 @@
 
 mod answer;
 mod arena;
+mod breaks;
 mod chain;
 mod check;
 mod compact;
@@ -35,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 
+use breaks::Breaks;
 pub use check::IndexError;
 pub use compact::{CompactCursor, CompactScope};
 use contested::Contested;
@@ -87,6 +89,8 @@ struct Member {
     queue: PollQueue,
     /// Pages that its agent was told to move to other slots, and has not said what became of.
     told: BTreeSet<LinearIndex>,
+    /// How often which of its pages were broken lately.
+    breaks: Breaks,
     /// Items on the unstable tree.
     waiting: u64,
     /// The NUMA node that its memory is on.
@@ -113,6 +117,8 @@ pub struct LocalBroker {
     lacks_slots: bool,
     /// Pages that polls have looked at.
     polled_pages: u64,
+    /// Passes since the domain was made, by the turn of whose numbers breaks are forgotten.
+    passes: u32,
 }
 
 impl LocalBroker {
@@ -143,6 +149,7 @@ impl LocalBroker {
             pruned: 0,
             lacks_slots: false,
             polled_pages: 0,
+            passes: 0,
         })
     }
 
@@ -167,6 +174,7 @@ impl LocalBroker {
                 extents,
                 queue: PollQueue::new(count_pages),
                 told: BTreeSet::new(),
+                breaks: Breaks::default(),
                 waiting: 0,
                 node: 0,
             },
@@ -254,7 +262,10 @@ impl LocalBroker {
     /// Gives up what is remembered of those of a VM's pages that are in no tree, about `pages` of them;
     /// returns how many items that took going through.
     pub(crate) fn trim(&mut self, vm: VmId, pages: &Range<u32>) -> usize {
-        self.members.get(&vm).map_or(0, |member| self.rmap.trim(&member.items, pages))
+        self.members.get_mut(&vm).map_or(0, |member| {
+            member.breaks.forget(pages);
+            self.rmap.trim(&member.items, pages)
+        })
     }
 
     /// Bytes of a VM's items.
@@ -271,6 +282,7 @@ impl LocalBroker {
                     + member.extents.heap_bytes()
                     + member.told.len() * size_of::<LinearIndex>() * 3 / 2
                     + member.queue.heap_bytes()
+                    + member.breaks.heap_bytes()
             })
             .sum();
         self.stable.heap_bytes()

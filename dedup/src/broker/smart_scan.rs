@@ -1,8 +1,14 @@
-//! The smart scan: pages that keep changing are looked at less and less often.
+//! The smart scan: pages that keep changing are looked at less and less often, and so are pages that are
+//! merged and broken again and again.
+//!
+//! A page that shares a slot has no age. One that is broken gets one by how often that has happened to it
+//! [lately](super::breaks): none for its first breaks, and then one that has it be passed over more and more
+//! often before it can be merged once more.
 //!
 //! Source: the kernel's `Documentation/admin-guide/mm/ksm.rst`, `smart_scan`.
 
 use super::LocalBroker;
+use super::ids::ItemId;
 use super::rmap::RmapItem;
 use crate::protocol::BrokerError;
 use crate::{LinearIndex, VmId};
@@ -20,6 +26,25 @@ const YOUNG_LOOKS: u8 = 3;
 impl Age {
     /// Never looked at.
     pub(super) const NEW: Self = Self { looks: 0, remaining_skips: 0 };
+
+    /// That of a page that has just been broken, so often lately.
+    fn of_broken(breaks: u8) -> Self {
+        let looks = match breaks {
+            0..=2 => return Self::NEW,
+            3 => 3,
+            4 => 4,
+            5 => 6,
+            6.. => 9,
+        };
+        Self { looks, remaining_skips: skips(looks) }
+    }
+
+    /// How often it has been looked at, or passed over, and how often it is to be passed over now; `None` if
+    /// it is looked at next time.
+    fn skipped(self) -> Option<(u8, u8)> {
+        let is_skipped = self.looks >= YOUNG_LOOKS && self.remaining_skips > 0;
+        is_skipped.then_some((self.looks, self.remaining_skips))
+    }
 
     /// The low 16 bits hold it.
     pub(super) fn to_bits(self) -> u32 {
@@ -86,6 +111,35 @@ impl LocalBroker {
         }
         Ok(())
     }
+
+    /// Takes out of the trees what its guest has written; if it shared a slot, that counts for its age.
+    pub(super) fn note_broken(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
+        let was_shared = matches!(self.rmap.item(item), RmapItem::Stable(_));
+        self.remove_item(item);
+        let Some(member) = self.members.get_mut(&vm).filter(|_| was_shared) else { return };
+        let age = Age::of_broken(member.breaks.count(linear));
+        if age != Age::NEW {
+            self.rmap.set(item, RmapItem::Loose(age));
+        }
+    }
+
+    /// Has a pass be over: breaks that were counted long ago are forgotten, one of each page in 64 passes.
+    /// O(VMs + pages that were broken / 1024).
+    pub(crate) fn forgive_breaks(&mut self) {
+        self.passes = self.passes.wrapping_add(1);
+        for member in self.members.values_mut() {
+            member.breaks.forgive(self.passes);
+        }
+    }
+
+    /// The age of a page that is to be passed over when it next comes to rest, and for how many times; `None`
+    /// for any other. O(1).
+    pub(crate) fn skipped(&self, vm: VmId, linear: LinearIndex) -> Option<(u8, u8)> {
+        match self.rmap.item(self.item(vm, linear).ok()?) {
+            RmapItem::Loose(age) | RmapItem::Declined(_, age) => age.skipped(),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +158,20 @@ mod tests {
             }
         }
         assert_eq!(looked_at, [0, 1, 2, 3, 5, 8, 13, 22, 31]);
+    }
+
+    #[test]
+    fn a_page_that_is_broken_is_passed_over_ever_more_often_from_its_third_break_on() {
+        let skips = |breaks| {
+            let mut age = Age::of_broken(breaks);
+            std::iter::from_fn(|| {
+                let skipped;
+                (age, skipped) = age.next();
+                skipped.then_some(())
+            })
+            .count()
+        };
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 255].map(skips), [0, 0, 0, 1, 2, 4, 8, 8, 8]);
     }
 
     #[test]

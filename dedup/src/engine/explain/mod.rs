@@ -40,6 +40,13 @@ pub enum Reason {
     Budget,
     /// It was written lately, or keeps being written.
     Volatile,
+    /// It keeps changing, or keeps being merged and written again: the smart scan passes it over.
+    Skipped {
+        /// How often it has come to rest without being shared, at least as far as that counts.
+        age: u8,
+        /// How often it is still passed over when it has come to rest.
+        remaining_skips: u8,
+    },
     /// It has a twin, and is to be merged with it by the next steps of a pass.
     Matched,
     /// It has a twin, but its domain's store has no slot left for the two.
@@ -124,10 +131,19 @@ impl Engine {
         }
         let broker = self.domains.get(&explanation.domain).map(|domain| &domain.broker);
         let standing = broker.and_then(|broker| broker.standing(vm, found.linear));
+        let skipped = broker.and_then(|broker| broker.skipped(vm, found.linear));
         if let Some(Standing::Full(slots)) = &standing {
             explanation.dups = self.describe_dups(&explanation.domain, slots);
         }
-        explanation.reason = self.reason(member, &explanation, standing);
+        explanation.reason = match self.reason(member, &explanation, standing) {
+            Reason::Volatile if self.knobs.smart_scan => {
+                skipped.map_or(Reason::Volatile, |(age, remaining_skips)| Reason::Skipped {
+                    age,
+                    remaining_skips,
+                })
+            }
+            reason => reason,
+        };
         Some(explanation)
     }
 
