@@ -52,6 +52,7 @@ pub mod broker;
 mod engine;
 pub mod extents;
 pub mod fingerprint;
+mod id_set;
 pub mod knobs;
 mod mode;
 mod number;

@@ -1,12 +1,11 @@
 //! Making pages what they are to be: slots are filled, runs are merged, and the broker is told.
 
-use std::collections::HashSet;
-
 use super::changes::count;
 use super::merge::declined;
 use super::price::{Creator, Terms};
 use super::runs::{Run, Target, cut};
 use super::{Agent, AgentError};
+use crate::id_set::IdSet;
 use crate::protocol::{Broker, BrokerError, Outcome};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
@@ -58,8 +57,8 @@ impl Agent {
         broker: &mut dyn Broker,
         runs: &[Run],
         creators: &[Creator],
-    ) -> Result<HashSet<Slot>, AgentError> {
-        let mut empty: HashSet<Slot> = creators.iter().map(|creator| creator.slot).collect();
+    ) -> Result<IdSet<Slot>, AgentError> {
+        let mut empty: IdSet<Slot> = creators.iter().map(|creator| creator.slot).collect();
         let is_creator = |(linear, _): &(LinearIndex, Slot)| {
             creators.binary_search_by_key(linear, |creator| creator.linear).is_ok()
         };
@@ -93,7 +92,7 @@ impl Agent {
     fn without(
         &mut self,
         runs: &[Run],
-        empty: &HashSet<Slot>,
+        empty: &IdSet<Slot>,
         outcomes: &mut Vec<Outcome>,
     ) -> Vec<Run> {
         let mut kept = Vec::new();

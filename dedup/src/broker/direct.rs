@@ -1,11 +1,10 @@
 //! Directives: what is to become of pages that were not offered just now.
 
-use std::collections::HashSet;
-
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{Link, RmapItem, Role};
 use super::stable_node::Stage;
+use crate::id_set::IdSet;
 use crate::protocol::{BrokerError, Directive};
 use crate::{LinearIndex, Slot, VmId};
 
@@ -25,9 +24,9 @@ enum Answer {
 #[derive(Default)]
 struct Batch {
     /// Slots that were given out: their agent fills them before it joins.
-    given: HashSet<Slot>,
+    given: IdSet<Slot>,
     /// Nodes whose first partner was told to come.
-    awaiting: HashSet<NodeId>,
+    awaiting: IdSet<NodeId>,
     /// The last page that was told to create, and its first partner.
     created: Option<(LinearIndex, (VmId, LinearIndex))>,
 }
@@ -127,7 +126,7 @@ impl LocalBroker {
     }
 
     /// The slot that a waiting item can go to now, and as what, or what there is to say of it instead.
-    fn slot_for(&mut self, link: Link, given: &mut HashSet<Slot>) -> Result<(Slot, Role), Answer> {
+    fn slot_for(&mut self, link: Link, given: &mut IdSet<Slot>) -> Result<(Slot, Role), Answer> {
         let node = self.stable.node(link.node);
         match (node.stage(), node.slot()) {
             (Stage::Matched, _) | (_, None) => {
