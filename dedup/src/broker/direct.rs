@@ -58,7 +58,7 @@ impl LocalBroker {
                     Answer::Now(directive) => directives.push(directive),
                     Answer::Parked => self.member_mut(vm)?.queue.park(linear),
                     Answer::NoSlot => {
-                        self.lacks_slots = true;
+                        self.lacking.insert(vm);
                         self.member_mut(vm)?.queue.set_without_slot(linear);
                     }
                     Answer::Never => {}
@@ -145,11 +145,15 @@ impl LocalBroker {
     }
 
     /// Has the pages of a node asked about again that were set aside because the store was full.
-    /// O(1), or, since the store was full, O(VMs + items of the node · log VMs).
+    /// O(1), or, while pages lack slots, O(items of the node · log VMs) amortized.
     fn end_lack(&mut self, id: NodeId) {
-        self.lacks_slots =
-            self.lacks_slots && self.members.values().any(|member| member.queue.lacks_slots());
-        if !self.lacks_slots {
+        // Each VM that lacks none any more is left out once, and none is looked at beyond the first that does.
+        while let Some(vm) = self.lacking.first()
+            && !self.members.get(vm).is_some_and(|member| member.queue.lacks_slots())
+        {
+            self.lacking.pop_first();
+        }
+        if self.lacking.is_empty() {
             return;
         }
         let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
@@ -244,6 +248,34 @@ mod tests {
         let (directives, looked) = poll(&mut broker, VMS[1], 999);
         assert_eq!(directives, [Directive::Merge { linear: next, slot, awaited: true }]);
         assert_eq!(looked, 1, "its content has a slot now");
+    }
+
+    #[test]
+    fn vms_that_lack_slots_are_known_by_the_number_they_are_called_and_no_others_are_looked_at() {
+        const LATER: VmId = VmId(9);
+        let mut broker = matched(1, 3);
+        (1000..2000).for_each(|id| broker.register(VmId(id), 1).unwrap());
+        let (linear, slot) = (LinearIndex(0), Slot(0));
+        poll(&mut broker, VMS[0], 999);
+        broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
+        let merged = [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        broker.report(VMS[0], &merged).unwrap();
+        assert!(broker.lacking.iter().eq(&VMS[..1]));
+        broker.rename(VMS[0], LATER);
+        broker.check().unwrap();
+        assert!(broker.lacking.iter().eq(&[LATER]));
+        // Its pages of which there is no slot are gone, so the next slot that is given out ends the lack.
+        let [second, third] = [1, 2].map(LinearIndex);
+        for linear in [linear, second, third] {
+            broker.report(LATER, &[Outcome::Left { linear }]).unwrap();
+        }
+        broker.report(VMS[1], &[Outcome::Left { linear }]).unwrap();
+        broker.report(LATER, &[Outcome::Unbacked { linear, count_pages: 1 }]).unwrap();
+        let fingerprint = broker.secret().fingerprint(&page(7));
+        let offers = [0, 1].map(|number| Offer { linear: LinearIndex(number), fingerprint });
+        broker.offer(LATER, &offers, &mut Vec::new()).unwrap();
+        poll(&mut broker, LATER, 1);
+        assert!(broker.lacking.is_empty());
     }
 
     #[test]

@@ -113,8 +113,8 @@ pub struct LocalBroker {
     merge_across_nodes: bool,
     /// The chain that was looked at last by [`prune`](Self::prune).
     pruned: usize,
-    /// Whether pages may have been set aside because the store was full.
-    lacks_slots: bool,
+    /// VMs pages of which may have been set aside because the store was full: all of which any are.
+    lacking: BTreeSet<VmId>,
     /// Pages that polls have looked at.
     polled_pages: u64,
     /// Passes since the domain was made, by the turn of whose numbers breaks are forgotten.
@@ -147,7 +147,7 @@ impl LocalBroker {
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: 0,
-            lacks_slots: false,
+            lacking: BTreeSet::new(),
             polled_pages: 0,
             passes: 0,
         })
@@ -188,6 +188,9 @@ impl LocalBroker {
         if let Some(member) = self.members.remove(&vm) {
             self.rmap.rename(&member.items, to);
             self.stable.pending.rename(vm, to);
+            if self.lacking.remove(&vm) {
+                self.lacking.insert(to);
+            }
             self.members.insert(to, member);
         }
     }

@@ -44,7 +44,7 @@ impl LocalBroker {
             ensure!(waits, "page {} of VM {vm} is set aside, and is {:?}", linear.0, state(linear));
         }
         ensure!(
-            self.lacks_slots || !member.queue.lacks_slots(),
+            self.lacking.contains(&vm) || !member.queue.lacks_slots(),
             "pages of VM {vm} lack slots, and it counts as if none did"
         );
         for &linear in &member.told {
