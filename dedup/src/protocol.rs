@@ -178,11 +178,15 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// Whether the same message would always be refused, because it contradicts what the broker knows.
+    /// Whether the same message would always be refused, because it contradicts what the broker knows: a
+    /// broker that does not know a VM does not count its mappings either, and may reuse their slots.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::BadLinearIndex { .. } | Self::BadSlot { .. } | Self::StillShared { .. }
+            Self::UnknownVm(_)
+                | Self::BadLinearIndex { .. }
+                | Self::BadSlot { .. }
+                | Self::StillShared { .. }
         )
     }
 }

@@ -217,7 +217,8 @@ impl Agent {
         }
         let (mut decisions, mut outcomes) = (Vec::with_capacity(offers.len()), Vec::new());
         broker.offer(self.vm, &offers, &mut decisions)?;
-        self.offer_named(broker, &offers, &mut decisions)?;
+        // What was decided of the others holds even if this fails: the broker has them in its trees.
+        let named = self.offer_named(broker, &offers, &mut decisions);
         for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
@@ -236,11 +237,16 @@ impl Agent {
             }
         }
         targets.sort_unstable_by_key(|target| target.linear);
-        self.carry_out(broker, targets, &Terms::default(), outcomes)
+        self.carry_out(broker, targets, &Terms::default(), outcomes)?;
+        named
     }
 
-    /// Offers pages once more that the broker wants named, and puts what it says of them in the place
+    /// Offers pages once more that the broker wants named, and puts what it decides of them in the place
     /// of that.
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails: the decisions are as they were.
     fn offer_named(
         &mut self,
         broker: &mut dyn Broker,

@@ -21,18 +21,23 @@ struct Faulty {
     broker: LocalBroker,
     calls: usize,
     fails: Range<usize>,
-    /// Outcomes that are always refused.
-    refuses: fn(VmId, &Outcome) -> bool,
+    /// Outcomes that are always refused, and why.
+    refuses: fn(VmId, &Outcome) -> Option<BrokerError>,
+    /// Pages that are to be offered by their names.
+    names: fn(LinearIndex) -> bool,
+    /// Whether what is offered by its name is refused.
+    refuses_names: bool,
     /// Directives that it gives once, and that no broker should.
     strays: Vec<Directive>,
 }
 
 impl Faulty {
-    /// What a broker says that has lost its memory and come back.
-    fn call(&mut self, vm: VmId) -> Result<(), BrokerError> {
+    /// What a broker says that has no memory for now.
+    fn call(&mut self) -> Result<(), BrokerError> {
         let call = self.calls;
         self.calls += 1;
-        if self.fails.contains(&call) { Err(BrokerError::UnknownVm(vm)) } else { Ok(()) }
+        let full = BrokerError::NoItems { count_pages: 1, limit: 0 };
+        if self.fails.contains(&call) { Err(full) } else { Ok(()) }
     }
 }
 
@@ -43,8 +48,15 @@ impl Broker for Faulty {
         offers: &[Offer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        self.call(vm)?;
-        self.broker.offer(vm, offers, decisions)
+        self.call()?;
+        let is_named = |offer: &Offer| (self.names)(offer.linear);
+        let others: Vec<Offer> = offers.iter().copied().filter(|offer| !is_named(offer)).collect();
+        let mut decided = Vec::new();
+        self.broker.offer(vm, &others, &mut decided)?;
+        let mut decided = decided.into_iter();
+        let decide = |offer| if is_named(offer) { Decision::Name } else { decided.next().unwrap() };
+        decisions.extend(offers.iter().map(decide));
+        Ok(())
     }
 
     fn offer_named(
@@ -53,7 +65,10 @@ impl Broker for Faulty {
         offers: &[NamedOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        self.call(vm)?;
+        self.call()?;
+        if self.refuses_names {
+            return Err(BrokerError::UnknownVm(vm));
+        }
         self.broker.offer_named(vm, offers, decisions)
     }
 
@@ -63,7 +78,7 @@ impl Broker for Faulty {
         pages: &[LinearIndex],
         skip: &mut Vec<bool>,
     ) -> Result<(), BrokerError> {
-        self.call(vm)?;
+        self.call()?;
         self.broker.age(vm, pages, skip)
     }
 
@@ -74,16 +89,17 @@ impl Broker for Faulty {
         pages: &[u8],
         accepted: &mut Vec<bool>,
     ) -> Result<(), BrokerError> {
-        self.call(vm)?;
+        self.call()?;
         self.broker.fill(vm, first, pages, accepted)
     }
 
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), ReportError> {
-        if let Some(done) = outcomes.iter().position(|outcome| (self.refuses)(vm, outcome)) {
+        let mut refused = outcomes.iter().map(|outcome| (self.refuses)(vm, outcome)).enumerate();
+        if let Some((done, source)) = refused.find_map(|(at, why)| Some((at, why?))) {
             self.broker.report(vm, &outcomes[..done])?;
-            return Err(ReportError { done, source: BrokerError::BadSlot { vm, slot: Slot(0) } });
+            return Err(ReportError { done, source });
         }
-        let result = self.call(vm);
+        let result = self.call();
         // One that fails has taken a part.
         let done = if result.is_ok() { outcomes.len() } else { outcomes.len() / 2 };
         self.broker.report(vm, &outcomes[..done])?;
@@ -96,7 +112,7 @@ impl Broker for Faulty {
         limit: usize,
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError> {
-        self.call(vm)?;
+        self.call()?;
         directives.append(&mut self.strays);
         self.broker.directives(vm, limit, directives)
     }
@@ -156,7 +172,15 @@ impl World {
             let agent = Agent::new(spec).unwrap();
             vms.insert(vm, Vm { agent, memory, written, contents: [0; PAGES] });
         }
-        let broker = Faulty { broker, calls: 0, fails, refuses: |_, _| false, strays: Vec::new() };
+        let broker = Faulty {
+            broker,
+            calls: 0,
+            fails,
+            refuses: |_, _| None,
+            names: |_| false,
+            refuses_names: false,
+            strays: Vec::new(),
+        };
         Self { broker, vms, budget, count_errors: 0 }
     }
 
@@ -376,22 +400,62 @@ fn vms_that_end_without_their_broker_leave_nothing_behind() {
 // An outcome that a broker refuses was told again first for ever, and nothing of the VM was folded.
 #[test]
 fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
+    fn is_refused(vm: VmId, outcome: &Outcome) -> bool {
+        vm == VmId(1) && matches!(outcome, Outcome::Merged(run) if run.linear.0 < 4)
+    }
+    let process = Arc::new(ProcessMemory::open(true).unwrap());
+    let refusals: [fn(VmId, &Outcome) -> Option<BrokerError>; 2] = [
+        |vm, outcome| is_refused(vm, outcome).then_some(BrokerError::BadSlot { vm, slot: Slot(0) }),
+        |vm, outcome| is_refused(vm, outcome).then_some(BrokerError::UnknownVm(vm)),
+    ];
+    for refuses in refusals {
+        let mut world = World::new(&process, 256, 0..0);
+        world.broker.refuses = refuses;
+        world.live();
+        world.settle();
+        assert_eq!(world.count_errors, 0, "no pass ends for it");
+        world.check();
+        let agent = &world.vms[&VmId(1)].agent;
+        assert!(agent.events.errors > 0, "it is counted");
+        assert!(agent.shared.contains(10), "others are folded");
+        // All is well once the broker takes it.
+        world.broker.refuses = |_, _| None;
+        world.settle();
+        world.check();
+        assert!(world.vms[&VmId(1)].agent.shared.contains(3));
+        world.end();
+    }
+}
+
+#[test]
+fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_names() {
     let process = Arc::new(ProcessMemory::open(true).unwrap());
     let mut world = World::new(&process, 256, 0..0);
-    world.broker.refuses =
-        |vm, outcome| vm == VmId(1) && matches!(outcome, Outcome::Merged(run) if run.linear.0 < 4);
-    world.live();
+    world.broker.names = |linear| linear.0 == 3;
+    world.broker.refuses_names = true;
+    // All are offered at once.
+    for vm in 0..VMS {
+        (0..4).for_each(|number| world.write(vm, number, number + 1));
+        (4..7).for_each(|number| world.write(vm, number, 1000 * (vm + 1) + number));
+    }
+    for _ in 0..3 {
+        world.pass();
+        for (&id, vm) in &world.vms {
+            agree(id, &vm.agent, &world.broker.broker).unwrap();
+        }
+    }
+    assert!(world.count_errors > 0);
+    for vm in world.vms.values() {
+        let agent = &vm.agent;
+        let [shared, waiting, pending] = [&agent.shared, &agent.waiting, &agent.pending];
+        let pages = |set: &Bitmap| set.iter().collect::<Vec<_>>();
+        assert_eq!([shared, waiting].map(pages), [vec![0, 1, 2], vec![4, 5, 6]]);
+        assert!(pending.contains(3));
+    }
+    world.broker.refuses_names = false;
     world.settle();
-    assert_eq!(world.count_errors, 0, "no pass ends for it");
     world.check();
-    let agent = &world.vms[&VmId(1)].agent;
-    assert!(agent.events.errors > 0, "it is counted");
-    assert!(agent.shared.contains(10), "others are folded");
-    // All is well once the broker takes it.
-    world.broker.refuses = |_, _| false;
-    world.settle();
-    world.check();
-    assert!(world.vms[&VmId(1)].agent.shared.contains(3));
+    assert_eq!(world.vms[&VmId(0)].agent.shared.count(), 4);
     world.end();
 }
 
