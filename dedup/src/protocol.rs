@@ -70,6 +70,12 @@ pub enum Outcome {
         /// The page.
         linear: LinearIndex,
     },
+    /// It was made private so that its mappings go to others: a page that is left alone with the slot saves
+    /// nothing, and is to be made private, too.
+    Yielded {
+        /// The page.
+        linear: LinearIndex,
+    },
     /// These pages' mappings have no slot behind them any more.
     Unbacked {
         /// The first page.

@@ -331,6 +331,10 @@ impl World {
             match std::mem::replace(&mut page.state, State::Loose) {
                 State::Loose => {}
                 State::Waiting => outcomes.push(Outcome::Left { linear }),
+                // Its mappings were given to others.
+                State::Shared(_) if number.is_multiple_of(2) => {
+                    outcomes.push(Outcome::Yielded { linear });
+                }
                 State::Shared(_) => outcomes.push(Outcome::Broken { linear }),
             }
         }

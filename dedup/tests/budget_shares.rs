@@ -9,6 +9,8 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use common::{TestVm, check_counters, page, settle};
 use pagefold_dedup::{AnonymousMemory, Engine, EngineConfig, LinearIndex, PAGE_SIZE, PageState};
@@ -112,5 +114,113 @@ fn what_was_put_off_is_tried_again_when_something_has_changed_and_not_before() {
     assert!(after.pages_sharing >= 90, "{after:?}");
     let scanned = after.events.pages_scanned - idle.events.pages_scanned;
     assert!(scanned < 500, "{scanned} pages were looked at again");
+    check_counters(&engine);
+}
+
+/// A VM of which every second page is equal to one other of its own, and no other is.
+fn doubled(engine: &mut Engine, id: u32, count_pages: u32) -> TestVm {
+    let vm = TestVm::attached(engine, id, count_pages);
+    (0..count_pages).for_each(|number| vm.write(number as usize, &doubled_page(&vm, number)));
+    vm
+}
+
+fn doubled_page(vm: &TestVm, number: u32) -> [u8; PAGE_SIZE] {
+    let half = vm.memory.len_bytes() as u32 / PAGE_SIZE as u32 / 2;
+    let twin = if number.is_multiple_of(2) { number % half } else { number };
+    page(twin + vm.id.0 * 1_000_000)
+}
+
+fn word(page: &[u8; PAGE_SIZE]) -> u64 {
+    u64::from_ne_bytes(*page.first_chunk().unwrap())
+}
+
+#[test]
+fn a_vm_that_was_alone_gives_newcomers_their_shares_back() {
+    const LIMIT: u64 = 2000;
+    let mut engine = with_mappings(LIMIT);
+    let first = doubled(&mut engine, 0, 4000);
+    settle(&mut engine);
+    let alone = engine.stats();
+    assert!(alone.vmas_used > LIMIT * 9 / 10, "{alone:?}");
+    let stop = AtomicBool::new(false);
+    let newcomers = thread::scope(|scope| {
+        // Pages that no other has are written all the time, so that what is between the others is, too.
+        scope.spawn(|| {
+            let mut expected: Vec<u64> =
+                (0..4000).map(|number| word(&doubled_page(&first, number))).collect();
+            let mut random = 1_u64;
+            while !stop.load(Ordering::Relaxed) {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let number = (random >> 33) as usize % 4000;
+                let next = if number % 40 == 1 { random } else { expected[number] };
+                assert_eq!(first.swap(number, next), expected[number], "page {number}");
+                expected[number] = next;
+                let read = (random >> 13) as usize % 4000;
+                assert_eq!(word(&first.read(read)), expected[read], "page {read}");
+            }
+        });
+        // All but the last want more than they can have.
+        let newcomers: Vec<TestVm> =
+            (1..9).map(|id| doubled(&mut engine, id, if id == 8 { 40 } else { 1200 })).collect();
+        settle(&mut engine);
+        stop.store(true, Ordering::Relaxed);
+        newcomers
+    });
+    settle(&mut engine);
+    check_counters(&engine);
+    let stats = engine.stats();
+    let share = LIMIT * 60 / 64 / 9;
+    for vm in &stats.vms[1..8] {
+        assert!(vm.vmas >= share * 7 / 8, "share {share}: {vm:?}");
+        assert!(vm.merging_pages >= share * 7 / 8 / 2 - 2, "share {share}: {vm:?}");
+    }
+    assert_eq!((stats.vms[8].merging_pages, stats.vms[8].deferred_pages), (20, 0), "{stats:?}");
+    assert!(stats.vms[0].vmas >= share * 7 / 8, "{stats:?}");
+    assert!(stats.pages_sharing >= alone.pages_sharing * 9 / 10, "{alone:?}, then {stats:?}");
+    for vm in &newcomers {
+        let count_pages = vm.memory.len_bytes() / PAGE_SIZE;
+        (0..count_pages).for_each(|n| assert_eq!(vm.read(n), doubled_page(vm, n as u32)));
+    }
+    // It stays so: nothing goes back and forth.
+    (0..5).for_each(|_| drop(engine.pass()));
+    let later = engine.stats();
+    assert_eq!(later.events.unmerges, stats.events.unmerges);
+    assert_eq!(later.events.pages_scanned, stats.events.pages_scanned);
+    // When they have gone, it has all again.
+    for vm in &newcomers {
+        engine.detach(vm.id).unwrap();
+    }
+    settle(&mut engine);
+    assert!(engine.stats().vms[0].vmas > LIMIT / 2, "{:?}", engine.stats());
+    check_counters(&engine);
+}
+
+#[test]
+fn a_guest_that_took_most_mappings_and_wrote_all_its_pages_stops_nobody_from_folding() {
+    let mut engine = with_mappings(4000);
+    // Of one content, so that no two pages can lie in one mapping.
+    let hostile = TestVm::attached(&mut engine, 0, 3000);
+    (0..3000).for_each(|number| hostile.write(number, &page(7)));
+    settle(&mut engine);
+    let alone = engine.stats();
+    assert!(alone.vmas_used > 2700, "{alone:?}");
+    let own = |number: usize| page(50_000_000 + number as u32);
+    (0..3000).for_each(|number| hostile.write(number, &own(number)));
+    let honest: Vec<TestVm> = (1..9).map(|id| doubled(&mut engine, id, 400)).collect();
+    settle(&mut engine);
+    let stats = engine.stats();
+    for vm in &stats.vms[1..] {
+        assert_eq!((vm.merging_pages, vm.deferred_pages), (200, 0), "{stats:?}");
+    }
+    check_counters(&engine);
+    (0..3000).for_each(|number| assert_eq!(hostile.read(number), own(number)));
+    for vm in &honest {
+        (0..400).for_each(|n| assert_eq!(vm.read(n), doubled_page(vm, n as u32)));
+    }
+    // Nor does it when it shares them all again.
+    (0..3000).for_each(|number| hostile.write(number, &page(7)));
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert!(stats.vms[1..].iter().all(|vm| vm.merging_pages == 200), "{stats:?}");
     check_counters(&engine);
 }

@@ -9,9 +9,11 @@
 //! *pledges* what the twin's side will need, and that is not there for anybody else until the twin
 //! was merged, or the pass is over.
 //!
-//! Each VM has a share: what there is, divided by the VMs that hold mappings for what they have folded.
-//! What one does not use is lent to the others, but for a part that is kept for those that are
-//! within theirs.
+//! Each VM has a share: what runs of one page may take, divided by the VMs that hold mappings for what they
+//! have folded, or want some. What one does not use is lent to the others, but for a part that is kept for
+//! those that are within theirs. When that part is spent and a VM that has not got its share is held back,
+//! the VMs beyond theirs give back what saves least (`reclaim`), and merge nothing at a cost until it
+//! has what it wants or its share.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +34,23 @@ const WITHIN_SHARE: Steps = [(60, 1), (61, 2), (62, 4), (63, 8), (64, 32)];
 /// For a VM that is lent something.
 const BEYOND_SHARE: Steps = [(44, 1), (52, 2), (54, 4), (55, 8), (56, 32)];
 
+/// For a VM that is lent something while another has not got its share.
+const OWED: Steps = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 32)];
+
+/// The part of the budget that VMs may take for single pages, which is what they share.
+const SHARED_PART: u64 = WITHIN_SHARE[0].0;
+
+/// The part of the budget in use from which mappings are given back, and down to which: more than whoever
+/// is beyond its share may take, so that nothing goes back and forth.
+const RECLAIM_FROM: u64 = SHARED_PART - 1;
+const RECLAIM_TO: u64 = BEYOND_SHARE[4].0 + 1;
+
+/// Mappings that a pair of runs takes on both sides, at most.
+pub(super) const VMAS_PER_PAIR: u64 = 4;
+
+/// What a VM must lack of its share for others to give something back: a part of it.
+const LACK_DIVISOR: u64 = 16;
+
 /// One engine's part of a budget.
 #[derive(Debug)]
 pub struct MappingBudget {
@@ -49,6 +68,18 @@ struct Pool {
     used: AtomicU64,
     pledged: AtomicU64,
     folded_vms: AtomicU64,
+    /// VMs that have not got their share and put off runs.
+    held_back_vms: AtomicU64,
+    /// How often mappings were given back for them.
+    reclaims: AtomicU64,
+}
+
+/// All that it depends on what a VM may take or is to give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BudgetState {
+    limit: u64,
+    committed: u64,
+    steps: &'static Steps,
 }
 
 /// What a run asks of the budget.
@@ -159,9 +190,61 @@ impl MappingBudget {
         used.load(Ordering::Relaxed).saturating_add(pledged.load(Ordering::Relaxed))
     }
 
+    /// What it depends on what a VM that holds `held` may take.
+    pub(super) fn state(&self, held: u64) -> BudgetState {
+        BudgetState { limit: self.limit(), committed: self.committed(), steps: self.steps(held) }
+    }
+
     /// How many mappings a VM that holds `held` has beyond its share; 0 if it is within.
     pub(super) fn beyond_share(&self, held: u64) -> u64 {
-        held.saturating_sub(self.limit() / self.pool.folded_vms.load(Ordering::Relaxed).max(1))
+        held.saturating_sub(self.share_among(self.pool.folded_vms.load(Ordering::Relaxed)))
+    }
+
+    /// Whether a VM that holds `held` lacks so much of its share that others are to give something back.
+    /// A VM that is not counted among those that share would be.
+    pub(super) fn is_lacking(&self, held: u64, is_counted: bool) -> bool {
+        let count_vms = self.pool.folded_vms.load(Ordering::Relaxed) + u64::from(!is_counted);
+        let share = self.share_among(count_vms);
+        share.saturating_sub(held) >= (share / LACK_DIVISOR).max(VMAS_PER_PAIR)
+    }
+
+    fn share_among(&self, count_vms: u64) -> u64 {
+        part_of(self.limit(), SHARED_PART) / count_vms.max(1)
+    }
+
+    /// Counts a VM among those that lack some of their share and put off runs, or no more.
+    pub(super) fn count_held_back(&self, is_held_back: bool) {
+        if is_held_back {
+            self.pool.held_back_vms.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.pool.held_back_vms.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_anyone_held_back(&self) -> bool {
+        self.pool.held_back_vms.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether VMs beyond their shares are to give back mappings: others are held back, and what is kept
+    /// for them is spent.
+    pub(super) fn is_owing(&self) -> bool {
+        self.is_anyone_held_back() && self.committed() >= part_of(self.limit(), RECLAIM_FROM)
+    }
+
+    /// How many mappings a VM that holds `held` is to give back, others permitting, once it has begun to.
+    pub(super) fn owed(&self, held: u64) -> u64 {
+        let over = self.committed().saturating_sub(part_of(self.limit(), RECLAIM_TO));
+        if self.is_anyone_held_back() { self.beyond_share(held).min(over) } else { 0 }
+    }
+
+    /// How often mappings were given back for others.
+    pub(super) fn reclaims(&self) -> u64 {
+        self.pool.reclaims.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that mappings were given back for others.
+    pub(super) fn note_reclaim(&self) {
+        self.pool.reclaims.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether a run that saves `worth` pages for each two mappings can be paid for.
@@ -189,7 +272,11 @@ impl MappingBudget {
     }
 
     fn steps(&self, held: u64) -> &'static Steps {
-        if self.beyond_share(held) > 0 { &BEYOND_SHARE } else { &WITHIN_SHARE }
+        match (self.beyond_share(held) > 0, self.is_anyone_held_back()) {
+            (false, _) => &WITHIN_SHARE,
+            (true, false) => &BEYOND_SHARE,
+            (true, true) => &OWED,
+        }
     }
 
     /// How many mappings are, of the budget, in [`PARTS`].
@@ -251,11 +338,33 @@ mod tests {
             budget.update(used, 0);
             shortest
         };
-        let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 400));
+        let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 375));
         assert_eq!(within, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
-        let beyond = [0, 1099, 1100, 1300, 1350, 1375, 1400].map(|used| asked(used, 401));
+        let beyond = [0, 1099, 1100, 1300, 1350, 1375, 1400].map(|used| asked(used, 376));
         assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
         assert_eq!(shortest(&MappingBudget::new(0), 0), None);
+    }
+
+    #[test]
+    fn who_is_beyond_its_share_gives_back_what_another_lacks_in_any_engine_and_takes_nothing() {
+        let pool = Arc::new(Pool { limit: AtomicU64::new(1600), ..Pool::default() });
+        let [first, other] = [0, 1].map(|_| MappingBudget::of(Arc::clone(&pool)));
+        first.count_vm(true);
+        first.update(0, 1500);
+        assert!(!first.is_owing() && other.is_lacking(1, false));
+        other.count_vm(true);
+        other.count_held_back(true);
+        assert!(first.is_owing());
+        // Down to what nobody beyond its share may take, and then to its share.
+        assert_eq!([first.owed(1500), first.owed(760), first.owed(750)], [75, 10, 0]);
+        first.update(1500, 1000);
+        assert_eq!((first.is_owing(), first.owed(1000)), (false, 0));
+        assert_eq!([shortest(&first, 1000), shortest(&first, 700)], [None, Some(1)]);
+        assert_eq!((first.room(1000, 32), other.room(1, 1)), (0, 500));
+        other.count_held_back(false);
+        assert_eq!(shortest(&first, 1000), Some(1));
+        // What is left of a share is not worth taking anything from anybody.
+        assert!(other.is_lacking(704, true) && !other.is_lacking(705, true));
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Agent {
             self.deferred.remove(page);
         }
         if !outcomes.is_empty() {
-            self.stale.note_left();
+            self.stale.note_left(fresh.iter().any(|&page| !self.touched.contains(page)));
         }
         if self.is_scanning {
             self.add_calm(within.clone());

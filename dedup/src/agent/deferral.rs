@@ -1,16 +1,16 @@
 //! Pages that would be shared were there mappings to spare.
 //!
-//! They are tried again when what is in use has changed, and no more of them than there is room for:
-//! the longest runs first. While nothing changes, they cost nothing.
+//! They are tried again when what is in use has changed, and no more of them than there is room for: the
+//! longest runs first. While nothing changes, they cost nothing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Agent;
+use super::budget::{BudgetState, VMAS_PER_PAIR};
+use super::mappings::BudgetShare;
 use super::runs::Run;
-
-/// Mappings that a run takes on both sides, at most.
-const VMAS_PER_PAIR: u64 = 4;
+use crate::mode::DedupMode;
 
 /// Runs of pages that were put off, and pages, that a pass goes through at most.
 const MAX_RUNS: usize = 1 << 14;
@@ -19,30 +19,63 @@ const MAX_PAGES: usize = 1 << 20;
 /// Where the search for pages to try again stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Deferral {
-    /// What was in use when they were last tried.
-    tried_at: Option<u64>,
+    /// Whether pages have been put off although the VM has not got its share.
+    pub(super) is_held_back: bool,
+    /// How often mappings had been given back for such VMs when it was last looked at.
+    reclaims_seen: u64,
+    /// What the budget was when they were last tried.
+    tried_at: Option<BudgetState>,
+    /// The most that was committed when some were put off since, be it set aside for others only.
+    put_off_at: u64,
     /// The page from which the search goes on; the first one, if it is over.
     next: usize,
 }
 
 impl Agent {
-    /// Puts a run off until it is affordable. Pages that share a slot, and were to share another, stay
-    /// where they are.
-    pub(super) fn defer(&mut self, run: &Run) {
+    /// Puts a run off until it is affordable, because `committed` mappings are. Pages that share a slot, and
+    /// were to share another, stay where they are.
+    pub(super) fn defer(&mut self, run: &Run, committed: u64) {
+        self.deferral.put_off_at = self.deferral.put_off_at.max(committed);
         for page in run.positions().filter(|&page| !self.shared.contains(page)) {
             self.deferred.insert(page);
         }
         self.events.budget_skips += u64::from(run.count_pages);
     }
 
+    /// Has the budget know whether runs have been put off although the VM has not got its share, while it
+    /// `is_scanning`. O(pages / 64) where some are deferred.
+    pub(super) fn note_held_back(&mut self, is_scanning: bool) {
+        let is_counted = self.share == BudgetShare::Counted;
+        let is_held_back = is_scanning
+            && self.mode == DedupMode::On
+            && !self.deferred.is_empty()
+            && self.budget.is_lacking(self.vmas, is_counted);
+        let reclaims = self.budget.reclaims();
+        let is_progress = reclaims != self.deferral.reclaims_seen || !self.deferral.is_held_back;
+        self.deferral.reclaims_seen = reclaims;
+        if is_held_back && is_progress && !self.deferred.is_subset(&self.touched) {
+            // Others may give back what its pages are put off for.
+            self.backlog_pages += 1;
+        }
+        self.set_held_back(is_held_back);
+    }
+
+    pub(super) fn set_held_back(&mut self, is_held_back: bool) {
+        if std::mem::replace(&mut self.deferral.is_held_back, is_held_back) != is_held_back {
+            self.budget.count_held_back(is_held_back);
+            self.count_mappings(self.vmas);
+        }
+    }
+
     /// Has this pass look at pages again that had been put off, as many as there is room for.
     /// O(1) while nothing has changed.
     pub(super) fn requeue_deferred(&mut self) {
-        let in_use = self.budget.committed();
-        if self.deferral.next == 0 && self.deferral.tried_at == Some(in_use) {
+        let state = self.budget.state(self.vmas);
+        let is_as_before = self.deferral.tried_at.replace(state) == Some(state);
+        let has_grown = self.budget.committed() < std::mem::take(&mut self.deferral.put_off_at);
+        if self.deferral.next == 0 && is_as_before && !has_grown {
             return;
         }
-        self.deferral.tried_at = Some(in_use);
         // By the runs that they form, which are the longest that they can be merged in.
         let mut longest = BinaryHeap::new();
         let room = usize::try_from(self.budget.room(self.vmas, u32::MAX) / VMAS_PER_PAIR);

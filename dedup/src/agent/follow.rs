@@ -137,7 +137,7 @@ impl Agent {
         match self.space.span(linear, 1).populate_write() {
             Ok(()) => {
                 self.shared.remove(linear.0 as usize);
-                self.stale.note_left();
+                self.stale.note_left(!self.touched.contains(linear.0 as usize));
                 // Offered again by the next pass: its twin may have come to rest by then.
                 self.pending.insert(linear.0 as usize);
                 self.events.unshares += 1;

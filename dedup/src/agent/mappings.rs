@@ -23,9 +23,9 @@ const MAX_SEALED_EXTENTS: usize = 8;
 /// Whether a VM counts as one of those that share the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BudgetShare {
-    /// It holds no mappings for what is folded.
+    /// It has never held mappings for what is folded, nor wanted any, or it is not folded any more.
     None,
-    /// It does.
+    /// It has, and may again.
     Counted,
 }
 
@@ -144,10 +144,10 @@ impl Agent {
 
     pub(super) fn count_mappings(&mut self, vmas: u64) {
         // In as many pieces as it has now: it may have been moved since.
-        let is_folded = vmas > self.space.pieces().len() as u64;
-        let share = if is_folded { BudgetShare::Counted } else { BudgetShare::None };
+        let is_counted = vmas > self.space.pieces().len() as u64 || self.deferral.is_held_back;
+        let share = if is_counted { BudgetShare::Counted } else { BudgetShare::None };
         if std::mem::replace(&mut self.share, share) != share {
-            self.budget.count_vm(is_folded);
+            self.budget.count_vm(is_counted);
         }
         self.budget.update(self.vmas, vmas);
         self.vmas = vmas;

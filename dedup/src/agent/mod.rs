@@ -27,6 +27,7 @@ mod pass;
 mod policies;
 mod price;
 mod process;
+mod reclaim;
 mod recover;
 mod runs;
 mod say;
@@ -68,6 +69,7 @@ use deferral::Deferral;
 use locked::Locking;
 use mappings::BudgetShare;
 use policies::{PolicyRun, policies_of};
+use reclaim::Reclaim;
 use scan::Content;
 use stale_extents::StaleSearch;
 use track::Watch;
@@ -188,6 +190,7 @@ pub(crate) struct Agent {
     /// Where the search for pages that are to have their own memory again goes on.
     unmerge_cursor: usize,
     stale: StaleSearch,
+    reclaim: Reclaim,
     deferral: Deferral,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
     touched: Bitmap,
@@ -264,6 +267,7 @@ impl Agent {
             has_unwanted: false,
             unmerge_cursor: 0,
             stale: StaleSearch::default(),
+            reclaim: Reclaim::default(),
             deferral: Deferral::default(),
             unmarked: none.clone(),
             touched: none,
@@ -320,6 +324,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        self.set_held_back(false);
         self.count_mappings(0);
     }
 }

@@ -66,8 +66,10 @@ impl Agent {
         self.todo.clear();
         self.read_ahead = VecDeque::new();
         (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
+        self.note_held_back(is_scanning);
         if is_scanning {
             self.requeue_deferred();
+            self.begin_reclaim();
         }
         self.unshare_lone(broker)?;
         self.watch_as_needed()?;

@@ -17,19 +17,21 @@ use crate::protocol::{Broker, Outcome};
 use crate::sys::{MAX_MOVE_PAGES, MakeAnonymousError, PageKind};
 
 /// Anonymous pages between two extents, at most, that are moved with them, so that one move joins all.
-const MAX_GAP_PAGES: u32 = 8;
+pub(super) const MAX_GAP_PAGES: u32 = 8;
 
 /// What moving a window costs, about 50 µs, in runs that are mapped.
 const RUNS_PER_MOVE: u64 = 8;
 
 /// Extents that are passed over for what looking at a page costs.
-const PASSED_PER_PAGE: u32 = 16;
+pub(super) const PASSED_PER_PAGE: u32 = 16;
 
 /// Whether stale extents are being searched for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StaleSearch {
     /// Whether a page has left its slot since the last search.
     may_find: bool,
+    /// Whether one has that has not changed since the mark.
+    is_work: bool,
     /// The page from which the search goes on, if there is one.
     next: Option<LinearIndex>,
     /// Whether the last search was called off.
@@ -37,9 +39,11 @@ pub(super) struct StaleSearch {
 }
 
 impl StaleSearch {
-    /// Notes that pages have left their slots.
-    pub(super) fn note_left(&mut self) {
+    /// Notes that pages have left their slots; whether one `is_work`, because it has not changed since
+    /// the mark.
+    pub(super) fn note_left(&mut self, is_work: bool) {
         self.may_find = true;
+        self.is_work |= is_work;
     }
 
     /// Begins a search, if there may be something to find.
@@ -56,17 +60,25 @@ impl StaleSearch {
 
     /// Begins a search through all.
     pub(super) fn search_all(&mut self) {
-        (self.may_find, self.next) = (false, Some(LinearIndex(0)));
+        (self.may_find, self.is_work, self.next) = (false, true, Some(LinearIndex(0)));
     }
 
-    /// Whether a search is under way that may be expected to come to something.
+    /// Whether a search is under way that may be expected to come to something, and not only for what a
+    /// guest goes on writing.
     pub(super) fn is_promising(&self) -> bool {
-        self.next.is_some() && !self.failed
+        self.next.is_some() && self.is_work && !self.failed
+    }
+
+    /// Ends the search: all have been looked at.
+    fn end(&mut self) {
+        self.next = None;
+        // What has left meanwhile is the next one's.
+        self.is_work &= self.may_find;
     }
 
     /// Ends the search without having found all; the next one looks at everything again.
     fn call_off(&mut self) {
-        *self = Self { may_find: true, next: None, failed: true };
+        *self = Self { may_find: true, is_work: self.is_work, next: None, failed: true };
     }
 }
 
@@ -88,7 +100,10 @@ impl Agent {
             let (window, passed) =
                 self.next_stale_window(from, (limit_pages - taken) * PASSED_PER_PAGE);
             taken += passed.div_ceil(PASSED_PER_PAGE);
-            self.stale.next = window.next;
+            match window.next {
+                Some(next) => self.stale.next = Some(next),
+                None => self.stale.end(),
+            }
             let Some(pages) = window.pages else { continue };
             taken += pages.end - pages.start;
             self.work.mapped_runs += RUNS_PER_MOVE;

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::changes::{count, linear_index};
 use super::{Agent, AgentError};
+use crate::LinearIndex;
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
@@ -31,7 +32,7 @@ pub(crate) enum Leaving {
 impl Agent {
     /// Whether pages are folded, or may be, that should not be, or mappings are to be given back. O(1).
     pub(crate) fn has_unwanted(&self) -> bool {
-        self.has_unwanted || self.stale.is_under_way()
+        self.has_unwanted || self.stale.is_under_way() || self.reclaim.is_under_way()
     }
 
     /// Pages that are to be given their own memory: all that share or are zero if `all` says so, and
@@ -48,7 +49,7 @@ impl Agent {
 
     /// Takes `limit` pages at most that are not to be folded, which is all of them if `all` says so,
     /// out of the trees, and gives each its own memory, as many as the step has room for; when there are none left, gives their mappings
-    /// back. Says how much of the limit that took: 0 when all is done.
+    /// back, and those that are due to others. Says how much of the limit that took: 0 when all is done.
     ///
     /// # Errors
     ///
@@ -74,13 +75,18 @@ impl Agent {
             self.work.mapped_runs += 1;
             self.work.mapped_pages += run.len() as u64;
             self.unmerge_cursor = run.end;
-            self.unmerge_run(broker, run)?;
+            self.unmerge_run(broker, run, |linear| Outcome::Left { linear })?;
             if self.work.is_enough() {
                 return Ok(limit - left);
             }
         }
-        let released = self.release_stale(broker, left)?;
-        Ok(limit - left + released)
+        left -= self.release_stale(broker, left)?;
+        if all {
+            self.reclaim.end();
+        } else if !self.work.is_enough() {
+            left -= self.reclaim(broker, left)?;
+        }
+        Ok(limit - left)
     }
 
     /// Begins to have every page lie in memory of its own, with the bytes that it has, and no mapping of the
@@ -156,11 +162,12 @@ impl Agent {
         runs.into_iter().flatten().min_by_key(|run| run.start)
     }
 
-    /// Gives a run of pages, which are all in the same state, their own memory.
-    fn unmerge_run(
+    /// Gives a run of pages, which are all in the same state, their own memory, and reports `outcome` of each.
+    pub(super) fn unmerge_run(
         &mut self,
         broker: &mut dyn Broker,
         run: Range<usize>,
+        outcome: impl Fn(LinearIndex) -> Outcome,
     ) -> Result<(), AgentError> {
         if !self.waiting.contains(run.start) {
             let mut next = run.start;
@@ -174,7 +181,7 @@ impl Agent {
                 }
                 next += span.count_pages() as usize;
             }
-            self.stale.note_left();
+            self.stale.note_left(true);
             self.events.unmerges += run.len() as u64;
         }
         self.shared.remove_range(run.clone());
@@ -183,7 +190,6 @@ impl Agent {
         // What may be folded again one day is looked at then.
         self.pending.insert_range(run.clone());
         self.note_work(run.clone());
-        let left = run.map(|page| Outcome::Left { linear: linear_index(page) });
-        self.say(broker, left.collect())
+        self.say(broker, run.map(|page| outcome(linear_index(page))).collect())
     }
 }

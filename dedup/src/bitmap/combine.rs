@@ -1,4 +1,4 @@
-//! Sets combined with sets.
+//! Sets combined, and compared, with sets.
 
 use std::ops::Range;
 
@@ -95,5 +95,22 @@ impl Bitmap {
                 }
             }
         }
+    }
+
+    /// Whether every member is one of `other`, too. O(len / 64).
+    ///
+    /// # Panics
+    ///
+    /// When the sets are over different lengths.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        assert_eq!(self.len, other.len, "sets over different page counts");
+        self.chunks.iter().zip(&other.chunks).all(|chunks| match chunks {
+            (Chunk::Empty, _) | (_, Chunk::Full) => true,
+            (mine, Chunk::Empty) => mine.is_empty(),
+            (Chunk::Full, Chunk::Words(theirs)) => theirs.iter().all(|&word| word == u64::MAX),
+            (Chunk::Words(mine), Chunk::Words(theirs)) => {
+                mine.iter().zip(theirs).all(|(mine, theirs)| mine & !theirs == 0)
+            }
+        })
     }
 }

@@ -102,6 +102,8 @@ proptest! {
         let mut set = mine.clone();
         set.intersect_with(&theirs);
         prop_assert!(same(&set, &my_model.intersection(&their_model).copied().collect()));
+        prop_assert!(set.is_subset(&mine) && set.is_subset(&theirs));
+        prop_assert_eq!(mine.is_subset(&theirs), my_model.is_subset(&their_model));
         let (mut set, mut model) = (mine.clone(), my_model);
         prop_assert_eq!(set.remove(single), model.remove(&single));
         prop_assert!(same(&set, &model));

@@ -147,6 +147,12 @@ impl LocalBroker {
                 self.note_answer(vm, linear, 1);
                 self.note_broken(vm, linear, item);
             }
+            Outcome::Yielded { linear } => {
+                let item = self.item(vm, linear)?;
+                self.note_answer(vm, linear, 1);
+                self.unpair(item);
+                self.remove_item(item);
+            }
             Outcome::Unbacked { linear, count_pages } => {
                 let last = LinearIndex(linear.0.saturating_add(count_pages.saturating_sub(1)));
                 self.item(vm, last)?;

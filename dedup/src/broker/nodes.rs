@@ -137,6 +137,14 @@ impl LocalBroker {
         node.sharers == 1 && node.pending == 0 && !node.paired && !node.lost
     }
 
+    /// Has the last but one sharer of a node count as a partner that never came when it leaves.
+    pub(super) fn unpair(&mut self, item: ItemId) {
+        if let RmapItem::Stable(link) = self.rmap.item(item) {
+            let node = self.stable.node_mut(link.node);
+            node.paired &= node.sharers != 2;
+        }
+    }
+
     fn has_creator(&self, id: NodeId) -> bool {
         self.items_in(id, Role::Creating).next().is_some()
     }

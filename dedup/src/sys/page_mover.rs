@@ -84,6 +84,12 @@ impl PageMover {
         Ok(Self { uffd, scratch: Mutex::new(scratch), reader, stop })
     }
 
+    /// Whether pages become one mapping with their neighbours: not where the kernel's faults cannot be held
+    /// off.
+    pub(crate) fn joins_neighbours(&self) -> bool {
+        self.uffd.faults() == Faults::All
+    }
+
     /// Has the pages `window` of `around` be anonymous memory with the bytes that they have, in one
     /// mapping with the pages of `around` on either side, if these are anonymous: at most one page on
     /// each, and only where the kernel's faults are held off, too. Pages of the window that are in none of `present` (ascending, relative to the window) are looked

@@ -1,0 +1,233 @@
+//! Mappings given back for VMs that have not got their share: what saves least for each of them.
+//!
+//! A VM that was alone may have been lent nearly all mappings. When others come and are held back, it
+//! gives back what it has beyond its share, a part of it each pass: extents that few pages share are unmerged
+//! and become ordinary anonymous memory, one mapping with what is around them. The pages count as put off, and
+//! a VM beyond its share takes nothing at a cost while others lack theirs, so what was given back is
+//! not merged again to be given back once more.
+
+use std::iter;
+use std::ops::Range;
+
+use super::budget::BudgetState;
+use super::changes::count;
+use super::mappings::more_vmas_with;
+use super::runs::{Action, Run};
+use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE};
+use super::{Agent, AgentError};
+use crate::LinearIndex;
+use crate::extents::Extent;
+use crate::protocol::{Broker, Outcome};
+use crate::sys::{MAX_MOVE_PAGES, PageMover};
+
+/// The part of what a VM has beyond its share that it gives back in a pass at most, and what it may in any:
+/// several VMs that are beyond theirs take turns.
+const PASS_DIVISOR: u64 = 4;
+const LEAST_PER_PASS: u64 = 64;
+
+/// Mappings that making an extent anonymous gives back, at most.
+const VMAS_PER_EXTENT: u64 = 2;
+
+/// Where giving back stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reclaim {
+    /// The page from which the search goes on, if there is one.
+    next: Option<LinearIndex>,
+    /// Mappings that may still be given back by this pass.
+    quota: u64,
+    /// Pages that share their slots in an extent that is given back, at most.
+    worth: u32,
+    /// The fewest in an extent that was passed over because there are more.
+    next_worth: Option<u32>,
+    /// What the budget was when the search began, until something has been given back.
+    began_at: Option<BudgetState>,
+    /// What it was when a search of everything came to nothing.
+    vain_at: Option<BudgetState>,
+}
+
+impl Reclaim {
+    /// Whether there is more to give back.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Gives nothing back for now.
+    pub(super) fn end(&mut self) {
+        self.next = None;
+    }
+
+    /// Goes on with extents that save more, if any were found.
+    fn next_round(&mut self) {
+        self.next = self.next_worth.map(|_| LinearIndex(0));
+        // Within a factor of two of the worst, so that there are few rounds.
+        self.worth = self.next_worth.take().map_or(0, u32::next_power_of_two);
+        if self.next.is_none() {
+            self.vain_at = self.began_at;
+        }
+    }
+}
+
+impl Agent {
+    /// Begins to give mappings back, if others lack theirs and the VM is beyond its share. O(1).
+    pub(super) fn begin_reclaim(&mut self) {
+        self.reclaim.end();
+        let owed = self.budget.owed(self.vmas);
+        let state = self.budget.state(self.vmas);
+        let is_vain = || self.reclaim.vain_at == Some(state);
+        if !self.budget.is_owing() || owed < VMAS_PER_EXTENT || is_vain() {
+            return;
+        }
+        // Otherwise pages would be unmerged, and the mappings stay.
+        if !self.process.page_mover().is_some_and(PageMover::joins_neighbours) {
+            return;
+        }
+        let some = self.budget.beyond_share(self.vmas) / PASS_DIVISOR;
+        let quota = owed.min(some.max(LEAST_PER_PASS));
+        self.reclaim = Reclaim { next: Some(LinearIndex(0)), quota, ..Reclaim::default() };
+        self.reclaim.began_at = Some(state);
+    }
+
+    /// Goes on giving mappings back for others, if that is under way: extents of `limit_pages` pages at most,
+    /// or one window. Says how much of the limit that took; 0 when it is over.
+    /// O(extents passed over · log extents + pages).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory, the broker fails, or the page map cannot be read. What is known of every
+    /// page is right, and nothing more is given back by this pass.
+    pub(super) fn reclaim(
+        &mut self,
+        broker: &mut dyn Broker,
+        limit_pages: u32,
+    ) -> Result<u32, AgentError> {
+        let mut taken = 0;
+        while let Some(from) = self.reclaim.next.filter(|_| taken < limit_pages) {
+            let vmas = self.reclaim.quota.min(self.budget.owed(self.vmas));
+            if vmas < VMAS_PER_EXTENT {
+                self.reclaim.end();
+                break;
+            }
+            let span = limit_pages.saturating_mul(PASSED_PER_PAGE);
+            let (window, passed) = self.next_window_of_little_worth(from, vmas, span);
+            taken += passed.div_ceil(PASSED_PER_PAGE);
+            self.work.searched_pages += u64::from(passed);
+            match window {
+                Window::Found(pages) => {
+                    taken += pages.end - pages.start;
+                    let given = self.release_window(broker, &pages);
+                    if !matches!(given, Ok(true)) {
+                        self.reclaim.end();
+                    }
+                    given?;
+                }
+                Window::Further(next) => self.reclaim.next = Some(next),
+                Window::None => self.reclaim.next_round(),
+            }
+            if self.work.is_enough() {
+                break;
+            }
+        }
+        Ok(taken.min(limit_pages))
+    }
+
+    /// Unmerges pages and has them be anonymous memory; says whether that has given mappings back.
+    fn release_window(
+        &mut self,
+        broker: &mut dyn Broker,
+        pages: &Range<u32>,
+    ) -> Result<bool, AgentError> {
+        let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
+        let run = Run { linear, count_pages, action: Action::Replace };
+        self.reclaim.next = Some(run.end());
+        let mut planned = self.extents.within(iter::once(run.with_neighbours()));
+        if more_vmas_with(&self.space, &mut planned, &run) >= 0 {
+            // It lies between extents that save more.
+            return Ok(true);
+        }
+        let shared: Vec<Range<usize>> = self.shared.runs_within(run.positions()).collect();
+        self.work.mapped_runs += 1 + shared.len() as u64;
+        self.work.mapped_pages += u64::from(count_pages);
+        for pages in shared {
+            self.unmerge_run(broker, pages.clone(), |linear| Outcome::Yielded { linear })?;
+            // Put off, and not to be looked at: they are known to have twins.
+            self.pending.remove_range(pages.clone());
+            self.deferred.insert_range(pages);
+        }
+        let before = self.vmas;
+        if !self.make_anonymous(pages)? {
+            return Ok(false);
+        }
+        self.say(broker, vec![Outcome::Unbacked { linear, count_pages }])?;
+        let freed = before.saturating_sub(self.vmas);
+        self.reclaim.quota = self.reclaim.quota.saturating_sub(freed);
+        if freed > 0 {
+            self.reclaim.began_at = None;
+            self.budget.note_reclaim();
+        }
+        Ok(freed > 0)
+    }
+
+    /// The next extents from page `from` on that save little and can be moved together, of which `vmas`
+    /// mappings can be given back at most; and how many extents were looked at, `limit` at most.
+    fn next_window_of_little_worth(
+        &mut self,
+        from: LinearIndex,
+        vmas: u64,
+        limit: u32,
+    ) -> (Window, u32) {
+        let mut found: Option<Range<u32>> = None;
+        let (mut passed, mut left) = (0, vmas / VMAS_PER_EXTENT);
+        let end = LinearIndex(self.space.count_pages());
+        for extent in self.extents.overlapping(from, end) {
+            if passed >= limit && found.is_none() {
+                return (Window::Further(extent.linear), passed);
+            }
+            passed += 1;
+            let worth = self.worth(extent);
+            if worth.is_none_or(|worth| worth > self.reclaim.worth) || extent.linear < from {
+                let known = self.reclaim.next_worth.into_iter().chain(worth);
+                self.reclaim.next_worth = known.min();
+                if found.is_some() {
+                    break;
+                }
+                continue;
+            }
+            let first = found.as_ref().map_or(extent.linear.0, |found| found.start);
+            let piece_end = self.space.piece(LinearIndex(first)).end().0;
+            match &mut found {
+                Some(found)
+                    if extent.end() > piece_end.min(first + MAX_MOVE_PAGES)
+                        || extent.linear.0 - found.end > MAX_GAP_PAGES =>
+                {
+                    break;
+                }
+                Some(found) => found.end = extent.end(),
+                None => found = Some(first..extent.end()),
+            }
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+        }
+        (found.map_or(Window::None, Window::Found), passed)
+    }
+
+    /// Pages of an extent that share their slots; `None` if it is not to be given back, because there
+    /// are more than can be moved at once, or they lie in several pieces. O(pages / 64).
+    fn worth(&self, extent: Extent) -> Option<u32> {
+        let is_whole = extent.end() <= self.space.piece(extent.linear).end().0;
+        let pages = extent.linear.0 as usize..extent.end() as usize;
+        (is_whole && extent.count_pages <= MAX_MOVE_PAGES)
+            .then(|| self.shared.runs_within(pages).map(|run| count(run.len())).sum())
+    }
+}
+
+/// What the search for extents of little worth has come to.
+enum Window {
+    /// These pages are to be given back together.
+    Found(Range<u32>),
+    /// There is none before this page.
+    Further(LinearIndex),
+    /// There is none.
+    None,
+}
