@@ -65,6 +65,8 @@ struct Pool {
     /// Whether the limit is what the kernel's leaves, and not one that somebody has set.
     is_of_process: bool,
     limit: AtomicU64,
+    /// The kernel's limit that this one was found by.
+    kernel_limit: AtomicU64,
     used: AtomicU64,
     pledged: AtomicU64,
     folded_vms: AtomicU64,
@@ -132,6 +134,20 @@ impl MappingBudget {
             self.limit(),
             self.pool.used.load(Ordering::Relaxed),
         );
+    }
+
+    /// Looks whether the kernel's limit has been changed, if some runs are put off for it. O(1), or
+    /// O(mappings of the process) if it has.
+    pub(crate) fn follow_kernel(&self) {
+        let known = self.pool.kernel_limit.load(Ordering::Relaxed);
+        if !self.pool.is_of_process || !self.is_short() {
+            return;
+        }
+        let followed = kernel_limit()
+            .and_then(|limit| if limit == known { Ok(()) } else { self.pool.recount() });
+        if let Err(error) = followed {
+            log::debug!("cannot find out how many mappings there may be: {error}");
+        }
     }
 
     /// Mappings that may be used.
@@ -288,8 +304,8 @@ impl MappingBudget {
 impl Pool {
     /// Sets the limit by the real number of mappings. One that was set by somebody is only lowered.
     fn recount(&self) -> io::Result<()> {
-        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
-        let limit: u64 = limit.trim().parse().map_err(io::Error::other)?;
+        let limit = kernel_limit()?;
+        self.kernel_limit.store(limit, Ordering::Relaxed);
         let present = std::fs::read_to_string("/proc/self/maps")?.lines().count() as u64;
         let others = present.saturating_sub(self.used.load(Ordering::Relaxed));
         let limit = limit.saturating_sub(limit / RESERVE_DIVISOR).saturating_sub(others);
@@ -300,6 +316,12 @@ impl Pool {
         }
         Ok(())
     }
+}
+
+/// `vm.max_map_count`.
+fn kernel_limit() -> io::Result<u64> {
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
+    limit.trim().parse().map_err(io::Error::other)
 }
 
 impl Drop for MappingBudget {
@@ -365,6 +387,22 @@ mod tests {
         assert_eq!(shortest(&first, 1000), Some(1));
         // What is left of a share is not worth taking anything from anybody.
         assert!(other.is_lacking(704, true) && !other.is_lacking(705, true));
+    }
+
+    #[test]
+    fn a_limit_that_was_raised_meanwhile_holds_when_the_budget_is_short() {
+        let pool = Pool { is_of_process: true, limit: AtomicU64::new(100), ..Pool::default() };
+        let budget = MappingBudget::of(Arc::new(pool));
+        budget.follow_kernel();
+        assert_eq!(budget.limit(), 100);
+        budget.update(0, 100);
+        let before = budget.state(0);
+        budget.follow_kernel();
+        assert!(budget.limit() > 100 && budget.state(0) != before, "{budget:?}");
+        let set = MappingBudget::new(100);
+        set.update(0, 100);
+        set.follow_kernel();
+        assert_eq!(set.limit(), 100);
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Engine {
     fn begin_cycle(&mut self) -> Cycle {
         // Whatever was to be merged by the last pass was, or has been declined.
         self.budget.redeem_all();
+        self.budget.follow_kernel();
         let period = self.knobs.stable_node_chains_prune_millisecs;
         let prune = self.pruned_at.elapsed() >= Duration::from_millis(period.into());
         if prune {

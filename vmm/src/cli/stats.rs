@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use pagefold::api::{ApiClient, ClientError};
+use pagefold::limits::{Tree, mappings as mappings_limit};
 use pagefold_dedup::Knobs;
 use pagefold_dedup::stats::{DedupStats, VmStats};
 
@@ -108,10 +109,17 @@ pub(super) fn mappings(stats: &DedupStats) -> String {
     let in_use = format!("{} of {}", stats.vmas_used, stats.vmas_budget);
     match stats.vms.iter().map(|vm| vm.deferred_pages).sum::<u64>() {
         0 => in_use,
-        deferred => format!(
-            "{in_use}; {deferred} pages are put off for want of more: raise vm.max_map_count, or run \
-             fewer VMs in a process"
-        ),
+        deferred => {
+            // Each may take two, if it lies apart from all others.
+            let max = mappings_limit::max(&Tree::real());
+            let value = max.map(|max| mappings_limit::enough_for(max, deferred.saturating_mul(2)));
+            let value = value.map(|value| format!("={value}")).unwrap_or_default();
+            format!(
+                "{in_use}; {deferred} pages are put off for want of more: sysctl {}{value} (it takes \
+                 effect at once), or run fewer VMs in a process",
+                mappings_limit::NAME
+            )
+        }
     }
 }
 
@@ -256,6 +264,19 @@ mod tests {
         assert_eq!(kinds.map(number), [40, 20, 10, 5, 4, 21]);
         assert_eq!(kinds.map(number).iter().sum::<u64>(), number("pages"));
         assert!(table.ends_with("0.0 MiB\n") && !table.contains("-0.0"), "{table}");
+    }
+
+    #[test]
+    fn what_mappings_are_short_for_comes_with_the_setting_that_is_enough() {
+        let mut stats = stats(0, 0.0);
+        let text = mappings(&stats);
+        let (_, advice) = text.split_once("4 pages are put off").expect("it says so");
+        let (_, value) = advice.split_once("sysctl vm.max_map_count=").expect("a command");
+        let digits = value.find(|c: char| !c.is_ascii_digit()).expect("more text");
+        let max = mappings_limit::max(&Tree::real()).expect("a limit");
+        assert!(value[..digits].parse::<u64>().expect("a number") >= max + 8, "{text}");
+        stats.vms[0].deferred_pages = 0;
+        assert_eq!(mappings(&stats), "0 of 0");
     }
 
     #[test]

@@ -33,9 +33,28 @@ pub fn max(tree: &Tree) -> Option<u64> {
     tree.number("/proc/sys/vm/max_map_count")
 }
 
+/// A setting of which the budget of guest memory has at least `more` mappings more than with `max`: seven
+/// eighths of it are guests', and it is a multiple of 65,536.
+pub fn enough_for(max: u64, more: u64) -> u64 {
+    const UNIT: u64 = 1 << 16;
+    let more = more.saturating_add(more.div_ceil(7));
+    max.saturating_add(more).div_ceil(UNIT).saturating_mul(UNIT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_enough_leaves_guests_what_they_lack_and_is_round() {
+        assert_eq!(enough_for(65_530, 6), 2 * 65_536);
+        assert_eq!(enough_for(65_530, 5), 65_536);
+        let enough = enough_for(65_530, 1_000_000);
+        assert!(
+            enough - enough / 8 >= 65_530 - 65_530 / 8 + 1_000_000 && enough.is_multiple_of(65_536)
+        );
+        assert!(enough_for(u64::MAX, u64::MAX) > 0);
+    }
 
     #[test]
     fn mappings_are_counted_and_short_near_the_limit() {

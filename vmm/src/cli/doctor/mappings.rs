@@ -15,7 +15,11 @@ const AMPLE_COUNT: u64 = 1_048_576;
 pub(super) fn check(trial: &Trial) -> Finding {
     let max = mappings::max(&Tree::real());
     let left = match trial {
-        Trial::Folded { vmas_budget } => format!(", of which guest memory may use {vmas_budget}"),
+        Trial::Folded { vmas_budget } => format!(
+            ", of which guest memory may use {vmas_budget}: {} shared pages of a process that lie apart, and \
+             more in runs",
+            vmas_budget / 2
+        ),
         _ => String::new(),
     };
     let raise = Some(format!("sysctl {}={AMPLE_COUNT}", mappings::NAME));
@@ -28,7 +32,8 @@ pub(super) fn check(trial: &Trial) -> Finding {
         name: mappings::NAME,
         verdict,
         found,
-        meaning: "each run of folded pages takes one mapping; when they run short, less is folded",
+        meaning: "each run of folded pages takes one or two mappings; when they run short, less is folded, and \
+                  `pagefold stats` gives the value to set",
         fix,
     }
 }
