@@ -15,6 +15,7 @@ mod direct;
 mod give_up;
 mod ids;
 mod knobs;
+mod late_faults;
 mod moves;
 mod nodes;
 mod offer;
@@ -113,6 +114,8 @@ pub struct LocalBroker {
     merge_across_nodes: bool,
     /// The chain that was looked at last by [`prune`](Self::prune).
     pruned: usize,
+    /// The slot that [`punch_empty_slots`](Self::punch_empty_slots) goes on from.
+    punched: u32,
     /// VMs pages of which may have been set aside because the store was full: all of which any are.
     lacking: BTreeSet<VmId>,
     /// Pages that polls have looked at.
@@ -147,6 +150,7 @@ impl LocalBroker {
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: 0,
+            punched: 0,
             lacking: BTreeSet::new(),
             polled_pages: 0,
             passes: 0,

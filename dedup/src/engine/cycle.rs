@@ -166,6 +166,9 @@ impl Engine {
             log::warn!("VM {vm}: pass ended early: {error}");
         }
         cycle.errors.append(&mut self.unwanted.take_errors());
+        for domain in self.domains.values_mut() {
+            domain.broker.punch_empty_slots();
+        }
         if cycle.is_scan && !self.members.is_empty() {
             self.full_scans += 1;
             // Whoever was asked at the beginning has had a whole pass to move.

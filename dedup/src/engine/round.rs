@@ -55,6 +55,9 @@ impl Engine {
             false
         });
         if is_over {
+            for domain in self.domains.values_mut() {
+                domain.broker.punch_empty_slots();
+            }
             return Step::Stopped;
         }
         let is_part = round.left.is_some();

@@ -101,6 +101,24 @@ impl Memfd {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// The first slot from `slot` on that the kernel holds memory for, if there is one. O(1) in slots that
+    /// it holds none for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(crate) fn next_page(&self, slot: Slot) -> io::Result<Option<Slot>> {
+        let offset = i64::from(slot.0) * PAGE_SIZE.cast_signed() as i64;
+        // SAFETY: takes integers only, on a descriptor that `self` keeps open. Nobody goes by its position.
+        let found = unsafe { libc::lseek(self.raw(), offset, libc::SEEK_DATA) };
+        if found < 0 {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::ENXIO) { Ok(None) } else { Err(error) };
+        }
+        let number = u32::try_from(found / PAGE_SIZE.cast_signed() as i64);
+        number.map(|number| Some(Slot(number))).map_err(io::Error::other)
+    }
+
     /// Bytes of memory that the kernel holds for the file.
     ///
     /// # Errors
