@@ -1,9 +1,10 @@
 //! How far a long analysis has come: a line on a terminal, and nothing anywhere else.
 
-use std::env;
-use std::io::{self, IsTerminal};
+use std::io;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::live;
 
 const STYLE: &str = "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, \
                      {binary_bytes_per_sec}, {eta} left";
@@ -15,8 +16,7 @@ pub(super) struct Progress(ProgressBar);
 impl Progress {
     /// Begins to do something with so many bytes.
     pub(super) fn new(doing: &'static str, total_bytes: u64) -> Self {
-        let is_dumb = env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-        if is_dumb || !io::stderr().is_terminal() {
+        if !live::is_capable(&io::stderr()) {
             return Self::hidden();
         }
         let target = ProgressDrawTarget::stderr();

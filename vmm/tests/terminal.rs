@@ -1,0 +1,87 @@
+//! What the command writes to a terminal, one that can do nothing included.
+
+// A failure here is a failure of its test.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+const ESCAPE: char = '\x1b';
+const CLEAR_LINE: &str = "\r\x1b[K";
+
+/// What the command writes to stderr if that is a terminal called `term`, of so many columns.
+fn on_terminal(term: &str, columns: u16, args: &[&str]) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal, size).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pagefold"))
+        .args(args)
+        .env("TERM", term)
+        .env_remove("RUST_LOG")
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(terminal)
+        .spawn()
+        .unwrap();
+    let mut written = Vec::new();
+    let mut master = File::from(master);
+    let mut part = [0; 4096];
+    // Nobody has the terminal open any more when it fails.
+    while let Ok(count @ 1..) = master.read(&mut part) {
+        written.extend(&part[..count]);
+    }
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(written).unwrap()
+}
+
+fn run_on(term: &str, columns: u16) -> String {
+    let args = ["run", "-v", "-n", "2", "--memory", "8M", "--guest", "builtin:idle"];
+    on_terminal(term, columns, &[&args[..], &["--for", "3s"]].concat())
+}
+
+#[test]
+fn the_progress_line_is_rewritten_within_the_width_of_the_terminal_and_logs_stand_above_it() {
+    let written = run_on("xterm", 44);
+    let shown: Vec<&str> = written.split(CLEAR_LINE).collect();
+    assert!(shown.iter().filter(|line| line.contains("running")).count() > 1, "{written:?}");
+    for line in written.split(['\n', '\r']).map(|line| line.trim_start_matches("\x1b[K")) {
+        let logged = line.starts_with(['[', ESCAPE]);
+        let text: String = line.chars().filter(|&c| c != ESCAPE).collect();
+        assert!(logged || text.chars().count() < 44, "{text:?} of {written:?}");
+        // A record begins its line.
+        assert_eq!(line.contains("pagefold::"), logged && line.contains("INFO"), "{line:?}");
+    }
+}
+
+#[test]
+fn a_terminal_that_can_do_nothing_gets_plain_lines() {
+    let written = run_on("dumb", 80);
+    assert!(!written.contains(ESCAPE) && written.contains("INFO"), "{written:?}");
+}
+
+#[test]
+fn a_long_analysis_shows_a_bar_with_rate_and_time_left_on_a_terminal_that_can_clear_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let pages = (0_u32..32 << 10).flat_map(|number| {
+        let mut page = [0xa5; 4096];
+        page[..4].copy_from_slice(&number.to_ne_bytes());
+        page
+    });
+    fs::write(&image, pages.collect::<Vec<u8>>()).unwrap();
+    let args = ["analyze", image.to_str().unwrap()];
+    let written = on_terminal("xterm", 100, &args);
+    assert!(written.contains("of 128.00 MiB, ") && written.contains(" left"), "{written:?}");
+    let written = on_terminal("dumb", 100, &args);
+    assert!(!written.contains(ESCAPE) && !written.contains(" left"), "{written:?}");
+}
