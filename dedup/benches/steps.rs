@@ -38,11 +38,11 @@ const SLOTS: u32 = 64;
 const CONTENTS: u32 = 1 << 16;
 
 /// What one group of a compaction may have: so many slots, and so many sharers before its last one.
-const GROUP_SLOTS: usize = 512;
+const GROUP_SLOTS: usize = 256;
 const GROUP_SHARERS: u32 = 24 << 10;
 
 /// Pages that one call of a compaction looks at, at most.
-const LOOK_PAGES: u32 = 1 << 16;
+const LOOK_PAGES: u32 = 1 << 14;
 
 /// Sharers that are counted in one call, and a slot's more at most.
 const COUNTED_SHARERS: u32 = 2048;

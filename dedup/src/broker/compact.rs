@@ -6,15 +6,16 @@
 //! mappings, in each VM that has the pages side by side. In a VM that has not, it may part others,
 //! so what is won and lost is counted before anything is moved.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::LocalBroker;
 use super::rmap::RmapItem;
+use crate::id_set::IdSet;
 use crate::protocol::BrokerError;
 use crate::{LinearIndex, Slot, VmId};
 
 /// Slots that are moved together at most.
-const GROUP_SLOTS: usize = 512;
+const GROUP_SLOTS: usize = 256;
 
 /// No further slot is moved together with others that have so many sharers.
 const GROUP_SHARERS: u32 = 24 << 10;
@@ -23,7 +24,7 @@ const GROUP_SHARERS: u32 = 24 << 10;
 const COUNTED_SHARERS: u32 = 2048;
 
 /// Pages that are looked at in one call at most.
-const LOOK_PAGES: u32 = 1 << 16;
+const LOOK_PAGES: u32 = 1 << 14;
 
 /// Runs of so many pages stay where they are.
 const LONG_RUN_PAGES: u32 = 128;
@@ -44,7 +45,7 @@ pub struct CompactCursor {
     /// The first page that has not been looked at.
     next: LinearIndex,
     /// Slots that were moved to.
-    taken: HashSet<Slot>,
+    taken: IdSet<Slot>,
     /// The group that was found last, until it is known whether it is to be moved.
     candidate: Option<Candidate>,
     /// Pages that were looked at, and sharers that were counted, since this was last asked.
@@ -52,7 +53,7 @@ pub struct CompactCursor {
 }
 
 /// Slots that may be moved together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Candidate {
     group: Vec<Slot>,
     /// Their places in it.
@@ -61,6 +62,18 @@ struct Candidate {
     counted: usize,
     /// Mappings that this is.
     gain: i64,
+}
+
+impl Candidate {
+    /// Adds a slot; says whether it was not there yet.
+    fn add(&mut self, slot: Slot) -> bool {
+        let number = self.group.len();
+        let is_new = *self.order.entry(slot).or_insert(number) == number;
+        if is_new {
+            self.group.push(slot);
+        }
+        is_new
+    }
 }
 
 impl CompactCursor {
@@ -81,7 +94,7 @@ impl LocalBroker {
     /// of them whether it is worth it to move their slots, or begins to. Says which slots are being moved
     /// to which, if any are, or `None` when all pages have been looked at.
     /// [`move_directives`](Self::move_directives) have the agents of their sharers do it.
-    /// O(65,536 pages), O(2048 sharers · log extents) or O(512 slots).
+    /// O(16,384 pages), O(2048 sharers · log extents) or O(256 slots).
     ///
     /// # Errors
     ///
@@ -93,12 +106,9 @@ impl LocalBroker {
         scope: CompactScope,
     ) -> Result<Option<Vec<(Slot, Slot)>>, BrokerError> {
         let Some(mut candidate) = cursor.candidate.take() else {
-            let Some(group) = self.next_group(vm, cursor, scope)? else { return Ok(None) };
-            if !group.is_empty() {
-                let order = group.iter().enumerate().map(|(number, &slot)| (slot, number));
-                let order = order.collect();
-                cursor.candidate = Some(Candidate { group, order, counted: 0, gain: 0 });
-            }
+            let found = self.next_group(vm, cursor, scope)?;
+            let Some(found) = found else { return Ok(None) };
+            cursor.candidate = Some(found).filter(|found| !found.group.is_empty());
             return Ok(Some(Vec::new()));
         };
         if candidate.counted < candidate.group.len() {
@@ -124,15 +134,15 @@ impl LocalBroker {
         vm: VmId,
         cursor: &mut CompactCursor,
         scope: CompactScope,
-    ) -> Result<Option<Vec<Slot>>, BrokerError> {
+    ) -> Result<Option<Candidate>, BrokerError> {
         let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
-        let (mut group, mut count_sharers, mut looked) = (Vec::new(), 0, 0);
+        let (mut found, mut count_sharers, mut looked) = (Candidate::default(), 0, 0);
         let end = LinearIndex(member.items.count_pages());
         for extent in member.extents.overlapping(cursor.next, end) {
             let parted = extent.linear != cursor.next;
             let long = scope == CompactScope::Gainful && extent.count_pages >= LONG_RUN_PAGES;
-            if !group.is_empty() && (parted || long) {
-                return Ok(Some(group));
+            if !found.group.is_empty() && (parted || long) {
+                return Ok(Some(found));
             }
             if long {
                 cursor.next = LinearIndex(extent.end());
@@ -140,7 +150,7 @@ impl LocalBroker {
             }
             for offset in 0..extent.count_pages {
                 if looked == LOOK_PAGES {
-                    return Ok(Some(group));
+                    return Ok(Some(found));
                 }
                 looked += 1;
                 cursor.work += 1;
@@ -148,23 +158,22 @@ impl LocalBroker {
                 let movable = !cursor.taken.contains(&slot)
                     && self.shares(vm, linear, slot)
                     && self.store.slots.node(slot).is_some_and(|node| self.is_movable(node));
-                if !movable && !group.is_empty() {
+                if !movable && !found.group.is_empty() {
                     cursor.next = linear;
-                    return Ok(Some(group));
+                    return Ok(Some(found));
                 }
                 cursor.next = linear.offset(1);
-                if movable && !group.contains(&slot) {
-                    group.push(slot);
+                if movable && found.add(slot) {
                     let node = self.store.slots.node(slot);
                     count_sharers += node.map_or(0, |node| self.stable.node(node).sharers);
                 }
-                if group.len() == GROUP_SLOTS || count_sharers >= GROUP_SHARERS {
-                    return Ok(Some(group));
+                if found.group.len() == GROUP_SLOTS || count_sharers >= GROUP_SHARERS {
+                    return Ok(Some(found));
                 }
             }
         }
         cursor.next = end;
-        Ok((!group.is_empty()).then_some(group))
+        Ok((!found.group.is_empty()).then_some(found))
     }
 
     /// Whether a page shares a slot.
