@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use common::{TestVm, engine, page, settle};
 use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::{
-    AttachSpec, ChangeSource, CloneError, DedupMode, Engine, Knobs, LinearIndex, PAGE_SIZE, Run,
-    Step, StepWork, Unchanging,
+    AttachSpec, ChangeSource, CloneError, DedupMode, Engine, EngineConfig, Knobs, LinearIndex,
+    PAGE_SIZE, Run, Step, StepWork, Unchanging,
 };
 
 /// Pages of a VM: 4, 16 and 64 GiB.
@@ -34,6 +34,7 @@ fn check(step: &StepWork) {
     assert!(step.noted_pages <= 8192, "{step:?}");
     assert!(step.searched_pages <= 1 << 19, "{step:?}");
     assert!(step.words <= 1 << 21, "{step:?}");
+    assert!(step.tried_runs <= 3 << 14, "{step:?}");
 }
 
 /// Makes steps until a pass is over, and says how many.
@@ -338,4 +339,29 @@ fn what_is_at_rest_counts_as_work_wherever_a_pass_is_when_settling_begins() {
     engine.step();
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, 1);
+}
+
+#[test]
+fn going_through_what_was_put_off_counts_as_work_and_is_shared_out_among_steps() {
+    const VMS: u32 = 6;
+    /// Runs of one VM that a pass goes through.
+    const RUNS: u32 = 1 << 14;
+    let config = EngineConfig { max_mappings: Some(400), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    set(&mut engine, |knobs| knobs.pages_to_scan = u32::MAX);
+    let vms: Vec<TestVm> = (0..VMS).map(|id| TestVm::attached(&mut engine, id, 2 * RUNS)).collect();
+    for (vm, number) in vms.iter().flat_map(|vm| (0..RUNS).map(move |pair| (vm, 2 * pair))) {
+        vm.write(number as usize, &page(number));
+    }
+    // They come to rest, and nearly all are put off; the next pass looks for what can be tried again.
+    (0..2).for_each(|_| _ = pass(&mut engine));
+    let mut tried = Vec::new();
+    while !matches!(engine.step(), Step::Done(_)) {
+        check(&engine.last_step());
+        tried.push(engine.last_step().tried_runs);
+    }
+    let all: u64 = tried.iter().sum();
+    assert!(all > 3 * u64::from(RUNS), "{all} runs, more than a step may go through");
+    assert!(tried.iter().filter(|&&runs| runs > 0).count() > 1, "{tried:?}");
+    engine.check().unwrap();
 }

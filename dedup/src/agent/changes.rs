@@ -30,7 +30,7 @@ const TAKEN_PER_PAGE: usize = 4;
 /// of a set.
 const SETS_COLLECTED: usize = 4;
 const SETS_TAKEN_IN: usize = 8;
-const WORD_PAGES: usize = 64;
+pub(super) const WORD_PAGES: usize = 64;
 
 impl Agent {
     /// Finds out which pages changed since it last did. O(pages / 64).

@@ -8,13 +8,18 @@ use std::collections::BinaryHeap;
 
 use super::Agent;
 use super::budget::{BudgetState, VMAS_PER_PAIR};
+use super::changes::WORD_PAGES;
 use super::mappings::BudgetShare;
 use super::runs::Run;
 use crate::mode::DedupMode;
 
-/// Runs of pages that were put off, and pages, that a pass goes through at most.
+/// Runs of pages that were put off, and pages, that a pass goes through at most, in one piece: a quarter of
+/// what a step may do, which is what each has left that has not ended.
 const MAX_RUNS: usize = 1 << 14;
 const MAX_PAGES: usize = 1 << 20;
+
+/// Sets that are gone through for them: each word of theirs is counted as a step's work.
+const SETS_TRIED: usize = 4;
 
 /// Where the search for pages to try again stands.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,9 +91,11 @@ impl Agent {
             self.deferral.next = 0;
             return;
         }
+        self.work.words += (SETS_TRIED * (end - from) / WORD_PAGES) as u64;
         let mut runs = self.deferred.runs_within(from..end);
         let mut next = end;
         for run in runs.by_ref().take(MAX_RUNS) {
+            self.work.tried_runs += 1;
             next = run.end;
             longest.push(Reverse((run.len(), run.start)));
             if longest.len() > limit {

@@ -313,7 +313,7 @@ impl Agent {
 
     /// Counts pages that there was something to do about.
     fn note_work(&mut self, pages: std::ops::Range<usize>) {
-        let untouched = pages.filter(|&page| !self.touched.contains(page)).count();
+        let untouched = pages.len() - self.touched.count_within(pages);
         self.backlog_pages += untouched as u64;
     }
 

@@ -18,6 +18,9 @@ const FILLED_COST: u64 = 12;
 /// What a page costs of which the broker is notified that it has left.
 const NOTED_COST: u64 = 2;
 
+/// Runs of pages that were put off and are gone through, for what reading a page costs.
+const TRIED_PER_READ: u64 = 4;
+
 /// Pages that the page map is searched for, and words of sets, for what reading a page costs.
 const SEARCHED_PER_READ: u64 = 16;
 const WORDS_PER_READ: u64 = 128;
@@ -37,6 +40,8 @@ pub struct StepWork {
     pub filled_pages: u64,
     /// Pages of which it was noted that they have changed.
     pub noted_pages: u64,
+    /// Runs of pages that had been put off for want of mappings and were gone through.
+    pub tried_runs: u64,
     /// Pages that the kernel's page map was searched for.
     pub searched_pages: u64,
     /// Words of sets of pages that were gone through.
@@ -52,6 +57,7 @@ impl StepWork {
             + self.sealed_mappings
             + self.filled_pages * FILLED_COST
             + self.noted_pages * NOTED_COST
+            + self.tried_runs / TRIED_PER_READ
             + self.searched_pages / SEARCHED_PER_READ
             + self.words / WORDS_PER_READ
     }

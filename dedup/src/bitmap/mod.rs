@@ -53,6 +53,20 @@ impl Bitmap {
         self.chunks.iter().map(count).sum()
     }
 
+    /// How many numbers of `range`, which must not reach beyond the length, are in the set. O(range / 64).
+    pub(crate) fn count_within(&self, range: Range<usize>) -> usize {
+        let count = |(chunk, within): (usize, Range<usize>)| match &self.chunks[chunk] {
+            Chunk::Empty => 0,
+            Chunk::Full => within.len(),
+            Chunk::Words(words) => {
+                let mut count = 0;
+                for_masks(within, |word, mask| count += (words[word] & mask).count_ones() as usize);
+                count
+            }
+        };
+        pieces(range).map(count).sum()
+    }
+
     /// Whether `index` is in the set.
     pub fn contains(&self, index: usize) -> bool {
         let word = self.chunks[index / CHUNK].word(index % CHUNK / BITS);

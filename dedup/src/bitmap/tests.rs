@@ -47,6 +47,7 @@ proptest! {
         let (bitmap, other) = (set(&members), set(&others));
         let within = start.min(end)..start.max(end);
         let inside = members.iter().copied().filter(|member| within.contains(member));
+        prop_assert_eq!(bitmap.count_within(within.clone()), inside.clone().count());
         prop_assert!(bitmap.runs_within(within.clone()).flatten().eq(inside));
         let mut rest = bitmap.clone();
         rest.subtract_within(&other, within.clone());

@@ -147,7 +147,8 @@ impl LocalBroker {
     /// Has the pages of a node asked about again that were set aside because the store was full.
     /// O(1), or, while pages lack slots, O(items of the node · log VMs) amortized.
     fn end_lack(&mut self, id: NodeId) {
-        // Each VM that lacks none any more is left out once, and none is looked at beyond the first that does.
+        // Each VM that lacks none any more is left out once, and none is looked at beyond the first that
+        // does.
         while let Some(vm) = self.lacking.first()
             && !self.members.get(vm).is_some_and(|member| member.queue.lacks_slots())
         {

@@ -45,8 +45,8 @@ impl fmt::Display for Explanation {
             }
             Reason::Skipped { age, remaining_skips } => write!(
                 f,
-                "It is not shared: it keeps changing (its age is {age}), so it is skipped {remaining_skips} more \
-                 times when it is at rest (set smart_scan=0).",
+                "It is not shared: it keeps changing (its age is {age}), so it is skipped \
+                 {remaining_skips} more times when it is at rest (set smart_scan=0).",
             ),
             Reason::Matched => f.write_str(
                 "It is not shared yet: it has a twin, and the next pass merges them.",
