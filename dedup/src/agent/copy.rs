@@ -1,13 +1,12 @@
 //! Memory that is made a copy of a VM's, part by part, before it is another VM's.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::changes::{count, linear_index};
-use super::{Agent, AgentSetupError};
+use super::{Agent, AgentSetupError, Prepared};
 use crate::PAGE_SIZE;
 use crate::bitmap::Bitmap;
-use crate::sys::{GuestMemory, RegionError, Space};
+use crate::sys::Space;
 
 /// Pages that are looked at before it is known how many of them are to be copied.
 const CHUNK_PAGES: usize = 512;
@@ -24,13 +23,9 @@ pub(crate) struct Copying {
 }
 
 impl Copying {
-    /// Begins to make `memory`, which is no VM's, a copy.
-    ///
-    /// # Errors
-    ///
-    /// When its regions make no sense.
-    pub(crate) fn new(memory: Arc<dyn GuestMemory>) -> Result<Self, RegionError> {
-        Ok(Self { space: Space::new(memory)?, next: 0 })
+    /// Begins to make memory, which is no VM's and could be one's, a copy.
+    pub(crate) fn new(Prepared { space, .. }: Prepared) -> Self {
+        Self { space, next: 0 }
     }
 
     /// Has the next part have the bytes of `parent`, which is as large; says whether it was the last. What

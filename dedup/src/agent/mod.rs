@@ -25,6 +25,7 @@ mod merge;
 mod mode;
 mod pass;
 mod policies;
+mod prepared;
 mod price;
 mod process;
 mod reclaim;
@@ -50,6 +51,7 @@ pub use check::MappingError;
 pub(crate) use copy::Copying;
 pub use discard::DiscardReport;
 pub(crate) use pass::ScanRules;
+pub(crate) use prepared::Prepared;
 pub(crate) use process::ProcessMemory;
 pub use step_work::StepWork;
 pub(crate) use store::StoreAccess;
@@ -68,7 +70,7 @@ use budget::MappingBudget;
 use deferral::Deferral;
 use locked::Locking;
 use mappings::BudgetShare;
-use policies::{PolicyRun, policies_of};
+use policies::PolicyRun;
 use reclaim::Reclaim;
 use scan::Content;
 use stale_extents::StaleSearch;
@@ -211,23 +213,10 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the memory or the kernel does not allow it; the memory is as it was.
+    /// When the memory or the kernel does not allow it; no byte of the memory has changed.
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
         let AgentSpec { vm, mode, memory, changes, process, store, secret, budget } = spec;
-        let space = Space::new(Arc::clone(&memory))?;
-        let regions = Regions::of(memory.regions())?;
-        let mut policies = Vec::new();
-        for piece in space.pieces() {
-            let span = space.whole(piece);
-            let mappings = span.check_foldable(process.bounds.as_ref())?;
-            policies.extend(policies_of(piece, span.start(), &mappings));
-        }
-        for piece in space.pieces() {
-            let span = space.whole(piece);
-            span.advise_guest()
-                .and_then(|()| process.uffd.register(span))
-                .map_err(AgentSetupError::Prepare)?;
-        }
+        let Prepared { space, regions, policies } = Prepared::new(memory, &process)?;
         let count_pages = space.count_pages() as usize;
         let none = Bitmap::new(count_pages);
         let mut agent = Self {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{AttachError, AttachSpec, Engine};
-use crate::agent::Copying;
+use super::{AttachError, AttachSpec, Domain, Engine};
+use crate::agent::{Copying, Prepared, ProcessMemory};
+use crate::protocol::Broker;
 use crate::sys::GuestMemory;
 use crate::{ChangeSource, VmId};
 
-/// Why a VM could not be cloned. Nothing has changed but the bytes of the clone's memory.
+/// Why a VM could not be cloned. Nothing has changed, unless a [step](Engine::clone_step) refused it, which may
+/// have copied a part.
 #[derive(Debug, thiserror::Error)]
 pub enum CloneError {
     /// The VM to be cloned is not attached.
@@ -58,8 +60,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the parent is not attached, the memory does not fit or is that of an attached VM, or the clone
-    /// is attached.
+    /// When the parent is not attached, the memory does not fit or is that of an attached VM, the clone
+    /// is attached, or [`attach`](Self::attach) would refuse it. No byte of its memory has changed.
     pub fn begin_clone(
         &mut self,
         parent: VmId,
@@ -75,9 +77,9 @@ impl Engine {
             return Err(CloneError::Shape { child, pages, parent, parent_pages });
         }
         let refused = |source| CloneError::Attach { parent, source };
-        self.make_way(child, &*memory).map_err(refused)?;
-        let copying = Copying::new(Arc::clone(&memory))
-            .map_err(|source| refused(AttachError::Agent { vm: child, source: source.into() }))?;
+        let domain = member.domain.clone();
+        let prepared = self.prepare(child, &domain, &memory).map_err(refused)?;
+        let copying = Copying::new(prepared);
         Ok(Cloning { parent, serial, child, memory, changes: Some(changes), copying })
     }
 
@@ -86,7 +88,8 @@ impl Engine {
     /// # Errors
     ///
     /// When the parent has been detached, the clone's memory has become another VM's, or
-    /// [`attach`](Self::attach) fails. Nothing has changed but the bytes of the clone's memory.
+    /// [`attach`](Self::attach) fails for a reason that is new since the beginning. Nothing has changed but the
+    /// bytes of the clone's memory.
     pub fn clone_step(&mut self, cloning: &mut Cloning) -> Result<bool, CloneError> {
         let Cloning { parent, serial, child, memory, changes, copying } = cloning;
         let (parent, child) = (*parent, *child);
@@ -115,13 +118,35 @@ impl Engine {
         Ok(true)
     }
 
+    /// Finds out whether a VM could be attached to a domain that there is, and gets its memory ready for it.
+    fn prepare(
+        &mut self,
+        vm: VmId,
+        domain: &str,
+        memory: &Arc<dyn GuestMemory>,
+    ) -> Result<Prepared, AttachError> {
+        self.make_way(vm, &**memory)?;
+        self.free_number(vm);
+        let process = self.process(vm, memory.is_written_by_kernel())?;
+        let unfoldable = |source| AttachError::Agent { vm, source };
+        ProcessMemory::check_foldable().map_err(|source| unfoldable(source.into()))?;
+        let prepared = Prepared::new(Arc::clone(memory), &process).map_err(unfoldable)?;
+        if let Some(Domain { broker, .. }) = self.domains.get_mut(domain) {
+            let registered = broker.register(vm, prepared.count_pages());
+            registered
+                .and_then(|()| broker.unregister(vm))
+                .map_err(|source| AttachError::Broker { vm, domain: domain.to_owned(), source })?;
+        }
+        Ok(prepared)
+    }
+
     /// Attaches a VM whose memory becomes a copy of another's, all of it at once:
     /// [`begin_clone`](Self::begin_clone) and every [`clone_step`](Self::clone_step).
     /// O(pages of the parent and of the clone).
     ///
     /// # Errors
     ///
-    /// When the parent is not attached, the memory does not fit, or [`attach`](Self::attach) fails.
+    /// As for [`begin_clone`](Self::begin_clone), and when the kernel has no memory for the copy.
     pub fn attach_clone(
         &mut self,
         parent: VmId,

@@ -1,6 +1,8 @@
 //! The end of folding for a VM: its memory given back to it, or given up.
 
-use super::Engine;
+use std::sync::{Arc, Weak};
+
+use super::{Engine, Member};
 use crate::VmId;
 use crate::agent::{Agent, AgentError, Leaving, StepWork};
 use crate::mode::DedupMode;
@@ -38,9 +40,29 @@ pub struct Detaching {
     vm: VmId,
     /// Which of the VMs that have had the number.
     serial: u64,
-    /// What the VM's mode was.
-    mode: DedupMode,
+    /// Its VM's [`Detach`] knows by it that it lives.
+    _token: Arc<()>,
     at: Leaving,
+}
+
+/// What a VM that is being detached will be, should it stay attached.
+pub(super) struct Detach {
+    mode: DedupMode,
+    /// That of its [`Detaching`], which may have been given up.
+    token: Weak<()>,
+}
+
+impl Member {
+    /// Folds more or less of the VM from now on, or, if it is being detached, should that fail.
+    pub(super) fn set_mode(&mut self, mode: DedupMode) {
+        match &mut self.detach {
+            Some(detach) if detach.token.strong_count() > 0 => detach.mode = mode,
+            _ => {
+                self.detach = None;
+                self.agent.set_mode(mode);
+            }
+        }
+    }
 }
 
 impl Engine {
@@ -49,9 +71,11 @@ impl Engine {
     /// O(pages / 64).
     pub fn begin_detach(&mut self, vm: VmId) -> Option<Detaching> {
         let member = self.members.get_mut(&vm)?;
-        let mode = member.agent.mode();
+        let mode = member.detach.take().map_or(member.agent.mode(), |detach| detach.mode);
+        let token = Arc::new(());
+        member.detach = Some(Detach { mode, token: Arc::downgrade(&token) });
         member.agent.begin_leaving_store();
-        Some(Detaching { vm, serial: member.serial, mode, at: Leaving::Pages })
+        Some(Detaching { vm, serial: member.serial, _token: token, at: Leaving::Pages })
     }
 
     /// Gives the next part of the VM's memory to it: [as much as a step may](Self::last_step). Says how it
@@ -60,9 +84,9 @@ impl Engine {
     /// # Errors
     ///
     /// When the kernel has no memory for the copies or their mappings: the VM is attached still, in the
-    /// mode that it had, and its bytes are unchanged.
+    /// mode that it had or was [given](Self::set_mode) meanwhile, and its bytes are unchanged.
     pub fn detach_step(&mut self, detaching: &mut Detaching) -> Option<Result<(), DetachError>> {
-        let Detaching { vm, serial, mode, at } = detaching;
+        let Detaching { vm, serial, at, .. } = detaching;
         let vm = *vm;
         let Self { members, domains, workers, last_step, .. } = self;
         *last_step = StepWork::default();
@@ -83,7 +107,9 @@ impl Engine {
             Err(source) => Some(DetachError::Agent { vm, source }),
         };
         if let Some(error) = error {
-            member.agent.set_mode(*mode);
+            if let Some(detach) = member.detach.take() {
+                member.agent.set_mode(detach.mode);
+            }
             return Some(Err(error));
         }
         if let Some(member) = self.members.remove(&vm) {
@@ -94,9 +120,11 @@ impl Engine {
     }
 
     /// Stops folding a VM whose memory goes on being used, and which may run meanwhile: every page gets
-    /// memory of its own, with the bytes that it has, and all of it is ordinary anonymous memory when
-    /// this returns. What was given back because it is zero takes no memory. Does nothing if the VM is
-    /// not attached. [`begin_detach`](Self::begin_detach) and every [`detach_step`](Self::detach_step):
+    /// memory of its own, with the bytes that it has, and all of it is private anonymous memory when
+    /// this returns. What was given back because it is zero takes no memory. It stays marked as memory of a
+    /// guest, because the kernel does not say cheaply what it was before: kept from children and core dumps, and
+    /// without huge pages, until its owner advises otherwise (`MADV_DOFORK`, `MADV_DODUMP`, `MADV_HUGEPAGE`).
+    /// Does nothing if the VM is not attached. [`begin_detach`](Self::begin_detach) and every [`detach_step`](Self::detach_step):
     /// O(pages), each shared one of which is copied.
     ///
     /// # Errors

@@ -40,6 +40,7 @@ pub use config::{EngineConfig, LimitError};
 use cpu::Workers;
 use cycle::Cycle;
 pub use cycle::Step;
+use detach::Detach;
 pub use detach::{DetachError, Detaching};
 pub use discard::Discarding;
 pub use error::{AttachError, CheckError, EngineError};
@@ -88,6 +89,8 @@ struct Member {
     serial: u64,
     domain: String,
     agent: Agent,
+    /// Whether it is being detached.
+    detach: Option<Detach>,
 }
 
 /// All folding of one process.
@@ -189,7 +192,7 @@ impl Engine {
             Ok(agent) => {
                 let serial = self.count_attached;
                 self.count_attached += 1;
-                self.members.insert(vm, Member { serial, domain: name, agent });
+                self.members.insert(vm, Member { serial, domain: name, agent, detach: None });
                 Ok(())
             }
             Err(source) => {

@@ -31,7 +31,8 @@ pub enum PagesError {
 
 impl Engine {
     /// Folds more or less of a VM from now on. What is not to be folded any more is given its own
-    /// memory by the next passes, even while `run` is 0, batch by batch, before anything else.
+    /// memory by the next passes, even while `run` is 0, batch by batch, before anything else. A VM that
+    /// is [being detached](Self::begin_detach) is not folded meanwhile, and has the mode should that fail.
     /// O(pages / 64).
     ///
     /// # Errors
@@ -39,7 +40,7 @@ impl Engine {
     /// When the VM is not attached.
     pub fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), PagesError> {
         let member = self.members.get_mut(&vm).ok_or(PagesError::NoVm(vm))?;
-        member.agent.set_mode(mode);
+        member.set_mode(mode);
         Ok(())
     }
 

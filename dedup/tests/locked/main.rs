@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use common::{TestVm, page, settle};
 use libc::{MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
 use pagefold_dedup::{
-    AttachError, AttachSpec, DedupMode, Engine, EngineConfig, GuestMemory, PAGE_SIZE, Unchanging,
-    VmId,
+    AttachError, AttachSpec, CloneError, DedupMode, Engine, EngineConfig, GuestMemory, PAGE_SIZE,
+    Unchanging, VmId,
 };
 use sys::{MappedMemory, lock, lock_all, unlock, unlock_all};
 
@@ -90,6 +90,34 @@ fn memory_that_cannot_be_folded_is_refused_with_the_reason() {
     unlock(&vm.memory.regions()[0]).unwrap();
     vm.attach(&mut engine, "test", DedupMode::On);
     engine.check().unwrap();
+}
+
+#[test]
+fn a_clone_is_refused_before_a_byte_of_its_memory_is_lost() {
+    let _alone = alone();
+    let mut engine = engine();
+    let [parent, _other] = twins(&mut engine);
+    let child = TestVm::new(2, 64);
+    child.write(3, &page(1003));
+    let clone = |engine: &mut Engine| {
+        engine.attach_clone(parent.id, child.id, child.memory.clone(), Box::new(Unchanging))
+    };
+    lock(&child.memory.regions()[0]).unwrap();
+    let refused = clone(&mut engine).unwrap_err();
+    unlock(&child.memory.regions()[0]).unwrap();
+    assert!(matches!(refused, CloneError::Attach { .. }), "{refused:?}");
+    assert_eq!((child.read(3), child.read(4)), (page(1003), [0; PAGE_SIZE]));
+    lock_all(libc::MCL_FUTURE).unwrap();
+    let refused = clone(&mut engine).unwrap_err();
+    unlock_all().unwrap();
+    assert!(matches!(refused, CloneError::Attach { .. }), "{refused:?}");
+    assert_eq!((child.read(3), child.read(4)), (page(1003), [0; PAGE_SIZE]));
+    engine.check().unwrap();
+
+    clone(&mut engine).unwrap();
+    settle(&mut engine);
+    engine.check().unwrap();
+    assert_eq!((child.read(3), child.read(4)), (page(3), page(4)));
 }
 
 #[test]
