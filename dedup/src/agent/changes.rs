@@ -174,6 +174,10 @@ impl Agent {
         for other in [&self.fresh, &self.shared, &self.zero].into_iter().chain(&self.excluded) {
             self.todo.subtract_within(other, within.clone());
         }
+        for run in self.locked.runs() {
+            let (start, end) = (run.start.max(within.start), run.end.min(within.end));
+            self.todo.remove_range(start.min(end)..end);
+        }
     }
 
     /// The pages among those named, ascending, that were shared or zero and are the VM's own now, by

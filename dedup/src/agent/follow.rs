@@ -1,7 +1,6 @@
 //! What the broker wants of pages that were not offered just now.
 
 use super::changes::count;
-use super::locked::Locking;
 use super::merge::declined;
 use super::price::{Creator, Terms};
 use super::runs::{Target, Want};
@@ -100,7 +99,7 @@ impl Agent {
     /// Whether a page may go to a slot: what shares one may go to another until it is unmerged.
     fn may_share(&self, page: usize) -> bool {
         let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
-        self.locking == Locking::Unlocked && (is_wanted || self.shared.contains(page))
+        self.can_map() && !self.is_locked(page) && (is_wanted || self.shared.contains(page))
     }
 
     /// Whether the store has a slot that the broker names; that it has not is an error of the broker's.

@@ -2,45 +2,136 @@
 //!
 //! The kernel gives every page of a locked private mapping its own memory, those over slots, too, and no
 //! change source names them. Such memory is refused when a VM is attached; what is locked later is noticed
-//! at the VM's next visit, and is not folded for as long as it is locked.
+//! at the VM's next visit, wherever it lies, and is not folded for as long as it is locked. The kernel counts what
+//! a process has locked: only when that changes are the mappings looked at.
+
+use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::Agent;
-use crate::sys::locks_new_mappings;
+use super::changes::{count, linear_index};
+use crate::PAGE_SIZE;
+use crate::sys::{locked_bytes, locks_new_mappings};
 
-/// Whether a VM's memory can be shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Locking {
-    /// It can.
-    Unlocked,
-    /// It is locked, or what is mapped would be.
-    Locked,
+/// How often a VM's memory is looked at for what is locked, at most: about 1 ms.
+const LOOKS: usize = 1 << 10;
+
+/// Locked ranges that are named one by one, at most.
+const NAMED: usize = 8;
+
+/// What of a VM's memory is locked, as of the last visit.
+#[derive(Debug, Default)]
+pub(super) struct Locked {
+    /// Whether what is mapped from now on is locked.
+    is_new: bool,
+    /// What the process had locked when the mappings were looked at last, if the kernel says.
+    bytes: Option<u64>,
+    /// Runs of locked pages, ascending. If there are very many, unlocked ones between them count, too.
+    runs: Vec<Range<usize>>,
+}
+
+impl Locked {
+    pub(super) fn runs(&self) -> &[Range<usize>] {
+        &self.runs
+    }
 }
 
 impl Agent {
-    /// Finds out whether all of the process's memory has been locked since the last visit
-    /// (`mlockall`), or is not any more. O(pieces).
+    /// Finds out what of the VM's memory has been locked since the last visit, or is not any more. O(1)
+    /// unless the process has locked or unlocked anything, O(mappings) with a bound otherwise.
     pub(super) fn notice_locked(&mut self) {
-        let mut pieces = self.space.pieces().iter();
-        let is_locked = pieces.any(|piece| self.space.span(piece.linear, 1).is_locked())
-            || locks_new_mappings().unwrap_or(false);
-        let locking = if is_locked { Locking::Locked } else { Locking::Unlocked };
-        if std::mem::replace(&mut self.locking, locking) == locking {
+        self.locked.is_new = locks_new_mappings().unwrap_or(false);
+        let bytes = locked_bytes().ok();
+        if bytes.is_some() && bytes == self.locked.bytes {
             return;
         }
-        if !is_locked {
+        let runs = if bytes == Some(0) { Vec::new() } else { self.find_locked() };
+        if bytes != Some(0)
+            && let Err(error) = self.store.view.unlock()
+        {
+            log::warn!("the store stays locked: {error}");
+        }
+        // That of the store counts no more.
+        self.locked.bytes = locked_bytes().ok();
+        let before = std::mem::replace(&mut self.locked.runs, runs);
+        if before == self.locked.runs {
+            return;
+        }
+        // The kernel keeps what is locked apart.
+        for run in before.iter().chain(&self.locked.runs.clone()) {
+            let (first, end) = (linear_index(run.start), linear_index(run.end));
+            self.recount_seams(first, end, &[first, end]);
+        }
+        if self.locked.runs.is_empty() {
             log::info!("VM {}: its memory is not locked any more, and is folded again", self.vm);
             return;
         }
         log::warn!(
-            "VM {}: its memory was locked (mlockall), so that none of it can be shared; it is \
-             folded again when it is unlocked",
-            self.vm
+            "VM {}: {} were locked (mlock or mlockall), so that they cannot be shared; they are folded again \
+             when they are unlocked",
+            self.vm,
+            describe(&self.locked.runs)
         );
-        // The kernel has given them memory of their own: it is asked which.
-        self.fresh.union_with(&self.shared);
-        self.fresh.union_with(&self.zero);
-        if let Err(error) = self.store.view.unlock() {
-            log::warn!("the store stays locked: {error}");
+        for run in &self.locked.runs {
+            // The kernel has given them memory of their own: it is asked which.
+            for folded in [&self.shared, &self.zero] {
+                folded.runs_within(run.clone()).for_each(|pages| self.fresh.insert_range(pages));
+            }
         }
     }
+
+    /// Whether what is mapped now can be shared.
+    pub(super) fn can_map(&self) -> bool {
+        !self.locked.is_new
+    }
+
+    /// Whether a page was locked at the last visit. O(log runs).
+    pub(crate) fn is_locked(&self, page: usize) -> bool {
+        let after = self.locked.runs.partition_point(|run| run.start <= page);
+        after.checked_sub(1).is_some_and(|at| self.locked.runs[at].contains(&page))
+    }
+
+    /// Runs of pages in which the locked ones are: just these, unless it takes too many looks.
+    fn find_locked(&self) -> Vec<Range<usize>> {
+        let pieces = self.space.pieces().iter();
+        let whole = |from: usize, count_pages| from..from + count_pages as usize;
+        let mut suspects: VecDeque<Range<usize>> =
+            pieces.map(|piece| whole(piece.linear.0 as usize, piece.count_pages)).collect();
+        let (mut looks, mut runs) = (0, Vec::new());
+        // The largest first, so that what is left when there have been enough is small.
+        while let Some(pages) = suspects.pop_front() {
+            let span = self.space.span(linear_index(pages.start), count(pages.len()));
+            looks += 1;
+            if !span.is_locked() {
+                continue;
+            }
+            let end = span.start() + span.len_bytes();
+            let bounds = self.process.bounds.as_ref();
+            let mapping = bounds.and_then(|bounds| bounds.at(span.start()).ok());
+            let is_one = mapping.is_some_and(|mapping| mapping.end >= end);
+            if is_one || pages.len() == 1 || looks >= LOOKS {
+                runs.push(pages);
+            } else {
+                let middle = pages.start + pages.len() / 2;
+                suspects.extend([pages.start..middle, middle..pages.end]);
+            }
+        }
+        runs.sort_unstable_by_key(|run: &Range<usize>| run.start);
+        let mut joined: Vec<Range<usize>> = Vec::new();
+        for run in runs {
+            match joined.last_mut() {
+                Some(last) if last.end == run.start => last.end = run.end,
+                _ => joined.push(run),
+            }
+        }
+        joined
+    }
+}
+
+/// Runs of pages for the log.
+fn describe(runs: &[Range<usize>]) -> String {
+    let names = runs.iter().take(NAMED).map(|run| format!("{} to {}", run.start, run.end - 1));
+    let more = if runs.len() > NAMED { ", ..." } else { "" };
+    let mib = runs.iter().map(Range::len).sum::<usize>() * PAGE_SIZE >> 20;
+    format!("pages {}{more} ({mib} MiB)", names.collect::<Vec<_>>().join(", "))
 }

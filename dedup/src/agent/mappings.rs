@@ -63,11 +63,22 @@ impl Agent {
         self.work.sealed_mappings += 1 + self.extents.overlapping(first, last).count() as u64;
         self.seal(first, last.0 - first.0);
         // What could not be sealed before may have been now, and so be one with its neighbours.
+        let mut edges = self.policy_edges(first, last);
+        edges.extend(runs.iter().flat_map(|run| [run.start, run.end]));
+        self.recount_seams(first, last, &edges);
+    }
+
+    /// Asks the kernel where it begins mappings that it need not, at `edges` and where it did between two pages.
+    /// O((edges + seams) · log extents).
+    pub(super) fn recount_seams(
+        &mut self,
+        first: LinearIndex,
+        last: LinearIndex,
+        edges: &[LinearIndex],
+    ) {
         let before: Vec<LinearIndex> = self.seams.range(first..=last).copied().collect();
-        let policies = self.policy_edges(first, last);
         let count_before = self.seams.len() as u64;
-        let edges = runs.iter().flat_map(|run| [run.start, run.end]);
-        for page in edges.chain(before).chain(policies) {
+        for page in edges.iter().copied().chain(before) {
             if self.is_seam(page) {
                 self.seams.insert(page);
             } else {

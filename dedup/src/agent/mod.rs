@@ -68,7 +68,7 @@ use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdE
 use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
 use deferral::Deferral;
-use locked::Locking;
+use locked::Locked;
 use mappings::BudgetShare;
 use policies::PolicyRun;
 use reclaim::Reclaim;
@@ -176,8 +176,8 @@ pub(crate) struct Agent {
     policies: Vec<PolicyRun>,
     /// How often what was mapped could not be marked as guest memory.
     failed_seals: u64,
-    /// Whether the memory can be shared, as of the last visit.
-    locking: Locking,
+    /// What of the memory cannot be shared because it is locked.
+    locked: Locked,
     /// The pages that this pass is to look at.
     todo: Bitmap,
     /// The first of them that it has not looked at.
@@ -243,7 +243,7 @@ impl Agent {
             huge: None,
             policies,
             failed_seals: 0,
-            locking: Locking::Unlocked,
+            locked: Locked::default(),
             taken_in: count_pages,
             collected: 0,
             swept: 0,

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::changes::{count, linear_index};
-use super::locked::Locking;
 use super::merge::declined;
 use super::price::Terms;
 use super::runs::{Target, Want};
@@ -62,7 +61,7 @@ impl Agent {
         is_scanning: bool,
     ) -> Result<(), AgentError> {
         self.notice_locked();
-        let is_scanning = is_scanning && self.locking == Locking::Unlocked;
+        let is_scanning = is_scanning && self.can_map();
         self.todo.clear();
         self.read_ahead = VecDeque::new();
         (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
@@ -205,7 +204,8 @@ impl Agent {
     ) -> Result<(), AgentError> {
         let (mut targets, mut offers) = (Vec::new(), Vec::new());
         for &(page, content) in read {
-            if self.mode == DedupMode::Off || self.is_excluded(page) || !self.pending.remove(page) {
+            let is_wanted = self.mode != DedupMode::Off && !self.is_excluded(page);
+            if !is_wanted || self.is_locked(page) || !self.pending.remove(page) {
                 continue;
             }
             let linear = linear_index(page);

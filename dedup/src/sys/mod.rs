@@ -57,5 +57,5 @@ pub(crate) use swap::has_swap;
 pub use uffd::UserfaultfdError;
 pub(crate) use uffd::{Faults, Userfaultfd};
 pub use unfoldable::UnfoldableMemory;
-pub(crate) use unfoldable::locks_new_mappings;
+pub(crate) use unfoldable::{locked_bytes, locks_new_mappings};
 pub(crate) use view::StoreView;

@@ -131,6 +131,18 @@ pub(crate) fn locks_new_mappings() -> io::Result<bool> {
     Ok(is_locked)
 }
 
+/// Bytes of memory that the process has locked.
+///
+/// # Errors
+///
+/// When `/proc` does not say.
+pub(crate) fn locked_bytes() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
 /// Whether any mapping in a range of addresses is locked, by msync(2), which refuses to invalidate such.
 fn is_locked(addr: *mut libc::c_void, len_bytes: usize) -> bool {
     // SAFETY: changes nothing: there is nothing to invalidate in Linux, and writes are begun by

@@ -13,7 +13,7 @@ use common::{TestVm, page, settle};
 use libc::{MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
 use pagefold_dedup::{
     AttachError, AttachSpec, CloneError, DedupMode, Engine, EngineConfig, GuestMemory, PAGE_SIZE,
-    Unchanging, VmId,
+    Reason, Region, Unchanging, VmId,
 };
 use sys::{MappedMemory, lock, lock_all, unlock, unlock_all};
 
@@ -162,6 +162,45 @@ fn memory_that_is_locked_later_counts_as_what_it_is_and_is_folded_when_it_is_unl
             for vm in &vms {
                 assert_eq!(vm.read(number as usize), page(number));
             }
+        }
+    }
+}
+
+#[test]
+fn a_part_that_is_locked_later_is_named_and_the_rest_is_folded() {
+    const LOCKED: std::ops::Range<usize> = 20..24;
+    let _alone = alone();
+    let mut engine = engine();
+    let [vm, other] = twins(&mut engine);
+    let whole = vm.memory.regions()[0];
+    let host_addr = whole.host_addr + LOCKED.start * PAGE_SIZE;
+    let part = Region { host_addr, count_pages: 4, ..whole };
+    lock(&part).unwrap();
+    engine.pass();
+    engine.pass();
+    // Written, and equal again, in what is locked and beside it.
+    for number in [21, 40, 41] {
+        for vm in [&vm, &other] {
+            vm.write(number, &page(1000));
+        }
+    }
+    settle(&mut engine);
+    let reasons = [19, 20, 21, 23, 24, 40]
+        .map(|number| engine.explain(vm.id, (number * PAGE_SIZE) as u64).unwrap().reason);
+    let (stats, checked) = (engine.stats(), engine.check());
+    unlock(&part).unwrap();
+    checked.unwrap();
+    use Reason::{Locked, Shared};
+    assert_eq!(reasons, [Shared, Locked, Locked, Locked, Shared, Shared]);
+    assert_eq!(stats.vms[0].merging_pages, 64 - LOCKED.len() as u64);
+
+    settle(&mut engine);
+    engine.check().unwrap();
+    assert_eq!(engine.stats().vms[0].merging_pages, 64);
+    for number in 0..64_u32 {
+        let expected = if [21, 40, 41].contains(&number) { 1000 } else { number };
+        for vm in [&vm, &other] {
+            assert_eq!(vm.read(number as usize), page(expected));
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Reason {
     Swapped,
     /// Its range is not to be folded.
     OptedOut,
+    /// The program has locked it (`mlock`), so that the kernel would copy it at once.
+    Locked,
     /// Its VM's mode does not allow it.
     Mode(DedupMode),
     /// Folding does not run, or takes everything apart.
@@ -181,6 +183,7 @@ impl Engine {
             PageState::Shared(_) => return Reason::Alone,
             PageState::Zero if !own => return Reason::Zero,
             _ if agent.is_excluded(linear.0 as usize) => return Reason::OptedOut,
+            _ if agent.is_locked(linear.0 as usize) => return Reason::Locked,
             _ if agent.mode() == DedupMode::Off => return Reason::Mode(DedupMode::Off),
             _ => {}
         }

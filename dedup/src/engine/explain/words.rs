@@ -29,6 +29,9 @@ impl fmt::Display for Explanation {
             ),
             Reason::Swapped => f.write_str("It is not shared: the kernel has swapped it out."),
             Reason::OptedOut => f.write_str("It is not shared: its range is opted out of folding."),
+            Reason::Locked => f.write_str(
+                "It is not shared: the program has locked it (mlock), and the kernel would copy it at once.",
+            ),
             Reason::Mode(DedupMode::Zero) => {
                 f.write_str("It is not shared: its VM's mode is zero, which shares nothing.")
             }
