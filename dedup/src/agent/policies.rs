@@ -2,7 +2,8 @@
 //!
 //! A mapping made by folding has the default policy, and the kernel would put what the guest writes
 //! there on any node. The kernel goes by the policy of the *file* where a page over a slot is copied: so for
-//! a slot whose sharers were attached with different policies, the one that was mapped last decides.
+//! a slot whose sharers were attached with different policies, the one that was mapped last decides. Pages that
+//! are made anonymous memory again are copied where their policy has them.
 
 use std::io;
 use std::ops::Range;
@@ -51,6 +52,12 @@ impl Agent {
     pub(super) fn policy_edges(&self, first: LinearIndex, last: LinearIndex) -> Vec<LinearIndex> {
         let edges = self.policies.iter().flat_map(|run| [run.pages.start, run.pages.end]);
         edges.filter(|page| (first..=last).contains(page)).collect()
+    }
+
+    /// The first page after `linear` that may have another policy.
+    pub(super) fn policy_end(&self, linear: u32) -> u32 {
+        let edges = self.policies.iter().flat_map(|run| [run.pages.start.0, run.pages.end.0]);
+        edges.filter(|&edge| edge > linear).min().unwrap_or(u32::MAX)
     }
 
     /// The policy that a page is to have, if it is not the default.

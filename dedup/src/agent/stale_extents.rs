@@ -143,6 +143,7 @@ impl Agent {
             }
             let first = found.as_ref().map_or(pages.start, |found| found.start);
             let piece_end = self.space.piece(LinearIndex(first)).end().0;
+            let piece_end = piece_end.min(self.policy_end(first));
             let end = piece_end.min(first + MAX_MOVE_PAGES).min(pages.end);
             match &mut found {
                 Some(found) if pages.start >= end || pages.start - found.end > MAX_GAP_PAGES => {
@@ -187,7 +188,10 @@ impl Agent {
         let after = pages.end + u32::from(pages.end < piece.end().0 && is_anonymous(pages.end));
         let around = self.space.span(LinearIndex(first), after - first);
         let window = pages.start - first..pages.end - first;
-        let result = mover.make_anonymous(&process.uffd, around, window, &present);
+        // What is moved together is put in one place: where policies differ, anywhere.
+        let has_one = self.policy_end(pages.start) >= pages.end;
+        let policy = self.policy(LinearIndex(pages.start)).filter(|_| has_one);
+        let result = mover.make_anonymous(&process.uffd, around, window, &present, policy);
         if let Err(error) = &result {
             log::debug!("VM {}: {error}: {:?}", self.vm, std::error::Error::source(error));
             self.events.errors += 1;

@@ -32,6 +32,7 @@ use std::{io, iter};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
+use super::policy::MemoryPolicy;
 use super::protect::Protected;
 use super::span::Span;
 use super::uffd::{Faults, Userfaultfd, UserfaultfdError};
@@ -93,7 +94,7 @@ impl PageMover {
     /// Has the pages `window` of `around` be anonymous memory with the bytes that they have, in one
     /// mapping with the pages of `around` on either side, if these are anonymous: at most one page on
     /// each, and only where the kernel's faults are held off, too. Pages of the window that are in none of `present` (ascending, relative to the window) are looked
-    /// at first, and are not there afterwards if they are zero.
+    /// at first, and are not there afterwards if they are zero. Those that are, are where `policy` has them.
     ///
     /// The caller advises `around` as guest memory and registers it with `uffd` again, whatever came
     /// of it.
@@ -108,12 +109,14 @@ impl PageMover {
         around: Span<'_>,
         window: Range<u32>,
         present: &[Range<u32>],
+        policy: Option<&MemoryPolicy>,
     ) -> Result<(), MakeAnonymousError> {
         let scratch = &mut *self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = MakeAnonymousError::Kept;
         let count_pages = window.end - window.start;
         assert!(count_pages <= MAX_MOVE_PAGES, "a window of {count_pages} pages");
         scratch.refill(&self.uffd, count_pages).map_err(kept)?;
+        scratch.follow_policy(policy);
         let pages = around.part(window.start, count_pages);
         let mut protected = Protected::new(uffd, pages).map_err(kept)?;
         for run in written(&protected, present, count_pages) {

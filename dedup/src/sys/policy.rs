@@ -2,7 +2,7 @@
 //!
 //! Source: `mbind(2)`, `get_mempolicy(2)`.
 
-use std::io;
+use std::{io, ptr};
 
 use super::span::Span;
 
@@ -56,18 +56,30 @@ impl MemoryPolicy {
     ///
     /// The kernel's; some of the mappings may have it.
     pub(crate) fn apply(&self, span: Span<'_>) -> io::Result<()> {
-        // SAFETY: the kernel reads the nodes; no byte and no access changes.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_mbind,
-                span.start(),
-                span.len_bytes(),
-                self.mode,
-                self.nodes.as_ptr(),
-                Self::MAX_NODE,
-                0,
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        bind(span, self.mode, Some(&self.nodes))
     }
+
+    /// Has the mappings of a span have the default policy; memory that is there stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`apply`](Self::apply).
+    pub(super) fn reset(span: Span<'_>) -> io::Result<()> {
+        bind(span, MPOL_DEFAULT, None)
+    }
+}
+
+/// mbind(2).
+fn bind(
+    span: Span<'_>,
+    mode: libc::c_int,
+    nodes: Option<&[libc::c_ulong; WORDS]>,
+) -> io::Result<()> {
+    let count_bits = nodes.map_or(0, |_| MemoryPolicy::MAX_NODE);
+    let nodes = nodes.map_or(ptr::null(), |nodes| nodes.as_ptr());
+    // SAFETY: the kernel reads the nodes, if there are any; no byte and no access changes.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mbind, span.start(), span.len_bytes(), mode, nodes, count_bits, 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -5,6 +5,7 @@ use std::thread;
 
 use super::{MAX_MOVE_PAGES, RETRY_AFTER};
 use crate::PAGE_SIZE;
+use crate::sys::policy::MemoryPolicy;
 use crate::sys::scratch::Scratch;
 use crate::sys::span::Span;
 use crate::sys::uffd::Userfaultfd;
@@ -18,12 +19,14 @@ pub(super) struct ScratchPair {
     pub(super) buffer: Scratch,
     /// Untouched mappings, registered for missing pages.
     pub(super) untouched: Scratch,
+    /// The policy of the buffer, if it is not the default.
+    policy: Option<MemoryPolicy>,
 }
 
 impl ScratchPair {
     pub(super) fn new(uffd: &Userfaultfd) -> io::Result<Self> {
         let buffer = new_buffer()?;
-        Ok(Self { buffer, untouched: new_untouched(uffd)? })
+        Ok(Self { buffer, untouched: new_untouched(uffd)?, policy: None })
     }
 
     /// Has room for `count_pages` pages in both.
@@ -33,8 +36,27 @@ impl ScratchPair {
         }
         if self.buffer.span().count_pages() < MAX_MOVE_PAGES {
             self.buffer = new_buffer()?;
+            self.policy = None;
         }
         Ok(())
+    }
+
+    /// Has the pages of the buffer, none of which is there, be put where a policy has them: they keep
+    /// their frames when they are moved. All of the buffer has one policy, and stays one mapping.
+    pub(super) fn follow_policy(&mut self, policy: Option<&MemoryPolicy>) {
+        if self.policy.as_ref() == policy {
+            return;
+        }
+        let pages = self.buffer.span();
+        let followed = match policy {
+            Some(policy) => policy.apply(pages),
+            None => MemoryPolicy::reset(pages),
+        };
+        match followed {
+            Ok(()) => self.policy = policy.cloned(),
+            // On another node at worst.
+            Err(error) => log::debug!("pages are moved without their policy: {error}"),
+        }
     }
 
     /// Maps the buffer itself over the pages, in one step.

@@ -52,8 +52,13 @@ impl Folded {
 
     /// Makes pages 4 to 9 anonymous.
     fn make_anonymous(&self) -> Result<(), MakeAnonymousError> {
-        let around = self.all().part(3, 8);
-        let result = self.mover.make_anonymous(&self.uffd, around, 1..7, &[0..4, 5..6]);
+        self.make_anonymous_by(None)
+    }
+
+    /// The same, of pages that have a policy.
+    fn make_anonymous_by(&self, policy: Option<&MemoryPolicy>) -> Result<(), MakeAnonymousError> {
+        let (around, present) = (self.all().part(3, 8), [0..4, 5..6]);
+        let result = self.mover.make_anonymous(&self.uffd, around, 1..7, &present, policy);
         self.seal();
         result
     }
@@ -156,4 +161,25 @@ fn a_page_that_was_first_written_after_somebody_looked_keeps_its_bytes() {
     assert_eq!(folded.count_mappings(), 1);
     let (_, bytes) = folded.look();
     assert_eq!(bytes, (0..PAGES).map(byte).collect::<Vec<u8>>());
+}
+
+#[test]
+fn pages_are_copied_under_the_policy_that_they_are_to_have() {
+    let folded = Folded::new();
+    let buffer = || folded.mover.scratch.lock().unwrap().buffer.addresses().start;
+    let bound = MemoryPolicy::node_0();
+    MemoryPolicy::node_0().apply(folded.all()).unwrap();
+    if MemoryPolicy::at(folded.all().start()).is_none() {
+        eprintln!("this kernel knows no nodes: nothing is tested");
+        return;
+    }
+    // The same buffer for one VM and then another.
+    folded.make_anonymous_by(Some(&bound)).unwrap();
+    assert_eq!(MemoryPolicy::at(buffer()), Some(bound));
+    folded.make_anonymous_by(None).unwrap();
+    assert_eq!(MemoryPolicy::at(buffer()), None);
+    assert_eq!(
+        folded.look().1,
+        (1..=16).map(|byte| if byte == 9 { 0 } else { byte }).collect::<Vec<u8>>()
+    );
 }
