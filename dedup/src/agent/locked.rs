@@ -10,7 +10,6 @@ use std::ops::Range;
 
 use super::Agent;
 use super::changes::{count, linear_index};
-use crate::PAGE_SIZE;
 use crate::sys::{locked_bytes, locks_new_mappings};
 
 /// How often a VM's memory is looked at for what is locked, at most: about 1 ms.
@@ -132,6 +131,6 @@ impl Agent {
 fn describe(runs: &[Range<usize>]) -> String {
     let names = runs.iter().take(NAMED).map(|run| format!("{} to {}", run.start, run.end - 1));
     let more = if runs.len() > NAMED { ", ..." } else { "" };
-    let mib = runs.iter().map(Range::len).sum::<usize>() * PAGE_SIZE >> 20;
-    format!("pages {}{more} ({mib} MiB)", names.collect::<Vec<_>>().join(", "))
+    let count_pages: usize = runs.iter().map(Range::len).sum();
+    format!("{count_pages} pages, {}{more},", names.collect::<Vec<_>>().join(", "))
 }

@@ -216,7 +216,7 @@ impl Agent {
     /// When the memory or the kernel does not allow it; no byte of the memory has changed.
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
         let AgentSpec { vm, mode, memory, changes, process, store, secret, budget } = spec;
-        let Prepared { space, regions, policies } = Prepared::new(memory, &process)?;
+        let Prepared { space, regions, policies } = Prepared::new(&memory, &process)?;
         let count_pages = space.count_pages() as usize;
         let none = Bitmap::new(count_pages);
         let mut agent = Self {

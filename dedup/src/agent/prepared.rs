@@ -23,10 +23,10 @@ impl Prepared {
     /// When the memory or the kernel does not allow it. Some of it may be marked: kept from children and
     /// core dumps, and without huge pages.
     pub(crate) fn new(
-        memory: Arc<dyn GuestMemory>,
+        memory: &Arc<dyn GuestMemory>,
         process: &ProcessMemory,
     ) -> Result<Self, AgentSetupError> {
-        let space = Space::new(Arc::clone(&memory))?;
+        let space = Space::new(Arc::clone(memory))?;
         let regions = Regions::of(memory.regions())?;
         let mut policies = Vec::new();
         for piece in space.pieces() {

@@ -130,7 +130,7 @@ impl Engine {
         let process = self.process(vm, memory.is_written_by_kernel())?;
         let unfoldable = |source| AttachError::Agent { vm, source };
         ProcessMemory::check_foldable().map_err(|source| unfoldable(source.into()))?;
-        let prepared = Prepared::new(Arc::clone(memory), &process).map_err(unfoldable)?;
+        let prepared = Prepared::new(memory, &process).map_err(unfoldable)?;
         if let Some(Domain { broker, .. }) = self.domains.get_mut(domain) {
             let registered = broker.register(vm, prepared.count_pages());
             registered
