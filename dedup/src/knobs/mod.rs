@@ -77,7 +77,7 @@ pub struct Knobs {
     /// Pages that may share one slot. Content with more is kept in several. Changed only while
     /// nothing is shared.
     pub max_page_sharing: u32,
-    /// Whether pages that keep changing are looked at more and more rarely.
+    /// Whether pages that keep changing, merged or not, are looked at more and more rarely.
     #[serde(with = "switch")]
     pub smart_scan: bool,
     /// Whether pages of zeroes are given back to the kernel, rather than shared as any others. On

@@ -65,7 +65,7 @@ pub const KNOBS: [KnobInfo; COUNT] = [
     knob(
         "smart_scan",
         KnobKind::Switch,
-        "whether pages that keep changing are looked at more and more rarely",
+        "whether pages that keep changing, merged or not, are looked at more and more rarely",
     ),
     knob(
         "use_zero_pages",
