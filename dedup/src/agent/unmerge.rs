@@ -3,6 +3,7 @@
 //! Nothing is remembered between batches but where to go on: what is still to be done can be seen
 //! from the sets of pages, so the work can be interrupted, and called off, at any time.
 
+use std::io;
 use std::ops::Range;
 
 use super::changes::{count, linear_index};
@@ -14,6 +15,9 @@ use crate::protocol::{Broker, Outcome};
 
 /// Pages that are searched at a time, so that no set is searched to its end for every run of another.
 const STRETCH_PAGES: usize = 1 << 16;
+
+/// Pages of a run that are refused memory of their own one by one before the others are not tried: it is short.
+const MAX_REFUSALS: usize = 8;
 
 /// Pages that are given their own memory at a time, at most, when all leave the store.
 const LEAVE_PAGES: u32 = 2048;
@@ -169,27 +173,56 @@ impl Agent {
         run: Range<usize>,
         outcome: impl Fn(LinearIndex) -> Outcome,
     ) -> Result<(), AgentError> {
+        let (mut parts, mut failed) = (vec![run.clone()], None);
         if !self.waiting.contains(run.start) {
-            let mut next = run.start;
-            while next < run.end {
-                let span = self.space.span(linear_index(next), count(run.end - next));
-                if let Err(error) = span.populate_write() {
-                    // Some may be private by now: the next pass asks the kernel which.
-                    self.fresh.insert_range(run);
-                    self.events.errors += 1;
-                    return Err(AgentError::Unmerge(error));
-                }
-                next += span.count_pages() as usize;
+            if let Err(error) = self.make_private(&run) {
+                failed = Some(error);
+                // For one page whose memory has failed no other stays where it is.
+                parts = if run.len() > 1 { self.make_private_apart(&run) } else { Vec::new() };
+                // Others may be private by now: the next pass asks the kernel which.
+                self.fresh.insert_range(run);
+                self.events.errors += 1;
             }
             self.stale.note_left(true);
-            self.events.unmerges += run.len() as u64;
+            self.events.unmerges += parts.iter().map(Range::len).sum::<usize>() as u64;
         }
-        self.shared.remove_range(run.clone());
-        self.zero.remove_range(run.clone());
-        self.waiting.remove_range(run.clone());
-        // What may be folded again one day is looked at then.
-        self.pending.insert_range(run.clone());
-        self.note_work(run.clone());
-        self.say(broker, run.map(|page| outcome(linear_index(page))).collect())
+        for part in &parts {
+            self.shared.remove_range(part.clone());
+            self.zero.remove_range(part.clone());
+            self.waiting.remove_range(part.clone());
+            // What may be folded again one day is looked at then.
+            self.pending.insert_range(part.clone());
+            self.note_work(part.clone());
+        }
+        let left = parts.into_iter().flatten();
+        self.say(broker, left.map(|page| outcome(linear_index(page))).collect())?;
+        failed.map_or(Ok(()), |error| Err(AgentError::Unmerge(error)))
+    }
+
+    /// Has every page of a run be private to the process.
+    fn make_private(&self, run: &Range<usize>) -> io::Result<()> {
+        let mut next = run.start;
+        while next < run.end {
+            let span = self.space.span(linear_index(next), count(run.end - next));
+            span.populate_write()?;
+            next += span.count_pages() as usize;
+        }
+        Ok(())
+    }
+
+    /// Has the pages of a run be private one by one, as far as that goes; returns those that are.
+    fn make_private_apart(&self, run: &Range<usize>) -> Vec<Range<usize>> {
+        let (mut private, mut refusals) = (Vec::new(), 0);
+        for page in run.clone().map(|page| page..page + 1) {
+            if self.make_private(&page).is_ok() {
+                private.push(page);
+                continue;
+            }
+            refusals += 1;
+            if refusals == MAX_REFUSALS {
+                break;
+            }
+        }
+        private
     }
 }

@@ -7,7 +7,7 @@ mod common;
 mod sys;
 
 use common::{engine, page, settle, twins};
-use pagefold_dedup::{DedupMode, Knobs, Run, Step};
+use pagefold_dedup::{DedupMode, DetachError, Engine, Knobs, Run, Step};
 
 const PAGES: u32 = 64;
 
@@ -18,7 +18,7 @@ fn an_unmerge_that_fails_while_folding_is_stopped_is_counted_and_tried_again() {
     let vms = twins(&mut engine, PAGES);
     settle(&mut engine);
     engine.set_knobs(Knobs { run: Run::Stop, ..engine.knobs() }).unwrap();
-    sys::set_writable(&vms[0].memory, false);
+    sys::set_writable(&vms[0].memory, 0..PAGES as usize, false);
     engine.set_mode(vms[0].id, DedupMode::Off).unwrap();
     assert!(engine.can_unmerge());
     assert!(matches!(engine.step(), Step::Stopped), "nothing could be done");
@@ -29,11 +29,45 @@ fn an_unmerge_that_fails_while_folding_is_stopped_is_counted_and_tried_again() {
     engine.pass();
     assert_eq!(engine.stats().events.errors, 2, "it was tried again");
 
-    sys::set_writable(&vms[0].memory, true);
+    sys::set_writable(&vms[0].memory, 0..PAGES as usize, true);
     engine.pass();
     assert!(!engine.is_unmerging());
     let stats = engine.stats();
     assert_eq!((stats.vms[0].unmerging_pages, stats.vms[0].merging_pages), (0, 0));
     (0..PAGES).for_each(|number| assert_eq!(vms[0].read(number as usize), page(number)));
     engine.check().unwrap();
+}
+
+// As of a slot whose memory has failed: the kernel cannot copy what it held.
+#[test]
+fn a_page_that_cannot_be_copied_keeps_no_other_from_being_unmerged_or_its_vm_from_being_visited() {
+    const LOST: usize = 2;
+    let mut engine = engine();
+    let vms = twins(&mut engine, PAGES);
+    settle(&mut engine);
+    sys::set_writable(&vms[0].memory, LOST..LOST + 1, false);
+    engine.set_mode(vms[0].id, DedupMode::Off).unwrap();
+    engine.pass();
+    engine.pass();
+    let shared = |engine: &Engine| [0, 1].map(|vm: usize| engine.stats().vms[vm].merging_pages);
+    assert_eq!(shared(&engine)[0], 1, "just the one that is lost");
+    assert!(engine.is_unmerging());
+
+    // All that can be is folded again, and what is written is noticed.
+    engine.set_mode(vms[0].id, DedupMode::On).unwrap();
+    for vm in &vms {
+        vm.write(7, &page(1000));
+    }
+    (0..8).for_each(|_| drop(engine.pass()));
+    assert_eq!(shared(&engine), [u64::from(PAGES); 2]);
+    let lost = engine.detach(vms[0].id);
+    assert!(matches!(lost, Err(DetachError::Agent { .. })), "{lost:?}");
+    sys::set_writable(&vms[0].memory, LOST..LOST + 1, true);
+    engine.detach(vms[0].id).unwrap();
+    for number in 0..PAGES {
+        let expected = page(if number == 7 { 1000 } else { number });
+        for vm in &vms {
+            assert_eq!(vm.read(number as usize), expected);
+        }
+    }
 }
