@@ -10,14 +10,10 @@
 
 use std::io;
 use std::ops::Range;
-use std::thread;
-use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::span::Span;
 use crate::PAGE_SIZE;
-
-/// Time after which the kernel is asked again to map a gap.
-const GAP_RETRY: Duration = Duration::from_millis(1);
 
 /// What is mapped.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +117,7 @@ fn fill_within(span: Span<'_>, pages: Range<u32>, backing: Backing, filled: &mut
     if part.is_mapped() {
         return;
     }
+    let mut backoff = Backoff::new("map them");
     loop {
         match map(part, libc::MAP_FIXED_NOREPLACE, backing.skip_pages(pages.start)) {
             Ok(()) => {
@@ -141,8 +138,7 @@ fn fill_within(span: Span<'_>, pages: Range<u32>, backing: Backing, filled: &mut
             Err(error) => {
                 // Only for as long as the kernel has not got a few hundred bytes: there was a mapping
                 // here, so the limits allow for one.
-                log::error!("guest pages wait for the kernel to map them: {error}");
-                thread::sleep(GAP_RETRY);
+                backoff.wait(&error);
             }
         }
     }

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod anonymous;
+mod backoff;
 mod bounds;
 mod clock;
 mod copy;

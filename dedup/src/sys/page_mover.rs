@@ -27,11 +27,11 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use std::{io, iter};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
+use super::backoff::Backoff;
 use super::policy::MemoryPolicy;
 use super::protect::Protected;
 use super::span::Span;
@@ -40,9 +40,6 @@ use scratch_pair::ScratchPair;
 
 /// Pages that are moved at once, at most: a bound on how long who uses them can sleep.
 pub(crate) const MAX_MOVE_PAGES: u32 = 512;
-
-/// Time after which the kernel is asked again for what it refused.
-const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 /// Why pages over slots cannot be made anonymous memory; they stay as they are.
 #[derive(Debug, thiserror::Error)]
@@ -178,13 +175,14 @@ impl PageMover {
 
     /// Wakes who sleeps on pages, and has nobody sleep there any more.
     fn unregister(&self, pages: Span<'_>) {
+        let mut backoff = Backoff::new("unregister them");
         while let Err(error) = self.uffd.unregister(pages) {
-            log::error!("guest pages wait for the kernel to unregister them: {error}");
             if error.raw_os_error() != Some(libc::ENOMEM) {
+                log::error!("guest pages stay registered: {error}");
                 break;
             }
             // As for mapping: for a moment.
-            thread::sleep(RETRY_AFTER);
+            backoff.wait(&error);
         }
     }
 

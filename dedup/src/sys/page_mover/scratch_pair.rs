@@ -1,10 +1,10 @@
 //! The memory of its own that a page mover works with.
 
 use std::io;
-use std::thread;
 
-use super::{MAX_MOVE_PAGES, RETRY_AFTER};
+use super::MAX_MOVE_PAGES;
 use crate::PAGE_SIZE;
+use crate::sys::backoff::Backoff;
 use crate::sys::policy::MemoryPolicy;
 use crate::sys::scratch::Scratch;
 use crate::sys::span::Span;
@@ -85,9 +85,9 @@ impl ScratchPair {
         let rest = pages.part(moved_pages, pages.count_pages() - moved_pages);
         self.buffer.keep(moved_pages, rest.count_pages());
         // It fails only for a moment without a few hundred bytes of kernel memory.
+        let mut backoff = Backoff::new("map them");
         while let Err(error) = self.buffer.move_to(rest) {
-            log::error!("guest pages wait for the kernel to map them: {error}");
-            thread::sleep(RETRY_AFTER);
+            backoff.wait(&error);
         }
     }
 }
