@@ -15,6 +15,9 @@ pub enum RegionError {
     /// An address is not that of a page.
     #[error("region {0:?} does not begin on a page boundary")]
     Unaligned(Region),
+    /// It would end beyond the last address.
+    #[error("region {0:?} goes beyond what addresses can express")]
+    OutOfRange(Region),
     /// A linear index would be skipped or given twice.
     #[error("region {found:?} should begin at linear index {expected}")]
     NotContiguous {
@@ -80,6 +83,9 @@ impl Space {
             if !host_addr.is_multiple_of(PAGE_SIZE) || !guest_phys.is_multiple_of(PAGE_SIZE as u64)
             {
                 return Err(RegionError::Unaligned(*region));
+            }
+            if host_addr.checked_add(region.len_bytes()).is_none() {
+                return Err(RegionError::OutOfRange(*region));
             }
             match expected.checked_add(count_pages) {
                 Some(end) if linear.0 == expected => expected = end,
@@ -173,5 +179,29 @@ fn push(pieces: &mut Vec<Piece>, next: Piece) {
     match pieces.last_mut() {
         Some(last) if last.continues(&next) => last.count_pages += next.count_pages,
         _ => pieces.push(next),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Said([Region; 1]);
+
+    // SAFETY: nothing is done to memory whose regions are refused.
+    unsafe impl GuestMemory for Said {
+        fn regions(&self) -> &[Region] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn memory_that_ends_beyond_the_last_address_is_refused() {
+        let last = usize::MAX - PAGE_SIZE + 1;
+        for (host_addr, count_pages) in [(last, 1), (last, 2), (last - PAGE_SIZE, u32::MAX)] {
+            let region = Region { linear: LinearIndex(0), count_pages, guest_phys: 0, host_addr };
+            let refused = Space::new(Arc::new(Said([region]))).err();
+            assert!(matches!(refused, Some(RegionError::OutOfRange(_))), "{region:?}: {refused:?}");
+        }
     }
 }
