@@ -193,6 +193,24 @@ fn mappings_that_the_kernel_cannot_join_in_memory_that_was_moved_are_counted() {
 }
 
 #[test]
+fn memory_that_was_moved_is_one_mapping_again_when_all_of_it_is_discarded() {
+    let mut engine = engine();
+    let other = TestVm::attached(&mut engine, 1, 64);
+    (20..40).for_each(|number| other.write(number as usize, &page(number)));
+    let (vm, memory) = relocated(&mut engine, 64);
+    settle(&mut engine);
+    assert_eq!(check_count(&engine, 0, &memory), 3);
+    let report = engine.discard(vm.id, LinearIndex(0), 64).unwrap();
+    assert_eq!((report.discarded_pages, report.kept_pages), (64, 0));
+    assert_eq!(check_count(&engine, 0, &memory), 1);
+    (0..64).for_each(|number| {
+        let mut bytes = page(1);
+        memory.read(number * PAGE_SIZE, &mut bytes);
+        assert_eq!(bytes, ZEROES);
+    });
+}
+
+#[test]
 fn fresh_memory_beside_memory_that_was_moved_is_a_mapping_more() {
     let mut engine = engine();
     let other = TestVm::attached(&mut engine, 1, 64);

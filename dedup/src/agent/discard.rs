@@ -130,10 +130,13 @@ impl Agent {
         let (first, last) = ends.fold((pages.end, pages.start), |(first, last), page| {
             (first.min(page), last.max(page))
         });
-        let seam_or_slot = first < last;
-        // One with the mapping before.
-        let first = if anew { pages.start } else { first };
-        if seam_or_slot {
+        let is_last = self.begins_mapping(end);
+        let is_parted = first < last || anew && is_last && self.seams.contains(&start);
+        // One with the mapping before, or all of the mappings at either end: what is left of memory that was
+        // moved might not be joined with what is new.
+        let first = if anew || self.begins_mapping(start) { pages.start } else { first };
+        let last = if is_last { pages.end } else { last };
+        if is_parted {
             let replaced = self.map_anew(first..last);
             if !replaced.is_empty() {
                 done.extend(replaced);
@@ -149,6 +152,14 @@ impl Agent {
             }
             next = end;
         }
+    }
+
+    /// Whether the kernel begins a mapping at a page, or may not join it with the one before.
+    fn begins_mapping(&self, page: LinearIndex) -> bool {
+        page.0 >= self.space.count_pages()
+            || self.space.piece(page).linear == page
+            || !self.extents.joins(page)
+            || self.seams.contains(&page)
     }
 
     /// Maps fresh memory over pages, side by side, where other mappings begin and end, so that none
