@@ -1,7 +1,11 @@
 //! Settings of the whole machine that change what memory costs. They would disturb whatever else runs on it,
 //! so these tests run only when they are asked for: `make machine-tests`, as root.
 
-#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "page counts are small, and a failure is a panic"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -9,6 +13,7 @@ mod setting;
 #[path = "../huge/sys/mod.rs"]
 #[expect(dead_code, reason = "each test binary uses a part")]
 mod sys;
+mod throttled;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
