@@ -65,14 +65,14 @@ fn each_ulimit_that_leaves_too_little_is_named_by_run_analyze_and_doctor() {
     let directory = TempDir::new().unwrap();
     let image = image(&directory, 16);
     for (limit, part) in
-        [("-n 8", "ulimit -n"), ("-f 1000", "ulimit -f"), ("-v 8000000", "ulimit -v")]
+        [("-n 8", "ulimit -n"), ("-f 1000", "ulimit -f"), ("-v 700000", "ulimit -v")]
     {
         assert_refused(&under_ulimit(limit, &RUN), part);
         assert_refused(&under_ulimit(limit, &["analyze", "--fold", &image]), part);
         assert_diagnosed(&under_ulimit(limit, &["doctor"]), part);
     }
     // The census alone takes little of anything.
-    for limit in ["-f 1000", "-v 2000000"] {
+    for limit in ["-f 1000", "-v 1000000"] {
         let output = under_ulimit(limit, &["analyze", &image]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }

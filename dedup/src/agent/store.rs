@@ -12,7 +12,7 @@ pub(crate) struct StoreAccess {
 }
 
 impl StoreAccess {
-    /// Maps the view of a store of `count_slots` slots.
+    /// Begins to map the view of a store of `count_slots` slots.
     ///
     /// # Errors
     ///

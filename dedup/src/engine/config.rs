@@ -12,7 +12,7 @@ pub struct EngineConfig {
     /// Threads that read and hash pages, 1 to 4096; by default one a processor.
     pub count_threads: Option<usize>,
     /// Pages that one domain's store may hold, 1 to 2³² − 2; by default twice the host's memory, so that
-    /// numbers can rest before they are used again. Costs address space, not memory.
+    /// numbers can rest before they are used again. Costs memory, and address space, only as it fills.
     pub store_pages: Option<u32>,
     /// Mappings that all guests together may use, at least 1; by default what `vm.max_map_count` leaves.
     pub max_mappings: Option<u64>,

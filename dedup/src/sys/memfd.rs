@@ -14,7 +14,7 @@ use crate::{PAGE_SIZE, Slot};
 static STORES: Mutex<Vec<Weak<File>>> = Mutex::new(Vec::new());
 
 /// A memfd, or a read-only descriptor of one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Memfd(Arc<File>);
 
 /// Bytes of memory or swap that all stores of this process hold, whatever engine they belong to: a

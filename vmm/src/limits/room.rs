@@ -28,6 +28,14 @@ const BASE_SPACE_BYTES: u64 = 768 << 20;
 /// Address space of a VM beside its memory: a thread's heap, of which little is ever used.
 const SPACE_PER_VM_BYTES: u64 = 80 << 20;
 
+/// Address space for the slots that pages are compared with, of each byte of memory: as many slots are in use
+/// as there are pages, as many numbers rest, and each further part that is mapped of a store is as large as all
+/// before it.
+const VIEW_PER_BYTE: u64 = 4;
+
+/// What is mapped of any store.
+const LEAST_VIEW_BYTES: u64 = 16 << 20;
+
 /// What is going to be needed, by a process that has little of it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
@@ -35,6 +43,8 @@ pub struct Needs {
     threads: u64,
     space_bytes: u64,
     store_bytes: u64,
+    /// What of the store is mapped at most.
+    view_bytes: u64,
 }
 
 impl Needs {
@@ -48,6 +58,7 @@ impl Needs {
             space_bytes: (BASE_SPACE_BYTES + count * SPACE_PER_VM_BYTES)
                 .saturating_add(memory_bytes),
             store_bytes,
+            view_bytes: view_bytes(memory_bytes, store_bytes),
         }
     }
 
@@ -59,8 +70,14 @@ impl Needs {
             threads: 2 * processors(),
             space_bytes: BASE_SPACE_BYTES.saturating_add(memory_bytes),
             store_bytes,
+            view_bytes: view_bytes(memory_bytes, store_bytes),
         }
     }
+}
+
+fn view_bytes(memory_bytes: u64, store_bytes: u64) -> u64 {
+    let most = memory_bytes.saturating_mul(VIEW_PER_BYTE).saturating_add(LEAST_VIEW_BYTES);
+    most.min(store_bytes)
 }
 
 /// One folding thread is started for each.
@@ -107,13 +124,13 @@ pub enum RoomError {
     #[error(
         "{} MiB of address space may be needed, of which {} MiB for a store of shared pages, which \
          takes memory only as it fills, and this process may have {} MiB",
-        needed_bytes >> 20, store_bytes >> 20, max_bytes >> 20
+        needed_bytes >> 20, view_bytes >> 20, max_bytes >> 20
     )]
     AddressSpace {
         /// How much it takes in all.
         needed_bytes: u64,
         /// How much of that the store takes.
-        store_bytes: u64,
+        view_bytes: u64,
         /// How much it may have.
         max_bytes: u64,
     },
@@ -180,9 +197,9 @@ fn address_space(tree: &Tree, limits: &Rlimits, needs: &Needs) -> Option<RoomErr
     let needed_bytes = address_space_bytes(tree)
         .unwrap_or(0)
         .saturating_add(needs.space_bytes)
-        .saturating_add(needs.store_bytes);
+        .saturating_add(needs.view_bytes);
     let max_bytes = limits.get(Resource::AddressSpace).filter(|&max| max < needed_bytes)?;
-    Some(RoomError::AddressSpace { needed_bytes, store_bytes: needs.store_bytes, max_bytes })
+    Some(RoomError::AddressSpace { needed_bytes, view_bytes: needs.view_bytes, max_bytes })
 }
 
 #[cfg(test)]
@@ -199,11 +216,7 @@ mod tests {
         for (limits, message, advice) in [
             ("Max open files 8 8 files\n", "40 open files", "ulimit -n 40"),
             ("Max file size 1024000 9 bytes\n", "49152 MiB", "ulimit -f unlimited"),
-            (
-                "Max address space 21474836480 9 bytes\n",
-                "of which 49152 MiB",
-                "ulimit -v unlimited",
-            ),
+            ("Max address space 5368709120 9 bytes\n", "of which 4112 MiB", "ulimit -v unlimited"),
         ] {
             let found = lacking_under(limits);
             let [error] = &found[..] else { panic!("{limits}: {found:?}") };

@@ -40,7 +40,7 @@ pub(super) fn check() -> Vec<Finding> {
         ),
         finding(
             "address space",
-            "a store takes twice the host's memory of it, and memory only as it fills",
+            "a store is mapped as far as it is used: four times the VMs' memory at most",
             format!("{} (ulimit -v)", kib(Resource::AddressSpace)),
             lacking.iter().find(|error| matches!(error, RoomError::AddressSpace { .. })),
         ),
