@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::Agent;
 use super::changes::{count, linear_index};
-use crate::sys::{locked_bytes, locks_new_mappings};
+use crate::sys::{locked_bytes, locks_new_mappings, note_locked_bytes};
 
 /// How often a VM's memory is looked at for what is locked, at most: about 1 ms.
 const LOOKS: usize = 1 << 10;
@@ -40,7 +40,7 @@ impl Agent {
     /// unless the process has locked or unlocked anything, O(mappings) with a bound otherwise.
     pub(super) fn notice_locked(&mut self) {
         self.locked.is_new = locks_new_mappings().unwrap_or(false);
-        let bytes = locked_bytes().ok();
+        let bytes = locked_bytes();
         if bytes.is_some() && bytes == self.locked.bytes {
             return;
         }
@@ -51,7 +51,8 @@ impl Agent {
             log::warn!("the store stays locked: {error}");
         }
         // That of the store counts no more.
-        self.locked.bytes = locked_bytes().ok();
+        note_locked_bytes();
+        self.locked.bytes = locked_bytes();
         let before = std::mem::replace(&mut self.locked.runs, runs);
         if before == self.locked.runs {
             return;

@@ -8,6 +8,7 @@ use crate::agent::{Agent, AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
 use crate::mode::DedupMode;
 use crate::stats::Events;
+use crate::sys::note_locked_bytes;
 use crate::{VmId, broker::LocalBroker};
 
 /// Chains that are looked through for dups to join at the beginning of a pass, at most.
@@ -137,6 +138,7 @@ impl Engine {
         // Whatever was to be merged by the last pass was, or has been declined.
         self.budget.redeem_all();
         self.budget.follow_kernel();
+        note_locked_bytes();
         let period = self.knobs.stable_node_chains_prune_millisecs;
         let prune = self.pruned_at.elapsed() >= Duration::from_millis(period.into());
         if prune {

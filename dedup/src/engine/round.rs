@@ -8,6 +8,7 @@ use super::{Engine, Member};
 use crate::VmId;
 use crate::agent::{AgentError, StepWork};
 use crate::broker::LocalBroker;
+use crate::sys::note_locked_bytes;
 
 /// A visit of every VM that is under way.
 #[derive(Debug)]
@@ -23,10 +24,10 @@ impl Engine {
     /// Takes note of what was written, about `limit` pages' worth of looking at most before it is time
     /// to rest, and no more than a step may.
     pub(super) fn collect_by(&mut self, limit: u32) -> Step {
-        let mut round = match self.round.take() {
-            Some(round) => round,
-            None => Round { vms: self.members.keys().copied().collect(), begun: false, left: None },
-        };
+        let mut round = self.round.take().unwrap_or_else(|| {
+            note_locked_bytes();
+            Round { vms: self.members.keys().copied().collect(), begun: false, left: None }
+        });
         let Self { members, domains, workers, last_step, .. } = self;
         let is_over = workers.run(|| {
             let mut left = round.left.take().map_or(limit, |left| left.min(limit));

@@ -58,5 +58,5 @@ pub(crate) use swap::has_swap;
 pub use uffd::UserfaultfdError;
 pub(crate) use uffd::{Faults, Userfaultfd};
 pub use unfoldable::UnfoldableMemory;
-pub(crate) use unfoldable::{locked_bytes, locks_new_mappings};
+pub(crate) use unfoldable::{locked_bytes, locks_new_mappings, note_locked_bytes};
 pub(crate) use view::StoreView;

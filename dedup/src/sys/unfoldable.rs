@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bounds::MappingBounds;
 use super::maps::ProcessMapping;
@@ -131,12 +132,22 @@ pub(crate) fn locks_new_mappings() -> io::Result<bool> {
     Ok(is_locked)
 }
 
-/// Bytes of memory that the process has locked.
-///
-/// # Errors
-///
-/// When `/proc` does not say.
-pub(crate) fn locked_bytes() -> io::Result<u64> {
+/// What was [noted](note_locked_bytes) last.
+static LOCKED_BYTES: AtomicU64 = AtomicU64::new(UNKNOWN);
+
+const UNKNOWN: u64 = u64::MAX;
+
+/// Asks how much memory the process has locked, for all VMs at once: that takes as long as visiting an idle VM.
+pub(crate) fn note_locked_bytes() {
+    LOCKED_BYTES.store(read_locked_bytes().unwrap_or(UNKNOWN), Ordering::Relaxed);
+}
+
+/// Bytes of memory that the process had locked when that was last asked, if `/proc` said.
+pub(crate) fn locked_bytes() -> Option<u64> {
+    Some(LOCKED_BYTES.load(Ordering::Relaxed)).filter(|&bytes| bytes != UNKNOWN)
+}
+
+fn read_locked_bytes() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
