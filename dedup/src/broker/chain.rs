@@ -4,6 +4,7 @@
 //! of its own, a *dup*, so that no walk from a slot to its mappings takes longer than that. The
 //! dups of one content hang off a chain, which stands in the tree in the place of a node.
 
+use super::arena::Arena;
 use super::check::check_numbers_of;
 use super::ids::{ChainId, NodeId};
 
@@ -52,8 +53,7 @@ struct Chain {
 /// All chains, and the exact number of their dups.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
-    all: Vec<Chain>,
-    free: Vec<ChainId>,
+    all: Arena<Chain>,
     /// Nodes that hang off chains: KSM's `stable_node_dups`.
     pub(super) count_dups: u64,
 }
@@ -61,26 +61,23 @@ pub(super) struct Chains {
 impl Chains {
     /// How many chains there are: KSM's `stable_node_chains`.
     pub(super) fn len(&self) -> u64 {
-        (self.all.len() - self.free.len()) as u64
+        self.all.len() as u64
     }
 
-    /// One above the highest index of any chain so far.
-    pub(super) fn capacity(&self) -> usize {
-        self.all.len()
+    /// One above the highest index of any chain.
+    pub(super) fn end(&self) -> usize {
+        self.all.end()
     }
 
     /// Whether ids have run out.
     pub(super) fn is_full(&self) -> bool {
-        self.free.is_empty() && ChainId::from_index(self.all.len()).is_none()
+        ChainId::from_index(self.all.next_number()).is_none()
     }
 
     /// Makes a chain without dups; `None` when ids run out.
     pub(super) fn insert(&mut self) -> Option<ChainId> {
-        if let Some(id) = self.free.pop() {
-            return Some(id);
-        }
-        let id = ChainId::from_index(self.all.len())?;
-        self.all.push(Chain::default());
+        let id = ChainId::from_index(self.all.next_number())?;
+        self.all.insert(Chain::default());
         Some(id)
     }
 
@@ -88,11 +85,12 @@ impl Chains {
     pub(super) fn remove(&mut self, id: ChainId) {
         let chain = std::mem::take(&mut self.all[id.index()]);
         debug_assert!(chain.dups.is_empty(), "dups on a chain that goes");
-        self.free.push(id);
+        self.all.remove(id.index());
     }
 
+    /// The dups of a chain; none of one that is free.
     pub(super) fn dups(&self, id: ChainId) -> &[NodeId] {
-        &self.all[id.index()].dups
+        self.all.get(id.index()).map_or(&[], |chain| &chain.dups)
     }
 
     /// How many of a chain's dups, the first ones, have room.
@@ -134,18 +132,18 @@ impl Chains {
     /// What does not hold.
     pub(super) fn check_free(&self, used: &[ChainId]) -> Result<(), String> {
         let used = used.iter().map(|id| id.index());
-        let free = self.free.iter().map(|id| id.index());
-        check_numbers_of("chain", self.all.len(), used, free)?;
-        match self.free.iter().find(|&&id| !self.dups(id).is_empty()) {
-            Some(id) => Err(format!("{id:?} is free, and has dups")),
+        check_numbers_of("chain", self.all.capacity(), used, self.all.free())?;
+        self.all.check()?;
+        let has_dups = |&number: &usize| self.all.get(number).is_some_and(|it| !it.dups.is_empty());
+        match self.all.free().find(has_dups) {
+            Some(number) => Err(format!("chain {number} is free, and has dups")),
             None => Ok(()),
         }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        let dups = self.all.iter().map(|chain| chain.dups.capacity() * size_of::<NodeId>());
-        dups.sum::<usize>()
-            + self.all.capacity() * size_of::<Chain>()
-            + self.free.capacity() * size_of::<ChainId>()
+        let chains = (0..self.all.capacity()).filter_map(|number| self.all.get(number));
+        let dups: usize = chains.map(|chain| chain.dups.capacity() * size_of::<NodeId>()).sum();
+        dups + self.all.heap_bytes()
     }
 }

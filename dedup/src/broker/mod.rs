@@ -23,6 +23,7 @@ mod poll_queue;
 mod prune;
 mod recover;
 mod rmap;
+mod slot_table;
 mod slots;
 mod smart_scan;
 mod stable;
@@ -286,6 +287,7 @@ impl LocalBroker {
             .values()
             .map(|member| {
                 size_of::<Member>()
+                    + member.items.heap_bytes()
                     + member.extents.heap_bytes()
                     + member.told.len() * size_of::<LinearIndex>() * 3 / 2
                     + member.queue.heap_bytes()

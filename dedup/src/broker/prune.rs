@@ -15,8 +15,8 @@ impl LocalBroker {
     /// move).
     pub fn prune(&mut self, limit: usize) -> usize {
         let mut joined = 0;
-        for _ in 0..limit.min(self.stable.chains.capacity()) {
-            self.pruned = (self.pruned + 1) % self.stable.chains.capacity();
+        for _ in 0..limit.min(self.stable.chains.end()) {
+            self.pruned = (self.pruned + 1) % self.stable.chains.end();
             if let Some(chain) = ChainId::from_index(self.pruned) {
                 joined += self.join_dups(chain);
             }

@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use super::arena::push_tight;
 use super::ids::NodeId;
+use super::slot_table::SlotTable;
 use crate::Slot;
 
 /// Runs of resting numbers that are looked at for one that is long enough, at most.
@@ -18,19 +18,10 @@ const LOOK_RUNS: usize = 1024;
 /// Free numbers that rest at least, before any is used again.
 const MIN_RESTING: u32 = 1 << 16;
 
-#[derive(Debug, Clone, Copy, Default)]
-struct SlotState {
-    /// The node whose bytes it holds.
-    node: Option<NodeId>,
-    /// Pages of VMs that lie over it, sharing it or not.
-    mappings: u32,
-}
-
 /// The slots of one store.
 #[derive(Debug)]
 pub(super) struct Slots {
-    /// By number, up to the highest that was ever in use.
-    states: Vec<SlotState>,
+    states: SlotTable,
     limit: u32,
     live: u32,
     /// Resting numbers as maximal runs: first to count.
@@ -43,7 +34,7 @@ pub(super) struct Slots {
 impl Slots {
     pub(super) fn new(limit: u32) -> Self {
         Self {
-            states: Vec::new(),
+            states: SlotTable::default(),
             limit,
             live: 0,
             resting: BTreeMap::new(),
@@ -63,7 +54,7 @@ impl Slots {
             Some(number) => Slot(number),
             None if full => return None,
             None => {
-                push_tight(&mut self.states, SlotState::default());
+                self.states.extend(1);
                 Slot(u32::try_from(self.states.len() - 1).ok()?)
             }
         };
@@ -80,9 +71,7 @@ impl Slots {
             Some(first) => first,
             None if fresh => {
                 let first = u32::try_from(self.states.len()).ok()?;
-                for _ in 0..count {
-                    push_tight(&mut self.states, SlotState::default());
-                }
+                self.states.extend(count as usize);
                 first
             }
             None => return None,
@@ -97,18 +86,17 @@ impl Slots {
     }
 
     pub(super) fn set_node(&mut self, slot: Slot, node: NodeId) {
-        self.states[slot.0 as usize].node = Some(node);
+        self.states.change(slot.0, |state| state.node = Some(node));
     }
 
     /// The node of a slot in use.
     pub(super) fn node(&self, slot: Slot) -> Option<NodeId> {
-        self.states.get(slot.0 as usize)?.node
+        self.states.state(slot.0).node
     }
 
     /// Marks a slot as having no bytes any more; its number rests once nothing lies over it.
     pub(super) fn release(&mut self, slot: Slot) {
-        let state = &mut self.states[slot.0 as usize];
-        state.node = None;
+        let state = self.states.change(slot.0, |state| state.node = None);
         self.live -= 1;
         if state.mappings == 0 {
             self.rest(slot);
@@ -118,15 +106,14 @@ impl Slots {
     /// Counts `count_pages` more pages over the slots from `slot` on.
     pub(super) fn map(&mut self, slot: Slot, count_pages: u32) {
         for number in slot.0..slot.0 + count_pages {
-            self.states[number as usize].mappings += 1;
+            self.states.change(number, |state| state.mappings += 1);
         }
     }
 
     /// Counts one page less over each of the slots from `slot` on.
     pub(super) fn unmap(&mut self, slot: Slot, count_pages: u32) {
         for number in slot.0..slot.0 + count_pages {
-            let state = &mut self.states[number as usize];
-            state.mappings -= 1;
+            let state = self.states.change(number, |state| state.mappings -= 1);
             if state.mappings == 0 && state.node.is_none() {
                 self.rest(Slot(number));
             }
@@ -140,7 +127,7 @@ impl Slots {
     }
 
     pub(super) fn mappings(&self, slot: Slot) -> u32 {
-        self.states[slot.0 as usize].mappings
+        self.states.state(slot.0).mappings
     }
 
     /// Slots that hold bytes.
@@ -154,8 +141,7 @@ impl Slots {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.states.capacity() * size_of::<SlotState>()
-            + self.resting.len() * size_of::<(u32, u32)>() * 3 / 2
+        self.states.heap_bytes() + self.resting.len() * size_of::<(u32, u32)>() * 3 / 2
     }
 
     /// Verifies that just those numbers rest, or are being handed out again, that no node has and no page
@@ -165,6 +151,7 @@ impl Slots {
     ///
     /// What does not hold.
     pub(super) fn check(&self) -> Result<(), String> {
+        self.states.check()?;
         let mut free = vec![false; self.states.len()];
         let runs = self.resting.iter().map(|(&first, &count)| first..first + count);
         let (mut resting, mut end) = (0, None);

@@ -3,7 +3,7 @@
 
 mod check;
 
-use super::arena::push_tight;
+use super::arena::Arena;
 use super::chain::{Chains, Entry};
 use super::ids::{ChainId, ItemId, NodeId};
 use super::rmap::{Link, Rmap, RmapItem, Role};
@@ -18,8 +18,7 @@ use crate::fingerprint::Fingerprint;
 pub(super) struct StableTree {
     tree: FingerprintTree,
     pub(super) chains: Chains,
-    nodes: Vec<StableNode>,
-    free: Vec<NodeId>,
+    nodes: Arena<StableNode>,
     /// Items that a node may have.
     max_page_sharing: u32,
     /// Nodes with at least one sharer.
@@ -35,8 +34,7 @@ impl StableTree {
         Self {
             tree: FingerprintTree::default(),
             chains: Chains::default(),
-            nodes: Vec::new(),
-            free: Vec::new(),
+            nodes: Arena::default(),
             max_page_sharing,
             shared: 0,
             sharers: 0,
@@ -98,7 +96,7 @@ impl StableTree {
 
     /// How many nodes there are, shared or about to be.
     pub(super) fn count_nodes(&self) -> usize {
-        self.nodes.len() - self.free.len()
+        self.nodes.len()
     }
 
     /// Whether a node has just come to have room again.
@@ -123,17 +121,10 @@ impl StableTree {
     /// Puts a matched node without items in, as a dup if the content has nodes already; these must
     /// be full. `None` when ids run out. O(1) expected.
     pub(super) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
-        let node = StableNode::new(fingerprint);
-        let id = if let Some(id) = self.free.pop() {
-            self.nodes[id.index()] = node;
-            id
-        } else {
-            let id = NodeId::from_index(self.nodes.len())?;
-            push_tight(&mut self.nodes, node);
-            id
-        };
+        let id = NodeId::from_index(self.nodes.next_number())?;
+        self.nodes.insert(StableNode::new(fingerprint));
         if self.place(fingerprint, id).is_none() {
-            self.free.push(id);
+            self.nodes.remove(id.index());
             return None;
         }
         Some(id)
@@ -166,7 +157,7 @@ impl StableTree {
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
         self.displace(id);
-        self.free.push(id);
+        self.nodes.remove(id.index());
     }
 
     /// Has a node stand under another key, as a dup if there are nodes under it already; says whether
@@ -326,8 +317,7 @@ impl StableTree {
     pub(super) fn heap_bytes(&self) -> usize {
         self.tree.heap_bytes()
             + self.chains.heap_bytes()
-            + self.nodes.capacity() * size_of::<StableNode>()
-            + self.free.capacity() * size_of::<NodeId>()
+            + self.nodes.heap_bytes()
             + self.pending.heap_bytes()
     }
 }
@@ -343,7 +333,10 @@ fn relink(rmap: &mut Rmap, neighbour: Option<ItemId>, change: impl FnOnce(&mut L
 }
 
 /// The content that each of the tree's entries stands for.
-fn key_of<'a>(nodes: &'a [StableNode], chains: &'a Chains) -> impl Fn(u32) -> Fingerprint + 'a {
+fn key_of<'a>(
+    nodes: &'a Arena<StableNode>,
+    chains: &'a Chains,
+) -> impl Fn(u32) -> Fingerprint + 'a {
     |number| {
         let node = match Entry::from_number(number) {
             Entry::Node(id) => id,

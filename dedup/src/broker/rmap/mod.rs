@@ -97,6 +97,11 @@ impl ItemRange {
         self.count_pages
     }
 
+    /// Bytes on the heap: the numbers of its chunks.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.chunks.capacity() * size_of::<u32>()
+    }
+
     /// The item of a page; `None` when the VM has no such page.
     pub(super) fn item(&self, linear: LinearIndex) -> Option<ItemId> {
         if linear.0 >= self.count_pages {
@@ -206,12 +211,25 @@ impl Rmap {
         }
     }
 
-    /// Frees the items of a VM, which must all be loose.
+    /// Frees the items of a VM, which must all be loose. O(chunks).
     pub(super) fn unregister(&mut self, range: &ItemRange) {
         for &number in &range.chunks {
             self.chunks[number as usize] = None;
             self.free.push(number);
         }
+        self.shorten();
+    }
+
+    /// Takes the last places for chunks off while they are free. O(chunks).
+    fn shorten(&mut self) {
+        let end = self.chunks.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        if end == self.chunks.len() {
+            return;
+        }
+        self.chunks.truncate(end);
+        self.chunks.shrink_to(end);
+        self.free.retain(|&number| (number as usize) < end);
+        self.free.shrink_to(self.free.len());
     }
 
     /// Where a page stands; its VM must be registered.

@@ -13,10 +13,12 @@ impl StableTree {
     /// What does not hold.
     pub(in crate::broker) fn check_free(&self, used: &[NodeId]) -> Result<(), String> {
         let used = used.iter().map(|id| id.index());
-        let free = self.free.iter().map(|id| id.index());
-        check_numbers_of("node", self.nodes.len(), used, free)?;
-        match self.free.iter().find(|id| self.nodes[id.index()].head.is_some()) {
-            Some(id) => Err(format!("{id:?} is free, and has items")),
+        check_numbers_of("node", self.nodes.capacity(), used, self.nodes.free())?;
+        self.nodes.check()?;
+        let has_items =
+            |&number: &usize| self.nodes.get(number).is_some_and(|node| node.head.is_some());
+        match self.nodes.free().find(has_items) {
+            Some(number) => Err(format!("node {number} is free, and has items")),
             None => Ok(()),
         }
     }
@@ -26,6 +28,6 @@ impl StableTree {
 impl StableTree {
     /// Has a node that is in use be free, too.
     pub(in crate::broker) fn free_twice(&mut self, id: NodeId) {
-        self.free.push(id);
+        self.nodes.free_in_use(id.index());
     }
 }
