@@ -253,6 +253,6 @@ pub(super) fn linear_index(position: usize) -> LinearIndex {
 }
 
 /// A number of pages of one VM, which the space has checked to fit.
-pub(super) fn count(pages: usize) -> u32 {
+pub(crate) fn count(pages: usize) -> u32 {
     u32::try_from(pages).unwrap_or_else(|_| unreachable!("{pages} pages in one VM"))
 }

@@ -47,6 +47,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
+pub(crate) use changes::count;
 pub use check::MappingError;
 pub(crate) use copy::Copying;
 pub use discard::DiscardReport;

@@ -11,6 +11,7 @@ mod chain;
 mod check;
 mod compact;
 mod contested;
+mod counters;
 mod direct;
 mod give_up;
 mod ids;
@@ -57,7 +58,6 @@ use unstable::UnstableTree;
 use crate::extents::{Extent, ExtentMap};
 use crate::fingerprint::{Identity, Secret};
 use crate::protocol::BrokerError;
-use crate::stats::DomainStats;
 use crate::sys::Memfd;
 use crate::{LinearIndex, Slot, VmId};
 
@@ -221,52 +221,6 @@ impl LocalBroker {
         self.store.memfd().read_only()
     }
 
-    /// The counters of the domain called `name`.
-    pub fn stats(&self, name: &str) -> DomainStats {
-        DomainStats {
-            name: name.to_owned(),
-            pages_shared: self.stable.shared,
-            pages_sharing: self.stable.sharers - self.stable.shared,
-            pages_unshared: self.unstable.len() as u64 + self.stable.pending.total(),
-            stable_node_chains: self.stable.chains.len(),
-            stable_node_dups: self.stable.chains.count_dups,
-            store_bytes: self.store_bytes(),
-            metadata_bytes: self.heap_bytes() as u64,
-        }
-    }
-
-    /// Bytes that the kernel holds for the store, if it says so.
-    pub(crate) fn store_bytes(&self) -> Option<u64> {
-        self.store.memfd().resident_bytes().ok()
-    }
-
-    /// Pages that were looked at for [`directives`](crate::protocol::Broker::directives) so far, whether
-    /// there was anything to direct or not: what polls have cost.
-    pub fn polled_pages(&self) -> u64 {
-        self.polled_pages
-    }
-
-    /// Slots that hold bytes, with those that nobody shares any more.
-    pub(crate) fn live_slots(&self) -> u32 {
-        self.store.slots.live()
-    }
-
-    /// One above the highest slot that was ever in use.
-    pub(crate) fn slots_high_water(&self) -> usize {
-        self.store.slots.high_water()
-    }
-
-    /// The VM's items in the trees that share nothing: those on the unstable tree, and those that
-    /// are pending.
-    pub(crate) fn count_waiting(&self, vm: VmId) -> Option<u64> {
-        self.members.get(&vm).map(|member| member.waiting + self.stable.pending.of(vm))
-    }
-
-    /// Items that take memory for a VM: none for parts of it that nothing was ever offered from.
-    pub(crate) fn count_items(&self, vm: VmId) -> u64 {
-        self.members.get(&vm).map_or(0, |member| self.rmap.count_made(&member.items))
-    }
-
     /// Gives up what is remembered of those of a VM's pages that are in no tree, about `pages` of them;
     /// returns how many items that took going through.
     pub(crate) fn trim(&mut self, vm: VmId, pages: &Range<u32>) -> usize {
@@ -274,32 +228,6 @@ impl LocalBroker {
             member.breaks.forget(pages);
             self.rmap.trim(&member.items, pages)
         })
-    }
-
-    /// Bytes of a VM's items.
-    pub(crate) fn item_bytes(&self, vm: VmId) -> u64 {
-        self.count_items(vm) * Rmap::ITEM_BYTES as u64
-    }
-
-    fn heap_bytes(&self) -> usize {
-        let members: usize = self
-            .members
-            .values()
-            .map(|member| {
-                size_of::<Member>()
-                    + member.items.heap_bytes()
-                    + member.extents.heap_bytes()
-                    + member.told.len() * size_of::<LinearIndex>() * 3 / 2
-                    + member.queue.heap_bytes()
-                    + member.breaks.heap_bytes()
-            })
-            .sum();
-        self.stable.heap_bytes()
-            + self.unstable.heap_bytes()
-            + self.rmap.heap_bytes()
-            + self.store.slots.heap_bytes()
-            + self.contested.heap_bytes()
-            + members
     }
 
     fn member_mut(&mut self, vm: VmId) -> Result<&mut Member, BrokerError> {

@@ -2,12 +2,12 @@
 //! node the list of its items.
 
 mod check;
+mod items;
+mod place;
 
 use super::arena::Arena;
 use super::chain::{Chains, Entry};
-use super::ids::{ChainId, ItemId, NodeId};
-use super::rmap::{Link, Rmap, RmapItem, Role};
-use super::smart_scan::Age;
+use super::ids::NodeId;
 use super::stable_node::StableNode;
 use super::standing::PendingCounts;
 use super::tree::FingerprintTree;
@@ -130,178 +130,11 @@ impl StableTree {
         Some(id)
     }
 
-    /// Gives a new node its place in the tree or on its chain.
-    fn place(&mut self, fingerprint: Fingerprint, id: NodeId) -> Option<()> {
-        let chain = match self.entry(fingerprint) {
-            None => {
-                let Self { tree, nodes, chains, .. } = self;
-                tree.insert(fingerprint, Entry::Node(id).to_number(), key_of(nodes, chains));
-                return Some(());
-            }
-            Some(Entry::Chain(chain)) => chain,
-            Some(Entry::Node(regular)) => {
-                let chain = self.chains.insert()?;
-                self.chains.push(chain, regular);
-                self.replace(fingerprint, Entry::Chain(chain));
-                self.keep_place(regular);
-                chain
-            }
-        };
-        let place = self.chains.push(chain, id);
-        self.nodes[id.index()].place = u32::try_from(place).ok()?;
-        self.keep_place(id);
-        Some(())
-    }
-
     /// Takes a node that has no items out. O(1) expected.
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
         self.displace(id);
         self.nodes.remove(id.index());
-    }
-
-    /// Has a node stand under another key, as a dup if there are nodes under it already; says whether
-    /// it does, and did not before. It stays where it is if ids run out. O(1) expected.
-    pub(super) fn set_key(&mut self, id: NodeId, key: Fingerprint) -> bool {
-        if self.node(id).fingerprint == key || self.chains.is_full() {
-            return false;
-        }
-        self.displace(id);
-        let node = self.node_mut(id);
-        (node.fingerprint, node.place) = (key, 0);
-        let placed = self.place(key, id);
-        debug_assert!(placed.is_some(), "there was an id to spare");
-        placed.is_some()
-    }
-
-    /// Takes a node out of the tree or off its chain. A chain that it leaves with one dup is one no
-    /// more. O(1) expected.
-    fn displace(&mut self, id: NodeId) {
-        let fingerprint = self.node(id).fingerprint;
-        if let Some(Entry::Chain(chain)) = self.entry(fingerprint) {
-            self.shut(chain, id);
-            let place = self.node(id).place;
-            if let Some(moved) = self.chains.take(chain, place as usize) {
-                self.nodes[moved.index()].place = place;
-            }
-            if let [last] = *self.chains.dups(chain) {
-                self.replace(fingerprint, Entry::Node(last));
-                self.chains.take(chain, 0);
-                self.chains.remove(chain);
-                self.nodes[last.index()].place = 0;
-            }
-        } else {
-            let Self { tree, nodes, chains, .. } = self;
-            tree.remove(fingerprint, key_of(nodes, chains));
-        }
-    }
-
-    /// Sees to it that a node is among the dups of its chain that have room if it has any, and that
-    /// the first of those is a good one to fill up next. To be called when a node may have come to
-    /// have room, or none. O(1) expected.
-    fn keep_place(&mut self, id: NodeId) {
-        let Some(Entry::Chain(chain)) = self.entry(self.node(id).fingerprint) else { return };
-        if !self.has_room(id) {
-            self.shut(chain, id);
-            return;
-        }
-        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
-        if place >= count_open {
-            self.swap(chain, place, count_open);
-            self.chains.set_count_open(chain, count_open + 1);
-        }
-    }
-
-    /// Puts a dup among those without room. If it was the chain's first, the fullest of the next few
-    /// that have room becomes the first: of all of them, unless there are very many.
-    fn shut(&mut self, chain: ChainId, id: NodeId) {
-        const CANDIDATES: usize = 16;
-        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
-        if place >= count_open {
-            return;
-        }
-        let count_open = count_open - 1;
-        self.swap(chain, place, count_open);
-        self.chains.set_count_open(chain, count_open);
-        let open = &self.chains.dups(chain)[..count_open.min(CANDIDATES)];
-        let best = open.iter().max_by_key(|dup| self.node(**dup).load());
-        if let Some(&best) = best.filter(|_| place == 0) {
-            self.swap(chain, 0, self.node(best).place as usize);
-        }
-    }
-
-    /// Exchanges the dups at two places of a chain.
-    fn swap(&mut self, chain: ChainId, one: usize, other: usize) {
-        let dups = self.chains.dups(chain);
-        let (first, second) = (dups[one].index(), dups[other].index());
-        let place = self.nodes[first].place;
-        self.nodes[first].place = self.nodes[second].place;
-        self.nodes[second].place = place;
-        self.chains.swap(chain, one, other);
-    }
-
-    /// Puts a loose item on the node's list, pending. O(1).
-    pub(super) fn propose(&mut self, rmap: &mut Rmap, id: NodeId, item: ItemId, role: Role) {
-        let node = &mut self.nodes[id.index()];
-        let link = Link { node: id, next: node.head, prev: None };
-        relink(rmap, node.head, |head| head.prev = Some(item));
-        node.head = Some(item);
-        node.pending += 1;
-        rmap.set(item, RmapItem::Pending { link, role });
-        self.pending.add(rmap.page(item).0);
-        if self.node(id).load() >= self.max_page_sharing {
-            self.keep_place(id);
-        }
-    }
-
-    /// Makes a pending item stable; says on which node. O(1).
-    pub(super) fn confirm(&mut self, rmap: &mut Rmap, item: ItemId) -> NodeId {
-        let RmapItem::Pending { link, .. } = rmap.item(item) else {
-            unreachable!("only a pending item is confirmed")
-        };
-        rmap.set(item, RmapItem::Stable(link));
-        let node = &mut self.nodes[link.node.index()];
-        node.pending -= 1;
-        node.sharers += 1;
-        node.paired |= node.sharers == 2;
-        self.sharers += 1;
-        self.shared += u64::from(node.sharers == 1);
-        self.pending.remove(rmap.page(item).0);
-        link.node
-    }
-
-    /// Takes an item off its node's list and leaves it loose; says which node it was. O(1).
-    pub(super) fn unlink(&mut self, rmap: &mut Rmap, item: ItemId) -> Option<NodeId> {
-        let state = rmap.item(item);
-        let link = *state.link()?;
-        relink(rmap, link.next, |next| next.prev = link.prev);
-        relink(rmap, link.prev, |prev| prev.next = link.next);
-        let node = &mut self.nodes[link.node.index()];
-        if node.head == Some(item) {
-            node.head = link.next;
-        }
-        if let RmapItem::Stable(_) = state {
-            node.sharers -= 1;
-            self.sharers -= 1;
-            self.shared -= u64::from(node.sharers == 0);
-        } else {
-            node.pending -= 1;
-            self.pending.remove(rmap.page(item).0);
-        }
-        rmap.set(item, RmapItem::Loose(Age::NEW));
-        if self.node(link.node).load() + 1 >= self.max_page_sharing {
-            self.keep_place(link.node);
-        }
-        Some(link.node)
-    }
-
-    /// The items of a node, stable and pending.
-    pub(super) fn items<'a>(
-        &self,
-        rmap: &'a Rmap,
-        id: NodeId,
-    ) -> impl Iterator<Item = ItemId> + use<'a> {
-        std::iter::successors(self.node(id).head, |&item| rmap.item(item).link()?.next)
     }
 
     /// What stands in the tree.
@@ -319,16 +152,6 @@ impl StableTree {
             + self.chains.heap_bytes()
             + self.nodes.heap_bytes()
             + self.pending.heap_bytes()
-    }
-}
-
-/// Changes the link of a neighbour on a node's list, if there is one.
-fn relink(rmap: &mut Rmap, neighbour: Option<ItemId>, change: impl FnOnce(&mut Link)) {
-    let Some(id) = neighbour else { return };
-    let item = rmap.item(id);
-    if let Some(mut link) = item.link().copied() {
-        change(&mut link);
-        rmap.set(id, item.with_link(link));
     }
 }
 

@@ -5,16 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::{Domain, Engine};
 use crate::VmId;
-use crate::agent::{Agent, StepWork};
+use crate::agent::{Agent, StepWork, count};
 use crate::sys::GuestMemory;
 
 /// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is asked for.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-
-/// A page's number, of which a VM has no more than fit.
-fn count(page: usize) -> u32 {
-    u32::try_from(page).unwrap_or(u32::MAX)
-}
 
 /// A VM that is leaving, as long as it does: numbers of VMs are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

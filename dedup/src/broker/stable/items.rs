@@ -1,0 +1,88 @@
+//! The list of items that hangs on each node.
+
+use super::StableTree;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::rmap::{Link, Rmap, RmapItem, Role};
+use crate::broker::smart_scan::Age;
+
+impl StableTree {
+    /// Puts a loose item on the node's list, pending. O(1).
+    pub(in crate::broker) fn propose(
+        &mut self,
+        rmap: &mut Rmap,
+        id: NodeId,
+        item: ItemId,
+        role: Role,
+    ) {
+        let node = &mut self.nodes[id.index()];
+        let link = Link { node: id, next: node.head, prev: None };
+        relink(rmap, node.head, |head| head.prev = Some(item));
+        node.head = Some(item);
+        node.pending += 1;
+        rmap.set(item, RmapItem::Pending { link, role });
+        self.pending.add(rmap.page(item).0);
+        if self.node(id).load() >= self.max_page_sharing {
+            self.keep_place(id);
+        }
+    }
+
+    /// Makes a pending item stable; says on which node. O(1).
+    pub(in crate::broker) fn confirm(&mut self, rmap: &mut Rmap, item: ItemId) -> NodeId {
+        let RmapItem::Pending { link, .. } = rmap.item(item) else {
+            unreachable!("only a pending item is confirmed")
+        };
+        rmap.set(item, RmapItem::Stable(link));
+        let node = &mut self.nodes[link.node.index()];
+        node.pending -= 1;
+        node.sharers += 1;
+        node.paired |= node.sharers == 2;
+        self.sharers += 1;
+        self.shared += u64::from(node.sharers == 1);
+        self.pending.remove(rmap.page(item).0);
+        link.node
+    }
+
+    /// Takes an item off its node's list and leaves it loose; says which node it was. O(1).
+    pub(in crate::broker) fn unlink(&mut self, rmap: &mut Rmap, item: ItemId) -> Option<NodeId> {
+        let state = rmap.item(item);
+        let link = *state.link()?;
+        relink(rmap, link.next, |next| next.prev = link.prev);
+        relink(rmap, link.prev, |prev| prev.next = link.next);
+        let node = &mut self.nodes[link.node.index()];
+        if node.head == Some(item) {
+            node.head = link.next;
+        }
+        if let RmapItem::Stable(_) = state {
+            node.sharers -= 1;
+            self.sharers -= 1;
+            self.shared -= u64::from(node.sharers == 0);
+        } else {
+            node.pending -= 1;
+            self.pending.remove(rmap.page(item).0);
+        }
+        rmap.set(item, RmapItem::Loose(Age::NEW));
+        if self.node(link.node).load() + 1 >= self.max_page_sharing {
+            self.keep_place(link.node);
+        }
+        Some(link.node)
+    }
+
+    /// The items of a node, stable and pending.
+    pub(in crate::broker) fn items<'a>(
+        &self,
+        rmap: &'a Rmap,
+        id: NodeId,
+    ) -> impl Iterator<Item = ItemId> + use<'a> {
+        std::iter::successors(self.node(id).head, |&item| rmap.item(item).link()?.next)
+    }
+}
+
+/// Changes the link of a neighbour on a node's list, if there is one.
+fn relink(rmap: &mut Rmap, neighbour: Option<ItemId>, change: impl FnOnce(&mut Link)) {
+    let Some(id) = neighbour else { return };
+    let item = rmap.item(id);
+    if let Some(mut link) = item.link().copied() {
+        change(&mut link);
+        rmap.set(id, item.with_link(link));
+    }
+}

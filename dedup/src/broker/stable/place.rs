@@ -1,0 +1,111 @@
+//! Where nodes stand: in the tree, or on a chain, those that have room before those that have none.
+
+use super::{StableTree, key_of};
+use crate::broker::chain::Entry;
+use crate::broker::ids::{ChainId, NodeId};
+use crate::fingerprint::Fingerprint;
+
+impl StableTree {
+    /// Gives a new node its place in the tree or on its chain.
+    pub(super) fn place(&mut self, fingerprint: Fingerprint, id: NodeId) -> Option<()> {
+        let chain = match self.entry(fingerprint) {
+            None => {
+                let Self { tree, nodes, chains, .. } = self;
+                tree.insert(fingerprint, Entry::Node(id).to_number(), key_of(nodes, chains));
+                return Some(());
+            }
+            Some(Entry::Chain(chain)) => chain,
+            Some(Entry::Node(regular)) => {
+                let chain = self.chains.insert()?;
+                self.chains.push(chain, regular);
+                self.replace(fingerprint, Entry::Chain(chain));
+                self.keep_place(regular);
+                chain
+            }
+        };
+        let place = self.chains.push(chain, id);
+        self.nodes[id.index()].place = u32::try_from(place).ok()?;
+        self.keep_place(id);
+        Some(())
+    }
+
+    /// Has a node stand under another key, as a dup if there are nodes under it already; says whether
+    /// it does, and did not before. It stays where it is if ids run out. O(1) expected.
+    pub(in crate::broker) fn set_key(&mut self, id: NodeId, key: Fingerprint) -> bool {
+        if self.node(id).fingerprint == key || self.chains.is_full() {
+            return false;
+        }
+        self.displace(id);
+        let node = self.node_mut(id);
+        (node.fingerprint, node.place) = (key, 0);
+        let placed = self.place(key, id);
+        debug_assert!(placed.is_some(), "there was an id to spare");
+        placed.is_some()
+    }
+
+    /// Takes a node out of the tree or off its chain. A chain that it leaves with one dup is one no
+    /// more. O(1) expected.
+    pub(super) fn displace(&mut self, id: NodeId) {
+        let fingerprint = self.node(id).fingerprint;
+        if let Some(Entry::Chain(chain)) = self.entry(fingerprint) {
+            self.shut(chain, id);
+            let place = self.node(id).place;
+            if let Some(moved) = self.chains.take(chain, place as usize) {
+                self.nodes[moved.index()].place = place;
+            }
+            if let [last] = *self.chains.dups(chain) {
+                self.replace(fingerprint, Entry::Node(last));
+                self.chains.take(chain, 0);
+                self.chains.remove(chain);
+                self.nodes[last.index()].place = 0;
+            }
+        } else {
+            let Self { tree, nodes, chains, .. } = self;
+            tree.remove(fingerprint, key_of(nodes, chains));
+        }
+    }
+
+    /// Sees to it that a node is among the dups of its chain that have room if it has any, and that
+    /// the first of those is a good one to fill up next. To be called when a node may have come to
+    /// have room, or none. O(1) expected.
+    pub(super) fn keep_place(&mut self, id: NodeId) {
+        let Some(Entry::Chain(chain)) = self.entry(self.node(id).fingerprint) else { return };
+        if !self.has_room(id) {
+            self.shut(chain, id);
+            return;
+        }
+        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
+        if place >= count_open {
+            self.swap(chain, place, count_open);
+            self.chains.set_count_open(chain, count_open + 1);
+        }
+    }
+
+    /// Puts a dup among those without room. If it was the chain's first, the fullest of the next few
+    /// that have room becomes the first: of all of them, unless there are very many.
+    fn shut(&mut self, chain: ChainId, id: NodeId) {
+        const CANDIDATES: usize = 16;
+        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
+        if place >= count_open {
+            return;
+        }
+        let count_open = count_open - 1;
+        self.swap(chain, place, count_open);
+        self.chains.set_count_open(chain, count_open);
+        let open = &self.chains.dups(chain)[..count_open.min(CANDIDATES)];
+        let best = open.iter().max_by_key(|dup| self.node(**dup).load());
+        if let Some(&best) = best.filter(|_| place == 0) {
+            self.swap(chain, 0, self.node(best).place as usize);
+        }
+    }
+
+    /// Exchanges the dups at two places of a chain.
+    fn swap(&mut self, chain: ChainId, one: usize, other: usize) {
+        let dups = self.chains.dups(chain);
+        let (first, second) = (dups[one].index(), dups[other].index());
+        let place = self.nodes[first].place;
+        self.nodes[first].place = self.nodes[second].place;
+        self.nodes[second].place = place;
+        self.chains.swap(chain, one, other);
+    }
+}
