@@ -105,7 +105,6 @@ pub fn page(number: u32) -> [u8; PAGE_SIZE] {
     bytes
 }
 
-/// Passes until nothing is left to do.
 /// Two VMs whose pages are the same, [`page`] of each page's number.
 pub fn twins(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
     [0, 1].map(|id| {
@@ -115,6 +114,7 @@ pub fn twins(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
     })
 }
 
+/// Passes until nothing is left to do.
 pub fn settle(engine: &mut Engine) {
     let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
     assert!(report.settled, "{report:?}");
