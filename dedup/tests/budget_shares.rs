@@ -196,6 +196,20 @@ fn a_vm_that_was_alone_gives_newcomers_their_shares_back() {
 }
 
 #[test]
+fn a_newcomer_that_was_held_back_tries_all_that_it_has_put_off() {
+    for limit in [400, 1000] {
+        let mut engine = with_mappings(limit);
+        let _first = doubled(&mut engine, 0, 2 * limit as u32);
+        settle(&mut engine);
+        let _second = doubled(&mut engine, 1, 2 * limit as u32);
+        settle(&mut engine);
+        let (share, stats) = (limit * 60 / 64 / 2, engine.stats());
+        assert!(stats.vms[1].vmas >= share * 7 / 8, "share {share}: {stats:?}");
+        check_counters(&engine);
+    }
+}
+
+#[test]
 fn a_guest_that_took_most_mappings_and_wrote_all_its_pages_stops_nobody_from_folding() {
     let mut engine = with_mappings(4000);
     // Of one content, so that no two pages can lie in one mapping.

@@ -32,6 +32,8 @@ pub(super) struct Deferral {
     tried_at: Option<BudgetState>,
     /// The most that was committed when some were put off since, be it set aside for others only.
     put_off_at: u64,
+    /// Whether some were tried again since it was last looked at.
+    has_tried: bool,
     /// The page from which the search goes on; the first one, if it is over.
     next: usize,
 }
@@ -77,8 +79,11 @@ impl Agent {
     pub(super) fn requeue_deferred(&mut self) {
         let state = self.budget.state(self.vmas);
         let is_as_before = self.deferral.tried_at.replace(state) == Some(state);
-        let has_grown = self.budget.committed() < std::mem::take(&mut self.deferral.put_off_at);
-        if self.deferral.next == 0 && is_as_before && !has_grown {
+        let put_off_at = std::mem::take(&mut self.deferral.put_off_at);
+        let has_grown = self.budget.committed() < put_off_at;
+        // None of those that were tried was put off: their twins were not there, and others may have theirs.
+        let is_room_left = std::mem::take(&mut self.deferral.has_tried) && put_off_at == 0;
+        if self.deferral.next == 0 && is_as_before && !has_grown && !is_room_left {
             return;
         }
         // By the runs that they form, which are the longest that they can be merged in.
@@ -115,6 +120,7 @@ impl Agent {
                 break;
             }
             tried += VMAS_PER_PAIR;
+            self.deferral.has_tried = true;
             self.deferred.remove_range(start..start + len);
             self.pending.insert_range(start..start + len);
             self.note_work(start..start + len);

@@ -37,6 +37,9 @@ impl Agent {
         self.todo.clear();
         self.is_scanning = false;
         self.look_again(0..self.pending.len());
+        if mode != DedupMode::On {
+            self.set_held_back(false);
+        }
     }
 
     /// Has pages be folded, or not. What is not to be folded any more is given its own memory by
