@@ -192,14 +192,20 @@ fn mappings_that_the_kernel_cannot_join_in_memory_that_was_moved_are_counted() {
     assert_eq!(engine.stats().vms[0].private_bytes, Some(0));
 }
 
+/// A VM whose memory was moved, and then shared in the middle.
+fn relocated_and_shared(engine: &mut Engine) -> (TestVm, Arc<AnonymousMemory>) {
+    let other = TestVm::attached(engine, 1, 64);
+    (20..40).for_each(|number| other.write(number as usize, &page(number)));
+    let (vm, memory) = relocated(engine, 64);
+    settle(engine);
+    assert_eq!(check_count(engine, 0, &memory), 3);
+    (vm, memory)
+}
+
 #[test]
 fn memory_that_was_moved_is_one_mapping_again_when_all_of_it_is_discarded() {
     let mut engine = engine();
-    let other = TestVm::attached(&mut engine, 1, 64);
-    (20..40).for_each(|number| other.write(number as usize, &page(number)));
-    let (vm, memory) = relocated(&mut engine, 64);
-    settle(&mut engine);
-    assert_eq!(check_count(&engine, 0, &memory), 3);
+    let (vm, memory) = relocated_and_shared(&mut engine);
     let report = engine.discard(vm.id, LinearIndex(0), 64).unwrap();
     assert_eq!((report.discarded_pages, report.kept_pages), (64, 0));
     assert_eq!(check_count(&engine, 0, &memory), 1);
@@ -213,11 +219,7 @@ fn memory_that_was_moved_is_one_mapping_again_when_all_of_it_is_discarded() {
 #[test]
 fn fresh_memory_beside_memory_that_was_moved_is_a_mapping_more() {
     let mut engine = engine();
-    let other = TestVm::attached(&mut engine, 1, 64);
-    (20..40).for_each(|number| other.write(number as usize, &page(number)));
-    let (vm, memory) = relocated(&mut engine, 64);
-    settle(&mut engine);
-    assert_eq!(check_count(&engine, 0, &memory), 3);
+    let (vm, memory) = relocated_and_shared(&mut engine);
     let report = engine.discard(vm.id, LinearIndex(10), 40).unwrap();
     assert_eq!((report.discarded_pages, report.kept_pages), (40, 0));
     assert_eq!(engine.stats().vms[0].extents, 0);

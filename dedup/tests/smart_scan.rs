@@ -153,7 +153,7 @@ fn report(broker: &mut LocalBroker, outcome: impl Fn(LinearIndex) -> Outcome) {
     broker.report(VM, &pages().map(outcome)).unwrap();
 }
 
-/// Whether a page that has come to rest is passed over.
+/// Whether a page that has not changed since the last pass is passed over.
 fn is_skipped(broker: &mut LocalBroker) -> bool {
     let mut skip = Vec::new();
     broker.age(VM, &pages()[3..4], &mut skip).unwrap();

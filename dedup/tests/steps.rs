@@ -353,7 +353,7 @@ fn going_through_what_was_put_off_counts_as_work_and_is_shared_out_among_steps()
     for (vm, number) in vms.iter().flat_map(|vm| (0..RUNS).map(move |pair| (vm, 2 * pair))) {
         vm.write(number as usize, &page(number));
     }
-    // They come to rest, and nearly all are put off; the next pass looks for what can be tried again.
+    // They are unchanged since the last pass, and nearly all are put off; the next pass looks for what can be tried again.
     (0..2).for_each(|_| _ = pass(&mut engine));
     let mut tried = Vec::new();
     while !matches!(engine.step(), Step::Done(_)) {

@@ -76,7 +76,7 @@ struct Pool {
     reclaims: AtomicU64,
 }
 
-/// All that it depends on what a VM may take or is to give back.
+/// All that what a VM may take, or is to give back, depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BudgetState {
     limit: u64,
@@ -206,7 +206,7 @@ impl MappingBudget {
         used.load(Ordering::Relaxed).saturating_add(pledged.load(Ordering::Relaxed))
     }
 
-    /// What it depends on what a VM that holds `held` may take.
+    /// All that what a VM that holds `held` may take depends on.
     pub(super) fn state(&self, held: u64) -> BudgetState {
         BudgetState { limit: self.limit(), committed: self.committed(), steps: self.steps(held) }
     }

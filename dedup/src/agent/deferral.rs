@@ -39,9 +39,10 @@ pub(super) struct Deferral {
 }
 
 impl Agent {
-    /// Puts a run off until it is affordable, because `committed` mappings are. Pages that share a slot, and
-    /// were to share another, stay where they are.
-    pub(super) fn defer(&mut self, run: &Run, committed: u64) {
+    /// Puts a run off until it is affordable, which it is not with `planned` mappings more. Pages that share a
+    /// slot, and were to share another, stay where they are.
+    pub(super) fn defer(&mut self, run: &Run, planned: i64) {
+        let committed = self.budget.committed().saturating_add_signed(planned);
         self.deferral.put_off_at = self.deferral.put_off_at.max(committed);
         for page in run.positions().filter(|&page| !self.shared.contains(page)) {
             self.deferred.insert(page);

@@ -137,7 +137,7 @@ impl Agent {
             Ok(()) => {
                 self.shared.remove(linear.0 as usize);
                 self.stale.note_left(!self.touched.contains(linear.0 as usize));
-                // Offered again by the next pass: its twin may have come to rest by then.
+                // Offered again by the next pass: its twin may be unchanged by then.
                 self.pending.insert(linear.0 as usize);
                 self.events.unshares += 1;
                 self.note_work(linear.0 as usize..linear.0 as usize + 1);

@@ -23,9 +23,9 @@ const MAX_SEALED_EXTENTS: usize = 8;
 /// Whether a VM counts as one of those that share the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BudgetShare {
-    /// It has never held mappings for what is folded, nor wanted any, or it is not folded any more.
+    /// It holds no mappings for what is folded, and does not lack any.
     None,
-    /// It has, and may again.
+    /// It does, or lacks some.
     Counted,
 }
 

@@ -42,7 +42,7 @@ impl Agent {
                 // Nothing else that needs a mapping is tried.
                 for run in window.extract_if(.., |run| run.is_mapped()) {
                     self.waiting.remove_range(run.positions());
-                    self.defer(&run, self.budget.committed());
+                    self.defer(&run, 0);
                     outcomes.extend(run.shares().map(declined));
                 }
             }

@@ -77,7 +77,7 @@ impl Agent {
         let mut kept = vec![true; runs.len()];
         for at in order {
             if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
-                self.defer(&rest, self.budget.committed().saturating_add_signed(more_vmas));
+                self.defer(&rest, more_vmas);
                 outcomes.extend(rest.shares().map(declined));
             }
             let run = runs[at];
@@ -99,7 +99,7 @@ impl Agent {
                 self.budget.pledge(pledge);
             } else {
                 undo(&mut planned, &self.extents, &run);
-                self.defer(&run, self.budget.committed().saturating_add_signed(more_vmas));
+                self.defer(&run, more_vmas);
                 outcomes.extend(run.shares().map(declined));
                 kept[at] = false;
             }

@@ -83,8 +83,8 @@ impl Agent {
         }
         let some = self.budget.beyond_share(self.vmas) / PASS_DIVISOR;
         let quota = owed.min(some.max(LEAST_PER_PASS));
-        self.reclaim = Reclaim { next: Some(LinearIndex(0)), quota, ..Reclaim::default() };
-        self.reclaim.began_at = Some(state);
+        let (next, began_at) = (Some(LinearIndex(0)), Some(state));
+        self.reclaim = Reclaim { next, quota, began_at, ..Reclaim::default() };
     }
 
     /// Goes on giving mappings back for others, if that is under way: extents of `limit_pages` pages at most,

@@ -132,8 +132,8 @@ impl LocalBroker {
         }
     }
 
-    /// The age of a page that is to be passed over when it next comes to rest, and for how many times; `None`
-    /// for any other. O(1).
+    /// The age of a page that is to be passed over by the passes in which it has not changed, and by how many of
+    /// them; `None` for any other. O(1).
     pub(crate) fn skipped(&self, vm: VmId, linear: LinearIndex) -> Option<(u8, u8)> {
         match self.rmap.item(self.item(vm, linear).ok()?) {
             RmapItem::Loose(age) | RmapItem::Declined(_, age) => age.skipped(),

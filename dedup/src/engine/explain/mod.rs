@@ -44,9 +44,9 @@ pub enum Reason {
     Volatile,
     /// It keeps changing, or keeps being merged and written again: the smart scan passes it over.
     Skipped {
-        /// How often it has come to rest without being shared, at least as far as that counts.
+        /// In how many passes it had not changed and was not shared, at least as far as that counts.
         age: u8,
-        /// How often it is still passed over when it has come to rest.
+        /// By how many of the next passes in which it has not changed it is passed over.
         remaining_skips: u8,
     },
     /// It has a twin, and is to be merged with it by the next steps of a pass.
