@@ -18,7 +18,7 @@ use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome};
-use crate::sys::{MAX_MOVE_PAGES, PageMover};
+use crate::sys::PageMover;
 
 /// The part of what a VM has beyond its share that it gives back in a pass at most, and what it may in any:
 /// several VMs that are beyond theirs take turns.
@@ -193,10 +193,9 @@ impl Agent {
                 continue;
             }
             let first = found.as_ref().map_or(extent.linear.0, |found| found.start);
-            let piece_end = self.space.piece(LinearIndex(first)).end().0;
             match &mut found {
                 Some(found)
-                    if extent.end() > piece_end.min(first + MAX_MOVE_PAGES)
+                    if extent.end() > self.move_end(first)
                         || extent.linear.0 - found.end > MAX_GAP_PAGES =>
                 {
                     break;
@@ -212,13 +211,12 @@ impl Agent {
         (found.map_or(Window::None, Window::Found), passed)
     }
 
-    /// Pages of an extent that share their slots; `None` if it is not to be given back, because there
-    /// are more than can be moved at once, or they lie in several pieces. O(pages / 64).
+    /// Pages of an extent that share their slots; `None` if it is not to be given back, because it cannot be
+    /// moved at once. O(pages / 64).
     fn worth(&self, extent: Extent) -> Option<u32> {
-        let is_whole = extent.end() <= self.space.piece(extent.linear).end().0;
         let pages = extent.linear.0 as usize..extent.end() as usize;
-        (is_whole && extent.count_pages <= MAX_MOVE_PAGES)
-            .then(|| self.shared.runs_within(pages).map(|run| count(run.len())).sum())
+        (extent.end() <= self.move_end(extent.linear.0))
+            .then(|| count(self.shared.count_within(pages)))
     }
 }
 

@@ -142,9 +142,7 @@ impl Agent {
                 continue;
             }
             let first = found.as_ref().map_or(pages.start, |found| found.start);
-            let piece_end = self.space.piece(LinearIndex(first)).end().0;
-            let piece_end = piece_end.min(self.policy_end(first));
-            let end = piece_end.min(first + MAX_MOVE_PAGES).min(pages.end);
+            let end = self.move_end(first).min(pages.end);
             match &mut found {
                 Some(found) if pages.start >= end || pages.start - found.end > MAX_GAP_PAGES => {
                     break;
@@ -155,6 +153,13 @@ impl Agent {
         }
         let next = found.as_ref().map(|found| LinearIndex(found.end));
         (Window { pages: found, next }, passed)
+    }
+
+    /// The end of the pages from `first` on that can be moved together: they lie side by side, and are to have
+    /// one policy.
+    pub(super) fn move_end(&self, first: u32) -> u32 {
+        let piece_end = self.space.piece(LinearIndex(first)).end().0;
+        piece_end.min(self.policy_end(first)).min(first + MAX_MOVE_PAGES)
     }
 
     /// Whether no page of an extent shares its slot. O(pages / 64).
