@@ -11,6 +11,7 @@ use super::Agent;
 use super::changes::count;
 use super::runs::{Action, Run, windows};
 use super::store::StoreAccess;
+use crate::extents::Extent;
 use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;
 use crate::sys::{MapError, Protected, Span, Userfaultfd};
@@ -46,7 +47,9 @@ impl Agent {
                     outcomes.extend(run.shares().map(declined));
                 }
             }
-            for step in self.merge_window(&window) {
+            let mut steps = self.leave_out_unreadable(&mut window);
+            steps.extend(self.merge_window(&window));
+            for step in steps {
                 if let Step::Refused(run, error) = &step
                     && run.is_mapped()
                     && error.raw_os_error() == Some(libc::ENOMEM)
@@ -65,6 +68,22 @@ impl Agent {
             }
         }
         self.seal_runs(&mapped);
+    }
+
+    /// Leaves out the runs whose slots cannot be read, for want of address space.
+    fn leave_out_unreadable(&self, window: &mut Vec<Run>) -> Vec<Step> {
+        let refusal = |run: &Run| {
+            let Extent { slot, count_pages, .. } = run.extent()?;
+            self.store.view.prepare(slot, count_pages).err()
+        };
+        let mut refused = Vec::new();
+        window.retain(|run| {
+            let error = refusal(run);
+            let is_readable = error.is_none();
+            refused.extend(error.map(|error| Step::Refused(*run, error)));
+            is_readable
+        });
+        refused
     }
 
     fn merge_window(&self, window: &[Run]) -> Vec<Step> {

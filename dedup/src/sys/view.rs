@@ -64,6 +64,19 @@ impl StoreView {
         slot.0 < self.count_slots
     }
 
+    /// Sees to it that consecutive slots can be read, before anybody waits for them to be compared. O(slots).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, at its limits: some of them cannot.
+    ///
+    /// # Panics
+    ///
+    /// When the store has no such slots.
+    pub(crate) fn prepare(&self, first: Slot, count_slots: u32) -> io::Result<()> {
+        (0..count_slots).try_for_each(|offset| self.readable(first.offset(offset)).map(drop))
+    }
+
     /// Whether the slot holds exactly `page`; not if the kernel does not let it be read.
     ///
     /// # Panics
