@@ -52,6 +52,14 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
+    /// It was to fill the slot, and the mapping budget does not allow for that now. Should another page fill
+    /// a slot with its content, it can be merged with that, until it leaves or is offered again.
+    PutOff {
+        /// The page.
+        linear: LinearIndex,
+        /// The slot that had been proposed.
+        slot: Slot,
+    },
     /// Its bytes are not those of the slot, although its fingerprint, or its name's first 64 bits, are.
     Differs {
         /// The page.
@@ -287,6 +295,19 @@ pub trait Broker {
         vm: VmId,
         limit: usize,
         directives: &mut Vec<Directive>,
+    ) -> Result<(), BrokerError>;
+
+    /// Appends to `partners`, for each page, whose page is the only other one that shares its slot; `None`
+    /// where there is none or more than one, or the page shares nothing. O(1) a page.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was appended.
+    fn partners(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        partners: &mut Vec<Option<VmId>>,
     ) -> Result<(), BrokerError>;
 
     /// Forgets the VM. Its memory must no longer be mapped to any slot.

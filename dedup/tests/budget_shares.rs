@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{TestVm, check_counters, page, settle};
-use pagefold_dedup::{AnonymousMemory, Engine, EngineConfig, LinearIndex, PAGE_SIZE, PageState};
+use pagefold_dedup::{
+    AnonymousMemory, DedupMode, Engine, EngineConfig, LinearIndex, PAGE_SIZE, PageState,
+};
 
 fn with_mappings(max_mappings: u64) -> Engine {
     let config = EngineConfig { max_mappings: Some(max_mappings), ..EngineConfig::default() };
@@ -193,6 +195,64 @@ fn a_vm_that_was_alone_gives_newcomers_their_shares_back() {
     settle(&mut engine);
     assert!(engine.stats().vms[0].vmas > LIMIT / 2, "{:?}", engine.stats());
     check_counters(&engine);
+}
+
+/// A VM that takes all mappings, whose first `count_pages` pages have their twins, every second of them, in a
+/// later VM only; and the share of each of the two.
+fn hoarder(engine: &mut Engine, limit: u64, count_pages: u32) -> (TestVm, u64) {
+    let own = 2 * limit as u32;
+    let vm = TestVm::attached(engine, 0, own + count_pages);
+    for number in 0..own {
+        let twin = if number.is_multiple_of(2) { number % (own / 2) } else { number };
+        vm.write((count_pages + number) as usize, &page(twin));
+    }
+    for number in 0..count_pages {
+        vm.write(number as usize, &page(partner_content(&vm, number)));
+    }
+    settle(engine);
+    let alone = engine.stats();
+    assert!(alone.vmas_used > limit * 8 / 10, "{alone:?}");
+    (vm, limit * 60 / 64 / 2)
+}
+
+fn partner_content(vm: &TestVm, number: u32) -> u32 {
+    let whose = if number.is_multiple_of(2) { 0 } else { vm.id.0 };
+    60_000_000 + whose * 1_000_000 + number
+}
+
+#[test]
+fn a_newcomer_shares_with_a_vm_that_has_more_than_its_share() {
+    const LIMIT: u64 = 2000;
+    const PAGES: u32 = 1000;
+    let mut engine = with_mappings(LIMIT);
+    let (hoarder, share) = hoarder(&mut engine, LIMIT, PAGES);
+    let before = engine.stats();
+    let newcomer = TestVm::attached(&mut engine, 1, PAGES);
+    (0..PAGES).for_each(|n| newcomer.write(n as usize, &page(partner_content(&newcomer, n))));
+    settle(&mut engine);
+    check_counters(&engine);
+    let stats = engine.stats();
+    let vm = &stats.vms[1];
+    assert!(vm.merging_pages + 1 >= (share * 7 / 8).min(u64::from(PAGES)) / 2, "{share}: {vm:?}");
+    // What is given back for it is not what it shares: nothing is merged to be unmerged.
+    let merges = stats.events.merges - before.events.merges;
+    assert!(merges <= 2 * vm.merging_pages + vm.merging_pages / 4, "{merges}: {stats:?}");
+    (0..PAGES).for_each(|n| {
+        assert_eq!(newcomer.read(n as usize), page(partner_content(&newcomer, n)));
+    });
+    // A page that was put off and is written is not waited for.
+    (0..PAGES).for_each(|n| hoarder.write(n as usize, &page(90_000_000 + n)));
+    settle(&mut engine);
+    check_counters(&engine);
+    // Nor is one of a VM that is switched off.
+    (0..PAGES).for_each(|n| {
+        hoarder.write(n as usize, &page(partner_content(&hoarder, n)));
+    });
+    settle(&mut engine);
+    engine.set_mode(hoarder.id, DedupMode::Off).unwrap();
+    settle(&mut engine);
+    check_counters(&engine);
+    assert_eq!(engine.stats().pages_sharing, 0, "{:?}", engine.stats());
 }
 
 #[test]

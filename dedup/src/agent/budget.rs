@@ -15,9 +15,12 @@
 //! the VMs beyond theirs give back what saves least (`reclaim`), and merge nothing at a cost until it
 //! has what it wants or its share.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::VmId;
 
 /// Mappings kept free for the rest of the process, in parts of the kernel's limit.
 const RESERVE_DIVISOR: u64 = 8;
@@ -57,6 +60,8 @@ pub struct MappingBudget {
     pool: Arc<Pool>,
     used: AtomicU64,
     pledged: AtomicU64,
+    /// What each of its VMs holds of that.
+    held: Mutex<BTreeMap<VmId, u64>>,
 }
 
 /// What all engines of a budget use together.
@@ -104,7 +109,7 @@ impl MappingBudget {
     }
 
     fn of(pool: Arc<Pool>) -> Self {
-        Self { pool, used: AtomicU64::new(0), pledged: AtomicU64::new(0) }
+        Self { pool, used: AtomicU64::new(0), pledged: AtomicU64::new(0), held: Mutex::default() }
     }
 
     /// A part of the budget of the process, which all have that ask for it: what `vm.max_map_count`
@@ -174,8 +179,15 @@ impl MappingBudget {
         }
     }
 
-    /// Replaces an agent's count by its new one.
-    pub(super) fn update(&self, before: u64, after: u64) {
+    /// Replaces the count of a VM by its new one. O(log VMs).
+    pub(super) fn update(&self, vm: VmId, before: u64, after: u64) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if after == 0 {
+            held.remove(&vm);
+        } else {
+            held.insert(vm, after);
+        }
+        drop(held);
         for used in [&self.used, &self.pool.used] {
             used.fetch_add(after, Ordering::Relaxed);
             used.fetch_sub(before, Ordering::Relaxed);
@@ -214,6 +226,12 @@ impl MappingBudget {
     /// How many mappings a VM that holds `held` has beyond its share; 0 if it is within.
     pub(super) fn beyond_share(&self, held: u64) -> u64 {
         held.saturating_sub(self.share_among(self.pool.folded_vms.load(Ordering::Relaxed)))
+    }
+
+    /// Whether a VM of the engine holds no more than its share; not one that is unknown. O(log VMs).
+    pub(super) fn is_within_share(&self, vm: VmId) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).copied();
+        held.is_some_and(|held| self.beyond_share(held) == 0)
     }
 
     /// Whether a VM that holds `held` lacks so much of its share that others are to give something back.
@@ -344,6 +362,8 @@ fn part_of(limit: u64, part: u64) -> u64 {
 mod tests {
     use super::*;
 
+    const VM: VmId = VmId(0);
+
     /// The shortest of some runs that can be paid for.
     fn shortest(budget: &MappingBudget, held: u64) -> Option<u32> {
         let ask = Ask { held, ..Ask::default() };
@@ -355,9 +375,9 @@ mod tests {
         let budget = MappingBudget::new(1600);
         (0..4).for_each(|_| budget.count_vm(true));
         let asked = |used, held| {
-            budget.update(0, used);
+            budget.update(VM, 0, used);
             let shortest = shortest(&budget, held);
-            budget.update(used, 0);
+            budget.update(VM, used, 0);
             shortest
         };
         let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 375));
@@ -372,14 +392,14 @@ mod tests {
         let pool = Arc::new(Pool { limit: AtomicU64::new(1600), ..Pool::default() });
         let [first, other] = [0, 1].map(|_| MappingBudget::of(Arc::clone(&pool)));
         first.count_vm(true);
-        first.update(0, 1500);
+        first.update(VM, 0, 1500);
         assert!(!first.is_owing() && other.is_lacking(1, false));
         other.count_vm(true);
         other.count_held_back(true);
         assert!(first.is_owing());
         // Down to what nobody beyond its share may take, and then to its share.
         assert_eq!([first.owed(1500), first.owed(760), first.owed(750)], [75, 10, 0]);
-        first.update(1500, 1000);
+        first.update(VM, 1500, 1000);
         assert_eq!((first.is_owing(), first.owed(1000)), (false, 0));
         assert_eq!([shortest(&first, 1000), shortest(&first, 700)], [None, Some(1)]);
         assert_eq!((first.room(1000, 32), other.room(1, 1)), (0, 500));
@@ -395,12 +415,12 @@ mod tests {
         let budget = MappingBudget::of(Arc::new(pool));
         budget.follow_kernel();
         assert_eq!(budget.limit(), 100);
-        budget.update(0, 100);
+        budget.update(VM, 0, 100);
         let before = budget.state(0);
         budget.follow_kernel();
         assert!(budget.limit() > 100 && budget.state(0) != before, "{budget:?}");
         let set = MappingBudget::new(100);
-        set.update(0, 100);
+        set.update(VM, 0, 100);
         set.follow_kernel();
         assert_eq!(set.limit(), 100);
     }

@@ -151,11 +151,10 @@ impl Agent {
                     self.events.breaks += 1;
                     outcomes.push(Outcome::Broken { linear: linear_index(page) });
                 }
-            } else if self.waiting.remove(page) {
+            } else if self.waiting.remove(page) || self.deferred.remove(page) {
                 outcomes.push(Outcome::Left { linear: linear_index(page) });
             }
             self.pending.insert(page);
-            self.deferred.remove(page);
         }
         if !outcomes.is_empty() {
             self.stale.note_left(fresh.iter().any(|&page| !self.touched.contains(page)));

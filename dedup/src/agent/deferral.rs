@@ -6,12 +6,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Agent;
 use super::budget::{BudgetState, VMAS_PER_PAIR};
-use super::changes::WORD_PAGES;
+use super::changes::{WORD_PAGES, linear_index};
 use super::mappings::BudgetShare;
 use super::runs::Run;
+use super::{Agent, AgentError};
 use crate::mode::DedupMode;
+use crate::protocol::{Broker, Outcome};
 
 /// Runs of pages that were put off, and pages, that a pass goes through at most, in one piece: a quarter of
 /// what a step may do, which is what each has left that has not ended.
@@ -48,16 +49,24 @@ impl Agent {
             self.deferred.insert(page);
         }
         self.events.budget_skips += u64::from(run.count_pages);
+        if !self.deferral.is_held_back && self.is_lacking() {
+            // The next pass has others know.
+            self.note_work(run.positions());
+        }
+    }
+
+    /// Whether the VM lacks so much of its share that others are to give something back.
+    fn is_lacking(&self) -> bool {
+        self.budget.is_lacking(self.vmas, self.share == BudgetShare::Counted)
     }
 
     /// Has the budget know whether runs have been put off although the VM has not got its share, while it
     /// `is_scanning`. O(pages / 64) where some are deferred.
     pub(super) fn note_held_back(&mut self, is_scanning: bool) {
-        let is_counted = self.share == BudgetShare::Counted;
         let is_held_back = is_scanning
             && self.mode == DedupMode::On
             && !self.deferred.is_empty()
-            && self.budget.is_lacking(self.vmas, is_counted);
+            && self.is_lacking();
         let reclaims = self.budget.reclaims();
         let is_progress = reclaims != self.deferral.reclaims_seen || !self.deferral.is_held_back;
         self.deferral.reclaims_seen = reclaims;
@@ -77,7 +86,11 @@ impl Agent {
 
     /// Has this pass look at pages again that had been put off, as many as there is room for.
     /// O(1) while nothing has changed.
-    pub(super) fn requeue_deferred(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails. The pages are looked at all the same.
+    pub(super) fn requeue_deferred(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
         let state = self.budget.state(self.vmas);
         let is_as_before = self.deferral.tried_at.replace(state) == Some(state);
         let put_off_at = std::mem::take(&mut self.deferral.put_off_at);
@@ -85,7 +98,7 @@ impl Agent {
         // None of those that were tried was put off: their twins were not there, and others may have theirs.
         let is_room_left = std::mem::take(&mut self.deferral.has_tried) && put_off_at == 0;
         if self.deferral.next == 0 && is_as_before && !has_grown && !is_room_left {
-            return;
+            return Ok(());
         }
         // By the runs that they form, which are the longest that they can be merged in.
         let mut longest = BinaryHeap::new();
@@ -95,7 +108,7 @@ impl Agent {
         let end = len.min(from.saturating_add(MAX_PAGES));
         if limit == 0 {
             self.deferral.next = 0;
-            return;
+            return Ok(());
         }
         self.work.words += (SETS_TRIED * (end - from) / WORD_PAGES) as u64;
         let mut runs = self.deferred.runs_within(from..end);
@@ -113,7 +126,7 @@ impl Agent {
         }
         drop(runs);
         self.deferral.next = if next < len { next } else { 0 };
-        let mut tried = 0;
+        let (mut tried, mut outcomes) = (0, Vec::new());
         for Reverse((len, start)) in longest.into_sorted_vec() {
             let pages = u32::try_from(len).unwrap_or(u32::MAX);
             let room = self.budget.room(self.vmas, pages);
@@ -125,6 +138,12 @@ impl Agent {
             self.deferred.remove_range(start..start + len);
             self.pending.insert_range(start..start + len);
             self.note_work(start..start + len);
+            // Some may be in the trees, for another to fill a slot for them.
+            outcomes.extend(
+                (start..start + len).map(|page| Outcome::Left { linear: linear_index(page) }),
+            );
         }
+        self.work.noted_pages += outcomes.len() as u64;
+        self.say(broker, outcomes)
     }
 }

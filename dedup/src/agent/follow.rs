@@ -62,7 +62,7 @@ impl Agent {
                     (linear, slot)
                 }
                 Directive::Offer { linear } => {
-                    if self.waiting.remove(linear.0 as usize) {
+                    if self.end_waiting(linear.0 as usize) {
                         self.pending.insert(linear.0 as usize);
                         self.note_work(linear.0 as usize..linear.0 as usize + 1);
                     }
@@ -73,7 +73,7 @@ impl Agent {
                     continue;
                 }
             };
-            self.waiting.remove(linear.0 as usize);
+            self.end_waiting(linear.0 as usize);
             if !self.may_share(linear.0 as usize) || !self.has_slot(slot) {
                 // Forbidden since it was offered, or since it was to go elsewhere. A slot that it was to
                 // fill stays empty.
@@ -94,6 +94,11 @@ impl Agent {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Has a page neither wait nor be put off any more; says whether it did, or was.
+    fn end_waiting(&mut self, page: usize) -> bool {
+        self.waiting.remove(page) || self.deferred.remove(page)
     }
 
     /// Whether a page may go to a slot: what shares one may go to another until it is unmerged.

@@ -76,7 +76,7 @@ impl Agent {
     /// Drops what is known of pages whose bytes are lost, and returns what that is to the broker.
     pub(super) fn lose(&mut self, pages: Range<usize>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
-        for placed in [&self.shared, &self.waiting] {
+        for placed in [&self.shared, &self.waiting, &self.deferred] {
             let left = placed.runs_within(pages.clone()).flatten();
             outcomes.extend(left.map(|page| Outcome::Left { linear: linear_index(page) }));
         }

@@ -160,7 +160,7 @@ impl Agent {
         if std::mem::replace(&mut self.share, share) != share {
             self.budget.count_vm(is_counted);
         }
-        self.budget.update(self.vmas, vmas);
+        self.budget.update(self.vm, self.vmas, vmas);
         self.vmas = vmas;
     }
 }

@@ -44,7 +44,7 @@ impl Agent {
                 for run in window.extract_if(.., |run| run.is_mapped()) {
                     self.waiting.remove_range(run.positions());
                     self.defer(&run, 0);
-                    outcomes.extend(run.shares().map(declined));
+                    outcomes.extend(run.shares().map(put_off));
                 }
             }
             let mut steps = self.leave_out_unreadable(&mut window);
@@ -177,6 +177,10 @@ impl Agent {
 
 pub(super) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::Declined { linear, slot }
+}
+
+pub(super) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
+    Outcome::PutOff { linear, slot }
 }
 
 /// Splits runs at a page.

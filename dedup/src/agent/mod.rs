@@ -132,7 +132,8 @@ pub(crate) struct AgentSpec {
 /// One VM's memory, and what is known of each of its pages.
 ///
 /// A page is in at most one of `shared`, `zero`, `waiting`, `pending` if it changed and has not been looked
-/// at since, and `deferred` if it would be shared were there mappings to spare.
+/// at since, and `deferred` if it would be shared were there mappings to spare: then another
+/// may fill a slot for it, and it may be in the broker's trees until it is.
 pub(crate) struct Agent {
     vm: VmId,
     mode: DedupMode,
@@ -273,7 +274,10 @@ impl Agent {
 
     /// Calls the VM by another number from now on, as its broker does.
     pub(crate) fn rename(&mut self, vm: VmId) {
+        let vmas = self.vmas;
+        self.count_mappings(0);
         self.vm = vm;
+        self.count_mappings(vmas);
     }
 
     /// Has the agent do a part of a step, which is added to what the step did before.

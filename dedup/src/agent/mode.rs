@@ -15,12 +15,12 @@ impl Agent {
         self.space.count_pages()
     }
 
-    /// Whether any page shares, or waits for a twin.
+    /// Whether any page shares, waits for a twin, or was put off when it had one.
     pub(crate) fn is_in_trees(&self) -> bool {
-        !self.shared.is_empty() || !self.waiting.is_empty()
+        [&self.shared, &self.waiting, &self.deferred].iter().any(|set| !set.is_empty())
     }
 
-    /// Whether any page shares, waits for a twin, or was given back because it is zero.
+    /// Whether any page [is in the trees](Self::is_in_trees), or was given back because it is zero.
     pub(crate) fn is_folded(&self) -> bool {
         self.is_in_trees() || !self.zero.is_empty()
     }
@@ -69,12 +69,11 @@ impl Agent {
     }
 
     /// Has pages that were looked at, or were not because of the mode, be looked at by the next
-    /// pass, unless they are in a tree.
+    /// pass, unless they may be in a tree.
     fn look_again(&mut self, pages: Range<usize>) {
         self.pending.insert_range(pages.clone());
-        for placed in [&self.shared, &self.zero, &self.waiting] {
+        for placed in [&self.shared, &self.zero, &self.waiting, &self.deferred] {
             self.pending.subtract_within(placed, pages.clone());
         }
-        self.deferred.remove_range(pages);
     }
 }

@@ -67,7 +67,7 @@ impl Agent {
         (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
         self.note_held_back(is_scanning);
         if is_scanning {
-            self.requeue_deferred();
+            self.requeue_deferred(broker)?;
             self.begin_reclaim();
         }
         self.unshare_lone(broker)?;

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use super::Agent;
 use super::budget::Ask;
 use super::mappings::more_vmas_with;
-use super::merge::declined;
+use super::merge::put_off;
 use super::runs::Run;
 use crate::extents::ExtentMap;
 use crate::protocol::Outcome;
@@ -78,7 +78,7 @@ impl Agent {
         for at in order {
             if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
                 self.defer(&rest, more_vmas);
-                outcomes.extend(rest.shares().map(declined));
+                outcomes.extend(rest.shares().map(put_off));
             }
             let run = runs[at];
             let (awaited, pledge) = (terms.awaits(&run), terms.pledge(&run));
@@ -100,7 +100,7 @@ impl Agent {
             } else {
                 undo(&mut planned, &self.extents, &run);
                 self.defer(&run, more_vmas);
-                outcomes.extend(run.shares().map(declined));
+                outcomes.extend(run.shares().map(put_off));
                 kept[at] = false;
             }
         }

@@ -3,14 +3,15 @@
 //! A VM that was alone may have been lent nearly all mappings. When others come and are held back, it
 //! gives back what it has beyond its share, a part of it each pass: extents that few pages share are unmerged
 //! and become ordinary anonymous memory, one mapping with what is around them. The pages count as put off, and
-//! a VM beyond its share takes nothing at a cost while others lack theirs, so what was given back is
+//! A page is kept whose only twin belongs to a VM within its share, which would lose what it is entitled to.
+//! A VM beyond its share takes nothing at a cost while others lack theirs, so what was given back is
 //! not merged again to be given back once more.
 
 use std::iter;
 use std::ops::Range;
 
 use super::budget::BudgetState;
-use super::changes::count;
+use super::changes::{count, linear_index};
 use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
 use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE};
@@ -108,7 +109,7 @@ impl Agent {
                 break;
             }
             let span = limit_pages.saturating_mul(PASSED_PER_PAGE);
-            let (window, passed) = self.next_window_of_little_worth(from, vmas, span);
+            let (window, passed) = self.next_window_of_little_worth(broker, from, vmas, span)?;
             taken += passed.div_ceil(PASSED_PER_PAGE);
             self.work.searched_pages += u64::from(passed);
             match window {
@@ -171,22 +172,29 @@ impl Agent {
     /// mappings can be given back at most; and how many extents were looked at, `limit` at most.
     fn next_window_of_little_worth(
         &mut self,
+        broker: &mut dyn Broker,
         from: LinearIndex,
         vmas: u64,
         limit: u32,
-    ) -> (Window, u32) {
+    ) -> Result<(Window, u32), AgentError> {
         let mut found: Option<Range<u32>> = None;
         let (mut passed, mut left) = (0, vmas / VMAS_PER_EXTENT);
         let end = LinearIndex(self.space.count_pages());
         for extent in self.extents.overlapping(from, end) {
             if passed >= limit && found.is_none() {
-                return (Window::Further(extent.linear), passed);
+                return Ok((Window::Further(extent.linear), passed));
             }
             passed += 1;
             let worth = self.worth(extent);
             if worth.is_none_or(|worth| worth > self.reclaim.worth) || extent.linear < from {
                 let known = self.reclaim.next_worth.into_iter().chain(worth);
                 self.reclaim.next_worth = known.min();
+                if found.is_some() {
+                    break;
+                }
+                continue;
+            }
+            if self.is_owed_to_others(broker, extent)? {
                 if found.is_some() {
                     break;
                 }
@@ -208,7 +216,21 @@ impl Agent {
                 break;
             }
         }
-        (found.map_or(Window::None, Window::Found), passed)
+        Ok((found.map_or(Window::None, Window::Found), passed))
+    }
+
+    /// Whether a page of an extent is all that a page of a VM within its share has to share with. O(pages).
+    fn is_owed_to_others(
+        &self,
+        broker: &mut dyn Broker,
+        extent: Extent,
+    ) -> Result<bool, AgentError> {
+        let pages = self.shared.runs_within(extent.linear.0 as usize..extent.end() as usize);
+        let pages: Vec<LinearIndex> = pages.flatten().map(linear_index).collect();
+        let mut partners = Vec::with_capacity(pages.len());
+        broker.partners(self.vm, &pages, &mut partners)?;
+        let mut others = partners.into_iter().flatten().filter(|&partner| partner != self.vm);
+        Ok(others.any(|partner| self.budget.is_within_share(partner)))
     }
 
     /// Pages of an extent that share their slots; `None` if it is not to be given back, because it cannot be

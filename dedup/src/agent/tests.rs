@@ -117,6 +117,16 @@ impl Broker for Faulty {
         self.broker.directives(vm, limit, directives)
     }
 
+    fn partners(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        partners: &mut Vec<Option<VmId>>,
+    ) -> Result<(), BrokerError> {
+        self.call()?;
+        self.broker.partners(vm, pages, partners)
+    }
+
     fn unregister(&mut self, vm: VmId) -> Result<(), BrokerError> {
         self.broker.unregister(vm)
     }

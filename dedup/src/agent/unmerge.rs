@@ -161,6 +161,7 @@ impl Agent {
         let runs = [
             of(&self.shared, all || zero_only),
             of(&self.waiting, all || zero_only),
+            of(&self.deferred, all || zero_only),
             of(&self.zero, all),
         ];
         runs.into_iter().flatten().min_by_key(|run| run.start)
@@ -174,7 +175,7 @@ impl Agent {
         outcome: impl Fn(LinearIndex) -> Outcome,
     ) -> Result<(), AgentError> {
         let (mut parts, mut failed) = (vec![run.clone()], None);
-        if !self.waiting.contains(run.start) {
+        if !self.waiting.contains(run.start) && !self.deferred.contains(run.start) {
             if let Err(error) = self.make_private(&run) {
                 failed = Some(error);
                 // For one page whose memory has failed no other stays where it is.
@@ -190,6 +191,7 @@ impl Agent {
             self.shared.remove_range(part.clone());
             self.zero.remove_range(part.clone());
             self.waiting.remove_range(part.clone());
+            self.deferred.remove_range(part.clone());
             // What may be folded again one day is looked at then.
             self.pending.insert_range(part.clone());
             self.note_work(part.clone());

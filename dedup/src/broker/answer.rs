@@ -70,6 +70,7 @@ impl Broker for LocalBroker {
             }
             if fits {
                 self.stable.node_mut(node).fill(identity);
+                self.direct_put_off(node);
                 self.name_if_contested(vm, node);
             } else {
                 self.remove_item(item);
@@ -106,6 +107,18 @@ impl Broker for LocalBroker {
         self.direct_all(vm, limit, directives)
     }
 
+    fn partners(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        partners: &mut Vec<Option<VmId>>,
+    ) -> Result<(), BrokerError> {
+        let items: Vec<ItemId> =
+            pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
+        partners.extend(items.into_iter().map(|item| self.partner(item)));
+        Ok(())
+    }
+
     fn unregister(&mut self, vm: VmId) -> Result<(), BrokerError> {
         let count_pages = self.member_mut(vm)?.items.count_pages();
         self.remove_all_items(vm);
@@ -128,6 +141,13 @@ impl LocalBroker {
                 // A node that came to nothing meanwhile has let the item go already.
                 if self.pending_on(item, slot).is_some() {
                     self.remove_item(item);
+                }
+            }
+            Outcome::PutOff { linear, slot } => {
+                let item = self.item(vm, linear)?;
+                self.note_answer(vm, linear, 1);
+                if let Some(node) = self.pending_on(item, slot) {
+                    self.put_off(item, node);
                 }
             }
             Outcome::Differs { linear, slot } => {
@@ -224,6 +244,17 @@ impl LocalBroker {
             }
             _ => None,
         }
+    }
+
+    /// Whose page is the only other one that shares an item's slot. O(1), as no other is on the node's list
+    /// but those that are pending.
+    fn partner(&self, item: ItemId) -> Option<VmId> {
+        let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
+        if self.stable.node(link.node).sharers != 2 {
+            return None;
+        }
+        let mut sharers = self.sharers(link.node);
+        sharers.find(|&other| other != item).map(|other| self.rmap.page(other).0)
     }
 
     /// The page of this VM whose bytes a slot waits for.

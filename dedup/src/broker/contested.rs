@@ -155,6 +155,7 @@ impl LocalBroker {
 
     /// Notes with a loose item the key under which it is not to be looked for again.
     fn decline(&mut self, item: ItemId, key: Fingerprint) {
+        self.end_put_off(item);
         if let RmapItem::Loose(age) = self.rmap.item(item) {
             self.rmap.set(item, RmapItem::Declined(key, age));
         }

@@ -8,11 +8,12 @@ use crate::{LinearIndex, VmId};
 impl LocalBroker {
     /// The counters of the domain called `name`.
     pub fn stats(&self, name: &str) -> DomainStats {
+        let put_off: u64 = self.members.values().map(|member| member.queue.count_put_off()).sum();
         DomainStats {
             name: name.to_owned(),
             pages_shared: self.stable.shared,
             pages_sharing: self.stable.sharers - self.stable.shared,
-            pages_unshared: self.unstable.len() as u64 + self.stable.pending.total(),
+            pages_unshared: self.unstable.len() as u64 + self.stable.pending.total() - put_off,
             stable_node_chains: self.stable.chains.len(),
             stable_node_dups: self.stable.chains.count_dups,
             store_bytes: self.store_bytes(),
@@ -42,9 +43,10 @@ impl LocalBroker {
     }
 
     /// The VM's items in the trees that share nothing: those on the unstable tree, and those that
-    /// are pending.
+    /// are pending, but for those that its agent has put off.
     pub(crate) fn count_waiting(&self, vm: VmId) -> Option<u64> {
-        self.members.get(&vm).map(|member| member.waiting + self.stable.pending.of(vm))
+        let member = self.members.get(&vm)?;
+        Some(member.waiting + self.stable.pending.of(vm) - member.queue.count_put_off())
     }
 
     /// Items that take memory for a VM: none for parts of it that nothing was ever offered from.

@@ -55,7 +55,10 @@ impl LocalBroker {
             for linear in pages.drain(..) {
                 let item = self.item(vm, linear)?;
                 match self.answer(item, linear, &mut batch) {
-                    Answer::Now(directive) => directives.push(directive),
+                    Answer::Now(directive) => {
+                        self.member_mut(vm)?.queue.end_put_off(linear);
+                        directives.push(directive);
+                    }
                     Answer::Parked => self.member_mut(vm)?.queue.park(linear),
                     Answer::NoSlot => {
                         self.lacking.insert(vm);

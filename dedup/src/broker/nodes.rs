@@ -11,7 +11,11 @@ impl LocalBroker {
     /// Takes an item out of whatever tree it is in and leaves it loose: the counterpart of KSM's
     /// `remove_rmap_item_from_tree`. A node that it leaves empty goes too.
     pub(super) fn remove_item(&mut self, item: ItemId) {
-        match self.rmap.item(item) {
+        let state = self.rmap.item(item);
+        if !matches!(state, RmapItem::Loose(_)) {
+            self.end_put_off(item);
+        }
+        match state {
             RmapItem::Loose(_) => {}
             RmapItem::Declined(_, age) => {
                 self.dequeue(item);
@@ -39,10 +43,51 @@ impl LocalBroker {
         }
     }
 
-    /// Proposes a loose item, whose agent is to ask what to do, to a node.
+    /// Proposes a loose item, whose agent is to ask what to do, to a node. One that was put off waits until
+    /// another has filled its slot.
     pub(super) fn match_with(&mut self, id: NodeId, item: ItemId) {
         self.stable.propose(&mut self.rmap, id, item, Role::Waiting);
-        self.direct(item);
+        if !self.is_put_off(item) || self.stable.node(id).stage() == Stage::Filled {
+            self.direct(item);
+        }
+    }
+
+    /// Whether the item's agent has put it off for want of mappings.
+    pub(super) fn is_put_off(&self, item: ItemId) -> bool {
+        let (vm, linear) = self.rmap.page(item);
+        self.members.get(&vm).is_some_and(|member| member.queue.is_put_off(linear))
+    }
+
+    /// Has an item not count as put off any more.
+    pub(super) fn end_put_off(&mut self, item: ItemId) {
+        let (_, linear) = self.rmap.page(item);
+        self.owner_mut(item).queue.end_put_off(linear);
+    }
+
+    /// Has another page fill the slot that an item was to fill, for which its agent has no mappings, or the
+    /// node wait until an agent has some.
+    pub(super) fn put_off(&mut self, item: ItemId, id: NodeId) {
+        let link = match self.rmap.item(item) {
+            RmapItem::Pending { link, role: Role::Creating }
+                if self.stable.node(id).stage() == Stage::Reserved =>
+            {
+                link
+            }
+            _ => return self.remove_item(item),
+        };
+        self.rmap.set(item, RmapItem::Pending { link, role: Role::Waiting });
+        let (_, linear) = self.rmap.page(item);
+        self.owner_mut(item).queue.put_off(linear);
+        self.settle_node(id);
+    }
+
+    /// Has those be merged with a node's slot that were put off before it was filled. O(items of the node).
+    pub(super) fn direct_put_off(&mut self, id: NodeId) {
+        let put_off: Vec<ItemId> =
+            self.items_in(id, Role::Waiting).filter(|&item| self.is_put_off(item)).collect();
+        for item in put_off {
+            self.direct(item);
+        }
     }
 
     /// Puts a loose item on the unstable tree; `false` when its place there is taken.
@@ -118,7 +163,8 @@ impl LocalBroker {
                     self.invite(id);
                 }
             }
-            let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
+            let waiting: Vec<ItemId> =
+                self.items_in(id, Role::Waiting).filter(|&item| !self.is_put_off(item)).collect();
             for item in waiting {
                 self.direct(item);
             }

@@ -17,6 +17,9 @@ pub(super) struct PollQueue {
     parked: Pages,
     /// Pages for which the store had no slot.
     without_slot: Pages,
+    /// Pages whose agent has put them off for want of mappings: they are not asked about before another has
+    /// filled a slot for them, and may be on the unstable tree. `None` where there are none.
+    put_off: Option<Box<Pages>>,
 }
 
 /// A set of pages, and how many there are.
@@ -63,7 +66,7 @@ impl PollQueue {
     /// An empty queue of a VM of so many pages.
     pub(super) fn new(count_pages: u32) -> Self {
         let pages = || Pages::new(count_pages as usize);
-        Self { due: pages(), next: 0, parked: pages(), without_slot: pages() }
+        Self { due: pages(), next: 0, parked: pages(), without_slot: pages(), put_off: None }
     }
 
     /// Has a page be asked about. O(1).
@@ -101,6 +104,31 @@ impl PollQueue {
         }
     }
 
+    /// Notes that its agent has put a page off for want of mappings. O(1).
+    pub(super) fn put_off(&mut self, linear: LinearIndex) {
+        let len = self.due.set.len();
+        self.put_off.get_or_insert_with(|| Box::new(Pages::new(len))).insert(linear.0 as usize);
+    }
+
+    /// Notes that a page is not put off any more: its agent is asked, or what is known of it is no longer
+    /// true. O(1).
+    pub(super) fn end_put_off(&mut self, linear: LinearIndex) {
+        if let Some(put_off) = &mut self.put_off {
+            put_off.remove(linear.0 as usize);
+            self.put_off = self.put_off.take().filter(|put_off| put_off.count > 0);
+        }
+    }
+
+    /// Whether its agent has put a page off. O(1).
+    pub(super) fn is_put_off(&self, linear: LinearIndex) -> bool {
+        self.put_off.as_ref().is_some_and(|put_off| put_off.set.contains(linear.0 as usize))
+    }
+
+    /// How many pages are put off. O(1).
+    pub(super) fn count_put_off(&self) -> u64 {
+        self.put_off.as_ref().map_or(0, |put_off| put_off.count as u64)
+    }
+
     /// Begins a poll: if nothing is due, what was parked is, and of what had no slot as many pages as
     /// the store has `room` for. O(what becomes due + pages / 64).
     pub(super) fn begin_poll(&mut self, room: usize) {
@@ -134,9 +162,10 @@ impl PollQueue {
 
     /// Whether a page will be asked about, now or later.
     pub(super) fn contains(&self, linear: LinearIndex) -> bool {
-        [&self.due, &self.parked, &self.without_slot]
-            .iter()
-            .any(|pages| pages.set.contains(linear.0 as usize))
+        let mut sets = [&self.due, &self.parked, &self.without_slot]
+            .into_iter()
+            .chain(self.put_off.as_deref());
+        sets.any(|pages| pages.set.contains(linear.0 as usize))
     }
 
     /// Has a page not be asked about, now or later. O(1).
@@ -158,14 +187,22 @@ impl PollQueue {
         self.parked.iter().chain(self.without_slot.iter())
     }
 
+    /// The pages that are put off.
+    pub(super) fn pages_put_off(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+        self.put_off.iter().flat_map(|put_off| put_off.iter())
+    }
+
     /// Verifies that the pages are counted. O(pages / 64).
     ///
     /// # Errors
     ///
     /// What does not hold.
     pub(super) fn check(&self) -> Result<(), String> {
+        let put_off = self.put_off.iter().map(|put_off| ("put off", &**put_off));
         for (what, pages) in
             [("due", &self.due), ("parked", &self.parked), ("without a slot", &self.without_slot)]
+                .into_iter()
+                .chain(put_off)
         {
             let found = pages.set.count();
             if found != pages.count {
@@ -177,10 +214,10 @@ impl PollQueue {
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        [&self.due, &self.parked, &self.without_slot]
-            .iter()
-            .map(|pages| pages.set.heap_bytes())
-            .sum()
+        let sets = [&self.due, &self.parked, &self.without_slot]
+            .into_iter()
+            .chain(self.put_off.as_deref());
+        sets.map(|pages| pages.set.heap_bytes()).sum()
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) enum ItemState {
     Declined,
     /// The unstable tree.
     Waiting,
+    /// Either, and its agent has put it off for want of mappings.
+    PutOff,
     /// The stable tree, on a node that it does not share yet.
     Proposed,
     /// The stable tree, sharing the slot of its node.
@@ -46,6 +48,9 @@ impl LocalBroker {
     /// Which tree a page's item is in; in none if there is no such page. O(1).
     pub(crate) fn item_state(&self, vm: VmId, linear: LinearIndex) -> ItemState {
         let Ok(item) = self.item(vm, linear) else { return ItemState::Loose };
+        if self.is_put_off(item) {
+            return ItemState::PutOff;
+        }
         match self.rmap.item(item) {
             RmapItem::Loose(_) => ItemState::Loose,
             RmapItem::Declined(..) => ItemState::Declined,

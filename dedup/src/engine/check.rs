@@ -79,7 +79,8 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &LocalBroker) -> Result<(),
         let fits = match (state, item) {
             (PageState::Shared(slot), ItemState::Shared(of_node)) => of_node == Some(slot),
             (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
-            (PageState::Waiting, item) => item != ItemState::Loose,
+            (PageState::Waiting, item) => !matches!(item, ItemState::PutOff | ItemState::Loose),
+            (PageState::Deferred, ItemState::PutOff) => true,
             (_, item) => matches!(item, ItemState::Loose | ItemState::Declined),
         };
         if !fits {

@@ -43,6 +43,13 @@ impl LocalBroker {
                 matches!(state(linear), Some(RmapItem::Pending { role: Role::Waiting, .. }));
             ensure!(waits, "page {} of VM {vm} is set aside, and is {:?}", linear.0, state(linear));
         }
+        for linear in member.queue.pages_put_off() {
+            let waits = matches!(
+                state(linear),
+                Some(RmapItem::Pending { role: Role::Waiting, .. } | RmapItem::Waiting(..))
+            );
+            ensure!(waits, "page {} of VM {vm} is put off, and is {:?}", linear.0, state(linear));
+        }
         ensure!(
             self.lacking.contains(&vm) || !member.queue.lacks_slots(),
             "pages of VM {vm} lack slots, and it counts as if none did"
