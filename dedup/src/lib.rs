@@ -62,6 +62,7 @@ pub mod stats;
 mod sys;
 mod types;
 mod unfolded;
+mod workers;
 
 pub use agent::layout::{LayoutChange, RelocateError, RelocateReport};
 pub use agent::track::{ChangeSource, Unchanging, WrittenPages};

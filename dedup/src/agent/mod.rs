@@ -66,6 +66,7 @@ use crate::protocol::{BrokerError, Outcome};
 use crate::regions::{LayoutError, Regions};
 use crate::stats::Events;
 use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdError};
+use crate::workers::Workers;
 use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
 use deferral::Deferral;
@@ -127,6 +128,7 @@ pub(crate) struct AgentSpec {
     pub(crate) store: Arc<StoreAccess>,
     pub(crate) secret: Secret,
     pub(crate) budget: Arc<MappingBudget>,
+    pub(crate) workers: Arc<Workers>,
 }
 
 /// One VM's memory, and what is known of each of its pages.
@@ -145,6 +147,7 @@ pub(crate) struct Agent {
     store: Arc<StoreAccess>,
     secret: Secret,
     budget: Arc<MappingBudget>,
+    workers: Arc<Workers>,
     extents: ExtentMap,
     /// What the VM's memory counts for in the budget.
     vmas: u64,
@@ -217,7 +220,7 @@ impl Agent {
     ///
     /// When the memory or the kernel does not allow it; no byte of the memory has changed.
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
-        let AgentSpec { vm, mode, memory, changes, process, store, secret, budget } = spec;
+        let AgentSpec { vm, mode, memory, changes, process, store, secret, budget, workers } = spec;
         let Prepared { space, regions, policies } = Prepared::new(&memory, &process)?;
         let count_pages = space.count_pages() as usize;
         let none = Bitmap::new(count_pages);
@@ -231,6 +234,7 @@ impl Agent {
             store,
             secret,
             budget,
+            workers,
             extents: ExtentMap::default(),
             vmas: 0,
             share: BudgetShare::None,

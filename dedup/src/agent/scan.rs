@@ -2,17 +2,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::changes::linear_index;
 use super::{Agent, AgentError};
 use crate::fingerprint::{Fingerprint, is_zero};
 use crate::protocol::NamedOffer;
 use crate::sys::PageKind;
 use crate::{LinearIndex, PAGE_SIZE};
-
-/// Pages that one task reads.
-const TASK_PAGES: usize = 128;
 
 /// What a page holds. It may hold something else already: the bytes decide, under protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +41,6 @@ impl Agent {
     /// Reads pages, which others may be writing. Zeroes are told apart only if that is of use.
     pub(super) fn read(&mut self, pages: &[usize], use_zero_pages: bool) -> Vec<Content> {
         let (space, secret) = (&self.space, &self.secret);
-        let mut contents = Vec::with_capacity(pages.len());
         let look = |&linear: &usize| {
             let mut page = [0; PAGE_SIZE];
             space.span(linear_index(linear), 1).copy_page(0, &mut page);
@@ -56,7 +50,7 @@ impl Agent {
                 Content::Data(secret.fingerprint(&page))
             }
         };
-        pages.par_iter().with_min_len(TASK_PAGES).map(look).collect_into_vec(&mut contents);
+        let contents = self.workers.map(pages, look);
         self.events.pages_scanned += pages.len() as u64;
         self.work.read_pages += pages.len() as u64;
         contents
@@ -70,8 +64,6 @@ impl Agent {
             space.span(linear, 1).copy_page(0, &mut page);
             NamedOffer { linear, identity: secret.identity(&page) }
         };
-        let mut named = Vec::with_capacity(pages.len());
-        pages.par_iter().with_min_len(TASK_PAGES).map(name).collect_into_vec(&mut named);
-        named
+        self.workers.map(pages, name)
     }
 }

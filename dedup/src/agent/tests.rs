@@ -9,6 +9,7 @@ use crate::broker::LocalBroker;
 use crate::engine::agree;
 use crate::protocol::{Broker, Decision, Directive, NamedOffer, Offer, ReportError};
 use crate::sys::faults;
+use crate::workers::Workers;
 use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot, WrittenPages};
 
 const VMS: u32 = 3;
@@ -164,6 +165,7 @@ impl World {
         let mut broker = LocalBroker::new(STORE_PAGES, max_page_sharing).unwrap();
         let store = Arc::new(StoreAccess::new(broker.store().unwrap(), STORE_PAGES).unwrap());
         let budget = Arc::new(MappingBudget::new(1 << 16));
+        let workers = Arc::new(Workers::new(None).unwrap());
         let mut vms = BTreeMap::new();
         for vm in (0..VMS).map(VmId) {
             let memory = Arc::new(AnonymousMemory::new(u32::try_from(PAGES).unwrap()).unwrap());
@@ -178,6 +180,7 @@ impl World {
                 store: Arc::clone(&store),
                 secret: broker.secret().clone(),
                 budget: Arc::clone(&budget),
+                workers: Arc::clone(&workers),
             };
             let agent = Agent::new(spec).unwrap();
             vms.insert(vm, Vm { agent, memory, written, contents: [0; PAGES] });

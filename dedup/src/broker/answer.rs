@@ -1,7 +1,5 @@
 //! What an agent answers: bytes for new slots, and what became of its pages.
 
-use rayon::prelude::*;
-
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
@@ -53,10 +51,8 @@ impl Broker for LocalBroker {
         let creators: Vec<(ItemId, NodeId)> =
             slots.clone().map(|slot| self.creator(vm, Slot(slot))).collect::<Result<_, _>>()?;
         let secret = &self.secret;
-        let hashes: Vec<(Fingerprint, Identity)> = pages
-            .par_iter()
-            .map(|page| (secret.fingerprint(page), secret.identity(page)))
-            .collect();
+        let hashes: Vec<(Fingerprint, Identity)> =
+            pages.iter().map(|page| (secret.fingerprint(page), secret.identity(page))).collect();
         let mut failure = None;
         for (number, ((&(item, node), page), (fingerprint, identity))) in
             slots.zip(creators.iter().zip(pages).zip(hashes))

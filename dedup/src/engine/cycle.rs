@@ -124,7 +124,7 @@ impl Engine {
         let limit = if unmerge_all { limit.min(UNMERGE_PAGES) } else { limit };
         let Self { members, domains, workers, last_step, .. } = self;
         let mut work = Work { members, domains, rules, unmerge_all, step: StepWork::default() };
-        let is_over = workers.run(|| cycle.advance(&mut work, limit));
+        let is_over = workers.count(|| cycle.advance(&mut work, limit));
         *last_step = work.step;
         if is_over {
             return Step::Done(self.end_cycle(cycle));

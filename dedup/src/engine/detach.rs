@@ -95,7 +95,7 @@ impl Engine {
         let domain = domains.get_mut(&member.domain);
         let left = domain.map_or(Ok(Leaving::Over), |domain| {
             let leave = |agent: &mut Agent| agent.leave_store(&mut domain.broker, *at);
-            workers.run(|| member.agent.count_in(last_step, leave))
+            workers.count(|| member.agent.count_in(last_step, leave))
         });
         let error = match left {
             Ok(Leaving::Over) if member.agent.end_protection() => None,

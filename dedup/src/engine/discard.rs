@@ -58,7 +58,7 @@ impl Engine {
         let count_pages = part.len() as u64;
         let was_anew = std::mem::replace(anew, agent.is_over_slot(part.end - 1));
         let discard = |agent: &mut Agent| agent.discard(broker, part, was_anew);
-        let done = workers.run(|| agent.count_in(last_step, discard)).unwrap_or_else(|error| {
+        let done = workers.count(|| agent.count_in(last_step, discard)).unwrap_or_else(|error| {
             // The memory is given back; only the broker counts it as it was, until it is notified.
             log::error!("VM {vm}: {error}");
             DiscardReport { discarded_pages: count_pages, kept_pages: 0 }

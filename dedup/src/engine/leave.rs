@@ -159,7 +159,7 @@ impl Engine {
         let Self { leavers, domains, workers, past, last_step, .. } = self;
         *last_step = StepWork::default();
         let leaver = &mut leavers[position];
-        if workers.run(|| leaver.step(domains, last_step)) {
+        if workers.count(|| leaver.step(domains, last_step)) {
             let Leaver { vm, domain, .. } = self.leavers.remove(position);
             self.forget(vm, &domain);
             return true;

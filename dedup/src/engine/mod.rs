@@ -9,7 +9,6 @@ mod clone;
 #[cfg(test)]
 mod collisions;
 mod config;
-mod cpu;
 mod cycle;
 mod detach;
 mod discard;
@@ -37,7 +36,6 @@ use advisor::Advisor;
 pub(crate) use check::agree;
 pub use clone::{CloneError, Cloning};
 pub use config::{EngineConfig, LimitError};
-use cpu::Workers;
 use cycle::Cycle;
 pub use cycle::Step;
 use detach::Detach;
@@ -65,6 +63,7 @@ use crate::mode::DedupMode;
 use crate::protocol::Broker;
 use crate::stats::Events;
 use crate::sys::GuestMemory;
+use crate::workers::Workers;
 use crate::{ChangeSource, VmId};
 
 /// A VM to be folded.
@@ -102,7 +101,7 @@ pub struct Engine {
     /// VMs that have been attached.
     count_attached: u64,
     domains: BTreeMap<String, Domain>,
-    workers: Workers,
+    workers: Arc<Workers>,
     /// Opened for the first VM: without VMs an engine needs no permissions.
     process: Option<Arc<ProcessMemory>>,
     budget: Arc<MappingBudget>,
@@ -144,7 +143,7 @@ impl Engine {
             leavers: Vec::new(),
             count_attached: 0,
             domains: BTreeMap::new(),
-            workers: Workers::new(config.count_threads).map_err(EngineError::Threads)?,
+            workers: Arc::new(Workers::new(config.count_threads).map_err(EngineError::Threads)?),
             process: None,
             budget: Arc::new(budget),
             store_pages,
@@ -186,8 +185,8 @@ impl Engine {
             return Err(error);
         }
         let (store, secret) = (Arc::clone(&domain.store), domain.broker.secret().clone());
-        let budget = Arc::clone(&self.budget);
-        let spec = AgentSpec { vm, mode, memory, changes, process, store, secret, budget };
+        let (budget, workers) = (Arc::clone(&self.budget), Arc::clone(&self.workers));
+        let spec = AgentSpec { vm, mode, memory, changes, process, store, secret, budget, workers };
         match Agent::new(spec) {
             Ok(agent) => {
                 let serial = self.count_attached;

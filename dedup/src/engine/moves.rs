@@ -233,7 +233,7 @@ impl Engine {
     fn follow_move(&mut self, domain: &str, sharers: &[(VmId, LinearIndex)]) {
         let Self { members, domains, workers, .. } = self;
         let Some(Domain { broker, .. }) = domains.get_mut(domain) else { return };
-        workers.run(|| {
+        workers.count(|| {
             for of_vm in sharers.chunk_by(|one, next| one.0 == next.0) {
                 let vm = of_vm[0].0;
                 let member = members.get_mut(&vm).filter(|member| member.domain == domain);

@@ -29,7 +29,7 @@ impl Engine {
             Round { vms: self.members.keys().copied().collect(), begun: false, left: None }
         });
         let Self { members, domains, workers, last_step, .. } = self;
-        let is_over = workers.run(|| {
+        let is_over = workers.count(|| {
             let mut left = round.left.take().map_or(limit, |left| left.min(limit));
             while left > 0 {
                 if last_step.is_enough() {

@@ -71,7 +71,7 @@ impl Engine {
         if wanting.peek().is_none() {
             return false;
         }
-        workers.run(|| {
+        workers.count(|| {
             for (&vm, member) in wanting {
                 let Some(domain) = domains.get_mut(&member.domain) else { continue };
                 let broker = &mut domain.broker;

@@ -1,21 +1,29 @@
-//! The engine's threads, and the processor time that they have used.
+//! The threads that many pages are read on at once, and the processor time that folding has used.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use crate::sys::ThreadClock;
 
-/// A pool on which all folding runs, so that its threads' time is folding's time.
+/// Items that one task maps, at least: waking a thread for fewer takes longer than it saves.
+const TASK_ITEMS: usize = 128;
+
+/// A pool of threads beside those that drive an engine. A step is short, and handing each to the pool would
+/// cost more than a tenth of what it does, so the pool has only what is done in parallel.
 #[derive(Debug)]
-pub(super) struct Workers {
+pub(crate) struct Workers {
     /// `None` only while the threads are being ended.
     pool: Option<ThreadPool>,
     clocks: Arc<Mutex<Vec<ThreadClock>>>,
+    /// Processor time of the engine's callers, in nanoseconds.
+    callers_nanos: AtomicU64,
     /// Closed when the last thread has ended.
     ended: Mutex<Receiver<Infallible>>,
 }
@@ -26,7 +34,7 @@ impl Workers {
     /// # Errors
     ///
     /// When threads cannot be started; none is left running.
-    pub(super) fn new(count_threads: Option<usize>) -> Result<Self, ThreadPoolBuildError> {
+    pub(crate) fn new(count_threads: Option<usize>) -> Result<Self, ThreadPoolBuildError> {
         let clocks = Arc::new(Mutex::new(Vec::new()));
         let register = Arc::clone(&clocks);
         let (alive, ended) = channel::<Infallible>();
@@ -49,22 +57,42 @@ impl Workers {
             .build()?;
         // Every thread has announced its clock once it has run something.
         pool.broadcast(|_| ());
-        Ok(Self { pool: Some(pool), clocks, ended: Mutex::new(ended) })
+        let (callers_nanos, ended) = (AtomicU64::new(0), Mutex::new(ended));
+        Ok(Self { pool: Some(pool), clocks, callers_nanos, ended })
     }
 
-    /// Runs `work` on one of the threads; what it does in parallel runs on all of them.
-    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    /// Does `work`, whose processor time counts as folding's.
+    pub(crate) fn count<T>(&self, work: impl FnOnce() -> T) -> T {
+        let now = || ThreadClock::current().and_then(ThreadClock::now);
+        let before = now();
+        let result = work();
+        if let (Some(before), Some(after)) = (before, now()) {
+            let nanos = after.saturating_sub(before).as_nanos();
+            self.callers_nanos.fetch_add(nanos.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// What `task` makes of each item, in order: on all threads, if there are enough items.
+    pub(crate) fn map<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        task: impl Fn(&T) -> R + Sync + Send,
+    ) -> Vec<R> {
         match &self.pool {
-            Some(pool) => pool.install(work),
-            None => unreachable!("work for threads that are being ended"),
+            Some(pool) if items.len() >= 2 * TASK_ITEMS && pool.current_num_threads() > 1 => {
+                pool.install(|| items.par_iter().with_min_len(TASK_ITEMS).map(task).collect())
+            }
+            _ => items.iter().map(task).collect(),
         }
     }
 
-    /// Processor time of all threads so far.
-    pub(super) fn cpu_time(&self) -> Duration {
+    /// Processor time of folding so far, but for what is being [counted](Self::count).
+    pub(crate) fn cpu_time(&self) -> Duration {
         let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
         // The threads live as long as the pool does, so their clocks can be read.
-        clocks.iter().filter_map(|clock| clock.now()).sum()
+        let threads: Duration = clocks.iter().filter_map(|clock| clock.now()).sum();
+        threads + Duration::from_nanos(self.callers_nanos.load(Ordering::Relaxed))
     }
 }
 
