@@ -8,12 +8,12 @@ use crate::{LinearIndex, VmId};
 impl LocalBroker {
     /// The counters of the domain called `name`.
     pub fn stats(&self, name: &str) -> DomainStats {
-        let put_off: u64 = self.members.values().map(|member| member.queue.count_put_off()).sum();
         DomainStats {
             name: name.to_owned(),
             pages_shared: self.stable.shared,
             pages_sharing: self.stable.sharers - self.stable.shared,
-            pages_unshared: self.unstable.len() as u64 + self.stable.pending.total() - put_off,
+            pages_unshared: self.unstable.len() as u64 + self.stable.pending.total()
+                - self.count_put_off,
             stable_node_chains: self.stable.chains.len(),
             stable_node_dups: self.stable.chains.count_dups,
             store_bytes: self.store_bytes(),

@@ -56,7 +56,7 @@ impl LocalBroker {
                 let item = self.item(vm, linear)?;
                 match self.answer(item, linear, &mut batch) {
                     Answer::Now(directive) => {
-                        self.member_mut(vm)?.queue.end_put_off(linear);
+                        self.end_put_off(item);
                         directives.push(directive);
                     }
                     Answer::Parked => self.member_mut(vm)?.queue.park(linear),

@@ -119,6 +119,8 @@ pub struct LocalBroker {
     punched: u32,
     /// VMs pages of which may have been set aside because the store was full: all of which any are.
     lacking: BTreeSet<VmId>,
+    /// Pages that their agents have put off, of all VMs: nothing is looked up for any while it is 0.
+    count_put_off: u64,
     /// Pages that polls have looked at.
     polled_pages: u64,
     /// Passes since the domain was made, by the turn of whose numbers breaks are forgotten.
@@ -153,6 +155,7 @@ impl LocalBroker {
             pruned: 0,
             punched: 0,
             lacking: BTreeSet::new(),
+            count_put_off: 0,
             polled_pages: 0,
             passes: 0,
         })

@@ -11,11 +11,8 @@ impl LocalBroker {
     /// Takes an item out of whatever tree it is in and leaves it loose: the counterpart of KSM's
     /// `remove_rmap_item_from_tree`. A node that it leaves empty goes too.
     pub(super) fn remove_item(&mut self, item: ItemId) {
-        let state = self.rmap.item(item);
-        if !matches!(state, RmapItem::Loose(_)) {
-            self.end_put_off(item);
-        }
-        match state {
+        self.end_put_off(item);
+        match self.rmap.item(item) {
             RmapItem::Loose(_) => {}
             RmapItem::Declined(_, age) => {
                 self.dequeue(item);
@@ -54,14 +51,19 @@ impl LocalBroker {
 
     /// Whether the item's agent has put it off for want of mappings.
     pub(super) fn is_put_off(&self, item: ItemId) -> bool {
+        if self.count_put_off == 0 {
+            return false;
+        }
         let (vm, linear) = self.rmap.page(item);
         self.members.get(&vm).is_some_and(|member| member.queue.is_put_off(linear))
     }
 
     /// Has an item not count as put off any more.
     pub(super) fn end_put_off(&mut self, item: ItemId) {
-        let (_, linear) = self.rmap.page(item);
-        self.owner_mut(item).queue.end_put_off(linear);
+        if self.count_put_off > 0 {
+            let (_, linear) = self.rmap.page(item);
+            self.count_put_off -= u64::from(self.owner_mut(item).queue.end_put_off(linear));
+        }
     }
 
     /// Has another page fill the slot that an item was to fill, for which its agent has no mappings, or the
@@ -78,11 +80,15 @@ impl LocalBroker {
         self.rmap.set(item, RmapItem::Pending { link, role: Role::Waiting });
         let (_, linear) = self.rmap.page(item);
         self.owner_mut(item).queue.put_off(linear);
+        self.count_put_off += 1;
         self.settle_node(id);
     }
 
     /// Has those be merged with a node's slot that were put off before it was filled. O(items of the node).
     pub(super) fn direct_put_off(&mut self, id: NodeId) {
+        if self.count_put_off == 0 {
+            return;
+        }
         let put_off: Vec<ItemId> =
             self.items_in(id, Role::Waiting).filter(|&item| self.is_put_off(item)).collect();
         for item in put_off {

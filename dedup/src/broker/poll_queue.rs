@@ -111,12 +111,12 @@ impl PollQueue {
     }
 
     /// Notes that a page is not put off any more: its agent is asked, or what is known of it is no longer
-    /// true. O(1).
-    pub(super) fn end_put_off(&mut self, linear: LinearIndex) {
-        if let Some(put_off) = &mut self.put_off {
-            put_off.remove(linear.0 as usize);
-            self.put_off = self.put_off.take().filter(|put_off| put_off.count > 0);
-        }
+    /// true; returns whether it was. O(1).
+    pub(super) fn end_put_off(&mut self, linear: LinearIndex) -> bool {
+        let Some(put_off) = &mut self.put_off else { return false };
+        let had = put_off.remove(linear.0 as usize);
+        self.put_off = self.put_off.take().filter(|put_off| put_off.count > 0);
+        had
     }
 
     /// Whether its agent has put a page off. O(1).
