@@ -80,6 +80,24 @@ impl Agent {
         }
     }
 
+    /// Locks pages again, as they were before other memory was mapped there, in which those of
+    /// `present` are: the runs of `locked`. Pages of a locked run are missing only if it was locked to
+    /// get memory when it is first used. O(pages).
+    pub(super) fn lock_again(&mut self, locked: &[Range<usize>], present: &[Range<usize>]) {
+        for run in locked {
+            let is_whole = present.iter().any(|it| it.start <= run.start && run.end <= it.end);
+            let span = self.space.span(linear_index(run.start), count(run.len()));
+            if let Err(error) = span.lock(is_whole) {
+                log::error!(
+                    "VM {}: {} were locked, and cannot be locked again: {error}",
+                    self.vm,
+                    describe(std::slice::from_ref(run))
+                );
+                self.events.errors += 1;
+            }
+        }
+    }
+
     /// Whether what is mapped now can be shared.
     pub(super) fn can_map(&self) -> bool {
         !self.locked.is_new
@@ -95,8 +113,16 @@ impl Agent {
     fn find_locked(&self) -> Vec<Range<usize>> {
         let pieces = self.space.pieces().iter();
         let whole = |from: usize, count_pages| from..from + count_pages as usize;
-        let mut suspects: VecDeque<Range<usize>> =
-            pieces.map(|piece| whole(piece.linear.0 as usize, piece.count_pages)).collect();
+        let pieces = pieces.map(|piece| whole(piece.linear.0 as usize, piece.count_pages));
+        self.find_locked_within(pieces.collect())
+    }
+
+    /// The same within runs of pages that each lie side by side. Just the locked ones if there are
+    /// no more than 512 pages.
+    pub(super) fn find_locked_within(
+        &self,
+        mut suspects: VecDeque<Range<usize>>,
+    ) -> Vec<Range<usize>> {
         let (mut looks, mut runs) = (0, Vec::new());
         // The largest first, so that what is left when there have been enough is small.
         while let Some(pages) = suspects.pop_front() {

@@ -5,10 +5,11 @@
 //! without a sharer, *stale* ones, become ordinary anonymous memory again when their pages are not to be
 //! folded, and when the budget is short.
 
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::changes::count;
+use super::changes::{count, linear_index};
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
@@ -196,6 +197,9 @@ impl Agent {
         // What is moved together is put in one place: where policies differ, anywhere.
         let has_one = self.policy_end(pages.start) >= pages.end;
         let policy = self.policy(LinearIndex(pages.start)).filter(|_| has_one);
+        let (start, end) = (pages.start as usize, pages.end as usize);
+        // Asked now: what was locked since the VM's last visit must stay so, too.
+        let locked = self.find_locked_within(iter::once(start..end).collect());
         let result = mover.make_anonymous(&process.uffd, around, window, &present, policy);
         if let Err(error) = &result {
             log::debug!("VM {}: {error}: {:?}", self.vm, std::error::Error::source(error));
@@ -205,9 +209,17 @@ impl Agent {
         if is_anonymous {
             let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
             self.place(&Run { linear, count_pages, action: Action::Replace });
+            let shift = |run: &Range<u32>| start + run.start as usize..start + run.end as usize;
+            let present: Vec<Range<usize>> = present.iter().map(shift).collect();
+            self.lock_again(&locked, &present);
         }
         let runs = [first..pages.start, pages.start..pages.end, pages.end..after];
         self.seal_runs(&runs.map(|run| LinearIndex(run.start)..LinearIndex(run.end)));
+        for run in &locked {
+            // The kernel keeps what is locked apart, and the next visit finds nothing new in it.
+            let (first, end) = (linear_index(run.start), linear_index(run.end));
+            self.recount_seams(first, end, &[first, end]);
+        }
         Ok(is_anonymous)
     }
 

@@ -62,6 +62,21 @@ impl Span<'_> {
         is_locked(self.as_ptr(), self.len_bytes())
     }
 
+    /// Locks its memory: all of it if `is_whole` says so, and otherwise what is there now, and the rest
+    /// when it is first used. O(pages).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's (`ENOMEM` or `EAGAIN` beyond `RLIMIT_MEMLOCK`); some of it may be locked.
+    ///
+    /// Source: `mlock2(2)`.
+    pub(crate) fn lock(self, is_whole: bool) -> io::Result<()> {
+        let flags = if is_whole { 0 } else { libc::MLOCK_ONFAULT };
+        // SAFETY: changes no byte and no reference to one; the addresses are the span's.
+        let result = unsafe { libc::mlock2(self.as_ptr(), self.len_bytes(), flags) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Finds out whether the memory can be folded, and the addresses of its mappings. O(mappings of the
     /// span) with `bounds`, O(mappings of the process) without.
     ///

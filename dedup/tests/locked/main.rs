@@ -15,7 +15,7 @@ use pagefold_dedup::{
     AttachError, AttachSpec, CloneError, DedupMode, Engine, EngineConfig, GuestMemory, PAGE_SIZE,
     Reason, Region, Unchanging, VmId,
 };
-use sys::{MappedMemory, lock, lock_all, unlock, unlock_all};
+use sys::{MappedMemory, lock, lock_all, lock_on_fault, unlock, unlock_all};
 
 /// A store that the machine can bear, should all of it be populated.
 const STORE_PAGES: u32 = 1 << 15;
@@ -60,6 +60,59 @@ fn shared_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// Bytes of a region that lie in locked mappings, by the kernel's account (`lo` of `VmFlags`).
+fn locked_bytes(region: &Region) -> usize {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (start, end) = (region.host_addr, region.host_addr + region.len_bytes());
+    let (mut inside, mut bytes) = (0, 0);
+    for line in smaps.lines() {
+        let address = |hex: &str| usize::from_str_radix(hex, 16).ok();
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        if let Some((first, last)) = range.and_then(|(a, b)| Some((address(a)?, address(b)?))) {
+            inside = last.min(end).saturating_sub(first.max(start));
+        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+            bytes += if flags.split(' ').any(|flag| flag == "lo") { inside } else { 0 };
+        }
+    }
+    bytes
+}
+
+#[test]
+fn memory_that_is_locked_later_stays_locked_when_its_mappings_of_the_store_are_given_back() {
+    let _alone = alone();
+    for lock in [lock, lock_on_fault] {
+        for is_noticed in [false, true] {
+            for is_detached in [false, true] {
+                let mut engine = engine();
+                let [vm, other] = twins(&mut engine);
+                let whole = vm.memory.regions()[0];
+                let host_addr = whole.host_addr + 20 * PAGE_SIZE;
+                let part = Region { host_addr, count_pages: 4, ..whole };
+                lock(&part).unwrap();
+                if is_noticed {
+                    engine.pass();
+                }
+                assert_eq!(locked_bytes(&whole), part.len_bytes());
+                if is_detached {
+                    engine.detach(vm.id).unwrap();
+                } else {
+                    engine.set_mode(vm.id, DedupMode::Off).unwrap();
+                    settle(&mut engine);
+                    engine.check().unwrap();
+                }
+                assert_eq!(locked_bytes(&part), part.len_bytes(), "what was locked");
+                assert_eq!(locked_bytes(&whole), part.len_bytes(), "and nothing else");
+                for number in 0..64_u32 {
+                    for vm in [&vm, &other] {
+                        assert_eq!(vm.read(number as usize), page(number));
+                    }
+                }
+                unlock(&part).unwrap();
+            }
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,13 @@ pub(crate) fn lock(region: &Region) -> io::Result<()> {
     done(unsafe { libc::mlock(region.host_addr as *const libc::c_void, region.len_bytes()) })
 }
 
+/// Locks what is there of a region's memory, and what comes to be there when it comes.
+pub(crate) fn lock_on_fault(region: &Region) -> io::Result<()> {
+    let addr = region.host_addr as *const libc::c_void;
+    // SAFETY: no byte changes.
+    done(unsafe { libc::mlock2(addr, region.len_bytes(), libc::MLOCK_ONFAULT) })
+}
+
 /// Unlocks a region's memory.
 pub(crate) fn unlock(region: &Region) -> io::Result<()> {
     // SAFETY: no byte changes.
