@@ -30,6 +30,7 @@ mod price;
 mod process;
 mod reclaim;
 mod recover;
+mod retry_delay;
 mod runs;
 mod say;
 mod scan;
@@ -74,6 +75,7 @@ use locked::Locked;
 use mappings::BudgetShare;
 use policies::PolicyRun;
 use reclaim::Reclaim;
+use retry_delay::RetryDelay;
 use scan::Content;
 use stale_extents::StaleSearch;
 use track::Watch;
@@ -197,6 +199,8 @@ pub(crate) struct Agent {
     /// Where the search for pages that are to have their own memory again goes on.
     unmerge_cursor: usize,
     stale: StaleSearch,
+    /// After pages could not be moved to anonymous memory.
+    move_delay: RetryDelay,
     reclaim: Reclaim,
     deferral: Deferral,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
@@ -262,6 +266,7 @@ impl Agent {
             has_unwanted: false,
             unmerge_cursor: 0,
             stale: StaleSearch::default(),
+            move_delay: RetryDelay::default(),
             reclaim: Reclaim::default(),
             deferral: Deferral::default(),
             unmarked: none.clone(),

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Agent;
+use super::changes::linear_index;
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 
@@ -61,6 +62,23 @@ impl Agent {
             self.todo.remove_range(pages);
             (self.unmerge_cursor, self.has_unwanted) = (0, true);
         }
+    }
+
+    /// Whether the VM, or a range of it, is not to be folded. O(1).
+    pub(crate) fn has_unfolded(&self) -> bool {
+        self.mode == DedupMode::Off || self.excluded.is_some()
+    }
+
+    /// The runs of `pages` that are not to be folded. O(pages / 64).
+    pub(crate) fn unfolded(&self, pages: Range<u32>) -> Vec<Range<u32>> {
+        if self.mode == DedupMode::Off {
+            return vec![pages];
+        }
+        let excluded = self
+            .excluded
+            .iter()
+            .flat_map(|excluded| excluded.runs_within(pages.start as usize..pages.end as usize));
+        excluded.map(|run| linear_index(run.start).0..linear_index(run.end).0).collect()
     }
 
     /// Whether a page is never folded because somebody asked for that.

@@ -66,9 +66,10 @@ impl Agent {
         self.read_ahead = VecDeque::new();
         (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
         self.note_held_back(is_scanning);
+        let may_move = self.move_delay.begin_pass();
         if is_scanning {
             self.requeue_deferred(broker)?;
-            self.begin_reclaim();
+            self.begin_reclaim(may_move);
         }
         self.unshare_lone(broker)?;
         self.watch_as_needed()?;
@@ -76,7 +77,7 @@ impl Agent {
             return Ok(());
         }
         (self.collected, self.taken_in, self.is_sweeping) = (0, 0, true);
-        if self.budget.is_short() {
+        if self.budget.is_short() && may_move {
             self.stale.begin();
         }
         Ok(())

@@ -69,9 +69,13 @@ impl Reclaim {
 }
 
 impl Agent {
-    /// Begins to give mappings back, if others lack theirs and the VM is beyond its share. O(1).
-    pub(super) fn begin_reclaim(&mut self) {
+    /// Begins to give mappings back, if others lack theirs, the VM is beyond its share, and it `may_move`
+    /// pages. O(1).
+    pub(super) fn begin_reclaim(&mut self, may_move: bool) {
         self.reclaim.end();
+        if !may_move {
+            return;
+        }
         let owed = self.budget.owed(self.vmas);
         let state = self.budget.state(self.vmas);
         let is_vain = || self.reclaim.vain_at == Some(state);

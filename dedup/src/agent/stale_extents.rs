@@ -201,6 +201,7 @@ impl Agent {
         // Asked now: what was locked since the VM's last visit must stay so, too.
         let locked = self.find_locked_within(iter::once(start..end).collect());
         let result = mover.make_anonymous(&process.uffd, around, window, &present, policy);
+        self.move_delay.note(result.is_ok());
         if let Err(error) = &result {
             log::debug!("VM {}: {error}: {:?}", self.vm, std::error::Error::source(error));
             self.events.errors += 1;
@@ -253,3 +254,6 @@ struct Window {
     pages: Option<Range<u32>>,
     next: Option<LinearIndex>,
 }
+
+#[cfg(test)]
+mod tests;

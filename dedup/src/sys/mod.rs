@@ -50,6 +50,8 @@ pub(crate) use pagemap::{PageEntry, PageKind, Pagemap};
 pub(crate) use policy::MemoryPolicy;
 pub(crate) use protect::Protected;
 pub use relocate::RemapError;
+#[cfg(test)]
+pub(crate) use scratch::faults::refuse_all as refuse_moves;
 pub use space::RegionError;
 pub(crate) use space::{Piece, Space};
 pub(crate) use span::Span;

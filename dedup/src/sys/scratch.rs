@@ -155,7 +155,7 @@ impl Drop for Scratch {
 
 /// Failures of the kernel that a test asks for, once each.
 #[cfg(test)]
-pub(super) mod faults {
+pub(crate) mod faults {
     use std::cell::Cell;
 
     use super::super::gaps;
@@ -174,6 +174,12 @@ pub(super) mod faults {
 
     thread_local! {
         static NEXT: Cell<Option<Fault>> = const { Cell::new(None) };
+        static ARE_ALL_REFUSED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Has every move of this thread be refused from now on before anything has changed, or not.
+    pub(crate) fn refuse_all(are_refused: bool) {
+        ARE_ALL_REFUSED.set(are_refused);
     }
 
     pub(in crate::sys) fn inject(fault: Fault) {
@@ -188,7 +194,7 @@ pub(super) mod faults {
     pub(super) fn before_move(destination: Span<'_>) -> io::Result<()> {
         if take(Fault::Late) {
             gaps::make(destination);
-        } else if !take(Fault::Early) {
+        } else if !take(Fault::Early) && !ARE_ALL_REFUSED.get() {
             return Ok(());
         }
         Err(io::Error::from_raw_os_error(libc::ENOMEM))

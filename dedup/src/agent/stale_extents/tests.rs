@@ -1,0 +1,56 @@
+//! Mappings that are given back when the kernel allows it.
+
+use std::sync::Arc;
+
+use crate::sys::refuse_moves;
+use crate::{
+    AnonymousMemory, AttachSpec, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId, WrittenPages,
+};
+
+const PAGES: u32 = 1000;
+
+/// Pages that cannot be moved back to anonymous memory are errors, and each pass was one, or two.
+#[test]
+fn moves_that_are_always_refused_are_tried_ever_more_rarely_and_done_when_they_can_be() {
+    let config = EngineConfig { max_mappings: Some(400), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    let write = |memory: &AnonymousMemory, written: &WrittenPages, page: u32, word: u32| {
+        memory.write(page as usize * PAGE_SIZE, &word.to_ne_bytes());
+        written.insert(page as usize);
+    };
+    let vms = [0, 1].map(|id| {
+        let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
+        let written = WrittenPages::new(PAGES as usize);
+        for page in 0..PAGES {
+            let whose = if page % 2 == 0 { 0 } else { id };
+            write(&memory, &written, page, 1 + page + whose * PAGES);
+        }
+        let spec = AttachSpec {
+            domain: "test".to_owned(),
+            mode: DedupMode::On,
+            memory: memory.clone(),
+            changes: Box::new(written.clone()),
+        };
+        engine.attach(VmId(id), spec).unwrap();
+        (memory, written)
+    });
+    (0..6).for_each(|_| drop(engine.pass()));
+    let folded = engine.stats();
+    assert!(folded.vmas_used > 300, "{folded:?}");
+    for (id, (memory, written)) in (0..).zip(&vms) {
+        (0..PAGES).for_each(|page| write(memory, written, page, 9 * PAGES + page + id * PAGES));
+    }
+    refuse_moves(true);
+    (0..64).for_each(|_| drop(engine.pass()));
+    let refused = engine.stats();
+    refuse_moves(false);
+    let errors = refused.events.errors - folded.events.errors;
+    // A VM tries after 1, 3, 7, 15 and 31 passes.
+    assert!((2..=14).contains(&errors), "{errors} errors in 64 passes");
+    assert_eq!(refused.vmas_used, folded.vmas_used);
+    (0..64).for_each(|_| drop(engine.pass()));
+    let moved = engine.stats();
+    assert!(moved.vmas_used < 20, "{moved:?}");
+    assert_eq!(moved.events.errors, refused.events.errors);
+    engine.check().unwrap();
+}
