@@ -242,6 +242,28 @@ fn nothing_is_remembered_of_pages_that_were_all_unmerged() {
     assert!(after.metadata_bytes < before.metadata_bytes);
 }
 
+// The items of a range that is not to be folded stayed until its VM was switched off.
+#[test]
+fn nothing_is_remembered_of_a_range_that_is_not_to_be_folded() {
+    const PAGES: u32 = 5 * 4096;
+    let mut engine = engine();
+    let vm = uniform(&mut engine, 0, PAGES);
+    let items = |engine: &Engine| engine.stats().vms[0].rmap_items;
+    assert_eq!(items(&engine), u64::from(PAGES));
+    // Two of the items' chunks, and a part of two others.
+    engine.set_mergeable(vm.id, LinearIndex(4000), 3 * 4096, false).unwrap();
+    settle(&mut engine);
+    assert_eq!(items(&engine), 3 * 4096);
+    // And to the end.
+    engine.set_mergeable(vm.id, LinearIndex(4000), PAGES - 4000, false).unwrap();
+    settle(&mut engine);
+    assert_eq!(items(&engine), 4096);
+    engine.check().unwrap();
+    engine.set_mergeable(vm.id, LinearIndex(0), PAGES, true).unwrap();
+    settle(&mut engine);
+    assert_eq!((items(&engine), engine.stats().vms[0].merging_pages), (PAGES.into(), PAGES.into()));
+}
+
 // Ours: the kernel's run=2 blocks until it is done or the writer is killed.
 #[test]
 fn unmerging_can_be_called_off_in_the_middle_and_everything_merges_again() {

@@ -69,9 +69,9 @@ impl Breaks {
         });
     }
 
-    /// Forgets all breaks of the stretches that have pages of `pages`. O(stretches).
+    /// Forgets all breaks of the stretches that have pages of `pages` only. O(stretches).
     pub(super) fn forget(&mut self, pages: &Range<u32>) {
-        let stretches = pages.start / STRETCH_PAGES..pages.end.div_ceil(STRETCH_PAGES);
+        let stretches = pages.start.div_ceil(STRETCH_PAGES)..pages.end / STRETCH_PAGES;
         self.stretches.retain(|number, _| !stretches.contains(number));
     }
 
@@ -116,7 +116,7 @@ mod tests {
         let mut breaks = Breaks::default();
         let pages = [0, 4096, 8192, 12288].map(LinearIndex);
         assert_eq!(pages.map(|page| breaks.count(page)), [1; 4]);
-        breaks.forget(&(4096..8193));
+        breaks.forget(&(4096..16383));
         assert_eq!(pages.map(|page| breaks.count(page)), [2, 1, 1, 2]);
     }
 }

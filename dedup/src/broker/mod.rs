@@ -224,12 +224,19 @@ impl LocalBroker {
         self.store.memfd().read_only()
     }
 
-    /// Gives up what is remembered of those of a VM's pages that are in no tree, about `pages` of them;
-    /// returns how many items that took going through.
+    /// Pages of a VM that are remembered, or not, together.
+    #[expect(clippy::cast_possible_truncation, reason = "some thousand")]
+    pub(crate) const TRIM_PAGES: u32 = rmap::CHUNK_ITEMS as u32;
+
+    /// Gives up what is remembered of those of a VM's pages that are in no tree, where all are of
+    /// [as many](Self::TRIM_PAGES) of `pages`; returns how many items that took going through.
     pub(crate) fn trim(&mut self, vm: VmId, pages: &Range<u32>) -> usize {
         self.members.get_mut(&vm).map_or(0, |member| {
-            member.breaks.forget(pages);
-            self.rmap.trim(&member.items, pages)
+            // Nothing lies beyond the last page.
+            let is_whole = pages.end >= member.items.count_pages();
+            let pages = pages.start..if is_whole { u32::MAX } else { pages.end };
+            member.breaks.forget(&pages);
+            self.rmap.trim(&member.items, &pages)
         })
     }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::{Domain, Engine, Member, PassReport};
 use crate::agent::{Agent, AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
-use crate::mode::DedupMode;
 use crate::stats::Events;
 use crate::sys::note_locked_bytes;
 use crate::{VmId, broker::LocalBroker};
@@ -19,6 +18,7 @@ pub(super) const UNMERGE_PAGES: u32 = 2048;
 
 /// Pages of which less is remembered in one go, at most.
 const TRIMMED_PAGES: u32 = 1 << 18;
+const _: () = assert!(TRIMMED_PAGES.is_multiple_of(LocalBroker::TRIM_PAGES));
 
 /// What a step of an engine came to.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ enum Phase {
     /// VMs that are still to do what the brokers want, and whether any had something to do since the
     /// first was asked.
     Follow { vms: VecDeque<VmId>, busy: bool },
-    /// VMs that are not folded any more, and of whose pages less may be remembered, from a page of the
-    /// first on.
+    /// VMs of which all, or some ranges, are not folded any more, and of whose pages less may be remembered,
+    /// from a page of the first on.
     Trim { vms: VecDeque<VmId>, next: u32 },
 }
 
@@ -199,20 +199,24 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// VMs that are not folded any more.
+    /// VMs of which all, or some ranges, are not folded any more.
     fn unfolded(&self) -> VecDeque<VmId> {
-        let is_off = |member: &Member| member.agent.mode() == DedupMode::Off;
-        let unfolded = self.members.iter().filter(|(_, member)| self.unmerge_all || is_off(member));
+        let is_unfolded = |member: &Member| self.unmerge_all || member.agent.has_unfolded();
+        let unfolded = self.members.iter().filter(|(_, member)| is_unfolded(member));
         unfolded.map(|(&vm, _)| vm).collect()
     }
 
-    /// Gives up what is remembered of the next of a VM's pages that are in no tree, from page `from` on; says
-    /// where to go on, or `None` if that was all.
+    /// Gives up what is remembered of the next of a VM's pages that are in no tree and are not to be folded,
+    /// from page `from` on; says where to go on, or `None` if that was all.
     fn trim(&mut self, vm: VmId, from: u32) -> Option<u32> {
         let member = self.members.get(&vm)?;
         let domain = self.domains.get_mut(&member.domain)?;
         let end = member.agent.count_pages().min(from.saturating_add(TRIMMED_PAGES));
-        self.step.words += domain.broker.trim(vm, &(from..end)) as u64;
+        let pages = from..end;
+        let unfolded = if self.unmerge_all { vec![pages] } else { member.agent.unfolded(pages) };
+        for pages in unfolded {
+            self.step.words += 1 + domain.broker.trim(vm, &pages) as u64;
+        }
         (end < member.agent.count_pages()).then_some(end)
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Domain, Engine};
 use crate::VmId;
 use crate::agent::{Agent, StepWork, count};
+use crate::broker::LocalBroker;
 use crate::sys::GuestMemory;
 
 /// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is asked for.
@@ -40,7 +41,8 @@ impl Leaver {
         match self.agent.count_in(work, leave) {
             Ok(next) => {
                 // All at the end would take as long as there are pages.
-                domain.broker.trim(self.vm, &(count(self.next)..count(next)));
+                let first = count(self.next) / LocalBroker::TRIM_PAGES * LocalBroker::TRIM_PAGES;
+                domain.broker.trim(self.vm, &(first..count(next)));
                 self.next = next;
             }
             Err(error) => {

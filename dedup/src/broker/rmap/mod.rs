@@ -17,7 +17,7 @@ use crate::fingerprint::Fingerprint;
 use crate::{LinearIndex, VmId};
 
 /// Items in a chunk: 48 KiB.
-const CHUNK_ITEMS: usize = 4096;
+pub(super) const CHUNK_ITEMS: usize = 4096;
 
 /// Where a page stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,12 +157,12 @@ impl Rmap {
     }
 
     /// Gives up the memory of items that are in no tree, where all of a chunk are; their ages are
-    /// forgotten. Of all chunks that have items of `pages`; returns how many items of theirs took memory,
+    /// forgotten. Of all chunks that have items of `pages` only; returns how many items of theirs took memory,
     /// which is what it costs.
     pub(super) fn trim(&mut self, range: &ItemRange, pages: &Range<u32>) -> usize {
         let mut items = 0;
-        let end = (pages.end as usize).div_ceil(CHUNK_ITEMS).min(range.chunks.len());
-        let start = (pages.start as usize / CHUNK_ITEMS).min(end);
+        let end = (pages.end as usize / CHUNK_ITEMS).min(range.chunks.len());
+        let start = (pages.start as usize).div_ceil(CHUNK_ITEMS).min(end);
         for &number in &range.chunks[start..end] {
             let Some(chunk) = &mut self.chunks[number as usize] else { continue };
             items += chunk.items.as_ref().map_or(0, |items| items.len());
