@@ -220,6 +220,28 @@ fn partner_content(vm: &TestVm, number: u32) -> u32 {
     60_000_000 + whose * 1_000_000 + number
 }
 
+// Pages that were to join slots which stayed empty took mappings that others were put off for.
+#[test]
+fn few_mappings_for_few_contents_are_given_out_once_and_not_tried_for_ever() {
+    for (limit, count_contents) in [(60, 20), (120, 40), (200, 20), (200, 40), (400, 60)] {
+        let mut engine = with_mappings(limit);
+        let mut random = limit;
+        let vms: Vec<TestVm> = (0..4).map(|id| TestVm::attached(&mut engine, id, 500)).collect();
+        for (vm, number) in vms.iter().flat_map(|vm| (0..500).map(move |number| (vm, number))) {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            vm.write(number, &page((random >> 33) as u32 % count_contents));
+        }
+        settle(&mut engine);
+        check_counters(&engine);
+        let stats = engine.stats();
+        assert!(stats.vmas_used > limit * 7 / 8, "{stats:?}");
+        (0..70).for_each(|_| drop(engine.pass()));
+        let before = engine.stats().events;
+        (0..5).for_each(|_| drop(engine.pass()));
+        assert_eq!(engine.stats().events, before, "limit {limit}, {count_contents} contents");
+    }
+}
+
 #[test]
 fn a_newcomer_shares_with_a_vm_that_has_more_than_its_share() {
     const LIMIT: u64 = 2000;

@@ -9,9 +9,10 @@ use std::cmp::Reverse;
 use super::Agent;
 use super::budget::Ask;
 use super::mappings::more_vmas_with;
-use super::merge::put_off;
+use super::merge::{declined, put_off};
 use super::runs::Run;
 use crate::extents::ExtentMap;
+use crate::id_set::IdSet;
 use crate::protocol::Outcome;
 use crate::{LinearIndex, Slot};
 
@@ -44,11 +45,20 @@ impl Terms {
 
     /// The pages of a run with whose first partner a run of the partners' begins.
     fn partner_runs(&self, run: &Run) -> impl Iterator<Item = LinearIndex> + '_ {
+        let begun =
+            self.creators_in(run).enumerate().filter(|(n, creator)| *n == 0 || !creator.continues);
+        begun.map(|(_, creator)| creator.linear)
+    }
+
+    /// The slots that pages of a run are to fill.
+    fn slots_of(&self, run: &Run) -> impl Iterator<Item = Slot> + '_ {
+        self.creators_in(run).map(|creator| creator.slot)
+    }
+
+    fn creators_in(&self, run: &Run) -> impl Iterator<Item = &Creator> + '_ {
         let end = run.end();
         let first = self.creators.partition_point(|creator| creator.linear < run.linear);
-        let creators = self.creators[first..].iter().take_while(move |one| one.linear < end);
-        let begun = creators.enumerate().filter(|(n, creator)| *n == 0 || !creator.continues);
-        begun.map(|(_, creator)| creator.linear)
+        self.creators[first..].iter().take_while(move |one| one.linear < end)
     }
 
     /// Whether a page of a run is awaited.
@@ -75,10 +85,21 @@ impl Agent {
         // Nothing is put off before everything that saves more has been paid for.
         order.sort_by_key(|&at| (terms.awaits(&runs[at]), Reverse(runs[at].count_pages)));
         let mut kept = vec![true; runs.len()];
+        // Slots that stay empty: nothing is planned, or set aside, for those that were to join them.
+        let mut empty = IdSet::default();
         for at in order {
+            let mut slots = runs[at].shares().map(|(_, slot)| slot);
+            let is_vain = slots.next().is_some_and(|slot| empty.contains(&slot));
+            if is_vain && slots.all(|slot| empty.contains(&slot)) {
+                self.defer(&runs[at], more_vmas);
+                outcomes.extend(runs[at].shares().map(declined));
+                kept[at] = false;
+                continue;
+            }
             if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
                 self.defer(&rest, more_vmas);
                 outcomes.extend(rest.shares().map(put_off));
+                empty.extend(terms.slots_of(&rest));
             }
             let run = runs[at];
             let (awaited, pledge) = (terms.awaits(&run), terms.pledge(&run));
@@ -101,6 +122,7 @@ impl Agent {
                 undo(&mut planned, &self.extents, &run);
                 self.defer(&run, more_vmas);
                 outcomes.extend(run.shares().map(put_off));
+                empty.extend(terms.slots_of(&run));
                 kept[at] = false;
             }
         }

@@ -2,10 +2,11 @@
 //!
 //! A VM that was alone may have been lent nearly all mappings. When others come and are held back, it
 //! gives back what it has beyond its share, a part of it each pass: extents that few pages share are unmerged
-//! and become ordinary anonymous memory, one mapping with what is around them. The pages count as put off, and
-//! A page is kept whose only twin belongs to a VM within its share, which would lose what it is entitled to.
-//! A VM beyond its share takes nothing at a cost while others lack theirs, so what was given back is
-//! not merged again to be given back once more.
+//! and become ordinary anonymous memory, one mapping with what is around them. A page is kept whose only twin
+//! belongs to a VM within its share, which would lose what it is entitled to.
+//!
+//! The pages count as put off, and a VM beyond its share takes nothing at a cost while others lack theirs, so
+//! what was given back is not merged again to be given back once more.
 
 use std::iter;
 use std::ops::Range;
