@@ -284,7 +284,9 @@ impl MappingBudget {
     /// Whether a run that saves `worth` pages for each two mappings can be paid for.
     pub(super) fn allows(&self, worth: u32, ask: &Ask) -> bool {
         let before = self.committed().saturating_add_signed(ask.planned);
-        let held = ask.held.saturating_add_signed(ask.more);
+        // As if what is set aside were for its own pages, so that no VM goes beyond its share by a pair, gives
+        // a half of it back, and takes it again.
+        let held = ask.held.saturating_add_signed(ask.more).saturating_add(ask.pledge);
         let min_pages = min_pages(self.steps(held), self.part(before));
         let after = before.saturating_add_signed(ask.more).saturating_add(ask.pledge);
         worth >= min_pages && after <= self.limit()
@@ -385,6 +387,18 @@ mod tests {
         let beyond = [0, 1099, 1100, 1300, 1350, 1375, 1400].map(|used| asked(used, 376));
         assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
         assert_eq!(shortest(&MappingBudget::new(0), 0), None);
+    }
+
+    // The second page of a pair took its VM beyond its share, and the first was given back for that.
+    #[test]
+    fn a_pair_that_would_take_its_vm_beyond_its_share_is_not_begun_while_others_lack_theirs() {
+        let budget = MappingBudget::new(1600);
+        (0..4).for_each(|_| budget.count_vm(true));
+        budget.count_held_back(true);
+        let pair = |held| budget.allows(1, &Ask { held, more: 2, pledge: 2, ..Ask::default() });
+        assert_eq!([370, 371, 372, 373].map(pair), [true, true, false, false]);
+        budget.count_held_back(false);
+        assert!(pair(373), "what nobody lacks is lent");
     }
 
     #[test]
