@@ -209,6 +209,38 @@ fn a_vm_that_has_ended_gives_up_its_items_as_it_leaves_and_not_all_at_the_end() 
     assert!(all - before >= items, "{all} to {before}");
 }
 
+// Each page of a run that had been put off was reported in one step.
+#[test]
+fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
+    const PAGES: u32 = 40_000;
+    let config = EngineConfig { max_mappings: Some(8), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    let first = [0, 1].map(|id| TestVm::attached(&mut engine, id, 3));
+    for vm in &first {
+        // Two pages that both have, and between them one that no other has.
+        for (number, content) in [(0, 1), (1, 2 + vm.id.0), (2, 4)] {
+            vm.write(number, &page(PAGES + content));
+        }
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 2, "{:?}", engine.stats());
+    let vms = [2, 3].map(|id| TestVm::attached(&mut engine, id, PAGES));
+    for (vm, number) in vms.iter().flat_map(|vm| (0..PAGES).map(move |number| (vm, number))) {
+        vm.write(number as usize, &page(number));
+    }
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!([2, 3].map(|vm: usize| stats.vms[vm].deferred_pages), [PAGES.into(); 2]);
+    for vm in &first {
+        engine.detach(vm.id).unwrap();
+    }
+    for _ in 0..10 {
+        pass(&mut engine);
+    }
+    assert!(engine.stats().pages_sharing > 500, "{:?}", engine.stats());
+    engine.check().unwrap();
+}
+
 #[test]
 fn a_clone_is_made_in_steps_and_is_no_vm_before_it_is_whole() {
     const PAGES: u32 = 10_000;

@@ -127,21 +127,22 @@ impl Agent {
         drop(runs);
         self.deferral.next = if next < len { next } else { 0 };
         let (mut tried, mut outcomes) = (0, Vec::new());
+        // The rest of a run is tried by later passes.
+        let most = self.work.room_to_note();
         for Reverse((len, start)) in longest.into_sorted_vec() {
             let pages = u32::try_from(len).unwrap_or(u32::MAX);
             let room = self.budget.room(self.vmas, pages);
-            if tried >= room {
+            if tried >= room || outcomes.len() >= most {
                 break;
             }
             tried += VMAS_PER_PAIR;
             self.deferral.has_tried = true;
-            self.deferred.remove_range(start..start + len);
-            self.pending.insert_range(start..start + len);
-            self.note_work(start..start + len);
+            let pages = start..start + len.min(most - outcomes.len());
+            self.deferred.remove_range(pages.clone());
+            self.pending.insert_range(pages.clone());
+            self.note_work(pages.clone());
             // Some may be in the trees, for another to fill a slot for them.
-            outcomes.extend(
-                (start..start + len).map(|page| Outcome::Left { linear: linear_index(page) }),
-            );
+            outcomes.extend(pages.map(|page| Outcome::Left { linear: linear_index(page) }));
         }
         self.work.noted_pages += outcomes.len() as u64;
         self.say(broker, outcomes)

@@ -199,6 +199,9 @@ impl Agent {
                 }
                 continue;
             }
+            // Each page that the broker is asked about counts as one that is looked at.
+            let asked = worth.unwrap_or(0).saturating_mul(PASSED_PER_PAGE);
+            passed = passed.saturating_add(asked);
             if self.is_owed_to_others(broker, extent)? {
                 if found.is_some() {
                     break;
