@@ -31,8 +31,8 @@ enum Step {
     Pass { vm: usize, skip: u16, decline: u16 },
     /// An agent does what it is told, `limit` pages at most. Those of `change` are written before
     /// their bytes are handed over, for those of `keep` no bytes are, odd ones being put off if the agent is
-    /// not late, and those of `decline` are not merged although they could be. A late agent says what became of them when it next asks
-    /// for something.
+    /// not late, and those of `decline` are not merged although they could be. A late agent reports the
+    /// outcomes when it next asks for something.
     Follow { vm: usize, limit: usize, change: u16, keep: u16, decline: u16, late: bool },
     /// A VM ends, and another begins in its place.
     Restart { vm: usize },

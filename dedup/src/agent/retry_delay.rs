@@ -7,8 +7,9 @@ const MOST_PASSES: u32 = 63;
 /// Passes that have to go by: 1 after the first failure, 3 after the second, and so on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RetryDelay {
-    /// Those that are waited for after the last failure, if it was the last that happened.
+    /// After the last try; 0 if it succeeded.
     passes: u32,
+    /// Those of them that have not gone by.
     left: u32,
 }
 

@@ -5,7 +5,6 @@ use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
 use super::stable_node::Stage;
 use crate::extents::Extent;
-use crate::fingerprint::{Fingerprint, Identity};
 use crate::protocol::{
     Broker, BrokerError, Decision, Directive, NamedOffer, Offer, Outcome, ReportError,
 };
@@ -50,13 +49,10 @@ impl Broker for LocalBroker {
         let slots = first.0..end.ok_or(BrokerError::BadSlot { vm, slot: first })?;
         let creators: Vec<(ItemId, NodeId)> =
             slots.clone().map(|slot| self.creator(vm, Slot(slot))).collect::<Result<_, _>>()?;
-        let secret = &self.secret;
-        let hashes: Vec<(Fingerprint, Identity)> =
-            pages.iter().map(|page| (secret.fingerprint(page), secret.identity(page))).collect();
         let mut failure = None;
-        for (number, ((&(item, node), page), (fingerprint, identity))) in
-            slots.zip(creators.iter().zip(pages).zip(hashes))
-        {
+        for (number, (&(item, node), page)) in slots.zip(creators.iter().zip(pages)) {
+            let (fingerprint, identity) =
+                (self.secret.fingerprint(page), self.secret.identity(page));
             let expected = self.stable.node(node).fingerprint;
             let keys = [fingerprint, identity.key()].map(|key| self.key(vm, key));
             let mut fits = keys.contains(&expected) && failure.is_none();

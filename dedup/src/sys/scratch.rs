@@ -153,7 +153,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Failures of the kernel that a test asks for, once each.
+/// Failures of the kernel that a test asks for, once each or always.
 #[cfg(test)]
 pub(crate) mod faults {
     use std::cell::Cell;
