@@ -1,19 +1,20 @@
 //! What one process needs of the kernel to fold its memory, whoever's memory it is.
 
 use std::error::Error;
-use std::sync::{Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 use super::AgentSetupError;
 use crate::sys::{
-    Faults, MappingBounds, PageMover, Pagemap, SpareMapping, UnfoldableMemory, Userfaultfd,
-    UserfaultfdError, locks_new_mappings,
+    Faults, LateSleepers, MappingBounds, PageMover, Pagemap, SpareMapping, UnfoldableMemory,
+    Userfaultfd, UserfaultfdError, locks_new_mappings,
 };
 
 /// Descriptors that all agents of a process share: guests come in hundreds, and a process may
 /// have 1024 descriptors by default.
 #[derive(Debug)]
 pub(crate) struct ProcessMemory {
-    pub(super) uffd: Userfaultfd,
+    pub(super) uffd: Arc<Userfaultfd>,
+    _late_sleepers: LateSleepers,
     pub(super) pagemap: Pagemap,
     /// Unless the kernel is too old to say.
     pub(super) bounds: Option<MappingBounds>,
@@ -39,11 +40,14 @@ impl ProcessMemory {
             }
             result => result,
         }?;
+        let uffd = Arc::new(uffd);
+        let late_sleepers = LateSleepers::wake(&uffd).map_err(AgentSetupError::Prepare)?;
         let pagemap = Pagemap::open().map_err(AgentSetupError::Pagemap)?;
         let bounds = MappingBounds::open().map_err(AgentSetupError::Pagemap)?;
         let spare = SpareMapping::new();
         Ok(Self {
             uffd,
+            _late_sleepers: late_sleepers,
             pagemap,
             bounds,
             spare,

@@ -15,6 +15,7 @@ mod fixed;
 #[cfg(test)]
 mod gaps;
 mod large_folios;
+mod late_sleepers;
 mod maps;
 mod memfd;
 mod memory;
@@ -31,6 +32,7 @@ mod span;
 mod spare;
 mod swap;
 mod uffd;
+mod uffd_thread;
 mod unfoldable;
 mod view;
 
@@ -41,6 +43,7 @@ pub(crate) use fixed::MapError;
 #[cfg(test)]
 pub(crate) use fixed::faults;
 pub(crate) use large_folios::may_be_unseen as large_folios_may_be_unseen;
+pub(crate) use late_sleepers::LateSleepers;
 pub(crate) use maps::{MappingMarks, ProcessMapping};
 pub(crate) use memfd::Memfd;
 pub use memfd::resident_store_bytes;

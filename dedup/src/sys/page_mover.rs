@@ -14,7 +14,7 @@
 //!    (`UFFD_FEATURE_EVENT_REMAP`). Who touches a page sleeps, reader or writer;
 //! 4. `UFFDIO_MOVE` carries the pages from the buffer there, which takes no memory and cannot run out
 //!    of it (Linux 6.8);
-//! 5. all are unregistered, which wakes who sleeps.
+//! 5. all are unregistered, which wakes who sleeps; who was about to is woken after it.
 //!
 //! If step 3 or 4 fails when the old mapping is gone, the buffer itself, which holds the bytes, is
 //! moved there instead: the mappings are not joined then. So it is, too, in a process that may not
@@ -24,18 +24,15 @@
 //! `Documentation/admin-guide/mm/userfaultfd.rst`; seen in Linux 6.12 and 6.18.
 
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::{io, iter};
-
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use super::backoff::Backoff;
 use super::policy::MemoryPolicy;
 use super::protect::Protected;
 use super::span::Span;
 use super::uffd::{Faults, Userfaultfd, UserfaultfdError};
+use super::uffd_thread::{Stop, UffdThread};
 use scratch_pair::ScratchPair;
 
 /// Pages that are moved at once, at most: a bound on how long who uses them can sleep.
@@ -58,8 +55,7 @@ pub(crate) struct PageMover {
     uffd: Arc<Userfaultfd>,
     scratch: Mutex<ScratchPair>,
     /// Reads the events that `mremap` waits for.
-    reader: Option<JoinHandle<()>>,
-    stop: Arc<EventFd>,
+    _reader: UffdThread,
 }
 
 impl PageMover {
@@ -71,15 +67,9 @@ impl PageMover {
     pub(crate) fn new(faults: Faults) -> Result<Self, PageMoverError> {
         let uffd = Arc::new(Userfaultfd::for_moving(faults)?);
         let scratch = ScratchPair::new(&uffd).map_err(PageMoverError::Prepare)?;
-        let stop = EventFd::new(EFD_CLOEXEC).map_err(PageMoverError::Prepare)?;
-        let stop = Arc::new(stop);
-        let read = {
-            let (uffd, stop) = (Arc::clone(&uffd), Arc::clone(&stop));
-            move || read_until(&uffd, &stop)
-        };
-        let reader = thread::Builder::new().name("pagefold-remap".to_owned()).spawn(read);
-        let reader = Some(reader.map_err(PageMoverError::Prepare)?);
-        Ok(Self { uffd, scratch: Mutex::new(scratch), reader, stop })
+        let reader = UffdThread::start("pagefold-remap", Arc::clone(&uffd), read_until);
+        let reader = reader.map_err(PageMoverError::Prepare)?;
+        Ok(Self { uffd, scratch: Mutex::new(scratch), _reader: reader })
     }
 
     /// Whether pages become one mapping with their neighbours: not where the kernel's faults cannot be held
@@ -184,6 +174,11 @@ impl PageMover {
             // As for mapping: for a moment.
             backoff.wait(&error);
         }
+        // The kernel wakes first, and then waits for faults that have found a page missing and are about to
+        // sleep; a page that stays missing is none that their last look finds.
+        if let Err(error) = self.uffd.wake(pages) {
+            log::error!("page faults may be held up for good: {error}");
+        }
     }
 
     /// Maps an untouched mapping over the pages and moves the buffer's there.
@@ -230,16 +225,6 @@ pub(crate) enum MakeAnonymousError {
     Apart(#[source] io::Error),
 }
 
-impl Drop for PageMover {
-    fn drop(&mut self) {
-        let Some(reader) = self.reader.take() else { return };
-        match self.stop.write(1) {
-            Ok(()) => drop(reader.join()),
-            Err(error) => log::error!("a thread is left behind: {error}"),
-        }
-    }
-}
-
 /// The runs of protected pages that are present, and those of the others that somebody has written since
 /// that was found out.
 fn written(protected: &Protected<'_>, present: &[Range<u32>], count_pages: u32) -> Vec<Range<u32>> {
@@ -256,13 +241,9 @@ fn written(protected: &Protected<'_>, present: &[Range<u32>], count_pages: u32) 
     runs
 }
 
-/// Reads events until there is something at `stop`.
-fn read_until(uffd: &Userfaultfd, stop: &EventFd) {
-    let wanted = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut ready = [wanted(uffd.as_raw_fd()), wanted(stop.as_raw_fd())];
-    while ready[1].revents == 0 {
-        // SAFETY: the kernel reads and writes the two entries, whose descriptors are open.
-        unsafe { libc::poll(ready.as_mut_ptr(), 2, -1) };
+/// Reads events until it is to stop.
+fn read_until(uffd: &Userfaultfd, stop: &Stop) {
+    while stop.wait_for(uffd) {
         uffd.read_events();
     }
 }

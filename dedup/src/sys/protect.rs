@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::sys::Faults;
-    use crate::sys::{AnonymousMemory, PageKind, Pagemap, Space};
+    use crate::sys::{AnonymousMemory, LateSleepers, PageKind, Pagemap, Space};
     use crate::{LinearIndex, PAGE_SIZE};
 
     /// Whether a thread of this process sleeps, as it does in a page fault that is held up.
@@ -276,5 +276,25 @@ mod tests {
         for page in 0..3 {
             memory.swap(page * PAGE_SIZE, 8);
         }
+    }
+
+    // The state that a fault is left in which found the page protected and queued up after the wake-up.
+    #[test]
+    fn a_writer_that_sleeps_on_a_page_that_is_not_protected_any_more_is_woken() {
+        let store = Memfd::new(1).unwrap();
+        store.write(Slot(0), &[7; PAGE_SIZE]).unwrap();
+        let memory = Arc::new(AnonymousMemory::new(1).unwrap());
+        let space = Space::new(memory.clone()).unwrap();
+        let span = space.span(LinearIndex(0), 1);
+        let uffd = Arc::new(Userfaultfd::new(Faults::All).unwrap());
+        span.map_file(store.raw(), 0).unwrap();
+        uffd.register(span).unwrap();
+        uffd.write_protect(span, true).unwrap();
+        let writer = held_up(move || memory.swap(0, 8));
+        uffd.unprotect_without_waking(span).unwrap();
+        thread::sleep(Duration::from_millis(20));
+        assert!(!writer.is_finished(), "somebody else has woken it");
+        let _late_sleepers = LateSleepers::wake(&uffd).unwrap();
+        assert_eq!(writer.join().unwrap(), 0x0707_0707_0707_0707);
     }
 }

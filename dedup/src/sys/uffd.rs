@@ -11,14 +11,13 @@ use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iowr_nr};
 
 use super::span::Span;
-
-/// The size of a `struct uffd_msg`.
-const MESSAGE_BYTES: usize = 32;
+use crate::PAGE_SIZE;
 
 /// Messages that are read at once.
 const MESSAGES_PER_READ: usize = 16;
 
 const UFFD_API: u64 = 0xaa;
+const UFFD_EVENT_PAGEFAULT: u8 = 0x12;
 const UFFD_USER_MODE_ONLY: libc::c_int = 1;
 const UFFD_FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
 const UFFD_FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
@@ -65,6 +64,17 @@ struct Move {
     moved: i64,
 }
 
+/// `struct uffd_msg`; the address is that of a page fault, elsewhere something else.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Message {
+    event: u8,
+    reserved: [u8; 7],
+    flags: u64,
+    address: u64,
+    thread: u64,
+}
+
 ioctl_iowr_nr!(UFFDIO_API, 0xaa, 0x3f, Api);
 ioctl_iowr_nr!(UFFDIO_REGISTER, 0xaa, 0x00, Register);
 ioctl_ior_nr!(UFFDIO_UNREGISTER, 0xaa, 0x01, Range);
@@ -105,8 +115,8 @@ pub(crate) enum Faults {
 
 /// A userfaultfd whose registered memory can be write-protected.
 ///
-/// No thread reads events from it: a protected page is unprotected by whoever protected it, and a
-/// blocked writer sleeps in the kernel until then. Closing it unprotects and wakes everything.
+/// A protected page is unprotected by whoever protected it, and a blocked writer sleeps in the kernel until
+/// then; nobody decides anything by reading from it. Closing it unprotects and wakes everything.
 #[derive(Debug)]
 pub(crate) struct Userfaultfd {
     fd: OwnedFd,
@@ -206,7 +216,16 @@ impl Userfaultfd {
     ///
     /// The kernel's; a part of the pages may be done.
     pub(super) fn write_protect(&self, span: Span<'_>, protect: bool) -> io::Result<()> {
-        let mode = if protect { UFFDIO_WRITEPROTECT_MODE_WP } else { 0 };
+        self.write_protect_by(span, if protect { UFFDIO_WRITEPROTECT_MODE_WP } else { 0 })
+    }
+
+    #[cfg(test)]
+    pub(super) fn unprotect_without_waking(&self, span: Span<'_>) -> io::Result<()> {
+        const UFFDIO_WRITEPROTECT_MODE_DONTWAKE: u64 = 1 << 1;
+        self.write_protect_by(span, UFFDIO_WRITEPROTECT_MODE_DONTWAKE)
+    }
+
+    fn write_protect_by(&self, span: Span<'_>, mode: u64) -> io::Result<()> {
         let mut arg = WriteProtect { range: range(span), mode };
         loop {
             // SAFETY: reads and writes one `WriteProtect`. No byte changes.
@@ -221,8 +240,29 @@ impl Userfaultfd {
 
     /// Wakes whoever was blocked on the pages of `span`, whatever is mapped there now.
     pub(super) fn wake(&self, span: Span<'_>) -> io::Result<()> {
+        self.wake_range(&range(span))
+    }
+
+    /// Wakes everybody who is blocked and whose fault has not been read yet, and reads it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; some may be blocked still.
+    pub(super) fn wake_all_unread(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        self.read_messages(|message| {
+            if message.event == UFFD_EVENT_PAGEFAULT {
+                let start = message.address & !(PAGE_SIZE as u64 - 1);
+                let woken = self.wake_range(&Range { start, len: PAGE_SIZE as u64 });
+                result = std::mem::replace(&mut result, Ok(())).and(woken);
+            }
+        });
+        result
+    }
+
+    fn wake_range(&self, range: &Range) -> io::Result<()> {
         // SAFETY: reads one `Range`; waking makes a thread fault again, nothing else.
-        done(unsafe { ioctl_with_ref(&self.fd, UFFDIO_WAKE(), &range(span)) })
+        done(unsafe { ioctl_with_ref(&self.fd, UFFDIO_WAKE(), range) })
     }
 }
 
@@ -261,11 +301,21 @@ impl Userfaultfd {
 
     /// Reads what events there are, without waiting; who waits for that goes on.
     pub(super) fn read_events(&self) {
-        let mut messages = [0_u8; MESSAGES_PER_READ * MESSAGE_BYTES];
-        // SAFETY: the kernel writes at most as many bytes as the buffer has.
-        while unsafe { libc::read(self.as_raw_fd(), messages.as_mut_ptr().cast(), messages.len()) }
-            > 0
-        {}
+        self.read_messages(|_| {});
+    }
+
+    /// Reads what messages there are, without waiting.
+    fn read_messages(&self, mut visit: impl FnMut(&Message)) {
+        let mut messages = [Message::default(); MESSAGES_PER_READ];
+        loop {
+            // SAFETY: the kernel writes whole messages, at most as many bytes as the buffer has, and
+            // any bytes are a message.
+            let read = unsafe {
+                libc::read(self.as_raw_fd(), messages.as_mut_ptr().cast(), size_of_val(&messages))
+            };
+            let Some(bytes) = usize::try_from(read).ok().filter(|&bytes| bytes > 0) else { return };
+            messages[..bytes / size_of::<Message>()].iter().for_each(&mut visit);
+        }
     }
 }
 

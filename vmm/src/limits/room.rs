@@ -17,7 +17,7 @@ const BASE_FILES_OF_IMAGES: u64 = 12;
 const FILES_PER_VM: u64 = 2;
 
 /// Threads of a process with VMs beside those that fold: its own, signals, events, the socket's.
-const BASE_THREADS: u64 = 10;
+const BASE_THREADS: u64 = 11;
 
 /// Threads of a VM: its vCPU's, and one of KVM's that the kernel counts as the process's.
 const THREADS_PER_VM: u64 = 2;
@@ -66,8 +66,8 @@ impl Needs {
     pub fn of_images(count: usize, memory_bytes: u64, store_bytes: u64) -> Self {
         Self {
             files: BASE_FILES_OF_IMAGES + count as u64,
-            // Those that read, and those that fold.
-            threads: 2 * processors(),
+            // Those that read, those that fold, and two that serve userfaultfds.
+            threads: 2 * processors() + 2,
             space_bytes: BASE_SPACE_BYTES.saturating_add(memory_bytes),
             store_bytes,
             view_bytes: view_bytes(memory_bytes, store_bytes),
