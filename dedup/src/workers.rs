@@ -38,12 +38,15 @@ impl Workers {
         let clocks = Arc::new(Mutex::new(Vec::new()));
         let register = Arc::clone(&clocks);
         let (alive, ended) = channel::<Infallible>();
+        let (announce, announced) = channel();
         let pool = ThreadPoolBuilder::new()
             .num_threads(count_threads.unwrap_or(0))
             .thread_name(|number| format!("pagefold-fold{number}"))
             .start_handler(move |_| {
                 let mut clocks = register.lock().unwrap_or_else(PoisonError::into_inner);
                 clocks.extend(ThreadClock::current());
+                // Whoever waits for it is there until all have sent theirs.
+                let _ = announce.send(());
             })
             .spawn_handler(move |thread| {
                 let (name, alive) = (thread.name().map(str::to_owned), alive.clone());
@@ -55,8 +58,8 @@ impl Workers {
                 Ok(())
             })
             .build()?;
-        // Every thread has announced its clock once it has run something.
-        pool.broadcast(|_| ());
+        // Not by rayon's means, which would do other work of a pool that the caller is a thread of.
+        announced.iter().take(pool.current_num_threads()).for_each(drop);
         let (callers_nanos, ended) = (AtomicU64::new(0), Mutex::new(ended));
         Ok(Self { pool: Some(pool), clocks, callers_nanos, ended })
     }
@@ -73,14 +76,17 @@ impl Workers {
         result
     }
 
-    /// What `task` makes of each item, in order: on all threads, if there are enough items.
+    /// What `task` makes of each item, in order: on all threads, if there are enough items. Not when the caller
+    /// is a thread of another pool of rayon's: it would do other work of that pool while it waits, which may
+    /// want the very lock that it holds on this engine.
     pub(crate) fn map<T: Sync, R: Send>(
         &self,
         items: &[T],
         task: impl Fn(&T) -> R + Sync + Send,
     ) -> Vec<R> {
+        let is_worth_it = items.len() >= 2 * TASK_ITEMS && rayon::current_thread_index().is_none();
         match &self.pool {
-            Some(pool) if items.len() >= 2 * TASK_ITEMS && pool.current_num_threads() > 1 => {
+            Some(pool) if is_worth_it && pool.current_num_threads() > 1 => {
                 pool.install(|| items.par_iter().with_min_len(TASK_ITEMS).map(task).collect())
             }
             _ => items.iter().map(task).collect(),
