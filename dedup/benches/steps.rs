@@ -241,8 +241,10 @@ fn compaction(count_pages: u32) {
     let (mut moved_slots, mut most_sharers, mut idle_calls, mut groups) = (0, 0, 0, 0);
     for vm in VMS {
         cursor.rewind();
-        while let Some(group) =
-            timed(&mut longest, || broker.compact(vm, &mut cursor, CompactScope::Gainful)).unwrap()
+        while let Some(group) = timed(&mut longest, || {
+            broker.compact(vm, &mut cursor, CompactScope::Gainful, |_, _| false)
+        })
+        .unwrap()
         {
             idle_calls += u32::from(group.is_empty());
             groups += u32::from(!group.is_empty());

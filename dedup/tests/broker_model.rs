@@ -201,7 +201,8 @@ impl World {
             Step::Compact { vm, all } => {
                 let scope = if all { CompactScope::All } else { CompactScope::Gainful };
                 let mut cursor = CompactCursor::default();
-                while self.broker.compact(self.vms[vm].0, &mut cursor, scope).unwrap().is_some() {
+                let vm = self.vms[vm].0;
+                while self.broker.compact(vm, &mut cursor, scope, |_, _| false).unwrap().is_some() {
                     self.broker.check().unwrap();
                 }
             }

@@ -129,12 +129,19 @@ impl Agent {
         self.count_mappings(self.count_vmas());
     }
 
+    /// Whether a page begins a mapping whatever it and the page before it lie over: that is elsewhere, or
+    /// has another policy. O(log pieces + policies).
+    pub(crate) fn is_apart(&self, page: LinearIndex) -> bool {
+        self.begins_piece(page) || !self.policy_edges(page, page).is_empty()
+    }
+
+    fn begins_piece(&self, page: LinearIndex) -> bool {
+        page.0 >= self.space.count_pages() || self.space.piece(page).linear == page
+    }
+
     /// Whether the kernel begins a mapping at a page where it need not.
     fn is_seam(&self, page: LinearIndex) -> bool {
-        if page.0 >= self.space.count_pages()
-            || self.space.piece(page).linear == page
-            || !self.extents.joins(page)
-        {
+        if self.begins_piece(page) || !self.extents.joins(page) {
             return false;
         }
         let addr = self.space.span(page, 1).start();

@@ -4,7 +4,8 @@
 //! broken and shared again lie over slots here and there, and each run of consecutive slots is a
 //! mapping of the kernel's. Moving the slots of neighbouring pages next to each other joins those
 //! mappings, in each VM that has the pages side by side. In a VM that has not, it may part others,
-//! so what is won and lost is counted before anything is moved.
+//! so what is won and lost is counted before anything is moved. Nothing is won where pages that follow each
+//! other are apart at the host, which only their agent knows.
 
 use std::collections::HashMap;
 
@@ -92,7 +93,8 @@ impl CompactCursor {
 impl LocalBroker {
     /// Does the next part of a VM's compaction: finds the next group of its pages, or counts for a part
     /// of them whether it is worth it to move their slots, or begins to. Says which slots are being moved
-    /// to which, if any are, or `None` when all pages have been looked at.
+    /// to which, if any are, or `None` when all pages have been looked at. `is_apart` says of a page of any
+    /// VM of the domain whether it begins a mapping whatever it and the page before it lie over.
     /// [`move_directives`](Self::move_directives) have the agents of their sharers do it.
     /// O(16,384 pages), O(2048 sharers · log extents) or O(256 slots).
     ///
@@ -104,6 +106,7 @@ impl LocalBroker {
         vm: VmId,
         cursor: &mut CompactCursor,
         scope: CompactScope,
+        is_apart: impl Fn(VmId, LinearIndex) -> bool,
     ) -> Result<Option<Vec<(Slot, Slot)>>, BrokerError> {
         let Some(mut candidate) = cursor.candidate.take() else {
             let found = self.next_group(vm, cursor, scope)?;
@@ -112,7 +115,7 @@ impl LocalBroker {
             return Ok(Some(Vec::new()));
         };
         if candidate.counted < candidate.group.len() {
-            cursor.work += self.count_gain(&mut candidate);
+            cursor.work += self.count_gain(&mut candidate, &is_apart);
             cursor.candidate = Some(candidate);
             return Ok(Some(Vec::new()));
         }
@@ -186,14 +189,18 @@ impl LocalBroker {
 
     /// Counts for the next slots of a group how many mappings fewer there are, in all VMs, once all of
     /// them lie side by side. Returns how many sharers these have.
-    fn count_gain(&self, candidate: &mut Candidate) -> u32 {
+    fn count_gain(
+        &self,
+        candidate: &mut Candidate,
+        is_apart: &impl Fn(VmId, LinearIndex) -> bool,
+    ) -> u32 {
         let mut counted = 0;
         while counted < COUNTED_SHARERS
             && let Some(&slot) = candidate.group.get(candidate.counted)
         {
             let node = self.store.slots.node(slot);
             counted += node.map_or(0, |node| self.stable.node(node).sharers).max(1);
-            candidate.gain += self.gain(slot, candidate.counted, &candidate.order);
+            candidate.gain += self.gain(slot, candidate.counted, &candidate.order, is_apart);
             candidate.counted += 1;
         }
         counted
@@ -201,7 +208,13 @@ impl LocalBroker {
 
     /// How many mappings fewer there are, in all VMs, at the pages that share the slot at `number` of a
     /// group, once its slots lie side by side.
-    fn gain(&self, slot: Slot, number: usize, order: &HashMap<Slot, usize>) -> i64 {
+    fn gain(
+        &self,
+        slot: Slot,
+        number: usize,
+        order: &HashMap<Slot, usize>,
+        is_apart: &impl Fn(VmId, LinearIndex) -> bool,
+    ) -> i64 {
         let Some(node) = self.store.slots.node(slot) else { return 0 };
         let mut gain = 0;
         for item in self.sharers(node) {
@@ -209,6 +222,7 @@ impl LocalBroker {
             let Some(member) = self.members.get(&vm) else { continue };
             let moves = |linear, slot| order.get(&slot).filter(|_| self.shares(vm, linear, slot));
             let before = linear.0.checked_sub(1).map(LinearIndex);
+            let before = before.filter(|_| !is_apart(vm, linear));
             if let Some((before, over)) =
                 before.and_then(|page| Some((page, member.extents.slot(page)?)))
             {
@@ -219,6 +233,7 @@ impl LocalBroker {
             let after = linear.offset(1);
             if let Some(over) = member.extents.slot(after)
                 && moves(after, over).is_none()
+                && !is_apart(vm, after)
             {
                 gain -= i64::from(slot.offset(1) == over);
             }

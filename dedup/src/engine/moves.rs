@@ -180,14 +180,18 @@ impl Engine {
     /// The next slots of a VM's pages that are to be moved, none if it is time to do something else,
     /// or `None` when it has no more.
     fn compact_vm(&mut self, vm: VmId, compaction: &mut Compaction) -> Option<Vec<(Slot, Slot)>> {
-        let name = &self.members.get(&vm)?.domain;
+        let Self { domains, members, .. } = self;
+        let name = &members.get(&vm)?.domain;
         if *name != compaction.domain {
             compaction.domain.clone_from(name);
             compaction.cursor = CompactCursor::default();
         }
-        let broker = &mut self.domains.get_mut(name)?.broker;
+        let broker = &mut domains.get_mut(name)?.broker;
+        let is_apart = |vm, linear| {
+            members.get(&vm).is_some_and(|member: &Member| member.agent.is_apart(linear))
+        };
         // The VM is there, so the broker knows it.
-        broker.compact(vm, &mut compaction.cursor, compaction.scope).unwrap_or(None)
+        broker.compact(vm, &mut compaction.cursor, compaction.scope, is_apart).unwrap_or(None)
     }
 
     /// Notes whose pages are to move with a group of slots.
