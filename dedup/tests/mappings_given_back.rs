@@ -124,6 +124,33 @@ fn untouched_pages_between_unmerged_ones_stay_untouched() {
     }
 }
 
+// What a guest gives back by a balloon and uses again.
+#[test]
+fn pages_that_were_first_written_between_shared_ones_are_no_mappings_of_their_own_later() {
+    let mut engine = engine();
+    let vms = common::twins(&mut engine, PAGES);
+    settle(&mut engine);
+    let rewritten = |number: &u32| number % 64 < 32;
+    for vm in &vms {
+        for first in (0..PAGES).step_by(64) {
+            engine.discard(vm.id, LinearIndex(first), 32).unwrap();
+        }
+        let own = |number| page(10_000_000 * (1 + vm.id.0) + number);
+        (0..PAGES).filter(rewritten).for_each(|number| vm.write(number as usize, &own(number)));
+    }
+    settle(&mut engine);
+    unmerge_all(&mut engine);
+    assert_eq!(vms.each_ref().map(kernel_mappings), [1, 1]);
+    engine.check().unwrap();
+    for vm in &vms {
+        let own = |number| page(10_000_000 * (1 + vm.id.0) + number);
+        for number in 0..PAGES {
+            let expected = if rewritten(&number) { own(number) } else { page(number) };
+            assert!(vm.read(number as usize) == expected, "page {number} of VM {}", vm.id);
+        }
+    }
+}
+
 #[test]
 fn mappings_of_broken_pages_come_back_when_the_budget_is_short() {
     let config = EngineConfig { max_mappings: Some(9000), ..EngineConfig::default() };

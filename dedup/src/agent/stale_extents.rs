@@ -3,7 +3,8 @@
 //! A page that was written, or was made private, keeps the mapping of the store that it lies in. That
 //! lets it return to its slot without a new mapping, but holds a part of the mapping budget. So extents
 //! without a sharer, *stale* ones, become ordinary anonymous memory again when their pages are not to be
-//! folded, and when the budget is short.
+//! folded, and when the budget is short. So does memory that the kernel keeps apart from its neighbours
+//! because it was first written between extents that are gone now.
 
 use std::iter;
 use std::ops::Range;
@@ -33,10 +34,23 @@ pub(super) struct StaleSearch {
     may_find: bool,
     /// Whether one has that has not changed since the mark.
     is_work: bool,
-    /// The page from which the search goes on, if there is one.
-    next: Option<LinearIndex>,
+    /// From where the search goes on, if there is one.
+    next: Option<SearchAt>,
     /// Whether the last search was called off.
     failed: bool,
+}
+
+/// How far a search has come: it looks for extents first, and then for what keeps others apart.
+#[derive(Debug, Clone, Copy)]
+enum SearchAt {
+    /// At the extents from a page on.
+    Extents(LinearIndex),
+    /// At the seams from a page on.
+    Seams(LinearIndex),
+}
+
+impl SearchAt {
+    const BEGIN: Self = Self::Extents(LinearIndex(0));
 }
 
 impl StaleSearch {
@@ -50,7 +64,7 @@ impl StaleSearch {
     /// Begins a search, if there may be something to find.
     pub(super) fn begin(&mut self) {
         if self.may_find {
-            (self.may_find, self.next) = (false, Some(LinearIndex(0)));
+            (self.may_find, self.next) = (false, Some(SearchAt::BEGIN));
         }
     }
 
@@ -61,7 +75,7 @@ impl StaleSearch {
 
     /// Begins a search through all.
     pub(super) fn search_all(&mut self) {
-        (self.may_find, self.is_work, self.next) = (false, true, Some(LinearIndex(0)));
+        (self.may_find, self.is_work, self.next) = (false, true, Some(SearchAt::BEGIN));
     }
 
     /// Whether a search is under way that may be expected to come to something, and not only for what a
@@ -98,8 +112,11 @@ impl Agent {
     ) -> Result<u32, AgentError> {
         let mut taken = 0;
         while let Some(from) = self.stale.next.filter(|_| taken < limit_pages) {
-            let (window, passed) =
-                self.next_stale_window(from, (limit_pages - taken) * PASSED_PER_PAGE);
+            let limit = (limit_pages - taken) * PASSED_PER_PAGE;
+            let (window, passed) = match from {
+                SearchAt::Extents(from) => self.next_stale_window(from, limit),
+                SearchAt::Seams(from) => self.next_seam_window(from, limit),
+            };
             taken += passed.div_ceil(PASSED_PER_PAGE);
             match window.next {
                 Some(next) => self.stale.next = Some(next),
@@ -132,7 +149,10 @@ impl Agent {
         let end = LinearIndex(self.space.count_pages());
         for extent in self.extents.overlapping(from, end) {
             if passed >= limit && found.is_none() {
-                return (Window { pages: None, next: Some(extent.linear) }, passed);
+                return (
+                    Window { pages: None, next: Some(SearchAt::Extents(extent.linear)) },
+                    passed,
+                );
             }
             passed += 1;
             let pages = extent.linear.0..extent.end();
@@ -152,8 +172,49 @@ impl Agent {
                 None => found = Some(first..end),
             }
         }
-        let next = found.as_ref().map(|found| LinearIndex(found.end));
-        (Window { pages: found, next }, passed)
+        let next = match &found {
+            Some(found) => SearchAt::Extents(LinearIndex(found.end)),
+            None => SearchAt::Seams(LinearIndex(0)),
+        };
+        (Window { pages: found, next: Some(next) }, passed)
+    }
+
+    /// The shorter side of the next seam from page `from` on, which will be one mapping with the other once it
+    /// is moved, if that can be done at once; and how many seams were looked at, `limit` at most.
+    fn next_seam_window(&self, from: LinearIndex, limit: u32) -> (Window, u32) {
+        let mut passed = 0;
+        for &seam in self.seams.range(from..) {
+            if passed >= limit {
+                return (Window { pages: None, next: Some(SearchAt::Seams(seam)) }, passed);
+            }
+            passed += 1;
+            if self.is_apart(seam) || self.extents.slot(seam).is_some() {
+                continue;
+            }
+            let [before, after] = self.sides(seam);
+            let side = if before.len() < after.len() { before } else { after };
+            if side.len() <= MAX_MOVE_PAGES as usize {
+                let next = Some(SearchAt::Seams(LinearIndex(seam.0 + 1)));
+                return (Window { pages: Some(side), next }, passed);
+            }
+        }
+        (Window { pages: None, next: None }, passed)
+    }
+
+    /// The anonymous pages before a seam and those after it that are one mapping, or of longer ones more than
+    /// can be moved at once.
+    fn sides(&self, seam: LinearIndex) -> [Range<u32>; 2] {
+        let piece = self.space.piece(seam);
+        let first = LinearIndex(seam.0.saturating_sub(MAX_MOVE_PAGES + 1).max(piece.linear.0));
+        let end = LinearIndex(seam.0.saturating_add(MAX_MOVE_PAGES + 1).min(piece.end().0));
+        let mut ends = self.policy_edges(first, end);
+        ends.extend(self.seams.range(first..end));
+        for extent in self.extents.overlapping(first, end) {
+            ends.extend([extent.linear, LinearIndex(extent.end())]);
+        }
+        let before = ends.iter().filter(|&&page| page < seam).max();
+        let after = ends.iter().filter(|&&page| page > seam).min();
+        [before.map_or(first.0, |page| page.0)..seam.0, seam.0..after.map_or(end.0, |page| page.0)]
     }
 
     /// The end of the pages from `first` on that can be moved together: they lie side by side, and are to have
@@ -252,7 +313,7 @@ impl Agent {
 /// Stale extents that are moved together, and from which page the search goes on.
 struct Window {
     pages: Option<Range<u32>>,
-    next: Option<LinearIndex>,
+    next: Option<SearchAt>,
 }
 
 #[cfg(test)]
