@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{TestVm, engine, page, settle};
+use common::{RacedPages, TestVm, engine, page, settle};
 use pagefold_dedup::{
     AnonymousMemory, AttachError, AttachSpec, DedupMode, Engine, GuestMemory, LayoutChange,
     LinearIndex, Mapping, PAGE_SIZE, PageState, RelocateError, RelocateReport, RemapError, Slot,
@@ -221,26 +221,6 @@ fn a_moved_page_breaks_and_merges_again_like_any_other() {
     (0..16).for_each(|number| assert_eq!(moved.read(number), page(300 + number)));
 }
 
-/// The words that a page goes through: equal in both VMs most of the time, and zero now and then.
-const WORDS: [u64; 5] = [1, 2, 0, 3, 0];
-
-/// Writes pages of both VMs until told to stop, and checks with every write that the one before is
-/// there. Returns the word of each page; `words` has what they were.
-fn write_and_check(vms: [&TestVm; 2], words: &mut [u64], stop: &AtomicBool) {
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    while !stop.load(Ordering::Relaxed) {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
-        let page = (random >> 33) as usize % words.len();
-        let word = WORDS[(random >> 20) as usize % WORDS.len()];
-        for vm in vms {
-            assert_eq!(vm.swap(page, word), words[page], "page {page} of VM {}", vm.id);
-        }
-        words[page] = word;
-        // Most pages rest from one pass to the next, or none would ever be merged.
-        (0..random >> 51).for_each(|_| std::hint::spin_loop());
-    }
-}
-
 #[test]
 fn no_write_to_moved_memory_is_lost_while_it_is_merged_and_broken() {
     const PAGES: usize = 256;
@@ -248,7 +228,7 @@ fn no_write_to_moved_memory_is_lost_while_it_is_merged_and_broken() {
     let mut engine = engine();
     let mut a = TestVm::attached(&mut engine, 0, PAGES as u32);
     let b = TestVm::attached(&mut engine, 1, PAGES as u32);
-    let mut words = [0; PAGES];
+    let mut pages = RacedPages::new(0, PAGES);
     for round in 0..4 {
         let memory = Arc::new(AnonymousMemory::new(PAGES as u32).unwrap());
         // At first nothing is merged; later some is shared, some broken and some zero.
@@ -257,7 +237,7 @@ fn no_write_to_moved_memory_is_lost_while_it_is_merged_and_broken() {
         let before = engine.stats().events;
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            let writer = scope.spawn(|| write_and_check([&a, &b], &mut words, &stop));
+            let writer = scope.spawn(|| pages.race(&[a.clone(), b.clone()], &stop));
             loop {
                 engine.pass();
                 let now = engine.stats().events;
@@ -278,11 +258,7 @@ fn no_write_to_moved_memory_is_lost_while_it_is_merged_and_broken() {
     }
     assert_eq!(engine.stats().events.errors, 0);
     settle(&mut engine);
-    for (number, word) in words.into_iter().enumerate() {
-        let mut expected = ZEROES;
-        expected[..8].copy_from_slice(&word.to_le_bytes());
-        assert!(a.read(number) == expected && b.read(number) == expected, "page {number}");
-    }
+    pages.check(&[a, b], |_, _| {});
 }
 
 #[test]

@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
+mod random;
+mod writer;
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,9 +12,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pagefold_dedup::{
-    AnonymousMemory, AttachError, AttachSpec, DedupMode, Engine, EngineConfig, Knobs, Mapping,
-    PAGE_SIZE, PageState, Slot, VmId, WrittenPages,
+    AnonymousMemory, AttachError, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs,
+    Mapping, PAGE_SIZE, PageState, Slot, VmId, WrittenPages,
 };
+
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use {random::Random, writer::RacedPages};
 
 /// Memory that remembers which pages were written through it.
 #[derive(Clone)]
@@ -54,9 +60,14 @@ impl TestVm {
             domain: domain.to_owned(),
             mode,
             memory: self.memory.clone(),
-            changes: Box::new(self.written.clone()),
+            changes: self.changes(),
         };
         engine.attach(self.id, spec)
+    }
+
+    /// The pages that were written since it was last asked.
+    pub fn changes(&self) -> Box<dyn ChangeSource> {
+        Box::new(self.written.clone())
     }
 
     pub fn write(&self, page: usize, bytes: &[u8; PAGE_SIZE]) {
