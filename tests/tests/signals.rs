@@ -8,7 +8,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use pagefold_tests::harness::command::{Running, describe, pagefold, stdout_json};
+use pagefold_tests::harness::command::{Running, describe, executable, pagefold, stdout_json};
 use pagefold_tests::harness::http;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -163,11 +163,10 @@ fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
 
 /// A run with a socket, of one VM, that another command starts.
 fn under(command: &str, args: &[&str], socket: &Path) -> Child {
-    let run = pagefold(&["run", "-n", "1", "--memory", "8M", "--json", "--api-socket"]);
     Command::new(command)
         .args(args)
-        .arg(run.get_program())
-        .args(run.get_args())
+        .arg(executable())
+        .args(["run", "-n", "1", "--memory", "8M", "--json", "--api-socket"])
         .arg(socket)
         .env("RUST_LOG", "pagefold=info")
         .stdout(Stdio::piped())

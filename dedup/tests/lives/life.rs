@@ -271,7 +271,10 @@ impl Life {
         let most: u64 = count.values().map(|pages| pages - 1).sum();
         // Pages of zeroes may be untouched, or given back.
         let shared = count.iter().filter(|((_, content), _)| *content != 0);
-        let sharing = |pages: u64| pages - pages.div_ceil(u64::from(stats.knobs.max_page_sharing));
+        // Slots of one content whose sharers would fit into one are joined, so all but one are more than half full.
+        let limit = u64::from(stats.knobs.max_page_sharing);
+        let slots = |pages| if pages <= limit { 1 } else { 2 * pages / (limit + 1) + 1 };
+        let sharing = |pages| pages - slots(pages);
         let least: u64 = shared.map(|(_, &pages)| sharing(pages)).sum();
         let saved = stats.pages_sharing;
         assert!(saved <= most, "{saved} of {most} are saved: {stats:?}");

@@ -13,9 +13,11 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// The command with these arguments, and nothing in its environment that changes what it says.
+/// The command with these arguments, and nothing in its environment that changes what it says, nor in how
+/// it takes a hangup, which whoever runs the tests may have it ignore.
 pub fn pagefold(args: &[&str]) -> Command {
-    let mut command = Command::new(executable());
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(executable());
     command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
     command
 }
@@ -43,7 +45,7 @@ pub fn describe(output: &Output) -> String {
 
 /// The path of the binary, built by cargo as these tests were. Cargo gives a package's tests the
 /// paths of its own binaries only, and this one is another package's.
-fn executable() -> &'static Path {
+pub fn executable() -> &'static Path {
     static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
     EXECUTABLE.get_or_init(|| build(Path::new(env!("CARGO_MANIFEST_DIR"))))
 }
