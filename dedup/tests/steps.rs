@@ -237,7 +237,8 @@ fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
     for _ in 0..10 {
         pass(&mut engine);
     }
-    assert!(engine.stats().pages_sharing > 500, "{:?}", engine.stats());
+    // What one step fills, and some of the next: the rest would be a run apart.
+    assert!(engine.stats().pages_sharing > 400, "{:?}", engine.stats());
     engine.check().unwrap();
 }
 

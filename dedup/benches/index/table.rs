@@ -9,7 +9,7 @@ wait (14 %), 11 are zero and never offered (22 %). pairs, the worst case: each p
 no two neighbours lie side by side in the store.
 wait: an offer without a twin. match: one that finds the first. join: one that finds a slot.
 confirm: Outcome::Merged. release: Outcome::Left, the slots' memory given back included.
-fill: bytes handed over, two hashes and the copy included. Millions a second, one thread (fill: all).";
+fill: bytes handed over, two hashes and the copy included. Millions a second, one thread.";
 
 pub(crate) fn print_head(agent_bytes: f64) {
     println!("{LEGEND}\nbytes a page: the domain's, and the agents' ({agent_bytes:.2}).\n");

@@ -1,7 +1,7 @@
 //! What a step has handled, counted so that every step has a bound: others wait for its end.
 
-/// What a step may cost: about 4 ms, in what reading a page costs (0.25 µs).
-const STEP_COST: u64 = 1 << 14;
+/// What a step may cost: about 3 ms, in what reading a page costs (0.25 µs).
+const STEP_COST: u64 = 3 << 12;
 
 /// A step that has less than this left ends: pieces of work should not become too small.
 const LEAST_COST: u64 = STEP_COST / 4;

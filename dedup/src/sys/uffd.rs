@@ -253,8 +253,9 @@ impl Userfaultfd {
         self.read_messages(|message| {
             if message.event == UFFD_EVENT_PAGEFAULT {
                 let start = message.address & !(PAGE_SIZE as u64 - 1);
-                let woken = self.wake_range(&Range { start, len: PAGE_SIZE as u64 });
-                result = std::mem::replace(&mut result, Ok(())).and(woken);
+                if let Err(error) = self.wake_range(&Range { start, len: PAGE_SIZE as u64 }) {
+                    result = Err(error);
+                }
             }
         });
         result
