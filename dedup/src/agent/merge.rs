@@ -1,6 +1,6 @@
-//! The merge protocol: protect, compare, map, let go.
+//! The merge protocol: protect, compare, map, unprotect.
 //!
-//! From the moment a window is protected until it is let go, no message is sent and nothing waits
+//! From the moment a window is protected until it is unprotected, no message is sent and nothing waits
 //! on anybody else, so that a writer sleeps for as long as it takes to handle a window and no
 //! longer.
 

@@ -53,7 +53,7 @@ impl Engine {
     /// Nobody, guest or device, may use the old addresses while this runs: what is written there
     /// meanwhile may be lost. Afterwards they read as zeroes, are no part of the VM, and can be the
     /// destination of another move once no page of theirs is in use. Who runs the guest with KVM
-    /// points its memory slots at the new addresses before it runs on. The old memory is let go when
+    /// points its memory slots at the new addresses before it runs on. The old memory is dropped when
     /// no page of the VM is left in it.
     ///
     /// O(mappings of the process + extents of the VM), and O(log regions) for each region that has

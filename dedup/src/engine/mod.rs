@@ -94,7 +94,7 @@ struct Member {
 
 /// All folding of one process.
 pub struct Engine {
-    // Before the domains, so that memory is let go before the stores under it.
+    // Before the domains, so that memory is dropped before the stores under it.
     members: BTreeMap<VmId, Member>,
     /// VMs that have ended, but whose memory may still lie over slots.
     leavers: Vec<Leaver>,

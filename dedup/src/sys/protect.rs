@@ -1,4 +1,4 @@
-//! Write-protected pages, and what may be done to them before they are let go.
+//! Write-protected pages, and what may be done to them before they are unprotected.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::uffd::Userfaultfd;
 use crate::{PAGE_SIZE, Slot};
 
 /// Pages that nobody can write while this value lives: a writer, guest or host, sleeps until they
-/// are let go, and then faults again on whatever is mapped there.
+/// are unprotected, and then faults again on whatever is mapped there.
 ///
 /// Pages that are not there are covered too (`UFFD_FEATURE_WP_UNPOPULATED`): the first touch of
 /// one by a writer sleeps like any other.
