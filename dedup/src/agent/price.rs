@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 
 use super::Agent;
 use super::budget::Ask;
+use super::changes::count;
 use super::mappings::more_vmas_with;
 use super::merge::{declined, put_off};
 use super::runs::Run;
@@ -87,17 +88,19 @@ impl Agent {
         let mut kept = vec![true; runs.len()];
         // Slots that stay empty: nothing is planned, or set aside, for those that were to join them.
         let mut empty = IdSet::default();
+        // Runs that are put off, and what was planned before each.
+        let mut put_offs: Vec<(Run, i64)> = Vec::new();
         for at in order {
             let mut slots = runs[at].shares().map(|(_, slot)| slot);
             let is_vain = slots.next().is_some_and(|slot| empty.contains(&slot));
             if is_vain && slots.all(|slot| empty.contains(&slot)) {
-                self.defer(&runs[at], more_vmas);
+                put_offs.push((runs[at], more_vmas));
                 outcomes.extend(runs[at].shares().map(declined));
                 kept[at] = false;
                 continue;
             }
             if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
-                self.defer(&rest, more_vmas);
+                put_offs.push((rest, more_vmas));
                 outcomes.extend(rest.shares().map(put_off));
                 empty.extend(terms.slots_of(&rest));
             }
@@ -120,7 +123,7 @@ impl Agent {
                 self.budget.pledge(pledge);
             } else {
                 undo(&mut planned, &self.extents, &run);
-                self.defer(&run, more_vmas);
+                put_offs.push((run, more_vmas));
                 outcomes.extend(run.shares().map(put_off));
                 empty.extend(terms.slots_of(&run));
                 kept[at] = false;
@@ -128,6 +131,26 @@ impl Agent {
         }
         let mut kept = kept.into_iter();
         runs.retain(|_| kept.next().unwrap_or(true));
+        // Those that were paid for before the pages that were to fill their slots were put off.
+        let in_vain = take_out(runs, &empty);
+        // What they would have added is no room that others may find later.
+        let mut unused = 0;
+        if !in_vain.is_empty() {
+            let kept_vmas = self.more_vmas(runs);
+            unused = (more_vmas - kept_vmas).max(0);
+            outcomes.extend(in_vain.iter().flat_map(Run::shares).map(declined));
+            put_offs.extend(in_vain.into_iter().map(|run| (run, more_vmas)));
+        }
+        for (run, planned) in put_offs {
+            self.defer(&run, planned - unused);
+        }
+    }
+
+    /// What runs add to the mappings. O((runs + extents under them) · log).
+    fn more_vmas(&self, runs: &[Run]) -> i64 {
+        let mapped = || runs.iter().filter(|run| run.is_mapped());
+        let mut planned = self.extents.within(mapped().map(Run::with_neighbours));
+        mapped().map(|run| more_vmas_with(&self.space, &mut planned, run)).sum()
     }
 
     /// Shortens a run whose partners lie in more runs than there are mappings for, and returns the rest:
@@ -150,6 +173,29 @@ fn worth(run: &Run, pledge: u64, cost: u64) -> u32 {
     let sides = if pledge > 0 { 2 } else { 1 };
     let worth = u64::from(run.count_pages) * sides * VMAS_PER_RUN / cost.max(sides * VMAS_PER_RUN);
     u32::try_from(worth.max(1)).unwrap_or(u32::MAX)
+}
+
+/// Takes the pages that were to join slots that stay empty out of runs, and returns them. O(pages).
+fn take_out(runs: &mut Vec<Run>, empty: &IdSet<Slot>) -> Vec<Run> {
+    let mut in_vain = Vec::new();
+    if empty.is_empty() {
+        return in_vain;
+    }
+    let all = std::mem::take(runs);
+    for run in all {
+        let stays_empty: Vec<bool> = run.shares().map(|(_, slot)| empty.contains(&slot)).collect();
+        if !stays_empty.contains(&true) {
+            runs.push(run);
+            continue;
+        }
+        let mut page = 0;
+        for part in stays_empty.chunk_by(|one, other| one == other) {
+            let list = if part[0] { &mut in_vain } else { &mut *runs };
+            list.push(run.part(page, count(part.len())));
+            page += count(part.len());
+        }
+    }
+    in_vain
 }
 
 /// Makes extents what they are in `original` for the pages of a run.
