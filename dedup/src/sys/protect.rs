@@ -297,4 +297,50 @@ mod tests {
         let _late_sleepers = LateSleepers::wake(&uffd).unwrap();
         assert_eq!(writer.join().unwrap(), 0x0707_0707_0707_0707);
     }
+
+    /// How often threads of this process that have a name have gone to sleep.
+    fn sleeps_of(name: &str) -> u64 {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let read = |task: &std::fs::DirEntry, file| {
+            std::fs::read_to_string(task.path().join(file)).unwrap_or_default()
+        };
+        let tasks = tasks.map(Result::unwrap).filter(|task| read(task, "comm").trim_end() == name);
+        let sleeps = tasks.map(|task| {
+            let status = read(&task, "status");
+            let line =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+        });
+        sleeps.sum()
+    }
+
+    // As they do while a CPU quota throttles who protected it: 32 kept two processors busy.
+    #[test]
+    fn many_writers_to_a_page_that_stays_protected_are_not_woken_more_often_than_one() {
+        const WRITERS: usize = 16;
+        let memory = Arc::new(AnonymousMemory::new(1).unwrap());
+        let space = Space::new(memory.clone()).unwrap();
+        let span = space.span(LinearIndex(0), 1);
+        let uffd = Arc::new(Userfaultfd::new(Faults::All).unwrap());
+        uffd.register(span).unwrap();
+        let _late_sleepers = LateSleepers::wake(&uffd).unwrap();
+        let protected = Protected::new(&uffd, span).unwrap();
+        let writers: Vec<JoinHandle<u64>> = (0..WRITERS)
+            .map(|_| {
+                let (memory, writer) = (memory.clone(), thread::Builder::new());
+                writer.name("held-up".to_owned()).spawn(move || memory.swap(0, 7)).unwrap()
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(50));
+        let (before, since) = (sleeps_of("held-up"), std::time::Instant::now());
+        thread::sleep(Duration::from_millis(200));
+        let (sleeps, millis) = (sleeps_of("held-up") - before, since.elapsed().as_millis());
+        let most = 2 * WRITERS as u128 * (millis + 1);
+        assert!(u128::from(sleeps) <= most, "{sleeps} in {millis} ms");
+        assert!(sleeps > 0, "nobody was held up");
+        drop(protected);
+        for writer in writers {
+            assert!([0, 7].contains(&writer.join().unwrap()));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Source: `userfaultfd(2)`, `ioctl_userfaultfd(2)`, and the kernel's
 //! `Documentation/admin-guide/mm/userfaultfd.rst`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -249,15 +250,18 @@ impl Userfaultfd {
     ///
     /// The kernel's; some may be blocked still.
     pub(super) fn wake_all_unread(&self) -> io::Result<()> {
-        let mut result = Ok(());
+        // Only once there is nothing more to be read: on a page that is still protected they are back soon, and
+        // so many would keep each other, and this thread, busy for as long as it is.
+        let mut pages = BTreeSet::new();
         self.read_messages(|message| {
             if message.event == UFFD_EVENT_PAGEFAULT {
-                let start = message.address & !(PAGE_SIZE as u64 - 1);
-                if let Err(error) = self.wake_range(&Range { start, len: PAGE_SIZE as u64 }) {
-                    result = Err(error);
-                }
+                pages.insert(message.address & !(PAGE_SIZE as u64 - 1));
             }
         });
+        let mut result = Ok(());
+        for start in pages {
+            result = result.and(self.wake_range(&Range { start, len: PAGE_SIZE as u64 }));
+        }
         result
     }
 
