@@ -61,6 +61,11 @@ fn a_signal_during_the_launch_is_heeded_between_vms() {
     let count = report["vms"].as_array().expect("an array").len();
     assert!(count < 1000, "all VMs were launched");
     assert_eq!(report["memory"]["guest_bytes"], (count as u64) << 23);
+    assert_eq!(
+        report["dedup"]["vms"].as_array().map(Vec::len),
+        Some(count),
+        "VMs that were built only"
+    );
     let words = format!("interrupted: {count} of 1000 VMs");
     assert!(ended.stderr.iter().any(|line| line.contains(&words)), "{:?}", ended.stderr);
     assert_empty(directory.path());

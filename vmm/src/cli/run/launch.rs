@@ -52,13 +52,22 @@ pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> 
         vm.start().advise("cannot start a VM", "see the log above, or RUST_LOG=debug for more")?;
         count_started += 1;
     }
-    vms.truncate(count_started);
+    end(&vms.split_off(count_started));
     if go_on() {
         log::info!("{} VMs are running", vms.len());
     } else {
         log::warn!("interrupted: {} of {} VMs were started", vms.len(), plan.count);
     }
     Ok(Launched { started, vms, _api: api, host })
+}
+
+/// Ends VMs that were built and are not wanted any more, all at once: they are in no report.
+fn end(vms: &[VmHandle]) {
+    vms.iter().for_each(VmHandle::request_stop);
+    for vm in vms {
+        let reason = vm.stop();
+        log::debug!("VM {} was not started: {reason}", vm.id());
+    }
 }
 
 /// Refuses what would fail, or be ended by the kernel, half way.
