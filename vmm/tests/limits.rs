@@ -79,6 +79,19 @@ fn each_ulimit_that_leaves_too_little_is_named_by_run_analyze_and_doctor() {
 }
 
 #[test]
+fn the_address_space_that_the_doctor_asks_for_is_enough() {
+    let doctor = |kib: u64| under_ulimit(&format!("-v {kib}"), &["doctor"]);
+    let refused = doctor(100_000);
+    assert_diagnosed(&refused, "or at least ulimit -v ");
+    let text = String::from_utf8(refused.stdout).unwrap();
+    let (_, least) = text.split_once("or at least ulimit -v ").unwrap();
+    let least: u64 = least.lines().next().unwrap().parse().unwrap();
+    // Nothing is said of the few pages by which two starts of a program differ.
+    let enough = doctor(least + 1024);
+    assert_eq!(enough.status.code(), Some(0), "{enough:?}");
+}
+
+#[test]
 fn a_result_longer_than_a_file_may_be_is_an_error_and_no_signal() {
     let directory = TempDir::new().unwrap();
     let result = directory.path().join("result");
@@ -128,7 +141,12 @@ fn a_control_group_with_too_few_threads_refuses_and_nothing_panics() {
     for args in [&RUN[..], &["analyze", &image], &["analyze", "--fold", &image]] {
         assert_refused(&output(group.holding(&pagefold(args))), &named);
     }
-    assert_diagnosed(&output(group.holding(&pagefold(&["doctor"]))), &named);
+    let doctor = output(group.holding(&pagefold(&["doctor"])));
+    assert_diagnosed(&doctor, &named);
+    // The kernel is not to blame, and no cause is said twice.
+    let text = String::from_utf8(doctor.stdout).unwrap();
+    assert!(!text.contains("use Linux"), "{text}");
+    assert!(!text.contains("(os error 11): "), "{text}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Failure {
         cause: &(dyn Error + 'static),
         advice: impl Into<String>,
     ) -> Self {
-        let causes = chain(cause).map(ToString::to_string).collect();
+        let causes = texts(cause);
         let advice = limit_advice(cause).unwrap_or_else(|| advice.into());
         Self { what: what.into(), causes, advice, code: CANNOT }
     }
@@ -73,6 +73,13 @@ pub(super) fn chain<'error>(
     error: &'error (dyn Error + 'static),
 ) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
     iter::successors(Some(error), |&error| error.source())
+}
+
+/// What they say, each thing once: some errors say what their cause says.
+pub(super) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut texts: Vec<String> = chain(error).map(ToString::to_string).collect();
+    texts.dedup();
+    texts
 }
 
 /// What to do about an error that comes from a limit of this process.
@@ -114,6 +121,15 @@ mod tests {
             failure.to_string(),
             "error: cannot open a\\u{1b}[31m\\nb\nhelp: give c\\u{9b}d\n"
         );
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Echo(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_that_says_what_its_cause_says_is_said_once() {
+        assert_eq!(texts(&Echo(std::io::Error::other("inner"))), ["inner"]);
     }
 
     #[test]

@@ -72,8 +72,8 @@ fn no_mapping(tree: &Tree, limits: &Rlimits) -> Option<String> {
         if let Some(max) = limits.get(resource) {
             let used = address_space_bytes(tree).map(|used| format!(", {} in use", used >> 20));
             return Some(format!(
-                "raise the limit on {resource} ({}, now {} MiB{}): a store of shared pages reserves \
-                 twice the host's memory of address space, which takes no memory",
+                "raise the limit on {resource} ({}, now {} MiB{}): a store of shared pages is mapped as \
+                 far as it is used, four times the VMs' memory at most",
                 resource.command(),
                 max >> 20,
                 used.filter(|_| resource == Resource::AddressSpace).unwrap_or_default()
@@ -143,6 +143,7 @@ mod tests {
         assert!(maps.contains("98 of 100 are in use: sysctl vm.max_map_count=200"), "{maps}");
         let space = advice(&[MAX_MAPS, few, address_space, status], libc::ENOMEM);
         assert!(space.contains("(ulimit -v, now 100 MiB, 20 in use)"), "{space}");
+        assert!(space.contains("four times the VMs' memory"), "{space}");
         let strict = [MAX_MAPS, few, ("/proc/sys/vm/overcommit_memory", "2\n")];
         assert!(advice(&strict, libc::ENOMEM).contains("vm.overcommit_memory=0"));
         assert_eq!(advice(&[MAX_MAPS, few], libc::ENOMEM), "");

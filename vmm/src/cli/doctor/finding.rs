@@ -46,6 +46,5 @@ impl fmt::Display for Finding {
 
 /// An error and its causes in one line.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let texts: Vec<String> = failure::chain(error).map(ToString::to_string).collect();
-    texts.join(": ")
+    failure::texts(error).join(": ")
 }

@@ -123,7 +123,8 @@ pub(super) fn check_userfaultfd(trial: &Trial) -> Finding {
             }),
         ),
         Trial::Attach(AttachError::Agent { source: AgentSetupError::Prepare(error), .. }) => {
-            finding(Verdict::Missing, chain(error), Some("use Linux 6.7 or later".to_owned()))
+            let otherwise = || Some("use Linux 6.7 or later".to_owned());
+            finding(Verdict::Missing, chain(error), limit_advice(error).or_else(otherwise))
         }
         Trial::Folded { .. } | Trial::Differs { .. } | Trial::Pass(_) => {
             finding(Verdict::Good, format!("faults of the kernel are covered: {}", route()), None)

@@ -33,6 +33,8 @@ struct Report<'a> {
 
 /// Checks everything and says what was found.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
+    // First: what the trial leaves behind is not what a run needs.
+    let limits = limits::check();
     let trial = folding::Trial::run();
     let mut findings = vec![
         kvm::check(),
@@ -44,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
         memory::check_overcommit(),
         memory::check_huge_pages(),
     ];
-    findings.extend(limits::check());
+    findings.extend(limits);
     let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
     if args.json {
         let json = serde_json::to_string(&Report { ready: missing == 0, findings: &findings })
