@@ -70,7 +70,8 @@ fn memory_keeps_the_policy_that_it_had_when_it_was_attached() {
 #[test]
 fn the_check_notices_memory_that_lost_a_mark() {
     type Loss = (fn(&Space), &'static str);
-    let losses: [Loss; 4] = [
+    let losses: [Loss; 5] = [
+        (|space| space.span(LinearIndex(0), PAGES).map_anonymous().unwrap(), "the userfaultfd"),
         (
             |space| space.span(LinearIndex(0), PAGES).advise_otherwise(libc::MADV_DOFORK),
             "child processes",
