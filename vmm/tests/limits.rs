@@ -79,6 +79,14 @@ fn each_ulimit_that_leaves_too_little_is_named_by_run_analyze_and_doctor() {
 }
 
 #[test]
+fn memory_that_cannot_be_mapped_for_a_vm_names_the_limit_that_was_hit() {
+    let refused = under_ulimit("-d 30000", &["run", "-n", "1", "--memory", "64M", "--for", "1s"]);
+    assert_refused(&refused, "ulimit -d, now 29 MiB");
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(text.matches("(os error 12)").count(), 1, "{text}");
+}
+
+#[test]
 fn the_address_space_that_the_doctor_asks_for_is_enough() {
     let doctor = |kib: u64| under_ulimit(&format!("-v {kib}"), &["doctor"]);
     let refused = doctor(100_000);

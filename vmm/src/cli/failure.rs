@@ -6,6 +6,7 @@ use std::io;
 use std::iter;
 
 use pagefold::limits::{self, RoomError};
+use vm_memory::mmap::MmapRegionError;
 
 use super::text::printable;
 
@@ -78,13 +79,21 @@ pub(super) fn chain<'error>(
 /// What they say, each thing once: some errors say what their cause says.
 pub(super) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = chain(error).map(ToString::to_string).collect();
-    texts.dedup();
+    texts.dedup_by(|cause, text| text.ends_with(cause.as_str()));
     texts
 }
 
 /// What to do about an error that comes from a limit of this process.
 pub(super) fn limit_advice(error: &(dyn Error + 'static)) -> Option<String> {
-    chain(error).find_map(|error| limits::advice(error.downcast_ref::<io::Error>()?))
+    chain(error).find_map(|error| limits::advice(of_system(error)?))
+}
+
+/// The kernel's error, also where it is not the cause of what has it (vm-memory's).
+fn of_system<'error>(error: &'error (dyn Error + 'static)) -> Option<&'error io::Error> {
+    match error.downcast_ref() {
+        Some(MmapRegionError::Mmap(error)) => Some(error),
+        _ => error.downcast_ref(),
+    }
 }
 
 /// Turns an error into a failure on the way up.

@@ -70,13 +70,19 @@ fn no_mapping(tree: &Tree, limits: &Rlimits) -> Option<String> {
     }
     for resource in [Resource::AddressSpace, Resource::Data] {
         if let Some(max) = limits.get(resource) {
+            let now = format!(
+                "raise the limit on {resource} ({}, now {} MiB",
+                resource.command(),
+                max >> 20
+            );
+            if resource == Resource::Data {
+                return Some(format!("{now})"));
+            }
             let used = address_space_bytes(tree).map(|used| format!(", {} in use", used >> 20));
             return Some(format!(
-                "raise the limit on {resource} ({}, now {} MiB{}): a store of shared pages is mapped as \
-                 far as it is used, four times the VMs' memory at most",
-                resource.command(),
-                max >> 20,
-                used.filter(|_| resource == Resource::AddressSpace).unwrap_or_default()
+                "{now}{}): a store of shared pages is mapped as far as it is used, four times the VMs' \
+                 memory at most",
+                used.unwrap_or_default()
             ));
         }
     }
