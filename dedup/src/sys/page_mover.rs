@@ -187,7 +187,7 @@ impl PageMover {
         pages: Span<'_>,
         scratch: &mut ScratchPair,
     ) -> Result<(), MakeAnonymousError> {
-        if let Err(error) = scratch.untouched.move_to(pages) {
+        if let Err(error) = scratch.move_untouched(pages) {
             if pages.is_mapped() {
                 scratch.buffer.clear();
                 return Err(MakeAnonymousError::Kept(error));

@@ -67,6 +67,41 @@ fn memory_keeps_the_policy_that_it_had_when_it_was_attached() {
     assert_eq!(policies(), expected, "unmerged");
 }
 
+// A mapping that gets its policy only once it has its pages is joined with no other: 8 were left of 2048 pages.
+#[test]
+fn memory_of_a_policy_is_one_mapping_again_when_it_is_unmerged() {
+    const PAGES: u32 = 2048;
+    let mut engine = Engine::new(EngineConfig::default()).unwrap();
+    let vms = [0, 1].map(|id| {
+        let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
+        for page in 0..PAGES {
+            // Every other page has a twin.
+            let number = if page % 2 == 0 { page } else { page + PAGES * (1 + id) };
+            memory.write(page as usize * PAGE_SIZE, &(number + 1).to_le_bytes());
+        }
+        let space = Space::new(memory.clone()).unwrap();
+        MemoryPolicy::node_0().apply(space.span(LinearIndex(0), PAGES)).unwrap();
+        attach(&mut engine, id, &memory);
+        memory
+    });
+    let settle = |engine: &mut Engine| {
+        let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
+        assert!(report.settled, "{report:?}");
+        engine.check().unwrap();
+    };
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES / 2));
+    engine.set_mode(VmId(0), DedupMode::Off).unwrap();
+    settle(&mut engine);
+    assert_eq!(engine.stats().vms[0].vmas, 1);
+    let mut bytes = [0; 4];
+    for page in 0..PAGES {
+        vms[0].read(page as usize * PAGE_SIZE, &mut bytes);
+        let number = if page % 2 == 0 { page } else { page + PAGES };
+        assert_eq!(u32::from_le_bytes(bytes), number + 1);
+    }
+}
+
 #[test]
 fn the_check_notices_memory_that_lost_a_mark() {
     type Loss = (fn(&Space), &'static str);

@@ -59,6 +59,28 @@ impl ScratchPair {
         }
     }
 
+    /// Maps an untouched mapping over the pages, in one step: of their policy, or the kernel would not join it
+    /// with their neighbours.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Scratch::move_to`].
+    pub(super) fn move_untouched(&mut self, pages: Span<'_>) -> io::Result<()> {
+        let Some(policy) = &self.policy else { return self.untouched.move_to(pages) };
+        let count_pages = pages.count_pages();
+        if let Err(error) = policy.apply(self.untouched.span().part(0, count_pages)) {
+            // Apart at worst.
+            log::debug!("pages are moved without their policy: {error}");
+        }
+        let result = self.untouched.move_to(pages);
+        if result.is_err()
+            && let Err(error) = MemoryPolicy::reset(self.untouched.span().part(0, count_pages))
+        {
+            log::debug!("a mapping keeps a policy: {error}");
+        }
+        result
+    }
+
     /// Maps the buffer itself over the pages, in one step.
     ///
     /// # Errors
