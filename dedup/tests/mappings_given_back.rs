@@ -152,6 +152,35 @@ fn pages_that_were_first_written_between_shared_ones_are_no_mappings_of_their_ow
 }
 
 #[test]
+fn so_it_is_when_the_shared_ones_were_given_back_before_anything_was_unmerged() {
+    const PAGES: u32 = 640;
+    let mut engine = engine();
+    let vms = common::twins(&mut engine, PAGES);
+    settle(&mut engine);
+    for vm in &vms {
+        let give_back = |engine: &mut Engine, from| {
+            for first in (from..PAGES).step_by(64) {
+                engine.discard(vm.id, LinearIndex(first), 32).unwrap();
+            }
+        };
+        give_back(&mut engine, 0);
+        for number in (0..PAGES).filter(|number| number % 64 < 32) {
+            vm.write(number as usize, &page(10_000_000 * (1 + vm.id.0) + number));
+        }
+        give_back(&mut engine, 32);
+    }
+    settle(&mut engine);
+    unmerge_all(&mut engine);
+    assert_eq!(vms.each_ref().map(kernel_mappings), [1, 1]);
+    engine.check().unwrap();
+    for (vm, number) in vms.iter().flat_map(|vm| (0..PAGES).map(move |number| (vm, number))) {
+        let own = page(10_000_000 * (1 + vm.id.0) + number);
+        let expected = if number % 64 < 32 { own } else { [0; PAGE_SIZE] };
+        assert!(vm.read(number as usize) == expected, "page {number} of VM {}", vm.id);
+    }
+}
+
+#[test]
 fn mappings_of_broken_pages_come_back_when_the_budget_is_short() {
     let config = EngineConfig { max_mappings: Some(9000), ..EngineConfig::default() };
     let mut engine = Engine::new(config).unwrap();

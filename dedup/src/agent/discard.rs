@@ -193,6 +193,10 @@ impl Agent {
         }
         // Also a refused mapping may have parted the one that it was to replace.
         self.seal_runs(&[run.linear..run.end()]);
+        if self.seams.range(run.linear..=run.end()).next().is_some() {
+            // Nothing else may leave a slot any more that would have them be looked for.
+            self.stale.note_left(true);
+        }
         replaced.iter().map(Run::positions).collect()
     }
 
