@@ -201,6 +201,8 @@ fn set_returns_when_everything_is_unmerged_and_its_errors_name_commands() {
     for word in ["PATCH", "GET", "409", "/v1/"] {
         assert!(!busy.contains(word), "{busy}");
     }
+    let checked = ask(&socket, 0, &["doctor"]);
+    assert!(checked.contains("good     its mappings"), "{checked}");
     assert!(ask(&socket, 0, &["set", "run=2"]).contains("1 → 2"));
     assert_eq!((stats().pages_shared, stats().pages_zero), (0, 0));
     ask(&socket, 0, &["set", "max_page_sharing=4", "merge_across_nodes=false"]);

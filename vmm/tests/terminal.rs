@@ -14,14 +14,15 @@ use rustix::termios::{Winsize, tcsetwinsize};
 const ESCAPE: char = '\x1b';
 const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// What the command writes to stderr if that is a terminal called `term`, of so many columns.
+/// What the command writes to stderr if that is a terminal called `term`, of so many columns, that knows nothing of
+/// its rows, as a serial console does not.
 fn on_terminal(term: &str, columns: u16, args: &[&str]) -> String {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap();
     let terminal = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize { ws_row: 0, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(&terminal, size).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_pagefold"))
         .args(args)

@@ -198,7 +198,7 @@ impl World {
     }
 
     /// Merges, breaks, gives back, discards and unmerges pages.
-    fn live(&mut self) {
+    pub(super) fn live(&mut self) {
         for vm in 0..VMS {
             let own = |number: u32| 1000 * (vm + 1) + number;
             (0..16).for_each(|number| self.write(vm, number, number + 1));
@@ -276,7 +276,7 @@ impl World {
     }
 
     /// Passes, with a broker that works, for longer than young pages that change are passed over.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.broker.fails = 0..0;
         (0..6).for_each(|_| self.pass());
     }

@@ -22,8 +22,10 @@ pub(super) fn is_capable(stream: &impl IsTerminal) -> bool {
 
 /// Columns of the terminal that stderr leads to.
 pub(super) fn columns() -> usize {
-    terminal_size::terminal_size_of(io::stderr())
-        .map_or(DEFAULT_COLUMNS, |(width, _)| usize::from(width.0))
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    // A serial line has none; some know their columns only.
+    let columns = size.ok().map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0);
+    columns.unwrap_or(DEFAULT_COLUMNS)
 }
 
 /// Shows a line in place of the last one; an empty one shows nothing.

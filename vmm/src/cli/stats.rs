@@ -104,23 +104,30 @@ fn show(args: &Args, look: &Look, last: Option<&Look>) -> Result<Reader, Failure
     print_to_reader(&format!("{clear}{}", text(&look.stats, rates)))
 }
 
-/// The mappings in use, and what to do if they do not suffice.
-pub(super) fn mappings(stats: &DedupStats) -> String {
-    let in_use = format!("{} of {}", stats.vmas_used, stats.vmas_budget);
-    match stats.vms.iter().map(|vm| vm.deferred_pages).sum::<u64>() {
-        0 => in_use,
-        deferred => {
-            // Each may take two, if it lies apart from all others.
-            let max = mappings_limit::max(&Tree::real());
-            let value = max.map(|max| mappings_limit::enough_for(max, deferred.saturating_mul(2)));
-            let value = value.map(|value| format!("={value}")).unwrap_or_default();
-            format!(
-                "{in_use}; {deferred} pages are put off for want of more: sysctl {}{value} (it takes \
-                 effect at once), or run fewer VMs in a process",
-                mappings_limit::NAME
-            )
-        }
+/// The mappings in use, with what to do if they do not suffice.
+pub(super) fn mappings_text(stats: &DedupStats) -> String {
+    match mappings(stats) {
+        (in_use, Some(advice)) => format!("{in_use}: {advice}"),
+        (in_use, None) => in_use,
     }
+}
+
+/// The mappings in use, and what is put off for want of more, if anything is; and what to do then.
+pub(super) fn mappings(stats: &DedupStats) -> (String, Option<String>) {
+    let in_use = format!("{} of {}", stats.vmas_used, stats.vmas_budget);
+    let deferred: u64 = stats.vms.iter().map(|vm| vm.deferred_pages).sum();
+    if deferred == 0 {
+        return (in_use, None);
+    }
+    // Each may take two, if it lies apart from all others.
+    let max = mappings_limit::max(&Tree::real());
+    let value = max.map(|max| mappings_limit::enough_for(max, deferred.saturating_mul(2)));
+    let value = value.map(|value| format!("={value}")).unwrap_or_default();
+    let advice = format!(
+        "sysctl {}{value} (it takes effect at once), or run fewer VMs in a process",
+        mappings_limit::NAME
+    );
+    (format!("{in_use}; {deferred} pages are put off for want of more"), Some(advice))
 }
 
 /// What has happened in a second, on an average over `time`.
@@ -196,7 +203,7 @@ fn totals(stats: &DedupStats) -> Vec<(&'static str, String)> {
                 stats.events.pages_scanned, stats.events.pages_skipped
             ),
         ),
-        ("mappings", mappings(stats)),
+        ("mappings", mappings_text(stats)),
         ("passes", format!("{} in {:.2} s of processor time", stats.full_scans, stats.cpu_seconds)),
         ("knobs", knobs(&stats.knobs)),
     ];
@@ -269,14 +276,14 @@ mod tests {
     #[test]
     fn what_mappings_are_short_for_comes_with_the_setting_that_is_enough() {
         let mut stats = stats(0, 0.0);
-        let text = mappings(&stats);
+        let text = mappings_text(&stats);
         let (_, advice) = text.split_once("4 pages are put off").expect("it says so");
         let (_, value) = advice.split_once("sysctl vm.max_map_count=").expect("a command");
         let digits = value.find(|c: char| !c.is_ascii_digit()).expect("more text");
         let max = mappings_limit::max(&Tree::real()).expect("a limit");
         assert!(value[..digits].parse::<u64>().expect("a number") >= max + 8, "{text}");
         stats.vms[0].deferred_pages = 0;
-        assert_eq!(mappings(&stats), "0 of 0");
+        assert_eq!(mappings_text(&stats), "0 of 0");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use pagefold_dedup::VmId;
+use pagefold_dedup::{VmId, parse_number};
 
 use crate::api::GuestPhys;
 use crate::api::error::ApiError;
@@ -22,13 +22,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-const ID_HINT: &str = "a VM's id is a decimal number; GET /v1/vms lists the VMs";
+const ID_HINT: &str = "a VM's id is a number, decimal or with 0x; GET /v1/vms lists the VMs";
 
 fn id(text: &str) -> Result<VmId, ApiError> {
-    match text.parse() {
-        Ok(id) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(VmId(id)),
-        _ => Err(ApiError::bad_request(format!("{text:?} is not the id of a VM"), ID_HINT)),
-    }
+    let id = parse_number(text).ok().and_then(|id| id.try_into().ok());
+    let refused = || ApiError::bad_request(format!("{text:?} is not the id of a VM"), ID_HINT);
+    id.map(VmId).ok_or_else(refused)
 }
 
 /// `?vm=ID&gpa=ADDRESS`, in any order.
@@ -77,7 +76,7 @@ mod tests {
     #[test]
     fn a_page_is_asked_for_by_vm_and_address_in_any_order() {
         let page = PageQuery { vm: VmId(7), gpa: GuestPhys(4096) };
-        for query in ["vm=7&gpa=4096", "gpa=0x1000&vm=7", "&gpa=0x1000&&vm=7&"] {
+        for query in ["vm=7&gpa=4096", "gpa=0x1000&vm=7", "&gpa=4K&&vm=0x7&"] {
             assert_eq!(PageQuery::parse(query).as_ref(), Ok(&page), "{query}");
         }
     }
@@ -93,6 +92,7 @@ mod tests {
             "vm=7&gpa=1&gpa=1",
             "vm=7&gpa=1&x=1",
             "vm=-7&gpa=1",
+            "vm=4G&gpa=1",
             "vm=7&gpa=%31",
             "vm=7&gpa=0xfffffffffffffffff",
         ] {

@@ -1,9 +1,15 @@
 //! `vm.max_map_count`: how many mappings a process may have.
 
+use std::path::Path;
+
+use pagefold::api::ApiClient;
 use pagefold::limits::{Tree, mappings};
 
 use super::finding::{Finding, Verdict};
 use super::folding::Trial;
+use crate::cli::failure::Failure;
+use crate::cli::socket::no_answer;
+use crate::cli::stats;
 
 /// The kernel's default, which does for a few hundred thousand shared pages in runs.
 const DEFAULT_COUNT: u64 = 65_530;
@@ -33,7 +39,25 @@ pub(super) fn check(trial: &Trial) -> Finding {
         verdict,
         found,
         meaning: "each run of folded pages takes one or two mappings; when they run short, less is folded, and \
-                  `pagefold stats` gives the value to set",
+                  `pagefold stats` and `doctor --api-socket PATH` give the value to set",
         fix,
     }
+}
+
+/// Whether those of the process that serves a control socket suffice.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub(super) fn check_run(socket: &Path) -> Result<Finding, Failure> {
+    let stats = ApiClient::new(socket).and_then(|client| client.dedup());
+    let stats = stats.map_err(|error| no_answer("cannot get the statistics", &error))?;
+    let (used, advice) = stats::mappings(&stats);
+    Ok(Finding {
+        name: "its mappings",
+        verdict: if advice.is_some() { Verdict::Poor } else { Verdict::Good },
+        found: used,
+        meaning: "what the process that serves the socket uses of those that guest memory may have",
+        fix: advice,
+    })
 }

@@ -9,6 +9,8 @@ mod limits;
 mod mappings;
 mod memory;
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::failure::{Advise, Failure};
@@ -18,6 +20,9 @@ use finding::{Finding, Verdict};
 /// What `pagefold doctor` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Ask a `pagefold run --api-socket PATH`, too, whether it has mappings enough
+    #[arg(long, value_name = "PATH")]
+    api_socket: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -47,6 +52,9 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
         memory::check_huge_pages(),
     ];
     findings.extend(limits);
+    if let Some(path) = &args.api_socket {
+        findings.push(mappings::check_run(path)?);
+    }
     let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
     if args.json {
         let json = serde_json::to_string(&Report { ready: missing == 0, findings: &findings })
