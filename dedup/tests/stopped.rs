@@ -117,7 +117,7 @@ fn a_step_takes_in_a_part_of_many_changes() {
         before = events;
         steps += 1;
     }
-    assert_eq!(steps, 3, "and not so few that a guest is faster");
+    assert_eq!(steps, 4, "and not so few that a guest is faster");
 }
 
 /// A source that names pages that are not there, or replaces the set that it is to add to.
