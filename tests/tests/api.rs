@@ -171,7 +171,7 @@ fn garbage_is_answered_with_what_was_wrong_and_hurts_nobody() {
     for (method, target, body, status) in [
         ("GET", "/v1/vms/2", "", 404),
         ("GET", "/v1/vms/-1", "", 400),
-        ("GET", "/v1/vms/0x0", "", 400),
+        ("GET", "/v1/vms/0x", "", 400),
         ("GET", "/v1/vms/99999999999", "", 400),
         ("GET", "/v1/vms/%ff", "", 400),
         ("GET", "/v2/vms", "", 404),
