@@ -47,9 +47,11 @@ impl Agent {
                     outcomes.extend(run.shares().map(put_off));
                 }
             }
-            let mut steps = self.leave_out_unreadable(&mut window);
-            steps.extend(self.merge_window(&window));
-            for step in steps {
+            // Says nothing about guest memory, of which no mapping was touched, nor about the other runs.
+            for step in self.leave_out_unreadable(&mut window) {
+                self.record(step, outcomes);
+            }
+            for step in self.merge_window(&window) {
                 if let Step::Refused(run, error) = &step
                     && run.is_mapped()
                     && error.raw_os_error() == Some(libc::ENOMEM)

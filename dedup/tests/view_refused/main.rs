@@ -9,7 +9,7 @@ mod sys;
 
 use std::time::Duration;
 
-use common::{check_counters, engine, page, settle, twins};
+use common::{TestVm, check_counters, engine, page, settle};
 use pagefold_dedup::PAGE_SIZE;
 
 /// More than the first part of the view has slots, of which there is address space from the beginning.
@@ -28,24 +28,39 @@ fn address_space_bytes() -> u64 {
     pages * PAGE_SIZE as u64
 }
 
-#[test]
-fn pages_whose_slots_cannot_be_read_are_refused_and_nobody_waits_for_them() {
+/// Merges two VMs of the same contents, in these orders, with too little address space and then with enough.
+/// Returns how many pages were saved with too little.
+fn merge(contents: &[Vec<u32>; 2]) -> u64 {
     let mut engine = engine();
-    let vms = twins(&mut engine, PAGES);
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES));
+    let all = || vms.iter().zip(contents);
+    let pages =
+        || all().flat_map(|(vm, contents)| contents.iter().enumerate().map(move |it| (vm, it)));
+    pages().for_each(|(vm, (number, &content))| vm.write(number, &page(content)));
     sys::limit_address_space(Some(address_space_bytes() + ROOM_BYTES));
     let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
     assert!(report.settled, "{report:?}");
     let stats = engine.stats();
-    // A run that goes beyond what can be read is refused as a whole.
-    let readable = u64::from(FIRST_SLOTS - WINDOW_PAGES)..=u64::from(FIRST_SLOTS);
-    assert!(readable.contains(&stats.pages_sharing), "{stats:?}");
     assert!(stats.events.errors > 0, "{stats:?}");
     check_counters(&engine);
     sys::limit_address_space(None);
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, u64::from(PAGES));
     check_counters(&engine);
-    for vm in &vms {
-        (0..PAGES).for_each(|number| assert_eq!(vm.read(number as usize), page(number)));
-    }
+    pages().for_each(|(vm, (number, &content))| assert_eq!(vm.read(number), page(content)));
+    stats.pages_sharing
+}
+
+#[test]
+fn pages_whose_slots_cannot_be_read_are_refused_and_nobody_waits_for_them() {
+    let in_order: Vec<u32> = (0..PAGES).collect();
+    let sharing = merge(&[in_order.clone(), in_order.clone()]);
+    // A run that goes beyond what can be read is refused as a whole.
+    let readable = u64::from(FIRST_SLOTS - WINDOW_PAGES)..=u64::from(FIRST_SLOTS);
+    assert!(readable.contains(&sharing), "{sharing}");
+    // In one window with others, which are merged.
+    let beyond = PAGES - FIRST_SLOTS;
+    let mixed = (0..beyond).flat_map(|number| [FIRST_SLOTS + number, number]);
+    let sharing = merge(&[in_order, mixed.chain(beyond..FIRST_SLOTS).collect()]);
+    assert!(sharing >= u64::from(beyond), "{sharing}");
 }
