@@ -133,12 +133,7 @@ impl MappingBudget {
         if let Err(error) = self.pool.recount() {
             log::warn!("cannot count the mappings of this process: {error}");
         }
-        log::warn!(
-            "the kernel refused a mapping: guest memory may use {} and uses {}; raise vm.max_map_count, \
-             or run fewer VMs in a process",
-            self.limit(),
-            self.pool.used.load(Ordering::Relaxed),
-        );
+        log::warn!("{}", refusal(self.limit(), self.pool.used.load(Ordering::Relaxed)));
     }
 
     /// Looks whether the kernel's limit has been changed, if some runs are put off for it. O(1), or
@@ -338,6 +333,17 @@ impl Pool {
     }
 }
 
+/// What there is to say when the kernel has refused a mapping, and `limit` was found anew since: at
+/// `vm.max_map_count` it is below what is used, as the mappings in reserve are used, too.
+fn refusal(limit: u64, used: u64) -> String {
+    let advice = if used < limit {
+        "so it is memory or address space (ulimit -v) that is short"
+    } else {
+        "raise vm.max_map_count, or run fewer VMs in a process"
+    };
+    format!("the kernel refused a mapping: guest memory may use {limit} and uses {used}; {advice}")
+}
+
 /// `vm.max_map_count`.
 fn kernel_limit() -> io::Result<u64> {
     let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
@@ -387,6 +393,14 @@ mod tests {
         let beyond = [0, 1099, 1100, 1300, 1350, 1375, 1400].map(|used| asked(used, 376));
         assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
         assert_eq!(shortest(&MappingBudget::new(0), 0), None);
+    }
+
+    #[test]
+    fn a_refused_mapping_is_blamed_on_the_limit_that_was_reached() {
+        assert!(refusal(50, 60).contains("vm.max_map_count"));
+        assert!(refusal(0, 0).contains("vm.max_map_count"));
+        let other = refusal(60, 50);
+        assert!(other.contains("ulimit -v") && !other.contains("max_map_count"), "{other}");
     }
 
     // The second page of a pair took its VM beyond its share, and the first was given back for that.
