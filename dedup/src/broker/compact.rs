@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 
-use super::LocalBroker;
 use super::rmap::RmapItem;
+use super::{LocalBroker, MoveError};
 use crate::id_set::IdSet;
 use crate::protocol::BrokerError;
 use crate::{LinearIndex, Slot, VmId};
@@ -259,6 +259,10 @@ impl LocalBroker {
                 Ok(()) => {
                     cursor.taken.insert(to);
                     begun.push((slot, to));
+                }
+                // Others have had their turn since it was looked at.
+                Err(error @ (MoveError::Empty(_) | MoveError::Busy(_))) => {
+                    log::debug!("slot {} stays where it is: {error}", slot.0);
                 }
                 Err(error) => log::warn!("slot {} stays where it is: {error}", slot.0),
             }
