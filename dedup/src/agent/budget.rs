@@ -79,6 +79,8 @@ struct Pool {
     held_back_vms: AtomicU64,
     /// How often mappings were given back for them.
     reclaims: AtomicU64,
+    /// How often the kernel has refused a mapping.
+    refusals: AtomicU64,
 }
 
 /// All that what a VM may take, or is to give back, depends on.
@@ -133,7 +135,10 @@ impl MappingBudget {
         if let Err(error) = self.pool.recount() {
             log::warn!("cannot count the mappings of this process: {error}");
         }
-        log::warn!("{}", refusal(self.limit(), self.pool.used.load(Ordering::Relaxed)));
+        let count = self.pool.refusals.fetch_add(1, Ordering::Relaxed) + 1;
+        // Ever more rarely: where memory is short there is one for each run.
+        let level = if count.is_power_of_two() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "{}", refusal(self.limit(), self.pool.used.load(Ordering::Relaxed)));
     }
 
     /// Looks whether the kernel's limit has been changed, if some runs are put off for it. O(1), or

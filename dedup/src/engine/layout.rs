@@ -62,9 +62,10 @@ impl Engine {
     /// # Errors
     ///
     /// When the VM is not attached or has no such pages, the destination is of another size or has
-    /// memory of a VM in it, or the kernel refuses, as it does at its limit of mappings: all of the
-    /// VM's memory is where it was. Only if it also refuses to move back what was moved, some pages
-    /// are at their new addresses, as the error says and every walk tells.
+    /// memory of one of this engine's VMs in it (that of another engine's is for the caller to know),
+    /// or the kernel refuses, as it does at its limit of mappings: all of the VM's memory is where it
+    /// was. Only if it also refuses to move back what was moved, some pages are at their new
+    /// addresses, as the error says and every walk tells.
     pub fn relocate(
         &mut self,
         vm: VmId,
