@@ -1,6 +1,5 @@
 //! Making pages what they are to be: slots are filled, runs are merged, and the broker is told.
 
-use super::changes::count;
 use super::merge::declined;
 use super::price::{Creator, Terms};
 use super::runs::{Run, Target, cut};
@@ -96,20 +95,14 @@ impl Agent {
         outcomes: &mut Vec<Outcome>,
     ) -> Vec<Run> {
         let mut kept = Vec::new();
-        for run in runs {
-            let gone =
-                |page: &u32| run.part(*page, 1).shares().any(|(_, slot)| empty.contains(&slot));
-            let pages: Vec<u32> = (0..run.count_pages).collect();
-            for part in pages.chunk_by(|one, next| gone(one) == gone(next)) {
-                let sub_run = run.part(part[0], count(part.len()));
-                if gone(&part[0]) {
-                    self.events.declines += part.len() as u64;
-                    self.note_work(sub_run.positions());
-                    self.pending.insert_range(sub_run.positions());
-                    outcomes.extend(sub_run.shares().map(declined));
-                } else {
-                    kept.push(sub_run);
-                }
+        for (run, is_gone) in runs.iter().flat_map(|run| run.parts_over(empty)) {
+            if is_gone {
+                self.events.declines += u64::from(run.count_pages);
+                self.note_work(run.positions());
+                self.pending.insert_range(run.positions());
+                outcomes.extend(run.shares().map(declined));
+            } else {
+                kept.push(run);
             }
         }
         kept

@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 
 use super::Agent;
 use super::budget::Ask;
-use super::changes::count;
 use super::mappings::more_vmas_with;
 use super::merge::{declined, put_off};
 use super::runs::Run;
@@ -177,23 +176,13 @@ fn worth(run: &Run, pledge: u64, cost: u64) -> u32 {
 
 /// Takes the pages that were to join slots that stay empty out of runs, and returns them. O(pages).
 fn take_out(runs: &mut Vec<Run>, empty: &IdSet<Slot>) -> Vec<Run> {
-    let mut in_vain = Vec::new();
     if empty.is_empty() {
-        return in_vain;
+        return Vec::new();
     }
-    let all = std::mem::take(runs);
-    for run in all {
-        let stays_empty: Vec<bool> = run.shares().map(|(_, slot)| empty.contains(&slot)).collect();
-        if !stays_empty.contains(&true) {
-            runs.push(run);
-            continue;
-        }
-        let mut page = 0;
-        for part in stays_empty.chunk_by(|one, other| one == other) {
-            let list = if part[0] { &mut in_vain } else { &mut *runs };
-            list.push(run.part(page, count(part.len())));
-            page += count(part.len());
-        }
+    let parts = std::mem::take(runs).into_iter().flat_map(|run| run.parts_over(empty));
+    let mut in_vain = Vec::new();
+    for (part, stays_empty) in parts {
+        if stays_empty { &mut in_vain } else { &mut *runs }.push(part);
     }
     in_vain
 }

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
+use super::changes::count;
 use crate::extents::{Extent, ExtentMap};
+use crate::id_set::IdSet;
 use crate::{LinearIndex, Slot};
 
 /// Pages that are write-protected together at most: with [`MAX_WINDOW_RUNS`] a bound on how long a
@@ -106,6 +108,15 @@ impl Run {
         self.extent().into_iter().flat_map(|Extent { linear, slot, count_pages }| {
             (0..count_pages).map(move |n| (linear.offset(n), slot.offset(n)))
         })
+    }
+
+    /// The parts of the run whose pages all go to slots of `slots`, or do not; and whether they do. O(pages).
+    pub(super) fn parts_over(&self, slots: &IdSet<Slot>) -> Vec<(Self, bool)> {
+        let Some(Extent { slot, .. }) = self.extent() else { return vec![(*self, false)] };
+        let is_over = |&page: &u32| slots.contains(&slot.offset(page));
+        let pages: Vec<u32> = (0..self.count_pages).collect();
+        let parts = pages.chunk_by(|one, next| is_over(one) == is_over(next));
+        parts.map(|part| (self.part(part[0], count(part.len())), is_over(&part[0]))).collect()
     }
 
     /// Whether it gets a new mapping.

@@ -1,4 +1,4 @@
-//! A thread that waits at a userfaultfd until it is told to end.
+//! A thread that waits at a userfaultfd until its owner is dropped.
 
 use std::io;
 use std::os::fd::AsRawFd;
