@@ -28,13 +28,14 @@ const SPREAD: u32 = 3000;
 /// That no step did more than any step may.
 fn check(step: &StepWork) {
     let StepWork { read_pages, mapped_runs, mapped_pages, filled_pages, .. } = *step;
-    assert!(read_pages <= 4 * 4096, "{step:?}");
+    assert!(read_pages <= 4 * 4096 && step.offered_pages <= 2 * 4096, "{step:?}");
     assert!(step.sealed_mappings <= 9 * 512, "{step:?}");
     assert!(mapped_runs <= 512 && mapped_pages <= 2048 && filled_pages <= 1024, "{step:?}");
     assert!(step.noted_pages <= 8192, "{step:?}");
     assert!(step.searched_pages <= 1 << 19, "{step:?}");
     assert!(step.words <= 1 << 21, "{step:?}");
     assert!(step.tried_runs <= 3 << 14, "{step:?}");
+    assert!(step.trimmed_items <= 3 << 15, "{step:?}");
 }
 
 /// Makes steps until a pass is over, and says how many.

@@ -219,6 +219,7 @@ impl Agent {
             }
         }
         let (mut decisions, mut outcomes) = (Vec::with_capacity(offers.len()), Vec::new());
+        self.work.offered_pages += offers.len() as u64;
         broker.offer(self.vm, &offers, &mut decisions)?;
         // What was decided of the others holds even if this fails: the broker has them in its trees.
         let named = self.offer_named(broker, &offers, &mut decisions);

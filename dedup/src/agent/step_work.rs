@@ -10,7 +10,10 @@ const LEAST_COST: u64 = STEP_COST / 4;
 const RUN_COST: u64 = 24;
 
 /// What each page of a run costs beyond that.
-const MAPPED_COST: u64 = 8;
+const MAPPED_COST: u64 = 10;
+
+/// What a page costs that is offered: it is looked for in the trees, and becomes an item.
+const OFFERED_COST: u64 = 2;
 
 /// What a page costs whose bytes become a slot's.
 const FILLED_COST: u64 = 12;
@@ -21,6 +24,9 @@ const NOTED_COST: u64 = 2;
 /// Runs of pages that were put off and are gone through, for what reading a page costs.
 const TRIED_PER_READ: u64 = 4;
 
+/// Items that are gone through to be given up, for what reading a page costs.
+const TRIMMED_PER_READ: u64 = 8;
+
 /// Pages that the page map is searched for, and words of sets, for what reading a page costs.
 const SEARCHED_PER_READ: u64 = 16;
 const WORDS_PER_READ: u64 = 128;
@@ -30,6 +36,8 @@ const WORDS_PER_READ: u64 = 128;
 pub struct StepWork {
     /// Pages that were read and fingerprinted.
     pub read_pages: u64,
+    /// Pages that were offered to a broker.
+    pub offered_pages: u64,
     /// Runs of pages that were write-protected, compared, and mapped or given back, or made private.
     pub mapped_runs: u64,
     /// Their pages.
@@ -42,6 +50,8 @@ pub struct StepWork {
     pub noted_pages: u64,
     /// Runs of pages that had been put off for want of mappings and were gone through.
     pub tried_runs: u64,
+    /// Items that were gone through to give up those that are not needed any more.
+    pub trimmed_items: u64,
     /// Pages that the kernel's page map was searched for.
     pub searched_pages: u64,
     /// Words of sets of pages that were gone through.
@@ -52,12 +62,14 @@ impl StepWork {
     /// What it cost, by what each part costs at most, in pages read.
     fn cost(&self) -> u64 {
         self.read_pages
+            + self.offered_pages * OFFERED_COST
             + self.mapped_runs * RUN_COST
             + self.mapped_pages * MAPPED_COST
             + self.sealed_mappings
             + self.filled_pages * FILLED_COST
             + self.noted_pages * NOTED_COST
             + self.tried_runs / TRIED_PER_READ
+            + self.trimmed_items / TRIMMED_PER_READ
             + self.searched_pages / SEARCHED_PER_READ
             + self.words / WORDS_PER_READ
     }

@@ -17,7 +17,7 @@ const CHAINS_PER_PASS: usize = 1 << 14;
 pub(super) const UNMERGE_PAGES: u32 = 2048;
 
 /// Pages of which less is remembered in one go, at most.
-const TRIMMED_PAGES: u32 = 1 << 18;
+const TRIMMED_PAGES: u32 = 1 << 16;
 const _: () = assert!(TRIMMED_PAGES.is_multiple_of(LocalBroker::TRIM_PAGES));
 
 /// What a step of an engine came to.
@@ -215,7 +215,8 @@ impl Work<'_> {
         let pages = from..end;
         let unfolded = if self.unmerge_all { vec![pages] } else { member.agent.unfolded(pages) };
         for pages in unfolded {
-            self.step.words += 1 + domain.broker.trim(vm, &pages) as u64;
+            self.step.words += 1;
+            self.step.trimmed_items += domain.broker.trim(vm, &pages) as u64;
         }
         (end < member.agent.count_pages()).then_some(end)
     }
