@@ -8,7 +8,7 @@ use crate::extents::Extent;
 use crate::protocol::{
     Broker, BrokerError, Decision, Directive, NamedOffer, Offer, Outcome, ReportError,
 };
-use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
+use crate::{LinearIndex, Slot, VmId};
 
 impl Broker for LocalBroker {
     fn offer(
@@ -40,37 +40,9 @@ impl Broker for LocalBroker {
         pages: &[u8],
         accepted: &mut Vec<bool>,
     ) -> Result<(), BrokerError> {
-        self.member_mut(vm)?;
-        let (pages, rest) = pages.as_chunks::<PAGE_SIZE>();
-        if !rest.is_empty() {
-            return Err(BrokerError::BadLength(pages.len() * PAGE_SIZE + rest.len()));
-        }
-        let end = u32::try_from(pages.len()).ok().and_then(|count| first.0.checked_add(count));
-        let slots = first.0..end.ok_or(BrokerError::BadSlot { vm, slot: first })?;
-        let creators: Vec<(ItemId, NodeId)> =
-            slots.clone().map(|slot| self.creator(vm, Slot(slot))).collect::<Result<_, _>>()?;
-        let mut failure = None;
-        for (number, (&(item, node), page)) in slots.zip(creators.iter().zip(pages)) {
-            let (fingerprint, identity) =
-                (self.secret.fingerprint(page), self.secret.identity(page));
-            let expected = self.stable.node(node).fingerprint;
-            let keys = [fingerprint, identity.key()].map(|key| self.key(vm, key));
-            let mut fits = keys.contains(&expected) && failure.is_none();
-            if fits && let Err(error) = self.store.fill(Slot(number), page) {
-                failure = Some(error);
-                fits = false;
-            }
-            if fits {
-                self.stable.node_mut(node).fill(identity);
-                self.direct_put_off(node);
-                self.name_if_contested(vm, node);
-            } else {
-                self.remove_item(item);
-            }
-            accepted.push(fits);
-        }
+        let result = self.fill_all(vm, first, pages, accepted);
         self.store.flush();
-        failure.map_or(Ok(()), |error| Err(BrokerError::Store(error)))
+        result
     }
 
     fn age(
@@ -247,19 +219,5 @@ impl LocalBroker {
         }
         let mut sharers = self.sharers(link.node);
         sharers.find(|&other| other != item).map(|other| self.rmap.page(other).0)
-    }
-
-    /// The page of this VM whose bytes a slot waits for.
-    fn creator(&self, vm: VmId, slot: Slot) -> Result<(ItemId, NodeId), BrokerError> {
-        let refused = BrokerError::BadSlot { vm, slot };
-        let Some(id) = self.store.slots.node(slot) else { return Err(refused) };
-        let node = self.stable.node(id);
-        if node.stage() != Stage::Reserved || node.slot() != Some(slot) {
-            return Err(refused);
-        }
-        self.items_in(id, Role::Creating)
-            .find(|&item| self.rmap.page(item).0 == vm)
-            .map(|item| (item, id))
-            .ok_or(refused)
     }
 }

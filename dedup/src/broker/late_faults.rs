@@ -68,7 +68,7 @@ mod tests {
             assert_eq!(slot, Slot(number));
             if number % 4 == 0 {
                 broker.store.slots.set_node(slot, node);
-                broker.store.fill(slot, &[7; PAGE_SIZE]).unwrap();
+                broker.store.fill(slot, &[[7; PAGE_SIZE]]).1.unwrap();
             } else {
                 broker.store.slots.release(slot);
             }

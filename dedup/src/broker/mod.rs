@@ -13,6 +13,7 @@ mod compact;
 mod contested;
 mod counters;
 mod direct;
+mod fill;
 mod give_up;
 mod ids;
 mod knobs;

@@ -8,7 +8,7 @@
 //! notices. The old node goes with its last sharer, as any node does. A move that comes to nothing
 //! is given up: see `give_up`.
 
-use std::io;
+use std::{io, slice};
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
@@ -103,7 +103,7 @@ impl LocalBroker {
         to: Slot,
         page: &[u8; PAGE_SIZE],
     ) -> Result<NodeId, MoveError> {
-        self.store.fill(to, page).map_err(MoveError::Store)?;
+        self.store.fill(to, slice::from_ref(page)).1.map_err(MoveError::Store)?;
         let (fingerprint, identity, paired) = {
             let node = self.stable.node(from);
             (node.fingerprint, node.identity, node.paired)

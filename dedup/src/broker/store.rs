@@ -33,14 +33,23 @@ impl Store {
         &self.memfd
     }
 
-    /// Writes one slot's bytes.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's; the slot holds nothing that may be used.
-    pub(super) fn fill(&mut self, slot: Slot, page: &[u8]) -> io::Result<()> {
-        debug_assert_eq!(page.len(), PAGE_SIZE);
-        self.memfd.write(slot, page)
+    /// Writes the bytes of slots from `first` on; says of how many it did, and what kept it from the rest.
+    /// What these hold may not be used.
+    pub(super) fn fill(
+        &mut self,
+        first: Slot,
+        pages: &[[u8; PAGE_SIZE]],
+    ) -> (usize, io::Result<()>) {
+        if self.memfd.write(first, pages.as_flattened()).is_ok() {
+            return (pages.len(), Ok(()));
+        }
+        // A part may be written. Nobody reads any of it, so the first ones can be written once more.
+        for ((number, page), slot) in pages.iter().enumerate().zip(first.0..) {
+            if let Err(error) = self.memfd.write(Slot(slot), page) {
+                return (number, Err(error));
+            }
+        }
+        (pages.len(), Ok(()))
     }
 
     /// Lets go of a slot that nobody shares any more; mappings may still lie over it. Its memory
