@@ -78,7 +78,7 @@ impl Broker for LocalBroker {
         partners: &mut Vec<Option<VmId>>,
     ) -> Result<(), BrokerError> {
         let items: Vec<ItemId> =
-            pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
+            self.items(vm, pages.iter().copied())?.collect::<Result<_, _>>()?;
         partners.extend(items.into_iter().map(|item| self.partner(item)));
         Ok(())
     }
@@ -164,10 +164,12 @@ impl LocalBroker {
 
     /// Makes pending items stable, and their VM lie over the run's slots.
     fn confirm(&mut self, vm: VmId, run: Extent) -> Result<(), BrokerError> {
-        let items: Vec<ItemId> = (0..run.count_pages)
-            .map(|offset| {
-                let slot = run.slot.offset(offset);
-                let item = self.item(vm, run.linear.offset(offset))?;
+        let pages = (0..run.count_pages).map(|offset| run.linear.offset(offset));
+        let items: Vec<ItemId> = self
+            .items(vm, pages)?
+            .zip(0..)
+            .map(|(item, offset)| {
+                let (item, slot) = (item?, run.slot.offset(offset));
                 let joins = self
                     .pending_on(item, slot)
                     .is_some_and(|id| self.stable.node(id).stage() == Stage::Filled);
@@ -193,6 +195,9 @@ impl LocalBroker {
 
     /// The node at `slot`, if the item's sharing is being moved there.
     fn moving_to(&self, item: ItemId, slot: Slot) -> Option<NodeId> {
+        if self.moves.is_empty() {
+            return None;
+        }
         let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
         let (target, target_slot) = self.move_target(link.node)?;
         (target_slot == slot).then_some(target)

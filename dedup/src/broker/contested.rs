@@ -91,8 +91,8 @@ impl LocalBroker {
         offers: &[NamedOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        let items: Vec<ItemId> =
-            offers.iter().map(|offer| self.item(vm, offer.linear)).collect::<Result<_, _>>()?;
+        let pages = offers.iter().map(|offer| offer.linear);
+        let items: Vec<ItemId> = self.items(vm, pages)?.collect::<Result<_, _>>()?;
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.identity.key());
             let declined = self.rmap.item(item).declined();

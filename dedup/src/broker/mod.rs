@@ -100,6 +100,13 @@ struct Member {
     node: u32,
 }
 
+impl Member {
+    /// The item of a page of this VM.
+    fn item(&self, vm: VmId, linear: LinearIndex) -> Result<ItemId, BrokerError> {
+        self.items.item(linear).ok_or(BrokerError::BadLinearIndex { vm, linear })
+    }
+}
+
 /// The trees, items and store of one domain.
 #[derive(Debug)]
 pub struct LocalBroker {
@@ -247,7 +254,17 @@ impl LocalBroker {
 
     fn item(&self, vm: VmId, linear: LinearIndex) -> Result<ItemId, BrokerError> {
         let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
-        member.items.item(linear).ok_or(BrokerError::BadLinearIndex { vm, linear })
+        member.item(vm, linear)
+    }
+
+    /// The item of each of these pages of a VM, which is looked up once for all.
+    fn items(
+        &self,
+        vm: VmId,
+        pages: impl Iterator<Item = LinearIndex>,
+    ) -> Result<impl Iterator<Item = Result<ItemId, BrokerError>>, BrokerError> {
+        let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
+        Ok(pages.map(move |linear| member.item(vm, linear)))
     }
 
     /// Notes that pages of a VM lie over slots from now on, or, with no slot, over none.

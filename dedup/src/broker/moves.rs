@@ -180,7 +180,7 @@ impl LocalBroker {
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError> {
         let items: Vec<ItemId> =
-            pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
+            self.items(vm, pages.iter().copied())?.collect::<Result<_, _>>()?;
         for (item, &linear) in items.into_iter().zip(pages) {
             if let Some(slot) = self.tell_to_move(item) {
                 directives.push(Directive::Merge { linear, slot, awaited: false });

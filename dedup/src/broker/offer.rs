@@ -2,7 +2,7 @@
 
 use super::LocalBroker;
 use super::ids::ItemId;
-use super::rmap::Role;
+use super::rmap::{RmapItem, Role};
 use crate::VmId;
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{BrokerError, Decision, Offer};
@@ -14,13 +14,12 @@ impl LocalBroker {
         offers: &[Offer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        let items: Vec<ItemId> =
-            offers.iter().map(|offer| self.item(vm, offer.linear)).collect::<Result<_, _>>()?;
+        let pages = offers.iter().map(|offer| offer.linear);
+        let items: Vec<ItemId> = self.items(vm, pages)?.collect::<Result<_, _>>()?;
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.fingerprint);
-            let declined = self.rmap.item(item).declined();
-            self.remove_item(item);
+            let declined = self.loosen(item);
             decisions.push(if self.must_be_named(vm, key, declined) {
                 Decision::Name
             } else {
@@ -28,6 +27,16 @@ impl LocalBroker {
             });
         }
         Ok(())
+    }
+
+    /// Takes an item out of the trees; returns the key under which it was found to differ, if it was.
+    fn loosen(&mut self, item: ItemId) -> Option<Fingerprint> {
+        let state = self.rmap.item(item);
+        // Nothing is to be done for most.
+        if !matches!(state, RmapItem::Loose(_)) || self.count_put_off > 0 {
+            self.remove_item(item);
+        }
+        state.declined()
     }
 
     /// Looks a loose item's content up in the stable tree, and where no node of it has room, in the

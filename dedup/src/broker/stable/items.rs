@@ -19,9 +19,10 @@ impl StableTree {
         relink(rmap, node.head, |head| head.prev = Some(item));
         node.head = Some(item);
         node.pending += 1;
+        let is_full = node.load() >= self.max_page_sharing;
         rmap.set(item, RmapItem::Pending { link, role });
         self.pending.add(rmap.page(item).0);
-        if self.node(id).load() >= self.max_page_sharing {
+        if is_full {
             self.keep_place(id);
         }
     }
@@ -60,8 +61,9 @@ impl StableTree {
             node.pending -= 1;
             self.pending.remove(rmap.page(item).0);
         }
+        let was_full = node.load() + 1 >= self.max_page_sharing;
         rmap.set(item, RmapItem::Loose(Age::NEW));
-        if self.node(link.node).load() + 1 >= self.max_page_sharing {
+        if was_full {
             self.keep_place(link.node);
         }
         Some(link.node)
