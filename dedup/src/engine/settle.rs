@@ -10,6 +10,9 @@ use super::PassReport;
 /// has been looked at by the second.
 const QUIET_PASSES: u32 = 2;
 
+/// How long after its time is up an attempt still waits for the end of a pass.
+const MAX_LATE: Duration = Duration::from_secs(1);
+
 /// How an attempt to fold everything ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettleReport {
@@ -34,7 +37,7 @@ pub struct Settling {
 }
 
 impl Settling {
-    /// Begins an attempt that takes `limit` at most, and one pass at least.
+    /// Begins an attempt that takes `limit` at most, and one pass at least, unless that takes a second more.
     pub fn new(limit: Duration) -> Self {
         Self { since: Instant::now(), limit, passes: 0, quiet: 0 }
     }
@@ -48,11 +51,37 @@ impl Settling {
     pub fn note(&mut self, pass: &PassReport) -> Option<SettleReport> {
         self.passes += 1;
         self.quiet = if pass.is_quiet() { self.quiet + 1 } else { 0 };
-        let (settled, elapsed) = (self.quiet == QUIET_PASSES, self.since.elapsed());
-        (settled || elapsed >= self.limit).then(|| SettleReport {
-            settled,
-            passes: self.passes,
-            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        })
+        let settled = self.quiet == QUIET_PASSES;
+        (settled || self.time_left().is_zero()).then(|| self.report(settled))
+    }
+
+    /// How the attempt ended, if its time has been up for a second and no pass was over since then: other
+    /// things may be done meanwhile that make passes long.
+    pub fn overdue(&self) -> Option<SettleReport> {
+        let is_overdue = self.since.elapsed() >= self.limit.saturating_add(MAX_LATE);
+        is_overdue.then(|| self.report(false))
+    }
+
+    fn report(&self, settled: bool) -> SettleReport {
+        let elapsed_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        SettleReport { settled, passes: self.passes, elapsed_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_whose_time_is_up_waits_a_second_for_the_end_of_a_pass_and_no_longer() {
+        let settling = Settling::new(Duration::from_millis(1));
+        assert_eq!(settling.overdue(), None);
+        thread::sleep(MAX_LATE + Duration::from_millis(1));
+        let report = settling.overdue().expect("its time was up a second ago");
+        assert!(!report.settled && report.passes == 0, "{report:?}");
+        assert!(report.elapsed_ms >= 1001, "{report:?}");
+        assert_eq!(Settling::new(Duration::MAX).overdue(), None);
     }
 }

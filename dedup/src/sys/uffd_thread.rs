@@ -8,7 +8,17 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
+use super::scratch::Scratch;
 use super::uffd::Userfaultfd;
+use crate::PAGE_SIZE;
+
+/// The stack of a thread that waits, and calls the kernel, and may have to log that it failed.
+const STACK_PAGES: u32 = 64;
+const STACK_BYTES: usize = STACK_PAGES as usize * PAGE_SIZE;
+
+/// What the standard library maps in a new thread for signals, at most. It ends the process if it cannot, so
+/// it is seen before whether there is address space.
+const SIGNAL_STACK_PAGES: u32 = 16;
 
 /// Waits for as long as there is one.
 #[derive(Debug)]
@@ -26,7 +36,7 @@ impl UffdThread {
     ///
     /// # Errors
     ///
-    /// When there is no descriptor or thread to spare; nothing is left behind.
+    /// When there is no descriptor, thread or address space to spare; nothing is left behind.
     pub(super) fn start(
         name: &str,
         uffd: Arc<Userfaultfd>,
@@ -34,7 +44,9 @@ impl UffdThread {
     ) -> io::Result<Self> {
         let stop = Arc::new(Stop(EventFd::new(EFD_CLOEXEC)?));
         let until = Arc::clone(&stop);
-        let thread = Builder::new().name(name.to_owned()).spawn(move || work(&uffd, &until))?;
+        drop(Scratch::new(STACK_PAGES + SIGNAL_STACK_PAGES)?);
+        let builder = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || work(&uffd, &until))?;
         Ok(Self { thread: Some(thread), stop })
     }
 }

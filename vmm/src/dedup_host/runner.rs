@@ -112,6 +112,7 @@ impl Runner {
             if is_due {
                 self.step();
             }
+            self.end_overdue_waits();
         }
     }
 
@@ -227,6 +228,16 @@ impl Runner {
         }
         // VMs that the pass had visited before it was told to unmerge have had none of it.
         if self.engine.is_unmerged() { Rest::Endless } else { Rest::Over }
+    }
+
+    /// Answers those whose time is over although the pass is not.
+    fn end_overdue_waits(&mut self) {
+        self.waiters.retain(|waiter| {
+            let Some(report) = waiter.settling.overdue() else { return true };
+            self.snapshot.forget();
+            let _ = waiter.answer.send(Ok(report));
+            false
+        });
     }
 
     fn tell_waiters(&mut self, report: &PassReport) {
