@@ -27,7 +27,9 @@ fn a_vm_for_whose_thread_there_is_no_address_space_is_refused_and_the_process_go
     // Stacks of threads that have ended are used again: a thread may begin where no memory can be mapped.
     let mut engine = engine();
     let threads: Vec<_> = (0..8).map(|_| thread::spawn(|| thread::sleep(SLEEP))).collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     let vm = TestVm::new(0, PAGES);
     let mut attach = || vm.try_attach(&mut engine, "thread", DedupMode::On);
     sys::limit_address_space(Some(address_space_bytes() / 2));
