@@ -37,9 +37,7 @@
 //! | `kvm`, `sys` | the kernel |
 //! | [`limits`] | what this process may have, and which limit an error comes from |
 //! | [`dedup_host`] | folding |
-//! | [`api`] | the control socket |
 
-pub mod api;
 pub mod boot;
 mod builder;
 pub mod config;
@@ -78,5 +76,6 @@ pub use event_loop::EventLoopError;
 pub use host::{ForgetError, Host, HostConfig, HostError};
 pub use kvm::OpenKvmError;
 pub use operation::{Operation, OperationError, WaitError};
+pub use sys::signal::block_in_this_thread as block_signals_in_this_thread;
 pub use vcpu::{InternalError, SpawnVcpuError, StopReason};
 pub use vm::{ExplainError, SetDedupError, SetMergeableError, VmHandle};

@@ -54,7 +54,7 @@ fn build(workspace: &Path) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace)
-        .args(["build", "--locked", "--quiet", "--package", "pagefold", "--bin", "pagefold"])
+        .args(["build", "--locked", "--quiet", "--package", "pagefold-cli", "--bin", "pagefold"])
         .args(["--message-format", "json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());

@@ -45,8 +45,13 @@ pub(crate) fn current_thread() -> ThreadId {
 }
 
 /// Blocks, in the calling thread, every signal but those that report its own faults: the handlers
-/// of the program around us run on its own threads, and the kick signal stays pending.
-pub(crate) fn block_in_this_thread() -> io::Result<()> {
+/// of the program around us run on its own threads, and the kick signal stays pending. For threads of
+/// libraries that are built on this one.
+///
+/// # Errors
+///
+/// The kernel's; the mask is as it was.
+pub fn block_in_this_thread() -> io::Result<()> {
     let mut blocked = full_set();
     for signal in FAULTS {
         // SAFETY: sigdelset(3) wants an initialised set; it is one.

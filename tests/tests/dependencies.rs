@@ -1,0 +1,21 @@
+//! What comes with the library: no web server, no command line.
+
+use std::env;
+use std::process::Command;
+
+#[test]
+fn an_embedder_builds_no_web_server_and_no_command_line() {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["tree", "--locked", "--offline", "--package", "pagefold-examples"]);
+    cargo.args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    let output = cargo.output().expect("cargo runs");
+    assert!(output.status.success(), "{cargo:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let packages: Vec<&str> =
+        tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(packages.contains(&"pagefold") && packages.contains(&"kvm-ioctls"), "{tree}");
+    for unwanted in ["axum", "hyper", "tokio", "clap", "indicatif", "env_logger"] {
+        assert!(!packages.contains(&unwanted), "{unwanted} is in:\n{tree}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Who is connected, and who has to leave when others find no room.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+use super::seat::Seat;
+
+/// Connections served at once. Others wait in the socket's queue until a client leaves, or has been
+/// waited for so long that it has to leave.
+const MAX_CONNECTIONS: u32 = 64;
+
+/// The seats of all connections.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    free: Arc<Semaphore>,
+    taken: Vec<Weak<Seat>>,
+    make_room: Duration,
+}
+
+/// A seat, free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    seat: Arc<Seat>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Taken {
+    pub(super) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
+}
+
+impl Seats {
+    /// All free. A client that has been waited for as long as `make_room` may have to leave.
+    pub(crate) fn new(make_room: Duration) -> Self {
+        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+        Self { free, taken: Vec::new(), make_room }
+    }
+
+    /// What all seats come back to: for waiting until all are free.
+    pub(crate) fn all_free(&self) -> impl Future<Output = ()> + use<> {
+        let free = Arc::clone(&self.free);
+        async move {
+            // It is never closed.
+            let _ = free.acquire_many(MAX_CONNECTIONS).await;
+        }
+    }
+
+    /// Takes a seat, one of a client that is waited for if there is none.
+    pub(crate) async fn take(&mut self) -> Taken {
+        loop {
+            let free = Arc::clone(&self.free).acquire_owned();
+            let look_again = if self.free.available_permits() > 0 {
+                Instant::now() + self.make_room
+            } else {
+                self.make_room()
+            };
+            tokio::select! {
+                biased;
+                // It is never closed.
+                Ok(permit) = free => {
+                    let seat = Arc::new(Seat::new());
+                    self.taken.retain(|seat| seat.strong_count() > 0);
+                    self.taken.push(Arc::downgrade(&seat));
+                    return Taken { seat, _permit: permit };
+                }
+                () = sleep_until(look_again) => {}
+            }
+        }
+    }
+
+    /// Has the client leave that has been waited for longest, if it may be asked to. Says when to
+    /// look again for want of a free seat. O(n).
+    pub(crate) fn make_room(&self) -> Instant {
+        let now = Instant::now();
+        let seats = self.taken.iter().filter_map(Weak::upgrade);
+        let waiting = seats.filter_map(|seat| Some((seat.waits_since()?, seat)));
+        match waiting.min_by_key(|(since, _)| *since) {
+            Some((since, seat)) if since + self.make_room <= now => {
+                seat.leave();
+                now + self.make_room
+            }
+            Some((since, _)) => since + self.make_room,
+            None => now + self.make_room,
+        }
+    }
+}

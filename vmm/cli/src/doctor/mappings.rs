@@ -1,0 +1,63 @@
+//! `vm.max_map_count`: how many mappings a process may have.
+
+use std::path::Path;
+
+use pagefold::limits::{Tree, mappings};
+use pagefold_api::ApiClient;
+
+use super::finding::{Finding, Verdict};
+use super::folding::Trial;
+use crate::failure::Failure;
+use crate::socket::no_answer;
+use crate::stats;
+
+/// The kernel's default, which does for a few hundred thousand shared pages in runs.
+const DEFAULT_COUNT: u64 = 65_530;
+
+/// A setting with which busy hosts never run short.
+const AMPLE_COUNT: u64 = 1_048_576;
+
+/// Whether there are mappings to fold with.
+pub(super) fn check(trial: &Trial) -> Finding {
+    let max = mappings::max(&Tree::real());
+    let left = match trial {
+        Trial::Folded { vmas_budget } => format!(
+            ", of which guest memory may use {vmas_budget}: {} shared pages of a process that lie apart, and \
+             more in runs",
+            vmas_budget / 2
+        ),
+        _ => String::new(),
+    };
+    let raise = Some(format!("sysctl {}={AMPLE_COUNT}", mappings::NAME));
+    let (verdict, found, fix) = match max {
+        Some(max) if max >= DEFAULT_COUNT => (Verdict::Good, format!("{max}{left}"), None),
+        Some(max) => (Verdict::Poor, format!("only {max}{left}"), raise),
+        None => (Verdict::Poor, "cannot be read".to_owned(), None),
+    };
+    Finding {
+        name: mappings::NAME,
+        verdict,
+        found,
+        meaning: "each run of folded pages takes one or two mappings; when they run short, less is folded, and \
+                  `pagefold stats` and `doctor --api-socket PATH` give the value to set",
+        fix,
+    }
+}
+
+/// Whether those of the process that serves a control socket suffice.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub(super) fn check_run(socket: &Path) -> Result<Finding, Failure> {
+    let stats = ApiClient::new(socket).and_then(|client| client.dedup());
+    let stats = stats.map_err(|error| no_answer("cannot get the statistics", &error))?;
+    let (used, advice) = stats::mappings(&stats);
+    Ok(Finding {
+        name: "its mappings",
+        verdict: if advice.is_some() { Verdict::Poor } else { Verdict::Good },
+        found: used,
+        meaning: "what the process that serves the socket uses of those that guest memory may have",
+        fix: advice,
+    })
+}

@@ -1,0 +1,119 @@
+//! From a plan to running VMs and a control socket.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pagefold::dedup_host::DedupConfig;
+use pagefold::limits::Tree;
+use pagefold::limits::room::{Needs, lacking};
+use pagefold::{BuildError, Host, HostConfig, VmHandle};
+use pagefold_api::{ApiServer, BindError, SocketError};
+use pagefold_dedup::{DedupMode, EngineConfig};
+
+use super::events::Events;
+use super::plan::Plan;
+use crate::failure::{Advise, Failure};
+
+/// Everything that runs. The host comes last: with it, the VMs end.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) started: Instant,
+    pub(super) vms: Vec<VmHandle>,
+    _api: Option<ApiServer>,
+    pub(super) host: Host,
+}
+
+impl Launched {
+    /// Memory of all VMs together, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.vms.iter().map(|vm| vm.config().memory_bytes).sum()
+    }
+}
+
+/// Launches all VMs or none, or, if a signal comes meanwhile, those that were started before it.
+pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> {
+    let started = Instant::now();
+    check_limits(plan)?;
+    let host = host(plan)?;
+    host.check_room_for(plan.all_memory_bytes()).advise(
+        "not enough memory",
+        "lower -n or --memory, or add --overcommit and rely on folding",
+    )?;
+    let api = plan.api_socket.as_deref().map(|path| serve(path, &host)).transpose()?;
+    let go_on = || !events.is_interrupted();
+    let mut vms = (0..plan.count)
+        .take_while(|_| go_on())
+        .map(|vm_number| host.vm(plan.vm(vm_number)).build())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::caused("cannot build a VM", &error, advice(&error)))?;
+    let mut count_started = 0;
+    for vm in vms.iter().take_while(|_| go_on()) {
+        vm.start().advise("cannot start a VM", "see the log above, or RUST_LOG=debug for more")?;
+        count_started += 1;
+    }
+    end(&vms.split_off(count_started));
+    if go_on() {
+        log::info!("{} VMs are running", vms.len());
+    } else {
+        log::warn!("interrupted: {} of {} VMs were started", vms.len(), plan.count);
+    }
+    Ok(Launched { started, vms, _api: api, host })
+}
+
+/// Ends VMs that were built and are not wanted any more, all at once: they are in no report.
+fn end(vms: &[VmHandle]) {
+    vms.iter().for_each(VmHandle::request_stop);
+    for vm in vms {
+        let reason = vm.stop();
+        log::debug!("VM {} was not started: {reason}", vm.id());
+    }
+}
+
+/// Refuses what would fail, or be ended by the kernel, half way.
+fn check_limits(plan: &Plan) -> Result<(), Failure> {
+    let store_bytes = match plan.dedup {
+        DedupMode::Off => 0,
+        // Without /proc, which is what the failure of the host will say.
+        _ => EngineConfig::default().store_bytes().unwrap_or(0),
+    };
+    let needs = Needs::of_vms(plan.count, plan.all_memory_bytes(), store_bytes);
+    match lacking(&Tree::real(), &needs).first() {
+        Some(error) => Err(Failure::limited("cannot run these VMs", error)),
+        None => Ok(()),
+    }
+}
+
+fn host(plan: &Plan) -> Result<Host, Failure> {
+    let engine = EngineConfig { knobs: plan.knobs, ..EngineConfig::default() };
+    let dedup = DedupConfig { engine, ..DedupConfig::default() };
+    let config = HostConfig { overcommit: plan.overcommit, dedup };
+    Host::new(config).advise("cannot run VMs here", "`pagefold doctor` checks all that is needed")
+}
+
+fn serve(path: &Path, host: &Host) -> Result<ApiServer, Failure> {
+    ApiServer::bind(path, Arc::new(host.clone())).map_err(|error| {
+        let advice = match &error {
+            BindError::Socket(SocketError::InUse { .. }) => {
+                "give another --api-socket, or end the process that has this one"
+            }
+            BindError::Socket(SocketError::NotASocket { .. }) => {
+                "give another --api-socket; no other file is ever replaced"
+            }
+            BindError::Socket(SocketError::Busy { .. } | SocketError::NotALock { .. }) => {
+                "give another --api-socket, or remove the lock if nobody uses it (fuser)"
+            }
+            BindError::Socket(_) => "give a short --api-socket in a directory you may write to",
+            BindError::Thread(_) => "see the limits in `ulimit -a`",
+        };
+        Failure::caused("cannot serve the control socket", &error, advice)
+    })
+}
+
+fn advice(error: &BuildError) -> &'static str {
+    match error {
+        BuildError::HostMemory(_) => "lower -n or --memory, or add --overcommit",
+        BuildError::Dedup { .. } => "`pagefold doctor` says what folding lacks; or add --dedup off",
+        _ => "`pagefold doctor` checks all that is needed; fewer VMs (-n) need less of it",
+    }
+}

@@ -1,0 +1,205 @@
+//! The phases of a run.
+
+use std::time::{Duration, Instant};
+
+use pagefold::dedup_host::SettleError;
+use pagefold::status::VmState;
+use pagefold::{VmHandle, WaitError};
+use pagefold_dedup::PAGE_SIZE;
+use pagefold_guest::ports::Control;
+
+use super::events::{Events, Why};
+use super::launch::Launched;
+use super::plan::Plan;
+use super::progress::Progress;
+use super::report::{Memory, Report, Settling, VmReport};
+use crate::failure::Failure;
+use crate::process;
+
+/// How long all guests together may take to be ready: many seconds for many VMs on few processors.
+const READY_LIMIT: Duration = Duration::from_mins(2);
+
+/// How long all guests together may take to rest.
+const REST_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often a guest that is waited for is looked at.
+const STATE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long folding may take to settle.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long all guests together may take to finish, beside the time that their memory takes.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
+
+/// Memory that guests verify in a second at least.
+const FINISH_BYTES_PER_S: u64 = 64 << 20;
+
+/// Goes through all phases, and leaves no VM running.
+pub(super) fn all(
+    plan: &Plan,
+    launched: &Launched,
+    events: &mut Events,
+) -> Result<Report, Failure> {
+    let mut progress = Progress::new(launched, plan.json);
+    events.watch(launched.vms.clone())?;
+    let mut settling = if plan.settle { Settling::CutShort } else { Settling::NotAsked };
+    if ready(launched, events, &mut progress)? {
+        let why = events.wait(plan.duration, || progress.show("running"));
+        log::info!("the guests' work is over: {why:?}");
+        if plan.settle && why != Why::AllEnded {
+            rest(launched, events, &mut progress)?;
+            settling = settle(launched, events, &mut progress)?;
+        }
+    }
+    let mut report = measure(launched, settling);
+
+    let finished = finish(launched, events, &mut progress)?;
+    progress.clear();
+    report.vms = launched
+        .vms
+        .iter()
+        .zip(finished)
+        .map(|(vm, finished)| VmReport { status: vm.status(), finished })
+        .collect();
+    Ok(report)
+}
+
+/// Waits until every guest is ready, or has had its time. False if a signal comes first.
+fn ready(
+    launched: &Launched,
+    events: &mut Events,
+    progress: &mut Progress<'_>,
+) -> Result<bool, Failure> {
+    let vms = launched.vms.clone();
+    let unready = move || {
+        let end = Instant::now() + READY_LIMIT;
+        let wait = |vm: &VmHandle| vm.wait_ready(end.saturating_duration_since(Instant::now()));
+        vms.iter().filter_map(|vm| wait(vm).err()).collect::<Vec<_>>()
+    };
+    let Some(errors) = events.wait_for(unready, || progress.show("starting"))? else {
+        return Ok(false);
+    };
+    for error in errors {
+        log::warn!("{error}");
+    }
+    Ok(true)
+}
+
+/// Makes the guests stop writing.
+fn rest(
+    launched: &Launched,
+    events: &mut Events,
+    progress: &mut Progress<'_>,
+) -> Result<(), Failure> {
+    let vms = launched.vms.clone();
+    tell(&vms, Control::Rest);
+    let restless = move || {
+        let end = Instant::now() + REST_LIMIT;
+        vms.iter().filter_map(|vm| restless_after(vm, end)).collect::<Vec<_>>()
+    };
+    for error in events.wait_for(restless, || progress.show("resting"))?.unwrap_or_default() {
+        log::warn!("{error}");
+    }
+    Ok(())
+}
+
+/// Waits until a guest rests; says why it does not at `end`, or at once if its VM is paused.
+fn restless_after(vm: &VmHandle, end: Instant) -> Option<String> {
+    loop {
+        if vm.state() == VmState::Paused {
+            return Some(format!("VM {} is paused: that it rests is not waited for", vm.id()));
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        match vm.wait_resting(left.min(STATE_INTERVAL)) {
+            // How one has ended that will not rest is in the report.
+            Ok(()) | Err(WaitError::Stopped { .. }) => return None,
+            Err(WaitError::TimedOut { .. }) if left > STATE_INTERVAL => {}
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+}
+
+/// Folds until nothing is left to do.
+fn settle(
+    launched: &Launched,
+    events: &mut Events,
+    progress: &mut Progress<'_>,
+) -> Result<Settling, Failure> {
+    let dedup = launched.host.dedup().clone();
+    let settled =
+        events.wait_for(move || dedup.settle(SETTLE_LIMIT), || progress.show("settling"))?;
+    match settled {
+        Some(Ok(report)) => Ok(Settling::Ended(report)),
+        Some(Err(SettleError::TimedOut(report))) => {
+            log::warn!("folding has not settled within {} s", SETTLE_LIMIT.as_secs());
+            Ok(Settling::Ended(report))
+        }
+        // Somebody stopped it through the control socket, or it has ended.
+        Some(Err(error)) => {
+            log::error!("{error}");
+            Ok(Settling::Stopped)
+        }
+        None => Ok(Settling::CutShort),
+    }
+}
+
+/// Takes the numbers.
+fn measure(launched: &Launched, settling: Settling) -> Report {
+    let dedup = launched.host.dedup().stats().inspect_err(|gone| log::error!("{gone}")).ok();
+    // Those that have ended hold nothing, and nothing of theirs could be saved.
+    let alive: Vec<_> = launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).collect();
+    let ideal_saved_pages = launched.vms.first().and_then(|vm| vm.params());
+    let ideal_saved_pages =
+        ideal_saved_pages.map(|params| params.ideal_saved_pages(alive.len() as u64));
+    Report {
+        vms: Vec::new(),
+        memory: Memory {
+            guest_bytes: alive.iter().map(|vm| vm.config().memory_bytes).sum(),
+            resident_bytes: dedup.as_ref().and_then(|dedup| dedup.resident_bytes),
+            saved_bytes: dedup.as_ref().map(|dedup| dedup.saved_bytes),
+            ideal_saved_bytes: ideal_saved_pages.map(|pages| pages * PAGE_SIZE as u64),
+            process_pss_bytes: process::pss_bytes(),
+        },
+        dedup,
+        settle: settling.report(),
+        settling,
+        elapsed_s: launched.started.elapsed().as_secs_f64(),
+        cpu_s: process::cpu_time().map(|time| time.as_secs_f64()),
+    }
+}
+
+/// Lets the guests verify everything and end, and stops those that do not. Says for each whether it
+/// ended without being stopped.
+fn finish(
+    launched: &Launched,
+    events: &mut Events,
+    progress: &mut Progress<'_>,
+) -> Result<Vec<bool>, Failure> {
+    let vms = launched.vms.clone();
+    // One that was paused through the control socket would never get there.
+    for vm in &vms {
+        let _ended = vm.resume();
+    }
+    tell(&vms, Control::Finish);
+    let limit = FINISH_LIMIT + Duration::from_secs(launched.memory_bytes() / FINISH_BYTES_PER_S);
+    let wait = move || {
+        let end = Instant::now() + limit;
+        let wait = |vm: &VmHandle| vm.wait(end.saturating_duration_since(Instant::now()));
+        vms.iter().map(|vm| wait(vm).is_some()).collect::<Vec<_>>()
+    };
+    let finished = events.wait_for(wait, || progress.show("verifying"))?;
+    let finished = finished.unwrap_or_else(|| {
+        launched.vms.iter().map(|vm| vm.wait(Duration::ZERO).is_some()).collect()
+    });
+    launched.host.stop_all();
+    Ok(finished)
+}
+
+/// Tells all guests that are still there.
+fn tell(vms: &[VmHandle], control: Control) {
+    for vm in vms {
+        if let Err(error) = vm.set_control(control) {
+            log::info!("{error}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a command line asks for, checked as far as that can be done without launching anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pagefold::config::{BuiltinGuest, VmConfig};
+use pagefold_dedup::{DedupMode, Knobs, Run};
+use pagefold_guest::layout::heap_pages;
+use pagefold_guest::workload::Preset;
+
+use super::Args;
+use crate::failure::Failure;
+use crate::knobs::knobs_with;
+
+/// A run that makes sense.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) count: u32,
+    pub(super) memory_bytes: u64,
+    preset: Preset,
+    seed: u64,
+    pub(super) duration: Option<Duration>,
+    pub(super) settle: bool,
+    pub(super) api_socket: Option<PathBuf>,
+    pub(super) dedup: DedupMode,
+    pub(super) knobs: Knobs,
+    pub(super) overcommit: bool,
+    pub(super) json: bool,
+}
+
+impl Plan {
+    /// Checks a command line.
+    pub(super) fn new(args: &Args) -> Result<Self, Failure> {
+        let memory_bytes = args.memory.0;
+        heap_pages(memory_bytes).map_err(|error| {
+            Failure::usage(
+                format!("--memory {} does not do: {error}", args.memory),
+                "the default, 64M, suits every built-in guest",
+            )
+        })?;
+        if args.duration == Some(Duration::ZERO) {
+            return Err(Failure::usage("--for 0s leaves no time to run", "give at least --for 1s"));
+        }
+        let knobs = knobs_with(&args.knobs)?;
+        if args.settle && knobs.run != Run::Fold {
+            return Err(Failure::usage(
+                "--settle would wait for ever: nothing is folded while run is not 1",
+                "leave out --settle, or --knob run",
+            ));
+        }
+        Ok(Self {
+            count: args.count,
+            memory_bytes,
+            preset: args.guest,
+            seed: args.seed,
+            duration: args.duration,
+            settle: args.settle,
+            api_socket: args.api_socket.clone(),
+            dedup: args.dedup,
+            knobs,
+            overcommit: args.overcommit,
+            json: args.json,
+        })
+    }
+
+    /// Memory of all VMs together, in bytes.
+    pub(super) fn all_memory_bytes(&self) -> u64 {
+        // At most 4096 VMs of a few GiB.
+        u64::from(self.count) * self.memory_bytes
+    }
+
+    /// What VM `vm_number` is to be.
+    pub(super) fn vm(&self, vm_number: u32) -> VmConfig {
+        let guest = BuiltinGuest { preset: self.preset, vm_number, seed: self.seed };
+        VmConfig { dedup: self.dedup, ..VmConfig::builtin(self.memory_bytes, guest) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(line: &[&str]) -> Result<Plan, String> {
+        let line = [&["run"], line].concat();
+        let line = Line::try_parse_from(line).map_err(|error| error.to_string())?;
+        Plan::new(&line.args).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn a_bare_run_has_two_vms_of_64_mib_that_mix() {
+        let plan = plan(&[]).expect("a plan");
+        assert_eq!((plan.count, plan.all_memory_bytes()), (2, 128 << 20));
+        assert_eq!((plan.preset, plan.dedup, plan.duration), (Preset::Mix, DedupMode::On, None));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let plan = plan(&[
+            "-n",
+            "8",
+            "--memory",
+            "1G",
+            "--guest",
+            "builtin:churn",
+            "--for",
+            "1m 30s",
+            "--settle",
+            "--seed",
+            "7",
+            "--api-socket",
+            "/s",
+            "--dedup",
+            "zero",
+            "--overcommit",
+            "--knob",
+            "max_page_sharing=64",
+            "--knob",
+            "sleep_millisecs=0",
+            "--json",
+        ])
+        .expect("a plan");
+        assert_eq!((plan.count, plan.memory_bytes), (8, 1 << 30));
+        assert_eq!(plan.duration, Some(Duration::from_secs(90)));
+        assert_eq!(plan.vm(3).dedup, DedupMode::Zero);
+        assert!(plan.settle && plan.overcommit);
+        assert_eq!((plan.knobs.max_page_sharing, plan.knobs.sleep_millisecs), (64, 0));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_and_says_what_does() {
+        for (line, part) in [
+            (&["-n", "0"][..], "1..=4096"),
+            (&["--memory", "64MB"], "64M, 1G or 1024K"),
+            (&["--memory", "4K"], "--memory 4K does not do"),
+            (&["--guest", "linux"], "builtin:mix"),
+            (&["--for", "20"], "time unit needed"),
+            (&["--for", "0s"], "at least --for 1s"),
+            (&["--dedup", "maybe"], "off, zero, on"),
+            (&["--seed", "x"], "invalid"),
+            (&["--knob", "run"], "KEY=VALUE"),
+            (&["--knob", "max_page_sharing=1"], "from 2 to"),
+            (&["--knob", "pages_to_skip=1"], "pages_to_scan"),
+            (&["--knob", "run=0", "--settle"], "leave out --settle"),
+        ] {
+            let error = plan(line).expect_err("no plan");
+            assert!(error.contains(part), "{line:?}: {error}");
+        }
+    }
+}
