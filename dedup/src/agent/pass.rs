@@ -73,12 +73,11 @@ impl Agent {
         }
         self.unshare_lone(broker)?;
         self.watch_as_needed()?;
-        if !self.changes.is_on {
-            return Ok(());
-        }
-        (self.collected, self.taken_in, self.is_sweeping) = (0, 0, true);
-        if self.budget.is_short() && may_move {
+        if may_move && (self.budget.is_short() || self.stale.was_called_off()) {
             self.stale.begin();
+        }
+        if self.changes.is_on {
+            (self.collected, self.taken_in, self.is_sweeping) = (0, 0, true);
         }
         Ok(())
     }

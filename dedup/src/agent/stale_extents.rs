@@ -73,6 +73,11 @@ impl StaleSearch {
         self.next.is_some()
     }
 
+    /// Whether the last search was called off: what it was for may still lie over the store.
+    pub(super) fn was_called_off(&self) -> bool {
+        self.failed && self.next.is_none()
+    }
+
     /// Begins a search through all.
     pub(super) fn search_all(&mut self) {
         (self.may_find, self.is_work, self.next) = (false, true, Some(SearchAt::BEGIN));
@@ -98,6 +103,11 @@ impl StaleSearch {
 }
 
 impl Agent {
+    /// Whether mappings that save nothing could not be given back, and are tried again by later passes.
+    pub(crate) fn owes_mappings(&self) -> bool {
+        self.stale.was_called_off()
+    }
+
     /// Goes on with the search for stale extents, if there is one, and makes those that it finds
     /// anonymous memory: `limit_pages` pages at most, or one window. Says how much of the limit that
     /// took; 0 when the search is over. O(extents passed over · log extents + pages).

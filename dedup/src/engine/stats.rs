@@ -63,6 +63,12 @@ impl Engine {
         !self.members.values().any(|member| member.agent.is_folded())
     }
 
+    /// Whether mappings that save nothing could not be given back, which is tried again by later passes.
+    /// O(VMs).
+    pub fn owes_mappings(&self) -> bool {
+        self.members.values().any(|member| member.agent.owes_mappings())
+    }
+
     /// What has happened to the pages of all VMs, those that are gone included.
     pub(super) fn events(&self) -> Events {
         let mut events = self.past;

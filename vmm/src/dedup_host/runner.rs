@@ -227,7 +227,11 @@ impl Runner {
             return Rest::Between;
         }
         // VMs that the pass had visited before it was told to unmerge have had none of it.
-        if self.engine.is_unmerged() { Rest::Endless } else { Rest::Over }
+        match (self.engine.is_unmerged(), self.engine.owes_mappings()) {
+            (false, _) => Rest::Over,
+            (true, true) => Rest::Between,
+            (true, false) => Rest::Endless,
+        }
     }
 
     /// Answers those whose time is over although the pass is not.
@@ -329,13 +333,21 @@ impl Runner {
         for (key, value) in advisor.into_iter().chain(others) {
             knobs.set(key, value)?;
         }
-        self.apply_knobs(knobs)
+        let set = self.apply_knobs(knobs)?;
+        // Named, it is meant, also where it is what the advisor had just come to.
+        let is_named = changes.iter().any(|(key, _)| key == "pages_to_scan");
+        if is_named && set.pages_to_scan != knobs.pages_to_scan {
+            return self.apply_knobs(knobs);
+        }
+        Ok(set)
     }
 
     /// Has all of the knobs be what they are to be, or none.
     pub(super) fn apply_knobs(&mut self, knobs: Knobs) -> Result<Knobs, KnobError> {
         let before = self.engine.knobs();
         self.engine.set_knobs(knobs)?;
+        // The end of the advisor changes one that was not named.
+        let knobs = self.engine.knobs();
         self.snapshot.forget();
         if knobs.run != before.run {
             (self.idle, self.rest) = (0, Rest::Over);

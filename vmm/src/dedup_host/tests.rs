@@ -170,6 +170,30 @@ fn knobs_are_set_all_together_or_not_at_all() {
 }
 
 #[test]
+fn the_end_of_the_advisor_is_answered_with_what_pages_to_scan_is_then() {
+    let host = start(Duration::ZERO, Knobs::default());
+    attach_twins(&host);
+    let advised = || {
+        set(&host, "advisor_mode", "scan-time").unwrap();
+        let end = std::time::Instant::now() + PATIENCE;
+        while host.knobs().unwrap().pages_to_scan == Knobs::default().pages_to_scan {
+            assert!(std::time::Instant::now() < end, "the advisor has set nothing");
+        }
+        host.knobs().unwrap().pages_to_scan
+    };
+    advised();
+    assert_eq!(set(&host, "advisor_mode", "none"), Ok(Knobs::default()));
+    // What is named is meant, whatever the advisor has come to.
+    set(&host, "run", "1").unwrap();
+    let pages = advised();
+    let both = [("advisor_mode", "none"), ("pages_to_scan", &pages.to_string())];
+    let both = both.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let set = host.set_knobs(both.to_vec()).unwrap();
+    assert_eq!(set, Knobs { pages_to_scan: pages, ..Knobs::default() });
+    assert_eq!(host.knobs(), Ok(set));
+}
+
+#[test]
 fn a_vm_that_comes_while_nothing_is_folded_is_folded_later() {
     for value in ["0", "2"] {
         let host = start(Duration::from_millis(1), Knobs::default());

@@ -9,15 +9,13 @@ use crate::{
 
 const PAGES: u32 = 1000;
 
-/// Pages that cannot be moved back to anonymous memory are errors, and each pass was one, or two.
-#[test]
-fn moves_that_are_always_refused_are_tried_ever_more_rarely_and_done_when_they_can_be() {
-    let config = EngineConfig { max_mappings: Some(400), ..EngineConfig::default() };
-    let mut engine = Engine::new(config).unwrap();
-    let write = |memory: &AnonymousMemory, written: &WrittenPages, page: u32, word: u32| {
-        memory.write(page as usize * PAGE_SIZE, &word.to_ne_bytes());
-        written.insert(page as usize);
-    };
+fn write(memory: &AnonymousMemory, written: &WrittenPages, page: u32, word: u32) {
+    memory.write(page as usize * PAGE_SIZE, &word.to_ne_bytes());
+    written.insert(page as usize);
+}
+
+/// Two VMs, of whose pages every second is equal in both, folded.
+fn folded_vms(engine: &mut Engine) -> [(Arc<AnonymousMemory>, WrittenPages); 2] {
     let vms = [0, 1].map(|id| {
         let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
         let written = WrittenPages::new(PAGES as usize);
@@ -35,6 +33,15 @@ fn moves_that_are_always_refused_are_tried_ever_more_rarely_and_done_when_they_c
         (memory, written)
     });
     (0..6).for_each(|_| drop(engine.pass()));
+    vms
+}
+
+/// Pages that cannot be moved back to anonymous memory are errors, and each pass was one, or two.
+#[test]
+fn moves_that_are_always_refused_are_tried_ever_more_rarely_and_done_when_they_can_be() {
+    let config = EngineConfig { max_mappings: Some(400), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    let vms = folded_vms(&mut engine);
     let folded = engine.stats();
     assert!(folded.vmas_used > 300, "{folded:?}");
     for (id, (memory, written)) in (0..).zip(&vms) {
@@ -52,5 +59,27 @@ fn moves_that_are_always_refused_are_tried_ever_more_rarely_and_done_when_they_c
     let moved = engine.stats();
     assert!(moved.vmas_used < 20, "{moved:?}");
     assert_eq!(moved.events.errors, refused.events.errors);
+    engine.check().unwrap();
+}
+
+#[test]
+fn mappings_of_a_vm_that_is_off_which_could_not_be_given_back_are_given_back_later() {
+    let mut engine = Engine::new(EngineConfig::default()).unwrap();
+    let _vms = folded_vms(&mut engine);
+    let folded = engine.stats();
+    assert!(folded.vmas_used > 900, "{folded:?}");
+    refuse_moves(true);
+    for vm in [0, 1] {
+        engine.set_mode(VmId(vm), DedupMode::Off).unwrap();
+    }
+    (0..4).for_each(|_| drop(engine.pass()));
+    let refused = engine.stats();
+    refuse_moves(false);
+    assert!(engine.owes_mappings());
+    assert_eq!((refused.pages_shared, refused.vmas_used), (0, folded.vmas_used), "{refused:?}");
+    (0..64).for_each(|_| drop(engine.pass()));
+    assert!(!engine.owes_mappings());
+    let moved = engine.stats();
+    assert!(moved.vmas_used < 10, "{moved:?}");
     engine.check().unwrap();
 }
