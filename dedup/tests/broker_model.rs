@@ -196,7 +196,7 @@ impl World {
             Step::Recover { vm, page, refuse } => self.recover(vm, page, refuse),
             Step::ResumeRecoveries { refuse } => self.resume_recoveries(refuse),
             Step::Prune => {
-                self.broker.prune(usize::MAX);
+                self.broker.prune();
             }
             Step::Compact { vm, all } => {
                 let scope = if all { CompactScope::All } else { CompactScope::Gainful };

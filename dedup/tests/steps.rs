@@ -13,9 +13,12 @@ use std::sync::{Arc, Mutex};
 
 use common::{TestVm, engine, page, settle};
 use pagefold_dedup::bitmap::Bitmap;
+use pagefold_dedup::broker::LocalBroker;
+use pagefold_dedup::extents::Extent;
+use pagefold_dedup::protocol::{Broker, Directive, Offer, Outcome};
 use pagefold_dedup::{
     AttachSpec, ChangeSource, CloneError, DedupMode, Engine, EngineConfig, Knobs, LinearIndex,
-    PAGE_SIZE, Run, Step, StepWork, Unchanging,
+    PAGE_SIZE, Run, Step, StepWork, Unchanging, VmId,
 };
 
 /// Pages of a VM: 4, 16 and 64 GiB.
@@ -398,4 +401,51 @@ fn going_through_what_was_put_off_counts_as_work_and_is_shared_out_among_steps()
     assert!(all > 3 * u64::from(RUNS), "{all} runs, more than a step may go through");
     assert!(tried.iter().filter(|&&runs| runs > 0).count() > 1, "{tried:?}");
     engine.check().unwrap();
+}
+
+/// A domain in which this many pages of one content share two each.
+fn pairs_of_one_content(count_pages: u32) -> LocalBroker {
+    let mut broker = LocalBroker::new(count_pages, 2).unwrap();
+    let vm = VmId(0);
+    broker.register(vm, count_pages).unwrap();
+    let bytes = page(1);
+    let fingerprint = broker.secret().fingerprint(&bytes);
+    let pages = (0..count_pages).map(LinearIndex);
+    let offers: Vec<Offer> = pages.map(|linear| Offer { linear, fingerprint }).collect();
+    broker.offer(vm, &offers, &mut Vec::new()).unwrap();
+    loop {
+        let mut directives = Vec::new();
+        broker.directives(vm, 4096, &mut directives).unwrap();
+        if directives.is_empty() {
+            return broker;
+        }
+        for directive in directives {
+            let (linear, slot) = match directive {
+                Directive::Create { linear, slot, .. } => {
+                    broker.fill(vm, slot, &bytes, &mut Vec::new()).unwrap();
+                    (linear, slot)
+                }
+                Directive::Merge { linear, slot, .. } => (linear, slot),
+                other => panic!("{other:?}"),
+            };
+            let run = Extent { linear, slot, count_pages: 1 };
+            broker.report(vm, &[Outcome::Merged(run)]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn dups_that_fit_together_are_joined_some_thousand_at_a_time() {
+    let count_pages = 1 << 16;
+    let mut broker = pairs_of_one_content(count_pages);
+    assert_eq!(broker.count_nodes(), count_pages as usize / 2);
+    let left: Vec<Outcome> =
+        (0..count_pages / 2).map(|pair| Outcome::Left { linear: LinearIndex(2 * pair) }).collect();
+    broker.report(VmId(0), &left).unwrap();
+    broker.check().unwrap();
+    let most = (1 << 13) / 2;
+    let joined: Vec<usize> = (0..16).map(|_| broker.prune()).collect();
+    assert!(joined.iter().all(|&pairs| pairs <= most), "{joined:?}");
+    assert!(joined.iter().sum::<usize>() > count_pages as usize / 4 * 9 / 10, "{joined:?}");
+    broker.check().unwrap();
 }

@@ -93,6 +93,11 @@ impl Chains {
         self.all.get(id.index()).map_or(&[], |chain| &chain.dups)
     }
 
+    /// Those of a chain's dups that have room; none of a chain that is free.
+    pub(super) fn open(&self, id: ChainId) -> &[NodeId] {
+        self.all.get(id.index()).map_or(&[], |chain| &chain.dups[..chain.count_open])
+    }
+
     /// How many of a chain's dups, the first ones, have room.
     pub(super) fn count_open(&self, id: ChainId) -> usize {
         self.all[id.index()].count_open

@@ -49,6 +49,7 @@ pub use knobs::MaxPageSharingError;
 use moves::Move;
 pub use moves::MoveError;
 use poll_queue::PollQueue;
+use prune::PruneAt;
 pub(crate) use recover::Copies;
 use rmap::{ItemRange, Rmap};
 use stable::StableTree;
@@ -121,8 +122,8 @@ pub struct LocalBroker {
     moves: BTreeMap<NodeId, Move>,
     /// Whether pages on different NUMA nodes may share.
     merge_across_nodes: bool,
-    /// The chain that was looked at last by [`prune`](Self::prune).
-    pruned: usize,
+    /// Where [`prune`](Self::prune) goes on.
+    pruned: PruneAt,
     /// The slot that [`punch_empty_slots`](Self::punch_empty_slots) goes on from.
     punched: u32,
     /// VMs pages of which may have been set aside because the store was full: all of which any are.
@@ -160,7 +161,7 @@ impl LocalBroker {
             contested: Contested::default(),
             moves: BTreeMap::new(),
             merge_across_nodes: true,
-            pruned: 0,
+            pruned: PruneAt::default(),
             punched: 0,
             lacking: BTreeSet::new(),
             count_put_off: 0,

@@ -8,31 +8,60 @@
 use super::LocalBroker;
 use super::ids::{ChainId, NodeId};
 
+/// Dups that a call looks at, at most; a chain counts as one at least.
+const LOOKED_DUPS: usize = 1 << 13;
+
+/// Sharers that are to move because of a call, but for those of its last pair.
+const MOVED_SHARERS: u32 = 1 << 13;
+
+/// Where the next call goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PruneAt {
+    chain: usize,
+    /// Among those of its dups that have room.
+    dup: usize,
+}
+
 impl LocalBroker {
-    /// Looks through `limit` chains at most, from where the last call ended, and begins to join dups
-    /// that fit together; says how many are to go. [`directives`](crate::protocol::Broker::directives)
-    /// have the agents of their sharers do it. O(dups looked at, and their sharers if they are to
-    /// move).
-    pub fn prune(&mut self, limit: usize) -> usize {
-        let mut joined = 0;
-        for _ in 0..limit.min(self.stable.chains.end()) {
-            self.pruned = (self.pruned + 1) % self.stable.chains.end();
-            if let Some(chain) = ChainId::from_index(self.pruned) {
-                joined += self.join_dups(chain);
+    /// Looks through chains from where the last call ended, and begins to join dups that fit together;
+    /// says how many are to go. [`directives`](crate::protocol::Broker::directives) have the agents of
+    /// their sharers do it. O(1): some thousand dups, and some thousand sharers that are to move.
+    pub fn prune(&mut self) -> usize {
+        let (mut joined, mut dups, mut sharers) = (0, LOOKED_DUPS, MOVED_SHARERS);
+        for _ in 0..self.stable.chains.end() {
+            if dups == 0 || sharers == 0 {
+                break;
             }
+            let PruneAt { chain, dup } = self.pruned;
+            let open = ChainId::from_index(chain).map_or(&[][..], |id| self.stable.chains.open(id));
+            let end = open.len().min(dup + dups);
+            let some = open.get(dup..end).unwrap_or_default().to_vec();
+            let is_last = end == open.len();
+            dups = dups.saturating_sub(some.len().max(1));
+            joined += self.join_dups(some, &mut sharers);
+            self.pruned = if !is_last {
+                PruneAt { chain, dup: end }
+            } else if chain + 1 < self.stable.chains.end() {
+                PruneAt { chain: chain + 1, dup: 0 }
+            } else {
+                PruneAt::default()
+            };
         }
         joined
     }
 
-    /// Begins to move the sharers of a chain's smallest dups to the largest that have room for all of
-    /// them, in pairs; says how many pairs there are. O(n log n) in the chain's dups.
-    fn join_dups(&mut self, chain: ChainId) -> usize {
-        let dups = self.stable.chains.dups(chain).iter().copied();
-        let mut dups: Vec<NodeId> = dups.filter(|&dup| self.is_movable(dup)).collect();
+    /// Begins to move the sharers of the smallest of a chain's dups to the largest that have room for all
+    /// of them, in pairs, and as long as `sharers` are left to be moved; says how many pairs there are.
+    /// O(n log n).
+    fn join_dups(&mut self, mut dups: Vec<NodeId>, sharers: &mut u32) -> usize {
+        dups.retain(|&dup| self.is_movable(dup));
         dups.sort_unstable_by_key(|&dup| self.stable.node(dup).load());
         let (mut joined, mut candidates) = (0, dups.as_slice());
-        while let [smallest, between @ .., largest] = candidates {
+        while let [smallest, between @ .., largest] = candidates
+            && *sharers > 0
+        {
             if self.fit_together(*smallest, *largest) {
+                *sharers = sharers.saturating_sub(self.stable.node(*smallest).load());
                 self.begin(*smallest, *largest);
                 self.direct_sharers(*smallest);
                 joined += 1;

@@ -219,8 +219,10 @@ impl Slots {
     }
 
     fn random_number(&self) -> u32 {
-        // Without randomness the order is a little easier to foresee, and nothing else.
-        getrandom::u32().unwrap_or(0) % self.limit
+        // Without randomness the order is a little easier to foresee, and nothing else. Only numbers that
+        // were in use rest.
+        let used = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
+        getrandom::u32().unwrap_or(0) % used.max(1)
     }
 }
 
@@ -268,6 +270,19 @@ mod tests {
         assert_eq!(slots.allocate(), None, "a mapping still lies over the slot");
         slots.unmap(slot, 1);
         assert_eq!(slots.allocate(), Some(slot));
+    }
+
+    #[test]
+    fn which_rested_number_is_taken_up_cannot_be_foreseen() {
+        let taken_up = |_| {
+            // A store is larger than what is ever used of it.
+            let mut slots = Slots::new(u32::MAX);
+            let used: Vec<Slot> = (0..2 * MIN_RESTING + 2).filter_map(|_| slots.allocate()).collect();
+            used.iter().step_by(2).for_each(|&slot| slots.release(slot));
+            slots.allocate_run(1)
+        };
+        let taken_up: std::collections::BTreeSet<_> = (0..6).map(taken_up).collect();
+        assert!(taken_up.len() > 3, "{taken_up:?}");
     }
 
     #[test]

@@ -10,9 +10,6 @@ use crate::stats::Events;
 use crate::sys::note_locked_bytes;
 use crate::{VmId, broker::LocalBroker};
 
-/// Chains that are looked through for dups to join at the beginning of a pass, at most.
-const CHAINS_PER_PASS: usize = 1 << 14;
-
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
 pub(super) const UNMERGE_PAGES: u32 = 2048;
 
@@ -148,7 +145,7 @@ impl Engine {
         for domain in self.domains.values_mut() {
             domain.broker.resume_moves();
             if prune {
-                domain.broker.prune(CHAINS_PER_PASS);
+                domain.broker.prune();
             }
         }
         Cycle {

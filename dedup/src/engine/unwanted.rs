@@ -15,6 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Unwanted {
     failed_at: Option<Instant>,
+    /// The first of each VM since they were taken.
     errors: Vec<(VmId, AgentError)>,
 }
 
@@ -27,6 +28,15 @@ impl Unwanted {
     /// What failed since last asked.
     pub(super) fn take_errors(&mut self) -> Vec<(VmId, AgentError)> {
         std::mem::take(&mut self.errors)
+    }
+
+    /// Notes an error, one of each VM at a time: it is tried again some times a second, and while `run` is 0
+    /// nobody takes them.
+    fn note(&mut self, vm: VmId, error: AgentError) {
+        if self.errors.iter().all(|&(other, _)| other != vm) {
+            log::warn!("VM {vm}: {error}");
+            self.errors.push((vm, error));
+        }
     }
 
     fn is_waiting(&self) -> bool {
@@ -79,9 +89,8 @@ impl Engine {
                 match member.agent.count_in(last_step, unmerge) {
                     Ok(pages) => left = left.saturating_sub(pages),
                     Err(error) => {
-                        log::warn!("VM {vm}: {error}");
                         unwanted.failed_at = Some(Instant::now());
-                        unwanted.errors.push((vm, error));
+                        unwanted.note(vm, error);
                     }
                 }
                 if last_step.is_enough() {
