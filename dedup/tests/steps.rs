@@ -213,6 +213,36 @@ fn a_vm_that_has_ended_gives_up_its_items_as_it_leaves_and_not_all_at_the_end() 
     assert!(all - before >= items, "{all} to {before}");
 }
 
+#[test]
+fn a_vm_that_is_detached_gives_up_its_items_some_at_a_time_and_not_all_at_the_end() {
+    const PAGES: u32 = 5 << 16;
+    let mut engine = engine();
+    let vm = TestVm::attached(&mut engine, 0, PAGES);
+    let _other = TestVm::attached(&mut engine, 1, 1);
+    for number in 0..PAGES {
+        vm.write(number as usize, &page(number));
+    }
+    settle(&mut engine);
+    let bytes = |engine: &Engine| engine.stats().domains[0].metadata_bytes;
+    let items = u64::from(PAGES) * 12;
+    let mut before = bytes(&engine);
+    let all = before;
+    let mut detaching = engine.begin_detach(vm.id).unwrap();
+    loop {
+        let result = engine.detach_step(&mut detaching);
+        check(&engine.last_step());
+        let now = bytes(&engine);
+        assert!(before.saturating_sub(now) < items / 4, "{before} to {now}");
+        before = now;
+        if let Some(result) = result {
+            result.unwrap();
+            break;
+        }
+    }
+    assert!(all - before >= items, "{all} to {before}");
+    engine.check().unwrap();
+}
+
 // Each page of a run that had been put off was reported in one step.
 #[test]
 fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {

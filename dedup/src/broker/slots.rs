@@ -277,7 +277,8 @@ mod tests {
         let taken_up = |_| {
             // A store is larger than what is ever used of it.
             let mut slots = Slots::new(u32::MAX);
-            let used: Vec<Slot> = (0..2 * MIN_RESTING + 2).filter_map(|_| slots.allocate()).collect();
+            let used: Vec<Slot> =
+                (0..2 * MIN_RESTING + 2).filter_map(|_| slots.allocate()).collect();
             used.iter().step_by(2).for_each(|&slot| slots.release(slot));
             slots.allocate_run(1)
         };

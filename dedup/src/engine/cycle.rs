@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::trim::TRIMMED_PAGES;
 use super::{Domain, Engine, Member, PassReport};
 use crate::agent::{Agent, AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
@@ -12,10 +13,6 @@ use crate::{VmId, broker::LocalBroker};
 
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
 pub(super) const UNMERGE_PAGES: u32 = 2048;
-
-/// Pages of which less is remembered in one go, at most.
-const TRIMMED_PAGES: u32 = 1 << 16;
-const _: () = assert!(TRIMMED_PAGES.is_multiple_of(LocalBroker::TRIM_PAGES));
 
 /// What a step of an engine came to.
 #[derive(Debug)]
@@ -212,8 +209,7 @@ impl Work<'_> {
         let pages = from..end;
         let unfolded = if self.unmerge_all { vec![pages] } else { member.agent.unfolded(pages) };
         for pages in unfolded {
-            self.step.words += 1;
-            self.step.trimmed_items += domain.broker.trim(vm, &pages) as u64;
+            domain.trim(vm, &pages, &mut self.step);
         }
         (end < member.agent.count_pages()).then_some(end)
     }

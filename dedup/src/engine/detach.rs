@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use super::trim::TRIMMED_PAGES;
 use super::{Engine, Member};
 use crate::VmId;
 use crate::agent::{Agent, AgentError, Leaving, StepWork};
@@ -43,6 +44,8 @@ pub struct Detaching {
     /// Its VM's [`Detach`] knows by it that it lives.
     _token: Arc<()>,
     at: Leaving,
+    /// The first page whose item has not been given up.
+    next: u32,
 }
 
 /// What a VM that is being detached will be, should it stay attached.
@@ -75,7 +78,7 @@ impl Engine {
         let token = Arc::new(());
         member.detach = Some(Detach { mode, token: Arc::downgrade(&token) });
         member.agent.begin_leaving_store();
-        Some(Detaching { vm, serial: member.serial, _token: token, at: Leaving::Pages })
+        Some(Detaching { vm, serial: member.serial, _token: token, at: Leaving::Pages, next: 0 })
     }
 
     /// Gives the next part of the VM's memory to it: [as much as a step may](Self::last_step). Says how it
@@ -86,17 +89,27 @@ impl Engine {
     /// When the kernel has no memory for the copies or their mappings: the VM is attached still, in the
     /// mode that it had or was [given](Self::set_mode) meanwhile, and its bytes are unchanged.
     pub fn detach_step(&mut self, detaching: &mut Detaching) -> Option<Result<(), DetachError>> {
-        let Detaching { vm, serial, at, .. } = detaching;
+        let Detaching { vm, serial, at, next, .. } = detaching;
         let vm = *vm;
         let Self { members, domains, workers, last_step, .. } = self;
         *last_step = StepWork::default();
         let member = members.get_mut(&vm).filter(|member| member.serial == *serial);
         let Some(member) = member else { return Some(Ok(())) };
-        let domain = domains.get_mut(&member.domain);
-        let left = domain.map_or(Ok(Leaving::Over), |domain| {
+        let mut domain = domains.get_mut(&member.domain);
+        let left = domain.as_mut().map_or(Ok(Leaving::Over), |domain| {
             let leave = |agent: &mut Agent| agent.leave_store(&mut domain.broker, *at);
             workers.count(|| member.agent.count_in(last_step, leave))
         });
+        let left = match (left, domain) {
+            // All at once they would take as long as there are pages.
+            (Ok(Leaving::Over), Some(domain)) if *next < member.agent.count_pages() => {
+                let end = member.agent.count_pages().min(next.saturating_add(TRIMMED_PAGES));
+                domain.trim(vm, &(*next..end), last_step);
+                (*at, *next) = (Leaving::Over, end);
+                return None;
+            }
+            (left, _) => left,
+        };
         let error = match left {
             Ok(Leaving::Over) if member.agent.end_protection() => None,
             Ok(Leaving::Over) => Some(DetachError::Mapped { vm }),

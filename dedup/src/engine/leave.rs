@@ -42,7 +42,7 @@ impl Leaver {
             Ok(next) => {
                 // All at the end would take as long as there are pages.
                 let first = count(self.next) / LocalBroker::TRIM_PAGES * LocalBroker::TRIM_PAGES;
-                domain.broker.trim(self.vm, &(first..count(next)));
+                domain.trim(self.vm, &(first..count(next)), work);
                 self.next = next;
             }
             Err(error) => {

@@ -24,6 +24,7 @@ mod report;
 mod round;
 mod settle;
 mod stats;
+mod trim;
 mod unwanted;
 mod walk;
 
