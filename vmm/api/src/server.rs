@@ -11,7 +11,7 @@ use pagefold::block_signals_in_this_thread;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connection::{Seats, Service};
 use super::control::Control;
@@ -165,7 +165,7 @@ async fn accept(listener: UnixListener, mut seats: Seats, service: Service) {
             Err(error) => {
                 // Most likely for want of descriptors, and every connection has one.
                 log::warn!("cannot accept a connection: {error}");
-                seats.make_room();
+                seats.make_room(Instant::now());
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -12,6 +12,9 @@ use super::seat::Seat;
 /// waited for so long that it has to leave.
 const MAX_CONNECTIONS: u32 = 64;
 
+/// How many times as long as a client may be waited for another waits for a seat before any must leave.
+const PATIENCE: u32 = 4;
+
 /// The seats of all connections.
 #[derive(Debug)]
 pub(crate) struct Seats {
@@ -51,12 +54,13 @@ impl Seats {
 
     /// Takes a seat, one of a client that is waited for if there is none.
     pub(crate) async fn take(&mut self) -> Taken {
+        let since = Instant::now();
         loop {
             let free = Arc::clone(&self.free).acquire_owned();
             let look_again = if self.free.available_permits() > 0 {
                 Instant::now() + self.make_room
             } else {
-                self.make_room()
+                self.make_room(since)
             };
             tokio::select! {
                 biased;
@@ -72,12 +76,18 @@ impl Seats {
         }
     }
 
-    /// Has the client leave that has been waited for longest, if it may be asked to. Says when to
-    /// look again for want of a free seat. O(n).
-    pub(crate) fn make_room(&self) -> Instant {
+    /// Has the client leave that has been waited for longest, if it may be asked to, for another that has
+    /// waited for a seat since `wanted_since`. Where all go on asking, the one leaves that came first, between two
+    /// of its requests. Says when to look again for want of a free seat. O(n).
+    pub(crate) fn make_room(&self, wanted_since: Instant) -> Instant {
         let now = Instant::now();
         let seats = self.taken.iter().filter_map(Weak::upgrade);
-        let waiting = seats.filter_map(|seat| Some((seat.waits_since()?, seat)));
+        let mut waiting = seats.filter_map(|seat| Some((seat.waits_since()?, seat)));
+        if wanted_since + PATIENCE * self.make_room <= now {
+            let Some((_, first)) = waiting.next() else { return now + self.make_room / PATIENCE };
+            first.leave();
+            return now + self.make_room;
+        }
         match waiting.min_by_key(|(since, _)| *since) {
             Some((since, seat)) if since + self.make_room <= now => {
                 seat.leave();

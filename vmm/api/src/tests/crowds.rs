@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -43,6 +44,32 @@ fn idle_connections_make_room_for_others() {
     let mut last = &idle[CROWD - 1];
     last.write_all(b"GET /v1/vms HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sent");
     assert_eq!(Answer::read(last.try_clone().expect("a descriptor")).status, 200);
+}
+
+#[test]
+fn clients_that_never_pause_make_room_for_others() {
+    let make_room = Duration::from_millis(100);
+    let served = Served::with_limits(Limits { make_room, ..short() });
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..64 {
+            let mut stream = served.connect();
+            let is_over = &is_over;
+            // Each asks again long before it may be sent away for being idle, until it is sent away.
+            scope.spawn(move || {
+                let request = b"GET /v1/vms/77 HTTP/1.1\r\nhost: x\r\n\r\n";
+                while !is_over.load(Ordering::Relaxed)
+                    && stream.write_all(request).is_ok()
+                    && stream.read(&mut [0; 1024]).is_ok_and(|len| len > 0)
+                {
+                    thread::sleep(make_room / 10);
+                }
+            });
+        }
+        let answer = served.ask("GET", "/v1/vms", "");
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(answer.status, 200);
+    });
 }
 
 #[test]
