@@ -13,7 +13,7 @@ use super::changes::count;
 use crate::sys::{MemoryPolicy, Piece, Span};
 use crate::{LinearIndex, PAGE_SIZE};
 
-/// Pages that are to have a policy other than the default.
+/// Pages that are to have a policy other than the default; an agent has them in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PolicyRun {
     pages: Range<LinearIndex>,
@@ -36,16 +36,22 @@ pub(super) fn policies_of(
 
 impl Agent {
     /// Has what was mapped into the span that begins at page `linear` have the policies that its pages
-    /// are to have. O(1) where they have none.
+    /// are to have, which may be the default: a slot keeps the policy of whoever was mapped there before.
+    /// O(1) where no VM's memory has any.
     pub(super) fn apply_policies(&self, linear: LinearIndex, span: Span<'_>) -> io::Result<()> {
-        let end = linear.offset(span.count_pages());
+        let part = |from: LinearIndex, to: LinearIndex| span.part(from.0 - linear.0, to.0 - from.0);
+        let (mut next, end) = (linear, linear.offset(span.count_pages()));
         for PolicyRun { pages, policy } in &self.policies {
             let (first, last) = (pages.start.max(linear), pages.end.min(end));
             if first < last {
-                policy.apply(span.part(first.0 - linear.0, last.0 - first.0))?;
+                if next < first {
+                    MemoryPolicy::reset(part(next, first))?;
+                }
+                policy.apply(part(first, last))?;
+                next = last;
             }
         }
-        Ok(())
+        if next < end { MemoryPolicy::reset(part(next, end)) } else { Ok(()) }
     }
 
     /// The pages from `first` to `last` at which policies change, so that the kernel keeps mappings apart.

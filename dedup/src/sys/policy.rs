@@ -2,15 +2,20 @@
 //!
 //! Source: `mbind(2)`, `get_mempolicy(2)`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, ptr};
 
 use super::span::Span;
 
 const MPOL_DEFAULT: libc::c_int = 0;
+const MPOL_LOCAL: libc::c_int = 4;
 const MPOL_F_ADDR: libc::c_ulong = 1 << 1;
 
 /// Words of a set of nodes: as many as a kernel can be made for.
 const WORDS: usize = 1024 / libc::c_ulong::BITS as usize;
+
+/// Whether a policy was ever applied in this process, and so may be in what files are mapped from.
+static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// A policy other than the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,15 +61,22 @@ impl MemoryPolicy {
     ///
     /// The kernel's; some of the mappings may have it.
     pub(crate) fn apply(&self, span: Span<'_>) -> io::Result<()> {
+        IN_USE.store(true, Ordering::Relaxed);
         bind(span, self.mode, Some(&self.nodes))
     }
 
-    /// Has the mappings of a span have the default policy; memory that is there stays where it is.
+    /// Has the mappings of a span have the default policy, and what they are of if that is a file; memory
+    /// that is there stays where it is. Nothing is done before any policy was applied in this process.
     ///
     /// # Errors
     ///
     /// As for [`apply`](Self::apply).
-    pub(super) fn reset(span: Span<'_>) -> io::Result<()> {
+    pub(crate) fn reset(span: Span<'_>) -> io::Result<()> {
+        if !IN_USE.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // The kernel leaves a file's policy as it is where the mapping has the default already.
+        bind(span, MPOL_LOCAL, None)?;
         bind(span, MPOL_DEFAULT, None)
     }
 }

@@ -67,6 +67,30 @@ fn memory_keeps_the_policy_that_it_had_when_it_was_attached() {
     assert_eq!(policies(), expected, "unmerged");
 }
 
+// The kernel kept the policy with the slot, and so for the copies of a VM that never had one.
+#[test]
+fn a_vm_without_a_policy_does_not_get_that_of_another_whose_pages_it_shares() {
+    let (bound, _) = memory(0..PAGES);
+    let (free, space) = memory(0..0);
+    let policies = || {
+        let at = |page| MemoryPolicy::at(space.span(LinearIndex(page), 1).start());
+        (0..PAGES).filter_map(at).count()
+    };
+    let mut engine = Engine::new(EngineConfig::default()).unwrap();
+    attach(&mut engine, 0, &bound);
+    attach(&mut engine, 1, &free);
+    let settled = engine.settle(Duration::from_mins(1), Duration::ZERO);
+    assert!(settled.settled, "{settled:?}");
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES));
+    // It was mapped last.
+    assert_eq!(policies(), 0, "over slots");
+    free.write(9 * PAGE_SIZE, &[77]);
+    engine.set_mode(VmId(1), DedupMode::Off).unwrap();
+    (0..4).for_each(|_| drop(engine.pass()));
+    engine.check().unwrap();
+    assert_eq!(policies(), 0, "unmerged");
+}
+
 // A mapping that gets its policy only once it has its pages is joined with no other: 8 were left of 2048 pages.
 #[test]
 fn memory_of_a_policy_is_one_mapping_again_when_it_is_unmerged() {
