@@ -18,14 +18,14 @@ const MARKS: [(&str, &str); 3] = [
 ];
 
 impl Agent {
-    /// What is wrong with a mapping of the VM's memory, if anything is. Nothing is said while the kernel has
-    /// refused to mark some. O(memory of the process).
+    /// What is wrong with a mapping of the VM's memory, if anything is. Nothing is said while the kernel
+    /// refuses to mark some. O(memory of the process).
     ///
     /// # Errors
     ///
     /// When the kernel does not say.
     pub(super) fn find_unmarked(&self) -> io::Result<Option<String>> {
-        if self.failed_seals > 0 {
+        if self.unmarked_memory.is_some() {
             return Ok(None);
         }
         let spans = self.space.pieces().iter().map(|piece| self.space.whole(piece));

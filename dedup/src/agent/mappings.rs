@@ -100,12 +100,25 @@ impl Agent {
                 .and_then(|()| self.apply_policies(linear.offset(next), span))
                 .and_then(|()| self.process.uffd.register(span));
             if let Err(error) = sealed {
-                self.failed_seals += 1;
                 // Its pages cannot be protected, so they stay as they are until this succeeds.
+                let (start, end) = (linear.0 + next, linear.0 + next + span.count_pages());
+                let others = self.unmarked_memory.take().unwrap_or(start..end);
+                self.unmarked_memory = Some(others.start.min(start)..others.end.max(end));
                 log::warn!("VM {}: cannot mark merged memory: {error}", self.vm);
                 self.events.errors += 1;
             }
             next += span.count_pages();
+        }
+    }
+
+    /// Marks what could not be marked when it was mapped. O(1) where there is nothing, and otherwise
+    /// O(mappings among which it is).
+    pub(super) fn mark_unmarked(&mut self) {
+        if self.mark_delay.begin_pass()
+            && let Some(pages) = self.unmarked_memory.take()
+        {
+            self.seal_runs(&[LinearIndex(pages.start)..LinearIndex(pages.end)]);
+            self.mark_delay.note(self.unmarked_memory.is_none());
         }
     }
 

@@ -46,6 +46,7 @@ pub(crate) mod walk;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use changes::count;
@@ -181,8 +182,10 @@ pub(crate) struct Agent {
     is_scanning: bool,
     /// NUMA policies that mappings of the memory are to have, where it is not the default.
     policies: Vec<PolicyRun>,
-    /// How often what was mapped could not be marked as guest memory.
-    failed_seals: u64,
+    /// Pages among which are those that could not be marked as guest memory when they were mapped.
+    unmarked_memory: Option<Range<u32>>,
+    /// After they could not be.
+    mark_delay: RetryDelay,
     /// What of the memory cannot be shared because it is locked.
     locked: Locked,
     /// The pages that this pass is to look at.
@@ -252,7 +255,8 @@ impl Agent {
             excluded: None,
             huge: None,
             policies,
-            failed_seals: 0,
+            unmarked_memory: None,
+            mark_delay: RetryDelay::default(),
             locked: Locked::default(),
             taken_in: count_pages,
             collected: 0,

@@ -71,6 +71,7 @@ impl Agent {
             self.requeue_deferred(broker)?;
             self.begin_reclaim(may_move);
         }
+        self.mark_unmarked();
         self.unshare_lone(broker)?;
         self.watch_as_needed()?;
         if may_move && (self.budget.is_short() || self.stale.was_called_off()) {

@@ -501,3 +501,22 @@ fn directives_about_pages_or_slots_that_do_not_exist_are_counted_and_all_else_is
     world.check();
     world.end();
 }
+
+#[test]
+fn memory_that_could_not_be_marked_is_marked_by_a_later_pass() {
+    let process = Arc::new(ProcessMemory::open(false).unwrap());
+    let mut world = World::new(&process, 256, 0..0);
+    world.live();
+    let pages = u32::try_from(PAGES).unwrap();
+    let agent = &mut world.vms.get_mut(&VmId(0)).unwrap().agent;
+    assert_eq!(agent.find_unmarked().unwrap(), None);
+    // As if the kernel had refused it.
+    agent.space.span(LinearIndex(0), pages).advise_otherwise(libc::MADV_DOFORK);
+    assert!(agent.find_unmarked().unwrap().is_some());
+    agent.unmarked_memory = Some(0..pages);
+    assert_eq!(agent.find_unmarked().unwrap(), None, "it is known");
+    world.pass();
+    let agent = &world.vms[&VmId(0)].agent;
+    assert_eq!(agent.unmarked_memory, None);
+    assert_eq!(agent.find_unmarked().unwrap(), None);
+}
