@@ -14,7 +14,9 @@ pub struct EngineConfig {
     /// Pages that one domain's store may hold, 1 to 2³² − 2; by default twice the host's memory, so that
     /// numbers can rest before they are used again. Costs memory, and address space, only as it fills.
     pub store_pages: Option<u32>,
-    /// Mappings that all guests together may use, at least 1; by default what `vm.max_map_count` leaves.
+    /// Mappings that the engine's guests together may use, at least 1; by default all engines of the process
+    /// share what `vm.max_map_count` leaves. An engine that is given a number has it for itself: who gives
+    /// numbers to several sees to it that the process can have their sum.
     pub max_mappings: Option<u64>,
     /// What [`Engine::set_knobs`](super::Engine::set_knobs) changes later.
     pub knobs: Knobs,

@@ -161,7 +161,8 @@ impl Engine {
     }
 
     /// Begins to fold a VM. Its memory may be in use already, but not by another VM that is
-    /// attached. O(pages / 64 + its regions × the regions of all VMs).
+    /// attached. O(pages that are there, which the kernel is asked for, some 0.03 µs each, + pages / 64 + its
+    /// regions × the regions of all VMs).
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ use super::connection::{Seats, Service};
 use super::control::Control;
 use super::limits::Limits;
 use super::routes;
-use super::socket::{self, OwnFile, SocketError};
+use super::socket::{self, OwnFile, SocketError, printable};
 
 /// How long to wait before accepting again when the process is short of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -96,7 +96,7 @@ impl ApiServer {
         // Nothing is said by a thread that panics.
         let panicked = || Err(BindError::Thread(io::Error::other("it panicked")));
         let file = bound.recv().unwrap_or_else(|_| panicked())?;
-        log::info!("control socket at {}", path.display());
+        log::info!("control socket at {}", printable(path));
         Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread), _file: file })
     }
 

@@ -6,6 +6,7 @@ use pagefold_dedup::{Explanation, Reason, VmId};
 use super::failure::{Advise, Failure};
 use super::number::small;
 use super::socket::{Socket, no_answer};
+use super::text::printable;
 use super::{Outcome, print};
 
 /// What `pagefold explain` takes.
@@ -45,6 +46,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
 /// The line that says what to do about a mode that keeps the page from being shared; or nothing.
 fn advice(explanation: &Explanation, socket: &Socket) -> String {
     let Reason::Mode(_) = explanation.reason else { return String::new() };
-    let (vm, path) = (explanation.vm, socket.path().display());
+    let (vm, path) = (explanation.vm, socket.path().to_string_lossy());
+    let path = printable(&path);
     format!("To fold it: pagefold set --api-socket {path} --vm {vm} dedup=on\n")
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::SocketError;
+use super::{SocketError, printable};
 
 /// All of them. A program may end without dropping anything, from any of its threads, and removes
 /// them all the same: so they are known in one place.
@@ -31,7 +31,7 @@ impl MadeFile {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+            log::warn!("cannot remove {}: {error}", printable(&self.path));
         }
     }
 }

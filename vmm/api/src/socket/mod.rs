@@ -119,10 +119,15 @@ async fn make_way(path: &Path) -> Result<(), SocketError> {
             Err(SocketError::InUse { path: path.to_owned() })
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            log::info!("replacing the stale socket {}", path.display());
+            log::info!("replacing the stale socket {}", printable(path));
             fs::remove_file(path).map_err(system("remove the stale socket"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(system("find out whether anybody listens on")(error)),
     }
+}
+
+/// A path as a log may have it, without control characters.
+pub(super) fn printable(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
 }
