@@ -35,7 +35,7 @@ type Steps = [(u64, u32); 5];
 const WITHIN_SHARE: Steps = [(60, 1), (61, 2), (62, 4), (63, 8), (64, 32)];
 
 /// For a VM that is lent something.
-const BEYOND_SHARE: Steps = [(44, 1), (52, 2), (54, 4), (55, 8), (56, 32)];
+const BEYOND_SHARE: Steps = [(52, 1), (53, 2), (54, 4), (55, 8), (56, 32)];
 
 /// For a VM that is lent something while another has not got its share.
 const OWED: Steps = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 32)];
@@ -395,7 +395,7 @@ mod tests {
         };
         let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 375));
         assert_eq!(within, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
-        let beyond = [0, 1099, 1100, 1300, 1350, 1375, 1400].map(|used| asked(used, 376));
+        let beyond = [0, 1299, 1300, 1325, 1350, 1375, 1400].map(|used| asked(used, 376));
         assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
         assert_eq!(shortest(&MappingBudget::new(0), 0), None);
     }
