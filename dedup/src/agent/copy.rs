@@ -12,7 +12,7 @@ use crate::sys::Space;
 const CHUNK_PAGES: usize = 512;
 
 /// Pages that a part copies, at least, and looks at, at most: about 2 ms.
-const COPIED_PAGES: usize = 1024;
+const COPIED_PAGES: usize = 512;
 const SEARCHED_PAGES: usize = 1 << 16;
 
 /// Memory that is being made a copy of a VM's.

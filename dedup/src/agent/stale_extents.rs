@@ -24,6 +24,9 @@ pub(super) const MAX_GAP_PAGES: u32 = 8;
 /// What moving a window costs, about 50 µs, in runs that are mapped.
 const RUNS_PER_MOVE: u64 = 8;
 
+/// Extents that are replaced for what mapping a run costs.
+const EXTENTS_PER_RUN: u64 = 2;
+
 /// Extents that are passed over for what looking at a page costs.
 pub(super) const PASSED_PER_PAGE: u32 = 16;
 
@@ -258,6 +261,8 @@ impl Agent {
         let Some(mover) = process.page_mover() else { return Ok(false) };
         self.split_huge_pages(pages.start as usize..pages.end as usize);
         let present = self.present_in(pages)?;
+        let extents = self.extents.overlapping(LinearIndex(pages.start), LinearIndex(pages.end));
+        self.work.mapped_runs += extents.count() as u64 / EXTENTS_PER_RUN;
         let piece = self.space.piece(LinearIndex(pages.start));
         let is_anonymous = |page: u32| self.extents.slot(LinearIndex(page)).is_none();
         let first =

@@ -9,6 +9,12 @@ const LEAST_COST: u64 = STEP_COST / 4;
 /// What a page costs that takes a run of its own: it is protected, compared and mapped.
 const RUN_COST: u64 = 24;
 
+/// What visiting a VM costs that has nothing to do.
+const VISITED_COST: u64 = 64;
+
+/// What a page costs of which a broker says what to do, whatever becomes of it.
+const DIRECTED_COST: u64 = 4;
+
 /// What each page of a run costs beyond that.
 const MAPPED_COST: u64 = 10;
 
@@ -18,8 +24,8 @@ const OFFERED_COST: u64 = 2;
 /// What a page costs whose bytes become a slot's.
 const FILLED_COST: u64 = 12;
 
-/// What a page costs of which the broker is notified that it has left.
-const NOTED_COST: u64 = 2;
+/// What a page costs of which the broker is notified that it has left, and whose slot may be given back.
+const NOTED_COST: u64 = 16;
 
 /// Runs of pages that were put off and are gone through, for what reading a page costs.
 const TRIED_PER_READ: u64 = 4;
@@ -34,6 +40,10 @@ const WORDS_PER_READ: u64 = 128;
 /// What a step handled: what bounds it, and how much of it there was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepWork {
+    /// Visits of VMs that were begun.
+    pub visited_vms: u64,
+    /// Pages of which brokers said what to do.
+    pub directed_pages: u64,
     /// Pages that were read and fingerprinted.
     pub read_pages: u64,
     /// Pages that were offered to a broker.
@@ -62,6 +72,8 @@ impl StepWork {
     /// What it cost, by what each part costs at most, in pages read.
     fn cost(&self) -> u64 {
         self.read_pages
+            + self.visited_vms * VISITED_COST
+            + self.directed_pages * DIRECTED_COST
             + self.offered_pages * OFFERED_COST
             + self.mapped_runs * RUN_COST
             + self.mapped_pages * MAPPED_COST

@@ -16,6 +16,10 @@ use crate::protocol::{Broker, Outcome};
 /// Pages that are searched at a time, so that no set is searched to its end for every run of another.
 const STRETCH_PAGES: usize = 1 << 16;
 
+/// Sets that are searched, and pages of a word of theirs.
+const SETS_UNMERGED: usize = 4;
+const WORD_PAGES: usize = u64::BITS as usize;
+
 /// Pages of a run that are refused memory of their own one by one before the others are not tried: it is short.
 const MAX_REFUSALS: usize = 8;
 
@@ -141,30 +145,46 @@ impl Agent {
     }
 
     /// The next run of pages, `limit` at most, that are folded, or wait to be, and should not be.
-    fn next_unwanted(&self, limit: usize, all: bool) -> Option<Range<usize>> {
+    fn next_unwanted(&mut self, limit: usize, all: bool) -> Option<Range<usize>> {
         let len = self.shared.len();
-        let starts = (self.unmerge_cursor..len).step_by(STRETCH_PAGES);
-        let mut stretches = starts.map(|start| start..len.min(start + STRETCH_PAGES));
-        let run = stretches.find_map(|stretch| self.unwanted_within(&stretch, all))?;
-        Some(run.start..run.end.min(run.start + limit))
+        for start in (self.unmerge_cursor..len).step_by(STRETCH_PAGES) {
+            let stretch = start..len.min(start + STRETCH_PAGES);
+            let (run, passed) = self.unwanted_within(&stretch, all);
+            self.work.tried_runs += passed;
+            let searched = run.as_ref().map_or(stretch.end, |run| run.start) - start;
+            self.work.words += (SETS_UNMERGED * searched / WORD_PAGES) as u64;
+            if let Some(run) = run {
+                return Some(run.start..run.end.min(run.start + limit));
+            }
+        }
+        None
     }
 
-    /// The first run of such pages, all in the same state, within a stretch.
-    fn unwanted_within(&self, stretch: &Range<usize>, all: bool) -> Option<Range<usize>> {
-        let every = |set: &Bitmap| set.runs_within(stretch.clone()).next();
-        let excluded = |set: &Bitmap| {
-            let mut unwanted = self.excluded.as_ref()?.runs_within(stretch.clone());
-            unwanted.find_map(|run| set.runs_within(run).next())
-        };
+    /// The first run of such pages, all in the same state, within a stretch, and how many ranges that are
+    /// opted out were passed over. O(ranges before it + pages before it / 64).
+    fn unwanted_within(&self, stretch: &Range<usize>, all: bool) -> (Option<Range<usize>>, u64) {
         let (all, zero_only) = (all || self.mode == DedupMode::Off, self.mode == DedupMode::Zero);
-        let of = |set, whole| if whole { every(set) } else { excluded(set) };
-        let runs = [
-            of(&self.shared, all || zero_only),
-            of(&self.waiting, all || zero_only),
-            of(&self.deferred, all || zero_only),
-            of(&self.zero, all),
+        let sets = [
+            (&self.shared, all || zero_only),
+            (&self.waiting, all || zero_only),
+            (&self.deferred, all || zero_only),
+            (&self.zero, all),
         ];
-        runs.into_iter().flatten().min_by_key(|run| run.start)
+        let first_of = |within: &Range<usize>, is_whole: bool| {
+            let sets = sets.iter().filter(|(_, whole)| *whole == is_whole);
+            let runs = sets.filter_map(|(set, _)| set.runs_within(within.clone()).next());
+            runs.min_by_key(|run| run.start)
+        };
+        let first = first_of(stretch, true);
+        let end = first.as_ref().map_or(stretch.end, |run| run.start);
+        let mut passed = 0;
+        if sets.iter().all(|&(_, is_whole)| is_whole) {
+            return (first, passed);
+        }
+        // Those that are opted out ascend: the first that has any has the first.
+        let excluded = self.excluded.iter().flat_map(|set| set.runs_within(stretch.start..end));
+        let of_excluded = excluded.inspect(|_| passed += 1).find_map(|run| first_of(&run, false));
+        (of_excluded.or(first), passed)
     }
 
     /// Gives a run of pages, which are all in the same state, their own memory, and reports `outcome` of each.

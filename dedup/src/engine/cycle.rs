@@ -244,6 +244,7 @@ impl Cycle {
                         continue;
                     };
                     let first = !std::mem::replace(begun, true);
+                    work.step.visited_vms += u64::from(first);
                     let looked = visit(work, vm, left, first);
                     if !matches!(looked, Some(Ok(Some(_)))) {
                         vms.pop_front();

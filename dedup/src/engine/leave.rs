@@ -12,6 +12,9 @@ use crate::sys::GuestMemory;
 /// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is asked for.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// VMs get numbers above while they leave, if others are to have theirs. An embedder may use them, too.
+const HIGH_NUMBERS: u32 = u32::MAX / 2;
+
 /// A VM that is leaving, as long as it does: numbers of VMs are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leave(u64);
@@ -139,12 +142,10 @@ impl Engine {
     /// Frees a number for a VM that is to be attached: its domain's broker may still know one that is
     /// leaving by it. O(VMs).
     pub(super) fn free_number(&mut self, vm: VmId) {
-        let taken = |number: &VmId| {
-            self.members.contains_key(number) || self.leavers.iter().any(|l| l.vm == *number)
-        };
-        let Some(spare) = (0..=u32::MAX).rev().map(VmId).find(|number| !taken(number)) else {
+        if self.leavers.iter().all(|leaver| leaver.vm != vm) {
             return;
-        };
+        }
+        let Some(spare) = self.spare_number() else { return };
         for leaver in self.leavers.iter_mut().filter(|leaver| leaver.vm == vm) {
             if let Some(domain) = self.domains.get_mut(&leaver.domain) {
                 domain.broker.rename(vm, spare);
@@ -152,6 +153,20 @@ impl Engine {
                 leaver.vm = spare;
             }
         }
+    }
+
+    /// A number that no VM has, leaving or not. O(VMs), unless the embedder has one just below those that
+    /// are given here.
+    fn spare_number(&self) -> Option<VmId> {
+        let all = || {
+            let leavers = self.leavers.iter().map(|leaver| leaver.vm);
+            leavers.chain(self.members.keys().copied())
+        };
+        // Below all that are high, most of which were given so.
+        let high = all().filter(|number| number.0 > HIGH_NUMBERS).min();
+        let below = VmId(high.map_or(u32::MAX, |lowest| lowest.0 - 1));
+        let is_free = |number: &VmId| all().all(|taken| taken != *number);
+        Some(below).filter(is_free).or_else(|| (0..=u32::MAX).rev().map(VmId).find(is_free))
     }
 
     /// Has the first that is chosen of those that are leaving go on; says whether there was one, and

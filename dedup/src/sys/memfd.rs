@@ -28,6 +28,15 @@ pub fn resident_store_bytes() -> u64 {
     files.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
 }
 
+/// That a file may be so long. Where it may not, the kernel would send SIGXFSZ, too, which ends a program that
+/// knows nothing of it; and the limit can be lowered at any time.
+fn check_file_limit(len_bytes: u64) -> io::Result<()> {
+    if max_file_bytes()? < len_bytes {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    Ok(())
+}
+
 impl Memfd {
     /// A sparse memfd of `count_slots` pages that only its owner may open again, and only to read.
     ///
@@ -36,10 +45,7 @@ impl Memfd {
     /// The kernel's, or `EFBIG` where the limit on file sizes would be exceeded; nothing is left open.
     pub(crate) fn new(count_slots: u32) -> io::Result<Self> {
         let len_bytes = u64::from(count_slots) * PAGE_SIZE as u64;
-        // The kernel would send SIGXFSZ, too, which ends a program that knows nothing of it.
-        if max_file_bytes()? < len_bytes {
-            return Err(io::Error::from_raw_os_error(libc::EFBIG));
-        }
+        check_file_limit(len_bytes)?;
         // SAFETY: the name is a C string; the call returns a new descriptor or -1.
         let fd = unsafe { libc::memfd_create(c"pagefold-store".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -68,9 +74,10 @@ impl Memfd {
     ///
     /// # Errors
     ///
-    /// The kernel's (`ENOSPC`, `ENOMEM`); a part may be written.
+    /// The kernel's (`ENOSPC`, `ENOMEM`), or `EFBIG` beyond the limit on file sizes; a part may be written.
     pub(crate) fn write(&self, slot: Slot, pages: &[u8]) -> io::Result<()> {
         let offset_bytes = u64::from(slot.0) * PAGE_SIZE as u64;
+        check_file_limit(offset_bytes + pages.len() as u64)?;
         if small_pages::are_needed() {
             small_pages::allocate(self.raw(), offset_bytes, pages.len())?;
         }

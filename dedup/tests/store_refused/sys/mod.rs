@@ -10,6 +10,11 @@ pub(crate) fn limit_files(max_bytes: Option<u64>) {
     // signal that ends the process.
     let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     assert_ne!(before, libc::SIG_ERR, "{}", io::Error::last_os_error());
+    lower_file_limit(max_bytes);
+}
+
+/// The same, where the signal does what it does.
+pub(crate) fn lower_file_limit(max_bytes: Option<u64>) {
     limit(libc::RLIMIT_FSIZE, max_bytes);
 }
 
