@@ -109,15 +109,14 @@ fn a_step_takes_in_a_part_of_many_changes() {
     (0..MANY as usize).for_each(|number| vm.poke(number, 9, 1));
     let mut before = engine.stats().events;
     let all = before.breaks + u64::from(MANY);
-    let mut steps = 0;
+    let mut rests = 0;
     while engine.stats().events.breaks < all {
-        assert!(matches!(engine.step(), Step::More));
+        rests += u32::from(!matches!(engine.step(), Step::Part));
         let events = engine.stats().events;
-        assert!(events.breaks - before.breaks <= 1 << 13, "{} at once", events.breaks);
+        assert!(events.breaks - before.breaks <= 1 << 10, "{} at once", events.breaks);
         before = events;
-        steps += 1;
     }
-    assert_eq!(steps, 4, "and not so few that a guest is faster");
+    assert_eq!(rests, 4, "and it does not rest so often that a guest is faster");
 }
 
 /// A source that names pages that are not there, or replaces the set that it is to add to.

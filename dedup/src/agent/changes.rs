@@ -16,9 +16,9 @@ use crate::sys::PageKind;
 /// Runs that lie closer together than this are asked about in one system call.
 const NEAR_PAGES: usize = 64;
 
-/// Changed pages that are taken in at a time: a bound on how long a step takes that does not make
-/// a pass slower than the guest, as `pages_to_scan` might.
-const TAKEN_PAGES: usize = 1 << 13;
+/// Changed pages that are taken in before it can be time to rest, in as many steps as that takes: or else
+/// `pages_to_scan` might make a pass slower than the guest.
+const TAKEN_PAGES: usize = 6 << 10;
 
 /// Passing by so many pages that have not changed counts as looking at one.
 const PASSED_PER_PAGE: usize = 4096;
@@ -164,7 +164,10 @@ impl Agent {
         }
         self.fresh.remove_range(within.clone());
         self.say(broker, outcomes)?;
-        Ok(Some(count(fresh.len() / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
+        self.taken_since += fresh.len();
+        let taken =
+            if self.taken_since < TAKEN_PAGES { 0 } else { std::mem::take(&mut self.taken_since) };
+        Ok(Some(count(taken / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
     }
 
     /// Has the pages of a stretch be looked at by this pass that changed before, and not since.

@@ -174,6 +174,8 @@ pub(crate) struct Agent {
     taken_in: usize,
     /// The first page about which the change source has not been asked by this visit.
     collected: usize,
+    /// Changed pages that were taken in since they last counted as looking.
+    taken_since: usize,
     /// Where the sweep for what no source names goes on.
     swept: usize,
     /// Whether this visit is still to sweep.
@@ -260,6 +262,7 @@ impl Agent {
             locked: Locked::default(),
             taken_in: count_pages,
             collected: 0,
+            taken_since: 0,
             swept: 0,
             is_sweeping: false,
             is_scanning: false,
