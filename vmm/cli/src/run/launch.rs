@@ -31,7 +31,8 @@ impl Launched {
     }
 }
 
-/// Launches all VMs or none, or, if a signal comes meanwhile, those that were started before it.
+/// Launches all VMs or none, or, if a signal comes meanwhile, builds and starts no more: what there is
+/// then is ended with the run.
 pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> {
     let started = Instant::now();
     check_limits(plan)?;
@@ -42,7 +43,7 @@ pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> 
     )?;
     let api = plan.api_socket.as_deref().map(|path| serve(path, &host)).transpose()?;
     let go_on = || !events.is_interrupted();
-    let mut vms = (0..plan.count)
+    let vms = (0..plan.count)
         .take_while(|_| go_on())
         .map(|vm_number| host.vm(plan.vm(vm_number)).build())
         .collect::<Result<Vec<_>, _>>()
@@ -52,22 +53,12 @@ pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> 
         vm.start().advise("cannot start a VM", "see the log above, or RUST_LOG=debug for more")?;
         count_started += 1;
     }
-    end(&vms.split_off(count_started));
     if go_on() {
         log::info!("{} VMs are running", vms.len());
     } else {
-        log::warn!("interrupted: {} of {} VMs were started", vms.len(), plan.count);
+        log::warn!("interrupted: {count_started} of {} VMs were started", plan.count);
     }
     Ok(Launched { started, vms, _api: api, host })
-}
-
-/// Ends VMs that were built and are not wanted any more, all at once: they are in no report.
-fn end(vms: &[VmHandle]) {
-    vms.iter().for_each(VmHandle::request_stop);
-    for vm in vms {
-        let reason = vm.stop();
-        log::debug!("VM {} was not started: {reason}", vm.id());
-    }
 }
 
 /// Refuses what would fail, or be ended by the kernel, half way.

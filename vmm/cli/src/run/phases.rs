@@ -43,12 +43,21 @@ pub(super) fn all(
     let mut progress = Progress::new(launched, plan.json);
     events.watch(launched.vms.clone())?;
     let mut settling = if plan.settle { Settling::CutShort } else { Settling::NotAsked };
+    let was_launching = events.is_interrupted();
     if ready(launched, events, &mut progress)? {
         let why = events.wait(plan.duration, || progress.show("running"));
         log::info!("the guests' work is over: {why:?}");
         if plan.settle && why != Why::AllEnded {
             rest(launched, events, &mut progress)?;
             settling = settle(launched, events, &mut progress)?;
+        }
+        if events.is_interrupted() {
+            log::warn!("interrupted; ending {} VMs", count_alive(launched));
+        }
+    } else {
+        log::warn!("interrupted; ending {} VMs", count_alive(launched));
+        if was_launching {
+            stop_all(launched, events, &mut progress)?;
         }
     }
     let mut report = measure(launched, settling);
@@ -83,6 +92,28 @@ fn ready(
         log::warn!("{error}");
     }
     Ok(true)
+}
+
+/// Stops the VMs of a launch that was interrupted, before any numbers are taken: hundreds of guests that go on
+/// filling their memory would hold up whatever folding is asked, the ends of VMs among it, for minutes.
+fn stop_all(
+    launched: &Launched,
+    events: &mut Events,
+    progress: &mut Progress<'_>,
+) -> Result<(), Failure> {
+    let host = launched.host.clone();
+    events.wait_for(move || host.stop_all(), || progress.show("ending")).map(drop)
+}
+
+/// Tells VMs to stop whose guests are not ready, and does not wait: what a guest has not filled it cannot
+/// verify.
+fn stop_unready(vms: &[VmHandle]) {
+    let unready = |vm: &&VmHandle| vm.wait_ready(Duration::ZERO).is_err();
+    vms.iter().filter(unready).for_each(VmHandle::request_stop);
+}
+
+fn count_alive(launched: &Launched) -> usize {
+    launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).count()
 }
 
 /// Makes the guests stop writing.
@@ -169,7 +200,7 @@ fn measure(launched: &Launched, settling: Settling) -> Report {
 }
 
 /// Lets the guests verify everything and end, and stops those that do not. Says for each whether it
-/// ended without being stopped.
+/// ended in its time, or as it was told to.
 fn finish(
     launched: &Launched,
     events: &mut Events,
@@ -180,6 +211,9 @@ fn finish(
     for vm in &vms {
         let _ended = vm.resume();
     }
+    if events.is_interrupted() {
+        stop_unready(&vms);
+    }
     tell(&vms, Control::Finish);
     let limit = FINISH_LIMIT + Duration::from_secs(launched.memory_bytes() / FINISH_BYTES_PER_S);
     let wait = move || {
@@ -188,16 +222,15 @@ fn finish(
         vms.iter().map(|vm| wait(vm).is_some()).collect::<Vec<_>>()
     };
     let finished = events.wait_for(wait, || progress.show("verifying"))?;
-    let finished = finished.unwrap_or_else(|| {
-        launched.vms.iter().map(|vm| vm.wait(Duration::ZERO).is_some()).collect()
-    });
+    // Whoever sends a signal now has them stopped, which is no failure of theirs.
+    let finished = finished.unwrap_or_else(|| vec![true; launched.vms.len()]);
     launched.host.stop_all();
     Ok(finished)
 }
 
 /// Tells all guests that are still there.
 fn tell(vms: &[VmHandle], control: Control) {
-    for vm in vms {
+    for vm in vms.iter().filter(|vm| vm.state() != VmState::Stopped) {
         if let Err(error) = vm.set_control(control) {
             log::info!("{error}");
         }
