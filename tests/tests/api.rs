@@ -112,6 +112,45 @@ fn one_vm_of_three_is_stopped_and_the_figures_of_the_others_stay_exact() {
 }
 
 #[test]
+fn a_vm_that_is_stopped_during_the_launch_is_reported_and_the_others_are_started() {
+    let directory = TempDir::new().expect("a folder");
+    let socket = directory.path().join("api");
+    let path = socket.to_str().expect("UTF-8");
+    let args = ["run", "-n", "200", "--memory", "4M", "--guest", "builtin:idle", "--for", "1s"];
+    let mut running = Running::start(&[&args[..], &["--json", "--api-socket", path]].concat());
+    running.wait_for_line("control socket at");
+    // The last is built some time after the first; none is started before it.
+    while request(&socket, "PUT", "/v1/vms/5/stop", "").status == 404 {}
+    assert_eq!(get(&socket, "/v1/vms/0")["state"], "created", "it was not stopped in time");
+    let ended = running.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let report = ended.json();
+    let vms = report["vms"].as_array().expect("an array");
+    assert_eq!(vms.len(), 200);
+    for vm in vms {
+        let kind = if vm["id"] == 5 { "requested" } else { "exited" };
+        assert_eq!(vm["stop_reason"]["kind"], kind, "{vm}");
+        assert_eq!(vm["ready_ms"].is_u64(), vm["id"] != 5, "{vm}");
+    }
+}
+
+#[test]
+fn a_run_ends_with_its_report_when_all_its_vms_were_stopped_before_they_were_ready() {
+    let directory = TempDir::new().expect("a folder");
+    let socket = directory.path().join("api");
+    let path = socket.to_str().expect("UTF-8");
+    let args = ["run", "-n", "2", "--memory", "1G", "--json", "--api-socket", path];
+    let mut running = Running::start(&args);
+    running.wait_for_line("VMs are running");
+    for vm in ["/v1/vms/0/stop", "/v1/vms/1/stop"] {
+        assert_eq!(put(&socket, vm)["ready_ms"], Value::Null, "it was not stopped in time");
+    }
+    let ended = running.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.json()["vms"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
 fn settling_answers_when_all_is_folded_or_the_time_is_over() {
     let served = Served::new(2, "builtin:idle");
     let socket = &served.socket();

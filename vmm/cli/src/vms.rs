@@ -30,7 +30,7 @@ pub(super) struct ChangeArgs {
     /// The VMs
     #[arg(long = "vm", value_name = "ID", value_parser = small)]
     vms: Vec<u32>,
-    /// All VMs that have not ended
+    /// All VMs that there are and that have not ended; a run that is being launched goes on to make the rest
     #[arg(long)]
     all: bool,
 }

@@ -39,6 +39,8 @@ pub(super) struct Events {
     sender: Sender<Event>,
     receiver: Receiver<Event>,
     interrupted: Arc<AtomicBool>,
+    /// The end of all VMs was heard while something else was waited for.
+    all_ended: bool,
 }
 
 impl Events {
@@ -60,7 +62,7 @@ impl Events {
     /// Events of whatever is watched later.
     fn of_nothing() -> Self {
         let (sender, receiver) = mpsc::channel();
-        Self { sender, receiver, interrupted: Arc::default() }
+        Self { sender, receiver, interrupted: Arc::default(), all_ended: false }
     }
 
     /// Whether a signal has come, for what is done step by step and does not wait.
@@ -83,6 +85,9 @@ impl Events {
     /// Waits until one of the reasons there are, for `limit` at most.
     pub(super) fn wait(&mut self, limit: Option<Duration>, mut tick: impl FnMut()) -> Why {
         let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+        if self.all_ended {
+            return Why::AllEnded;
+        }
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -114,7 +119,8 @@ impl Events {
         loop {
             match self.receiver.recv_timeout(TICK) {
                 Ok(Event::Interrupted) => return Ok(None),
-                Ok(Event::AllEnded | Event::WorkDone) => {}
+                Ok(Event::AllEnded) => self.all_ended = true,
+                Ok(Event::WorkDone) => {}
                 Err(_) => tick(),
             }
             match result.try_recv() {
@@ -152,6 +158,14 @@ mod tests {
         assert_eq!(events.wait(None, || ()), Why::Interrupted);
         events.watch(Vec::new()).expect("watched");
         assert_eq!(events.wait(Some(Duration::MAX), || ()), Why::AllEnded);
+    }
+
+    #[test]
+    fn the_end_of_all_vms_is_not_missed_while_something_else_is_waited_for() {
+        let mut events = Events::of_nothing();
+        events.sender.send(Event::AllEnded).expect("sent");
+        assert_eq!(events.wait_for(|| 7, || ()).expect("a thread"), Some(7));
+        assert_eq!(events.wait(Some(Duration::from_mins(1)), || ()), Why::AllEnded);
     }
 
     #[test]

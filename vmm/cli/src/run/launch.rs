@@ -2,18 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pagefold::dedup_host::DedupConfig;
 use pagefold::limits::Tree;
 use pagefold::limits::room::{Needs, lacking};
-use pagefold::{BuildError, Host, HostConfig, VmHandle};
+use pagefold::{BuildError, Host, HostConfig, OperationError, StopReason, VmHandle};
 use pagefold_api::{ApiServer, BindError, SocketError};
 use pagefold_dedup::{DedupMode, EngineConfig};
 
 use super::events::Events;
 use super::plan::Plan;
 use crate::failure::{Advise, Failure};
+
+/// How long the end of a VM may take whose thread has ended already.
+const END_LIMIT: Duration = Duration::from_mins(1);
 
 /// Everything that runs. The host comes last: with it, the VMs end.
 #[derive(Debug)]
@@ -50,8 +53,7 @@ pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> 
         .map_err(|error| Failure::caused("cannot build a VM", &error, advice(&error)))?;
     let mut count_started = 0;
     for vm in vms.iter().take_while(|_| go_on()) {
-        vm.start().advise("cannot start a VM", "see the log above, or RUST_LOG=debug for more")?;
-        count_started += 1;
+        count_started += u32::from(start(vm)?);
     }
     if go_on() {
         log::info!("{} VMs are running", vms.len());
@@ -59,6 +61,24 @@ pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> 
         log::warn!("interrupted: {count_started} of {} VMs were started", plan.count);
     }
     Ok(Launched { started, vms, _api: api, host })
+}
+
+/// Starts a VM; false if it has been stopped through the control socket, which is no failure of the run's.
+fn start(vm: &VmHandle) -> Result<bool, Failure> {
+    match vm.start() {
+        Err(error @ OperationError::Stopped { .. }) if is_stopped_on_request(vm) => {
+            log::info!("{error}");
+            Ok(false)
+        }
+        result => result
+            .map(|()| true)
+            .advise("cannot start a VM", "see the log above, or RUST_LOG=debug for more"),
+    }
+}
+
+/// Whether somebody has stopped a VM that has ended, or is ending.
+fn is_stopped_on_request(vm: &VmHandle) -> bool {
+    vm.wait(END_LIMIT) == Some(StopReason::Requested)
 }
 
 /// Refuses what would fail, or be ended by the kernel, half way.
