@@ -159,12 +159,17 @@ fn text(stats: &DedupStats, rates: Option<String>) -> String {
     ];
     lines.extend(totals(stats));
     lines.extend(rates.map(|rates| ("a second", rates)));
-    format!("{}\n{}", list(&lines), vms(stats))
+    with_vms(list(&lines), stats)
 }
 
 /// The counters without what a report says in sum.
 pub(super) fn details(stats: &DedupStats) -> String {
-    format!("{}\n{}", list(&totals(stats)), vms(stats))
+    with_vms(list(&totals(stats)), stats)
+}
+
+/// Some text, and below it a table of the VMs, if there are any.
+fn with_vms(text: String, stats: &DedupStats) -> String {
+    if stats.vms.is_empty() { text } else { format!("{text}\n{}", vms(stats)) }
 }
 
 fn totals(stats: &DedupStats) -> Vec<(&'static str, String)> {
@@ -258,6 +263,17 @@ mod tests {
         let mut stats = DedupStats { vms: vec![vm], cpu_seconds, ..DedupStats::default() };
         stats.events.pages_scanned = pages_scanned;
         stats
+    }
+
+    #[test]
+    fn a_table_without_rows_is_left_out() {
+        let some = stats(0, 0.0);
+        let none = DedupStats { vms: Vec::new(), ..some.clone() };
+        for (stats, has_table) in [(some, true), (none, false)] {
+            for text in [details(&stats), text(&stats, None)] {
+                assert_eq!(text.contains("volatile  deferred"), has_table, "{text}");
+            }
+        }
     }
 
     #[test]

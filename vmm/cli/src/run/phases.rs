@@ -179,16 +179,16 @@ fn measure(launched: &Launched, settling: Settling) -> Report {
     let dedup = launched.host.dedup().stats().inspect_err(|gone| log::error!("{gone}")).ok();
     // Those that have ended hold nothing, and nothing of theirs could be saved.
     let alive: Vec<_> = launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).collect();
-    let ideal_saved_pages = launched.vms.first().and_then(|vm| vm.params());
-    let ideal_saved_pages =
-        ideal_saved_pages.map(|params| params.ideal_saved_pages(alive.len() as u64));
+    // What the last VM took with it nobody knows any more; it was not nothing.
+    let held = dedup.as_ref().filter(|_| !alive.is_empty());
     Report {
         vms: Vec::new(),
         memory: Memory {
-            guest_bytes: alive.iter().map(|vm| vm.config().memory_bytes).sum(),
-            resident_bytes: dedup.as_ref().and_then(|dedup| dedup.resident_bytes),
-            saved_bytes: dedup.as_ref().map(|dedup| dedup.saved_bytes),
-            ideal_saved_bytes: ideal_saved_pages.map(|pages| pages * PAGE_SIZE as u64),
+            guest_bytes: (!alive.is_empty())
+                .then(|| alive.iter().map(|vm| vm.config().memory_bytes).sum()),
+            resident_bytes: held.and_then(|dedup| dedup.resident_bytes),
+            saved_bytes: held.map(|dedup| dedup.saved_bytes),
+            ideal_saved_bytes: ideal_saved_bytes(&alive),
             process_pss_bytes: process::pss_bytes(),
         },
         dedup,
@@ -197,6 +197,12 @@ fn measure(launched: &Launched, settling: Settling) -> Report {
         elapsed_s: launched.started.elapsed().as_secs_f64(),
         cpu_s: process::cpu_time().map(|time| time.as_secs_f64()),
     }
+}
+
+/// What could be saved of VMs of one workload; `None` of none.
+fn ideal_saved_bytes(vms: &[&VmHandle]) -> Option<u64> {
+    let params = vms.first()?.params()?;
+    Some(params.ideal_saved_pages(vms.len() as u64) * PAGE_SIZE as u64)
 }
 
 /// Lets the guests verify everything and end, and stops those that do not. Says for each whether it

@@ -70,8 +70,9 @@ pub(super) struct VmReport {
 #[expect(clippy::struct_field_names, reason = "these are the fields of the JSON")]
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
-    /// What the guests have, those that have ended excepted.
-    pub(super) guest_bytes: u64,
+    /// What the guests have, those that have ended excepted; this and what folding saves are not known once
+    /// all have ended.
+    pub(super) guest_bytes: Option<u64>,
     /// What the kernel holds for that.
     pub(super) resident_bytes: Option<u64>,
     /// What folding saves.
@@ -167,7 +168,7 @@ mod tests {
             vms,
             dedup: None,
             memory: Memory {
-                guest_bytes: 1,
+                guest_bytes: Some(1),
                 resident_bytes: None,
                 saved_bytes: None,
                 ideal_saved_bytes: None,

@@ -7,11 +7,10 @@ use crate::table::{count, list, per_cent, table};
 
 /// The whole report.
 pub(super) fn text(report: &Report) -> String {
-    let mut text = vms(&report.vms);
-    if let Some(dedup) = &report.dedup {
-        text = format!("{text}\n{}", stats::details(dedup));
-    }
-    text = format!("{text}\n{}", summary(report));
+    let vms = (!report.vms.is_empty()).then(|| vms(&report.vms));
+    let details = report.dedup.as_ref().map(stats::details);
+    let sections: Vec<String> = vms.into_iter().chain(details).chain([summary(report)]).collect();
+    let mut text = sections.join("\n");
     for line in report.vms.iter().flat_map(|vm| &vm.status.corrupt_lines) {
         text = format!("{text}{line}\n");
     }
@@ -38,15 +37,17 @@ fn vms(vms: &[VmReport]) -> String {
 
 fn summary(report: &Report) -> String {
     let memory = &report.memory;
-    let mut saved = match (memory.saved_bytes, memory.ideal_saved_bytes) {
-        (Some(saved), ideal) => savings(saved, ideal),
-        (None, _) => mib(None),
+    let saved = match (memory.saved_bytes, &report.dedup) {
+        (Some(saved), dedup) => {
+            let net = dedup.as_ref().map(|dedup| signed_mib(dedup.general_profit));
+            let net = net.map(|net| format!("; net {net}")).unwrap_or_default();
+            format!("{}{net}", savings(saved, memory.ideal_saved_bytes))
+        }
+        (None, Some(_)) => "unknown: all VMs had ended before the numbers were taken".to_owned(),
+        (None, None) => mib(None),
     };
-    if let Some(dedup) = &report.dedup {
-        saved = format!("{saved}; net {}", signed_mib(dedup.general_profit));
-    }
     let mut lines = vec![
-        ("guest memory", mib(Some(memory.guest_bytes))),
+        ("guest memory", mib(memory.guest_bytes)),
         ("held for it", mib(memory.resident_bytes)),
         ("saved", saved),
         ("process in all", mib(memory.process_pss_bytes)),
