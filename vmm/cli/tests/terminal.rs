@@ -51,6 +51,14 @@ fn run_on(term: &str, columns: u16) -> String {
 }
 
 #[test]
+fn a_launch_shows_how_far_it_has_come() {
+    let written = run_on("xterm", 80);
+    for part in [" s launching, 1 of 2 VMs built", " s launching, 1 of 2 VMs started"] {
+        assert!(written.contains(part), "{written:?}");
+    }
+}
+
+#[test]
 fn the_progress_line_is_rewritten_within_the_width_of_the_terminal_and_logs_stand_above_it() {
     let written = run_on("xterm", 44);
     let shown: Vec<&str> = written.split(CLEAR_LINE).collect();

@@ -13,6 +13,7 @@ use pagefold_dedup::{DedupMode, EngineConfig};
 
 use super::events::Events;
 use super::plan::Plan;
+use super::progress::Display;
 use crate::failure::{Advise, Failure};
 
 /// How long the end of a VM may take whose thread has ended already.
@@ -36,7 +37,11 @@ impl Launched {
 
 /// Launches all VMs or none, or, if a signal comes meanwhile, builds and starts no more: what there is
 /// then is ended with the run.
-pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> {
+pub(super) fn launch(
+    plan: &Plan,
+    events: &Events,
+    display: &mut Display,
+) -> Result<Launched, Failure> {
     let started = Instant::now();
     check_limits(plan)?;
     let host = host(plan)?;
@@ -46,14 +51,18 @@ pub(super) fn launch(plan: &Plan, events: &Events) -> Result<Launched, Failure> 
     )?;
     let api = plan.api_socket.as_deref().map(|path| serve(path, &host)).transpose()?;
     let go_on = || !events.is_interrupted();
-    let vms = (0..plan.count)
-        .take_while(|_| go_on())
-        .map(|vm_number| host.vm(plan.vm(vm_number)).build())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Failure::caused("cannot build a VM", &error, advice(&error)))?;
+    let mut vms = Vec::new();
+    for vm_number in (0..plan.count).take_while(|_| go_on()) {
+        let vm = host.vm(plan.vm(vm_number)).build();
+        let vm =
+            vm.map_err(|error| Failure::caused("cannot build a VM", &error, advice(&error)))?;
+        vms.push(vm);
+        display.show_launch(vms.len(), plan.count, "built");
+    }
     let mut count_started = 0;
     for vm in vms.iter().take_while(|_| go_on()) {
-        count_started += u32::from(start(vm)?);
+        display.show_launch(count_started, plan.count, "started");
+        count_started += usize::from(start(vm)?);
     }
     if go_on() {
         log::info!("{} VMs are running", vms.len());

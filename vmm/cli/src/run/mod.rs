@@ -32,6 +32,7 @@ use super::size::Size;
 use super::{Outcome, print};
 use events::Events;
 use plan::Plan;
+use progress::Display;
 
 /// What `pagefold run` takes.
 #[derive(Debug, clap::Args)]
@@ -78,8 +79,9 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let plan = Plan::new(args)?;
     // Before anything that would have to be cleaned up is there.
     let mut events = Events::new()?;
-    let launched = launch::launch(&plan, &events)?;
-    let report = phases::all(&plan, &launched, &mut events)?;
+    let mut display = Display::new(plan.json);
+    let launched = launch::launch(&plan, &events, &mut display)?;
+    let report = phases::all(&plan, &launched, &mut events, &mut display)?;
     if args.json {
         let json = serde_json::to_string(&report)
             .advise("cannot write the report as JSON", "report this as a fault")?;

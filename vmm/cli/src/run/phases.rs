@@ -11,7 +11,7 @@ use pagefold_guest::ports::Control;
 use super::events::{Events, Why};
 use super::launch::Launched;
 use super::plan::Plan;
-use super::progress::Progress;
+use super::progress::{Display, Progress};
 use super::report::{Memory, Report, Settling, VmReport};
 use crate::failure::Failure;
 use crate::process;
@@ -39,8 +39,9 @@ pub(super) fn all(
     plan: &Plan,
     launched: &Launched,
     events: &mut Events,
+    display: &mut Display,
 ) -> Result<Report, Failure> {
-    let mut progress = Progress::new(launched, plan.json);
+    let mut progress = Progress::new(launched, display);
     events.watch(launched.vms.clone())?;
     let mut settling = if plan.settle { Settling::CutShort } else { Settling::NotAsked };
     let was_launching = events.is_interrupted();

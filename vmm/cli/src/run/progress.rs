@@ -24,17 +24,16 @@ enum Form {
     Silent,
 }
 
-/// What stderr says while a run goes on.
+/// Where progress is shown: what stderr is for it.
 #[derive(Debug)]
-pub(super) struct Progress<'a> {
-    launched: &'a Launched,
+pub(super) struct Display {
     form: Form,
-    guest_bytes: u64,
+    started: Instant,
 }
 
-impl<'a> Progress<'a> {
+impl Display {
     /// `json` says that the report is for a program, which wants nothing on stderr but errors.
-    pub(super) fn new(launched: &'a Launched, json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         let form = if live::is_capable(&io::stderr()) {
             Form::Live
         } else if json {
@@ -42,16 +41,22 @@ impl<'a> Progress<'a> {
         } else {
             Form::Lines(Instant::now())
         };
-        Self { launched, form, guest_bytes: launched.memory_bytes() }
+        Self { form, started: Instant::now() }
     }
 
-    /// Shows how things are.
-    pub(super) fn show(&mut self, phase: &str) {
+    /// Shows how far a launch has come.
+    pub(super) fn show_launch(&mut self, done: usize, all: u32, what: &str) {
+        let line = format!("{} s launching", self.started.elapsed().as_secs());
+        self.show(|| vec![line, format!("{done} of {all} VMs {what}")]);
+    }
+
+    /// Shows how things are, if it is time to: what there is to say, the most important first.
+    fn show(&mut self, parts: impl FnOnce() -> Vec<String>) {
         let shown = match self.form {
-            Form::Live => live::show(&live::fit(&self.parts(phase), live::columns())),
+            Form::Live => live::show(&live::fit(&parts(), live::columns())),
             Form::Lines(last) if last.elapsed() >= INTERVAL => {
                 self.form = Form::Lines(Instant::now());
-                let line = format!("{}\n", self.parts(phase).join(", "));
+                let line = format!("{}\n", parts().join(", "));
                 io::stderr().write_all(line.as_bytes())
             }
             Form::Lines(_) | Form::Silent => return,
@@ -68,29 +73,72 @@ impl<'a> Progress<'a> {
             self.form = Form::Silent;
         }
     }
-
-    /// What there is to say, the most important first.
-    fn parts(&self, phase: &str) -> Vec<String> {
-        let statuses: Vec<_> = self.launched.vms.iter().map(VmHandle::status).collect();
-        let sum = |value: fn(&VmStatus) -> Option<u64>| -> u64 {
-            statuses.iter().filter_map(value).sum()
-        };
-        let ready = sum(|vm| vm.ready_ms.map(|_| 1));
-        let saved = self.launched.host.dedup().stats().ok().map(|stats| stats.saved_bytes);
-        vec![
-            format!("{} s {phase}", self.launched.started.elapsed().as_secs()),
-            format!("{ready} of {} ready", statuses.len()),
-            format!("saved {} of {}", mib(saved), mib(Some(self.guest_bytes))),
-            format!("{} corrupt", sum(|vm| vm.corrupt)),
-            format!("{} verified", sum(|vm| vm.verifications)),
-            format!("{} writes", sum(|vm| vm.writes)),
-        ]
-    }
 }
 
 /// Takes the line away on every path: what is printed next begins a line of its own.
-impl Drop for Progress<'_> {
+impl Drop for Display {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// What is said while launched VMs run.
+#[derive(Debug)]
+pub(super) struct Progress<'a> {
+    launched: &'a Launched,
+    display: &'a mut Display,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(launched: &'a Launched, display: &'a mut Display) -> Self {
+        Self { launched, display }
+    }
+
+    /// Shows how things are.
+    pub(super) fn show(&mut self, phase: &str) {
+        let launched = self.launched;
+        self.display.show(|| parts(launched, phase));
+    }
+
+    /// Takes the line away.
+    pub(super) fn clear(&mut self) {
+        self.display.clear();
+    }
+}
+
+fn parts(launched: &Launched, phase: &str) -> Vec<String> {
+    let statuses: Vec<_> = launched.vms.iter().map(VmHandle::status).collect();
+    let sum =
+        |value: fn(&VmStatus) -> Option<u64>| -> u64 { statuses.iter().filter_map(value).sum() };
+    let ready = sum(|vm| vm.ready_ms.map(|_| 1));
+    let saved = launched.host.dedup().stats().ok().map(|stats| stats.saved_bytes);
+    vec![
+        format!("{} s {phase}", launched.started.elapsed().as_secs()),
+        format!("{ready} of {} ready", statuses.len()),
+        format!("saved {} of {}", mib(saved), mib(Some(launched.memory_bytes()))),
+        format!("{} corrupt", sum(|vm| vm.corrupt)),
+        format!("{} verified", sum(|vm| vm.verifications)),
+        format!("{} writes", sum(|vm| vm.writes)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_line_can_be_rewritten_one_is_written_now_and_then() {
+        let begun = Instant::now();
+        let mut display = Display { form: Form::Lines(begun), started: begun };
+        display.show(|| unreachable!("it is too early for a line"));
+        display.form = Form::Lines(begun.checked_sub(INTERVAL).expect("the clock is older"));
+        let mut count = 0;
+        for _ in 0..2 {
+            display.show(|| {
+                count += 1;
+                vec!["7 s launching".to_owned(), "1 of 2 VMs built".to_owned()]
+            });
+        }
+        assert_eq!(count, 1);
     }
 }
