@@ -31,6 +31,13 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, error, hint)
     }
 
+    /// Nobody is there any more who would carry it out.
+    pub(super) fn gone(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        let mut answer = Self::new(StatusCode::SERVICE_UNAVAILABLE, error, hint);
+        answer.body.kind = Some(ErrorKind::Gone);
+        answer
+    }
+
     /// The time limit was over first.
     pub(super) fn unsettled(report: SettleReport) -> Self {
         let mut answer = Self::new(

@@ -1,6 +1,10 @@
 //! `pagefold vms`, `pause`, `resume` and `stop`: the VMs of a running `pagefold run --api-socket`.
 
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
 use pagefold::status::{VmState, VmStatus};
+use pagefold_api::types::ErrorKind;
 use pagefold_api::{ApiClient, ClientError};
 use pagefold_dedup::VmId;
 
@@ -10,6 +14,12 @@ use super::size::mib;
 use super::socket::{Socket, no_answer};
 use super::table::{count, table};
 use super::{Outcome, print};
+
+/// How long a process may take to end that says that it is ending.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often such a process is asked.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// What `pagefold vms` takes.
 #[derive(Debug, clap::Args)]
@@ -52,13 +62,60 @@ impl Change {
         }
     }
 
-    fn make(self, client: &ApiClient, vm: VmId) -> Result<VmStatus, ClientError> {
+    /// Makes it; `None` if the VM was to stop, and has ended with its process. `was_there` says that the
+    /// process has answered before.
+    fn make(
+        self,
+        client: &ApiClient,
+        vm: VmId,
+        was_there: bool,
+    ) -> Result<Option<VmStatus>, ClientError> {
         match self {
-            Self::Pause => client.pause(vm),
-            Self::Resume => client.resume(vm),
-            Self::Stop => client.stop(vm),
+            Self::Pause => client.pause(vm).map(Some),
+            Self::Resume => client.resume(vm).map(Some),
+            Self::Stop => unless_ended(was_there, || client.stop(vm)),
         }
     }
+
+    /// The VMs that have not ended; `None` if they were to stop, and have ended with their process.
+    fn all(self, client: &ApiClient) -> Result<Option<Vec<VmId>>, ClientError> {
+        let vms = match self {
+            Self::Stop => unless_ended(false, || client.vms())?,
+            Self::Pause | Self::Resume => Some(client.vms()?),
+        };
+        let alive = |vm: &VmStatus| vm.state != VmState::Stopped;
+        Ok(vms.map(|vms| vms.into_iter().filter(alive).map(|vm| vm.id).collect()))
+    }
+}
+
+/// Asks again for as long as the process says that it is ending; `None` once it has ended.
+fn unless_ended<T>(
+    mut was_there: bool,
+    ask: impl Fn() -> Result<T, ClientError>,
+) -> Result<Option<T>, ClientError> {
+    let end = Instant::now() + END_LIMIT;
+    loop {
+        match ask() {
+            Err(ClientError::Connect { source, .. }) if was_there && is_gone(&source) => {
+                return Ok(None);
+            }
+            Err(error) if is_ending(&error) && Instant::now() < end => was_there = true,
+            result => return result.map(Some),
+        }
+        thread::sleep(INTERVAL);
+    }
+}
+
+/// Whether this is what a process answers last, or nothing, when it ends while it is asked.
+fn is_ending(error: &ClientError) -> bool {
+    let gone = Some(ErrorKind::Gone);
+    matches!(error, ClientError::Closed { .. })
+        || matches!(error, ClientError::Refused { kind, .. } if *kind == gone)
+}
+
+/// Whether nobody listens at a socket, and not only for want of room or permission.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Lists all VMs.
@@ -80,15 +137,22 @@ pub(super) fn list(args: &Args) -> Result<Outcome, Failure> {
 pub(super) fn change(args: &ChangeArgs, change: Change) -> Result<Outcome, Failure> {
     let client = args.socket.client()?;
     let vms = if args.all {
-        let vms = client.vms().map_err(|error| no_answer("cannot list the VMs", &error))?;
-        vms.iter().filter(|vm| vm.state != VmState::Stopped).map(|vm| vm.id).collect()
+        change.all(&client).map_err(|error| no_answer("cannot list the VMs", &error))?
     } else {
-        args.vms.iter().copied().map(VmId).collect::<Vec<_>>()
+        Some(args.vms.iter().copied().map(VmId).collect())
     };
+    let Some(vms) = vms else {
+        print("all VMs have ended with their process\n")?;
+        return Ok(Outcome::Fine);
+    };
+    let mut was_there = args.all;
     for vm in vms {
         let what = format!("cannot {} VM {vm}", change.verb());
-        let status = change.make(&client, vm).map_err(|error| no_answer(&what, &error))?;
-        print(&format!("VM {vm}: {}\n", status.state))?;
+        let made = change.make(&client, vm, was_there);
+        let status = made.map_err(|error| no_answer(&what, &error))?;
+        let state = status.map(|status| status.state.to_string());
+        print(&format!("VM {vm}: {}\n", state.as_deref().unwrap_or("ended with its process")))?;
+        was_there = true;
     }
     Ok(Outcome::Fine)
 }
@@ -113,4 +177,43 @@ fn text(vms: &[VmStatus]) -> String {
     let headings =
         ["vm", "state", "mode", "memory", "ready", "writes", "verified", "corrupt", "guest"];
     table(&headings, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn connect(kind: io::ErrorKind) -> ClientError {
+        ClientError::Connect { path: PathBuf::from("/s"), source: kind.into() }
+    }
+
+    fn refused(kind: Option<ErrorKind>) -> ClientError {
+        let (error, hint) = ("no".to_owned(), "see the log".to_owned());
+        let status = hyper::StatusCode::SERVICE_UNAVAILABLE;
+        ClientError::Refused { path: PathBuf::from("/s"), status, kind, error, hint }
+    }
+
+    /// What comes of these answers, the first one last.
+    fn after(was_there: bool, answers: Vec<Result<u8, ClientError>>) -> Result<Option<u8>, ()> {
+        let answers = RefCell::new(answers);
+        let ask = || answers.borrow_mut().pop().expect("it is asked no more");
+        unless_ended(was_there, ask).map_err(drop)
+    }
+
+    #[test]
+    fn a_vm_whose_process_ends_meanwhile_has_been_stopped() {
+        let ending = || Err(refused(Some(ErrorKind::Gone)));
+        let nobody = || Err(connect(io::ErrorKind::NotFound));
+        assert_eq!(after(false, vec![nobody(), ending(), ending()]), Ok(None));
+        assert_eq!(after(true, vec![nobody()]), Ok(None));
+        assert_eq!(after(false, vec![Ok(7), ending()]), Ok(Some(7)));
+        // Nobody can know, or it is another matter.
+        assert_eq!(after(false, vec![nobody()]), Err(()));
+        assert_eq!(after(true, vec![Err(connect(io::ErrorKind::PermissionDenied))]), Err(()));
+        assert_eq!(after(true, vec![Err(refused(Some(ErrorKind::NoSuchVm)))]), Err(()));
+        assert_eq!(after(true, vec![Err(refused(None))]), Err(()));
+    }
 }

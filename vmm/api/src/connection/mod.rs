@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -96,8 +96,7 @@ impl Service {
 }
 
 fn ending() -> ApiError {
-    ApiError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
+    ApiError::gone(
         "the process is ending",
         "what was asked for may have been carried out, or not; the process's own report says how \
          its VMs ended",

@@ -186,6 +186,7 @@ fn a_settle_is_answered_when_the_server_stops_meanwhile() {
     let answer = Answer::read(settling);
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.error(), "the process is ending");
+    assert_eq!(answer.json()["kind"], "gone");
     assert_eq!((&idle).read(&mut [0]).expect("closed"), 0);
     fake.settle.send(true).expect("a listener");
 }
