@@ -13,7 +13,7 @@ use super::number::small;
 use super::size::mib;
 use super::socket::{Socket, no_answer};
 use super::table::{count, table};
-use super::{Outcome, print};
+use super::{Outcome, live, print};
 
 /// How long a process may take to end that says that it is ending.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -132,8 +132,8 @@ pub(super) fn list(args: &Args) -> Result<Outcome, Failure> {
     Ok(Outcome::Fine)
 }
 
-/// Changes VMs one after the other, and says what each is then. The first that cannot be is the last
-/// that is tried.
+/// Changes VMs one after the other, and says what each is then. All are tried, and each that cannot be is
+/// named.
 pub(super) fn change(args: &ChangeArgs, change: Change) -> Result<Outcome, Failure> {
     let client = args.socket.client()?;
     let vms = if args.all {
@@ -145,16 +145,41 @@ pub(super) fn change(args: &ChangeArgs, change: Change) -> Result<Outcome, Failu
         print("all VMs have ended with their process\n")?;
         return Ok(Outcome::Fine);
     };
-    let mut was_there = args.all;
-    for vm in vms {
-        let what = format!("cannot {} VM {vm}", change.verb());
-        let made = change.make(&client, vm, was_there);
-        let status = made.map_err(|error| no_answer(&what, &error))?;
-        let state = status.map(|status| status.state.to_string());
-        print(&format!("VM {vm}: {}\n", state.as_deref().unwrap_or("ended with its process")))?;
+    let mut failures = change_each(&client, &vms, change, args.all)?;
+    let Some(last) = failures.pop() else { return Ok(Outcome::Fine) };
+    for failure in failures {
+        // With stderr gone, the code is all that is left to say.
+        let _ = live::say(&failure.to_string());
+    }
+    Err(last)
+}
+
+/// Says what each VM is then, and returns why some could not be changed.
+fn change_each(
+    client: &ApiClient,
+    vms: &[VmId],
+    change: Change,
+    mut was_there: bool,
+) -> Result<Vec<Failure>, Failure> {
+    let mut failures = Vec::new();
+    for &vm in vms {
+        match change.make(client, vm, was_there) {
+            Ok(status) => {
+                let state = status.map(|status| status.state.to_string());
+                let state = state.as_deref().unwrap_or("ended with its process");
+                print(&format!("VM {vm}: {state}\n"))?;
+            }
+            Err(error) => {
+                failures.push(no_answer(&format!("cannot {} VM {vm}", change.verb()), &error));
+                // What is wrong with the process is so for the others, too.
+                if is_ending(&error) || !matches!(error, ClientError::Refused { .. }) {
+                    break;
+                }
+            }
+        }
         was_there = true;
     }
-    Ok(Outcome::Fine)
+    Ok(failures)
 }
 
 fn text(vms: &[VmStatus]) -> String {

@@ -237,6 +237,11 @@ fn vms_are_listed_held_and_ended_by_commands() {
     assert_eq!(words.matches("cannot pause VM 1").count(), 1, "{words}");
     let words = ask(&socket, 1, &["stop", "--vm", "7"]);
     assert!(words.contains("there is no VM 7") && words.contains("pagefold vms"), "{words}");
+    let words = ask(&socket, 1, &["pause", "--vm", "1", "--vm", "0", "--vm", "7"]);
+    for part in ["cannot pause VM 1: ", "cannot pause VM 7: "] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert_eq!(states(), ["paused", "stopped"], "each is tried");
     let table = ask(&socket, 0, &["vms"]);
     let first = table.lines().next().unwrap().split_whitespace().take(3).collect::<Vec<_>>();
     assert_eq!(first, ["vm", "state", "mode"], "{table}");
