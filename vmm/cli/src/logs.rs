@@ -1,8 +1,9 @@
 //! Where logs go, and how much of them.
 
 use std::env;
-use std::fs::File;
+use std::fs::{self, File, FileType};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use env_logger::{Builder, Env, Target, WriteStyle};
@@ -49,7 +50,20 @@ pub(super) fn init(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a file of this kind takes what is written without a reader.
+fn takes_all(kind: FileType) -> bool {
+    // A terminal and /dev/null are character devices.
+    kind.is_file() || kind.is_char_device()
+}
+
 fn append(path: &Path) -> Result<File, Failure> {
+    // A pipe that nobody reads would be waited for, or hold up whoever logs when it is full.
+    if fs::metadata(path).is_ok_and(|metadata| !takes_all(metadata.file_type())) {
+        return Err(Failure::new(
+            format!("cannot log to {}: it is not a regular file", path.display()),
+            "give a file; without --log-file logs go to stderr, which may be a pipe",
+        ));
+    }
     let what = format!("cannot open the log file {}", path.display());
     let advice = "give a file that can be written, in a directory that is there";
     File::options().append(true).create(true).open(path).advise(&what, advice)

@@ -362,6 +362,14 @@ fn more_is_logged_on_request_and_to_a_file_if_there_is_one() {
     let refused = output(&["doctor", "--log-file", "/nonexistent/log"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("/nonexistent/log"), "{refused:?}");
+    let pipe = directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, directory.path()] {
+        let refused = output(&["doctor", "--log-file", path.to_str().unwrap()]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(stderr(&refused).contains("it is not a regular file"), "{refused:?}");
+    }
+    assert!(!stderr(&output(&["doctor", "--log-file", "/dev/null"])).contains("/dev/null"));
 }
 
 #[test]
