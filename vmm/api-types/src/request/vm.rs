@@ -1,7 +1,8 @@
 //! What of a VM is to be folded.
 
-use pagefold_dedup::DedupMode;
-use serde::{Deserialize, Serialize};
+use pagefold_dedup::{DedupMode, parse_number};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::RequestBody;
 use crate::GuestPhys;
@@ -15,9 +16,25 @@ pub struct VmChange {
     /// Where the range begins that it is about; without one it is about the whole VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpa: Option<GuestPhys>,
-    /// The length of the range.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The length of the range; in JSON a number, or text that is read as that of `gpa` is.
+    #[serde(default, deserialize_with = "length", skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+}
+
+/// A length as JSON has it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number of bytes, or text such as \"1M\"")]
+enum Written {
+    Number(u64),
+    Text(String),
+}
+
+fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Written::Number(bytes)) => Ok(Some(bytes)),
+        Some(Written::Text(text)) => parse_number(&text).map(Some).map_err(D::Error::custom),
+    }
 }
 
 /// What is to be done.
@@ -39,7 +56,7 @@ pub enum VmFolding {
 impl RequestBody for VmChange {
     const HINT: &'static str = "send {\"dedup\": \"off\"}, \"zero\" or \"on\"; or, for a range of \
                                 its memory, {\"dedup\": \"off\", \"gpa\": \"0x100000\", \"bytes\": \
-                                4096}, or \"on\"";
+                                \"4K\"}, or \"on\"";
 }
 
 impl VmChange {

@@ -125,6 +125,8 @@ fn a_range_of_a_vm_can_be_opted_out_and_in() {
     for (body, range) in [
         ("{\"dedup\": \"off\", \"gpa\": 4096, \"bytes\": 8192}", (VmId(1), 4096, 8192, false)),
         ("{\"dedup\": \"on\", \"gpa\": \"0x1000\", \"bytes\": 4096}", (VmId(1), 4096, 4096, true)),
+        ("{\"dedup\": \"off\", \"gpa\": \"0x0\", \"bytes\": \"1M\"}", (VmId(1), 0, 1 << 20, false)),
+        ("{\"dedup\": \"on\", \"gpa\": 0, \"bytes\": \"0x2000\"}", (VmId(1), 0, 8192, true)),
     ] {
         let answer = served.ask("PATCH", "/v1/vms/1", body);
         assert_eq!((answer.status, &answer.json()["dedup"]), (200, &"on".into()), "{answer:?}");
@@ -163,7 +165,8 @@ fn changes_of_a_vm_that_make_no_sense_are_refused() {
         "{\"dedup\": \"off\", \"gpa\": 1.5, \"bytes\": 4096}",
         "{\"dedup\": \"off\", \"gpa\": \"0x10000000000000000\", \"bytes\": 4096}",
         "{\"dedup\": \"off\", \"gpa\": 99999999999999999999999, \"bytes\": 4096}",
-        "{\"dedup\": \"off\", \"gpa\": 0, \"bytes\": \"4096\"}",
+        "{\"dedup\": \"off\", \"gpa\": 0, \"bytes\": \"4096 B\"}",
+        "{\"dedup\": \"off\", \"gpa\": 0, \"bytes\": -4096}",
     ] {
         let answer = served.ask("PATCH", "/v1/vms/1", body);
         assert_eq!(answer.status, 400, "{body}: {answer:?}");
