@@ -14,7 +14,8 @@ use crate::Outcome;
 pub(super) struct Report {
     /// Each VM, at its end.
     pub(super) vms: Vec<VmReport>,
-    /// The counters, before the guests were told to finish; `None` if folding is gone.
+    /// The counters, before the guests were told to finish; `None` if folding is gone. Where all VMs had
+    /// ended by then, what they shared is not in there any more.
     pub(super) dedup: Option<DedupStats>,
     /// Memory at the same moment.
     pub(super) memory: Memory,
