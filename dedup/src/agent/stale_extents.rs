@@ -94,7 +94,8 @@ impl StaleSearch {
 
     /// Ends the search: all have been looked at.
     fn end(&mut self) {
-        self.next = None;
+        // What was refused before is not stale any more.
+        (self.next, self.failed) = (None, false);
         // What has left meanwhile is the next one's.
         self.is_work &= self.may_find;
     }

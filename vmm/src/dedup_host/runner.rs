@@ -102,6 +102,7 @@ impl Runner {
     /// Works until nobody can ask for anything any more.
     pub(super) fn run(mut self) {
         while self.answer_until_due().is_some() {
+            self.end_overdue_waits();
             // Before anything else: it gives memory back.
             if self.leave() {
                 continue;
@@ -112,7 +113,6 @@ impl Runner {
             if is_due {
                 self.step();
             }
-            self.end_overdue_waits();
         }
     }
 

@@ -83,3 +83,25 @@ fn mappings_of_a_vm_that_is_off_which_could_not_be_given_back_are_given_back_lat
     assert!(moved.vmas_used < 10, "{moved:?}");
     engine.check().unwrap();
 }
+
+#[test]
+fn nothing_is_owed_any_more_once_what_could_not_be_given_back_is_shared_again() {
+    let mut engine = Engine::new(EngineConfig::default()).unwrap();
+    let _vms = folded_vms(&mut engine);
+    let folded = engine.stats();
+    let set_modes = |engine: &mut Engine, mode| {
+        for vm in [0, 1] {
+            engine.set_mode(VmId(vm), mode).unwrap();
+        }
+    };
+    refuse_moves(true);
+    set_modes(&mut engine, DedupMode::Off);
+    (0..4).for_each(|_| drop(engine.pass()));
+    assert!(engine.owes_mappings());
+    set_modes(&mut engine, DedupMode::On);
+    (0..64).for_each(|_| drop(engine.pass()));
+    refuse_moves(false);
+    assert_eq!(engine.stats().pages_sharing, folded.pages_sharing);
+    assert!(!engine.owes_mappings());
+    engine.check().unwrap();
+}
