@@ -189,25 +189,33 @@ fn a_vm_is_detached_in_steps_and_keeps_its_bytes_while_others_are_folded() {
     }
 }
 
+/// A VM, each page of which has an item, and another, so that their domain stays.
+fn with_items(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
+    let vms = [(0, count_pages), (1, 1)].map(|(id, count)| TestVm::attached(engine, id, count));
+    for number in 0..count_pages {
+        vms[0].write(number as usize, &page(number));
+    }
+    settle(engine);
+    vms
+}
+
+fn metadata_bytes(engine: &Engine) -> u64 {
+    engine.stats().domains[0].metadata_bytes
+}
+
 #[test]
 fn a_vm_that_has_ended_gives_up_its_items_as_it_leaves_and_not_all_at_the_end() {
     const PAGES: u32 = 1 << 16;
     let mut engine = engine();
-    let vm = TestVm::attached(&mut engine, 0, PAGES);
-    let _other = TestVm::attached(&mut engine, 1, 1);
-    for number in 0..PAGES {
-        vm.write(number as usize, &page(number));
-    }
-    settle(&mut engine);
-    let bytes = |engine: &Engine| engine.stats().domains[0].metadata_bytes;
+    let [vm, _other] = with_items(&mut engine, PAGES);
     let items = u64::from(PAGES) * 12;
-    let mut before = bytes(&engine);
+    let mut before = metadata_bytes(&engine);
     let all = before;
     let leave = engine.begin_detach_and_discard(vm.id).unwrap();
     while engine.is_leaving(leave) {
         assert!(engine.leave_step());
         check(&engine.last_step());
-        let now = bytes(&engine);
+        let now = metadata_bytes(&engine);
         assert!(before.saturating_sub(now) < items / 4, "{before} to {now}");
         before = now;
     }
@@ -218,21 +226,15 @@ fn a_vm_that_has_ended_gives_up_its_items_as_it_leaves_and_not_all_at_the_end() 
 fn a_vm_that_is_detached_gives_up_its_items_some_at_a_time_and_not_all_at_the_end() {
     const PAGES: u32 = 5 << 16;
     let mut engine = engine();
-    let vm = TestVm::attached(&mut engine, 0, PAGES);
-    let _other = TestVm::attached(&mut engine, 1, 1);
-    for number in 0..PAGES {
-        vm.write(number as usize, &page(number));
-    }
-    settle(&mut engine);
-    let bytes = |engine: &Engine| engine.stats().domains[0].metadata_bytes;
+    let [vm, _other] = with_items(&mut engine, PAGES);
     let items = u64::from(PAGES) * 12;
-    let mut before = bytes(&engine);
+    let mut before = metadata_bytes(&engine);
     let all = before;
     let mut detaching = engine.begin_detach(vm.id).unwrap();
     loop {
         let result = engine.detach_step(&mut detaching);
         check(&engine.last_step());
-        let now = bytes(&engine);
+        let now = metadata_bytes(&engine);
         assert!(before.saturating_sub(now) < items / 4, "{before} to {now}");
         before = now;
         if let Some(result) = result {

@@ -11,7 +11,7 @@ use crate::sys::Space;
 /// Pages that are looked at before it is known how many of them are to be copied.
 const CHUNK_PAGES: usize = 512;
 
-/// Pages that a part copies, at least, and looks at, at most: about 2 ms.
+/// Pages that a part copies, at least, and looks at, at most: about 3 ms.
 const COPIED_PAGES: usize = 512;
 const SEARCHED_PAGES: usize = 1 << 16;
 

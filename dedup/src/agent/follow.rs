@@ -28,7 +28,6 @@ impl Agent {
         let mut directives = Vec::new();
         let limit = (limit.max(1) as usize).min(self.work.room_to_fill());
         broker.directives(self.vm, limit, &mut directives)?;
-        // Asking costs as much as a page.
         self.work.directed_pages += 1 + directives.len() as u64;
         self.obey(broker, &directives)?;
         Ok(count(directives.len()))

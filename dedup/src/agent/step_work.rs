@@ -6,14 +6,14 @@ const STEP_COST: u64 = 3 << 12;
 /// A step that has less than this left ends: pieces of work should not become too small.
 const LEAST_COST: u64 = STEP_COST / 4;
 
-/// What a page costs that takes a run of its own: it is protected, compared and mapped.
-const RUN_COST: u64 = 24;
-
 /// What visiting a VM costs that has nothing to do.
 const VISITED_COST: u64 = 64;
 
-/// What a page costs of which a broker says what to do, whatever becomes of it.
+/// What a page costs of which a broker says what is to be done, whether that can be done or not.
 const DIRECTED_COST: u64 = 4;
+
+/// What a page costs that takes a run of its own: it is protected, compared and mapped.
+const RUN_COST: u64 = 24;
 
 /// What each page of a run costs beyond that.
 const MAPPED_COST: u64 = 10;
@@ -42,7 +42,7 @@ const WORDS_PER_READ: u64 = 128;
 pub struct StepWork {
     /// Visits of VMs that were begun.
     pub visited_vms: u64,
-    /// Pages of which brokers said what to do.
+    /// Pages of which brokers said what to do, and one for each time that they were asked.
     pub directed_pages: u64,
     /// Pages that were read and fingerprinted.
     pub read_pages: u64,

@@ -6,7 +6,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::changes::{count, linear_index};
+use super::changes::{WORD_PAGES, count, linear_index};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::bitmap::Bitmap;
@@ -16,9 +16,8 @@ use crate::protocol::{Broker, Outcome};
 /// Pages that are searched at a time, so that no set is searched to its end for every run of another.
 const STRETCH_PAGES: usize = 1 << 16;
 
-/// Sets that are searched, and pages of a word of theirs.
+/// Sets that are searched.
 const SETS_UNMERGED: usize = 4;
-const WORD_PAGES: usize = u64::BITS as usize;
 
 /// Pages of a run that are refused memory of their own one by one before the others are not tried: it is short.
 const MAX_REFUSALS: usize = 8;

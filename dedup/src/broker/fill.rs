@@ -18,7 +18,7 @@ struct Fill {
 }
 
 impl LocalBroker {
-    /// Writes the bytes of slots from `first` on; what became of each page goes to `accepted`. Pages that
+    /// Writes the bytes of slots from `first` on; appends to `accepted` whether each page was. Those that
     /// follow each other are written at once.
     ///
     /// # Errors
