@@ -28,6 +28,11 @@ impl Copying {
         Self { space, next: 0 }
     }
 
+    /// The first page that is not a copy yet.
+    pub(crate) fn next(&self) -> usize {
+        self.next
+    }
+
     /// Has the next part have the bytes of `parent`, which is as large; says whether it was the last. What
     /// `parent` does not have is given back, whatever it was. O(pages that either has in the part).
     ///

@@ -20,6 +20,16 @@ impl Agent {
         pages.map(|linear| Ok((linear, self.is_private(linear)?))).collect()
     }
 
+    /// The pages that show one of `slots`, ascending: one that has its own copy does not. O(slots × extents).
+    pub(crate) fn pages_showing(&self, slots: impl Iterator<Item = Slot>) -> Vec<LinearIndex> {
+        let over = slots.flat_map(|slot| self.extents.pages_over(slot));
+        // If the kernel does not say, it may show it.
+        let shows_slot = |linear: &LinearIndex| !self.is_private(*linear).unwrap_or(false);
+        let mut pages: Vec<LinearIndex> = over.filter(shows_slot).collect();
+        pages.sort_unstable();
+        pages
+    }
+
     /// Whether a page is the VM's own by the kernel's account.
     pub(crate) fn is_private(&self, linear: LinearIndex) -> Result<bool, AgentError> {
         let kind = self.kind(linear)?;

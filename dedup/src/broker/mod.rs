@@ -118,6 +118,8 @@ pub struct LocalBroker {
     rmap: Rmap,
     members: BTreeMap<VmId, Member>,
     contested: Contested,
+    /// Slots that have been found lost, and those among them that are gone by now.
+    lost: BTreeSet<Slot>,
     /// Nodes whose sharers are being moved to others.
     moves: BTreeMap<NodeId, Move>,
     /// Whether pages on different NUMA nodes may share.
@@ -159,6 +161,7 @@ impl LocalBroker {
             rmap: Rmap::default(),
             members: BTreeMap::new(),
             contested: Contested::default(),
+            lost: BTreeSet::new(),
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: PruneAt::default(),

@@ -4,6 +4,8 @@
 //! bytes that nobody may read. Pages of the same content that are offered later share another node,
 //! of which the lost one may be recovered.
 
+use std::collections::BTreeSet;
+
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::moves::MoveError;
@@ -69,6 +71,9 @@ impl LocalBroker {
         }
         self.stable.node_mut(id).lost = true;
         self.stable.set_closed(id, true);
+        let mut lost: BTreeSet<Slot> = self.lost_slots().collect();
+        lost.insert(slot);
+        self.lost = lost;
         // Whose agents do not know yet that they were to join it.
         let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
         for item in waiting {
@@ -78,6 +83,15 @@ impl LocalBroker {
         self.settle_node(id);
         self.store.flush();
         self.filled(slot).map(drop)
+    }
+
+    /// Slots whose memory is known to have failed and that are in use still, ascending.
+    pub(crate) fn lost_slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        let is_lost = |slot| {
+            let node = self.store.slots.node(slot);
+            node.is_some_and(|id| self.stable.node(id).lost)
+        };
+        self.lost.iter().copied().filter(move |&slot| is_lost(slot))
     }
 
     /// The node of a slot that holds bytes.

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{AttachError, AttachSpec, Domain, Engine};
+use super::{AttachError, AttachSpec, Domain, Engine, Member};
 use crate::agent::{Copying, Prepared, ProcessMemory};
+use crate::broker::LocalBroker;
 use crate::protocol::Broker;
 use crate::sys::GuestMemory;
-use crate::{ChangeSource, VmId};
+use crate::{ChangeSource, LinearIndex, VmId};
 
-/// Why a VM could not be cloned. Nothing has changed, unless a [step](Engine::clone_step) refused it, which may
-/// have copied a part.
+/// Pages that an error names one by one, at most.
+const NAMED_PAGES: usize = 8;
+
+/// Why a VM could not be cloned. Nothing has changed, unless a [step](Engine::clone_step) refused it: steps
+/// before it have copied a part.
 #[derive(Debug, thiserror::Error)]
 pub enum CloneError {
     /// The VM to be cloned is not attached.
@@ -27,6 +31,19 @@ pub enum CloneError {
         /// Its pages.
         parent_pages: u64,
     },
+    /// Pages of the VM to be cloned show slots whose memory has failed. Nobody may read them: the clone would
+    /// be made of what happens to be there, or the process be ended by `SIGBUS`.
+    #[error(
+        "VM {parent} has pages that show slots whose memory has failed ({}); recover these slots \
+         (Engine::recover_slot) before it is cloned",
+        named(.pages)
+    )]
+    Lost {
+        /// The VM to be cloned.
+        parent: VmId,
+        /// The pages, ascending, but for those that were copied before their slots were lost.
+        pages: Vec<LinearIndex>,
+    },
     /// The clone could not be attached.
     #[error("cannot fold the clone of VM {parent}")]
     Attach {
@@ -36,6 +53,15 @@ pub enum CloneError {
         #[source]
         source: AttachError,
     },
+}
+
+/// Pages in words: the first of them, and how many there are.
+fn named(pages: &[LinearIndex]) -> String {
+    let first: Vec<String> =
+        pages.iter().take(NAMED_PAGES).map(|page| page.0.to_string()).collect();
+    let more = pages.len() - first.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", first.join(", "))
 }
 
 /// A clone that is being made, part by part: for an owner of an engine who has other things to do between
@@ -60,8 +86,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the parent is not attached, the memory does not fit or is that of an attached VM, the clone
-    /// is attached, or [`attach`](Self::attach) would refuse it. No byte of its memory has changed.
+    /// When the parent is not attached or has pages on slots that are known to be
+    /// [lost](Self::recover_slot), the memory does not fit or is that of an attached VM, the clone is attached,
+    /// or [`attach`](Self::attach) would refuse it. No byte of its memory has changed.
     pub fn begin_clone(
         &mut self,
         parent: VmId,
@@ -76,6 +103,7 @@ impl Engine {
         if pages != parent_pages {
             return Err(CloneError::Shape { child, pages, parent, parent_pages });
         }
+        self.refuse_lost(parent, member, 0)?;
         let refused = |source| CloneError::Attach { parent, source };
         let domain = member.domain.clone();
         let prepared = self.prepare(child, &domain, &memory).map_err(refused)?;
@@ -89,7 +117,9 @@ impl Engine {
     ///
     /// When the parent has been detached, the clone's memory has become another VM's, or
     /// [`attach`](Self::attach) fails for a reason that is new since the beginning. Nothing has changed but the
-    /// bytes of the clone's memory.
+    /// bytes of the clone's memory. And when a slot was [lost](Self::recover_slot) that a page shows which has
+    /// not been copied yet: once it has been recovered, the next step goes on; pages that have been copied
+    /// before have the right bytes.
     pub fn clone_step(&mut self, cloning: &mut Cloning) -> Result<bool, CloneError> {
         let Cloning { parent, serial, child, memory, changes, copying } = cloning;
         let (parent, child) = (*parent, *child);
@@ -100,6 +130,7 @@ impl Engine {
         self.make_way(child, &**memory).map_err(refused)?;
         let member = self.members.get(&parent).filter(|member| member.serial == *serial);
         let member = member.ok_or(CloneError::NoParent(parent))?;
+        self.refuse_lost(parent, member, copying.next())?;
         let is_whole = copying
             .step(&member.agent)
             .map_err(|source| refused(AttachError::Agent { vm: child, source }))?;
@@ -116,6 +147,16 @@ impl Engine {
         let noted = broker.map(|broker| broker.set_node(child, broker.node(parent)));
         debug_assert!(matches!(noted, Some(Ok(()))), "the clone was just attached");
         Ok(true)
+    }
+
+    /// Refuses to read pages of a VM, from page `first` on, that show slots which are known to be lost.
+    /// O(lost slots × extents): nothing, as good as always.
+    fn refuse_lost(&self, parent: VmId, member: &Member, first: usize) -> Result<(), CloneError> {
+        let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
+        let lost = broker.into_iter().flat_map(LocalBroker::lost_slots);
+        let mut pages = member.agent.pages_showing(lost);
+        pages.retain(|page| page.0 as usize >= first);
+        if pages.is_empty() { Ok(()) } else { Err(CloneError::Lost { parent, pages }) }
     }
 
     /// Finds out whether a VM could be attached to a domain that there is, and gets its memory ready for it.

@@ -178,6 +178,8 @@ impl LocalBroker {
             "{id:?}: nothing is moved to it, or more than that"
         );
         ensure!(!node.lost || filled, "{id:?} has lost a slot that it does not have");
+        let is_noted = node.slot().is_some_and(|slot| self.lost.contains(&slot));
+        ensure!(!node.lost || is_noted, "{id:?} has lost its slot, and nobody can find it");
         let waits = node.closed && self.items_in(id, Role::Waiting).next().is_some();
         ensure!(!waits, "pages wait for {id:?}, which is closed");
         if let Some(target) = leaving.map(|begun| self.stable.node(begun.target)) {
