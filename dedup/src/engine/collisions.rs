@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::bitmap::Bitmap;
+use crate::knobs::{Knobs, Run};
 use crate::{AnonymousMemory, PAGE_SIZE, PageState, Slot, WrittenPages};
 
 const PAGES: u32 = 16;
@@ -143,6 +144,36 @@ fn a_page_that_waits_alone_is_found_after_its_fingerprint_was_contested() {
     for page in 0..3 {
         assert_eq!(world.slot(0, page), world.slot(1, 2 - page));
     }
+}
+
+#[test]
+fn a_fingerprint_is_contested_no_longer_than_anything_is_in_the_trees() {
+    let mut world = World::new(2);
+    let contents: Vec<_> = (0..2).map(|number| world.page(number)).collect();
+    let write_all = |world: &World| {
+        for (page, bytes) in contents.iter().enumerate() {
+            (0..2).for_each(|vm| world.write(vm, page, bytes));
+        }
+    };
+    let is_contested = |world: &World| world.engine.domains["test"].broker.has_contested();
+    let set_run = |world: &mut World, run| {
+        world.engine.set_knobs(Knobs { run, ..world.engine.knobs() }).unwrap();
+    };
+    write_all(&world);
+    world.settle();
+    // What stands under its name would not be found by others any more.
+    (0..4).for_each(|_| drop(world.engine.pass()));
+    assert!(is_contested(&world));
+    set_run(&mut world, Run::Unmerge);
+    world.settle();
+    assert!(!is_contested(&world));
+    set_run(&mut world, Run::Fold);
+    write_all(&world);
+    world.settle();
+    for page in 0..2 {
+        assert_eq!(world.slot(0, page), world.slot(1, page), "page {page}");
+    }
+    assert!(is_contested(&world));
 }
 
 /// The changes of a VM that is visited after another, which it writes when that one's pages have been

@@ -164,6 +164,7 @@ impl Engine {
         cycle.errors.append(&mut self.unwanted.take_errors());
         for domain in self.domains.values_mut() {
             domain.broker.punch_empty_slots();
+            domain.broker.forget_contested();
         }
         if cycle.is_scan && !self.members.is_empty() {
             self.full_scans += 1;
