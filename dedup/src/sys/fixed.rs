@@ -6,7 +6,32 @@
 //! at, and a gap is mapped at once: to what was to be mapped, because that is what has the right bytes.
 //! They were found equal to the slot's, or zero, or are to be lost.
 //!
-//! Source: `__mmap_region` and `vms_abort_munmap_vmas` of `mm/vma.c` (Linux 6.12).
+//! # What cannot be kept out
+//!
+//! The kernel holds the lock of the address space until the call returns, and not from there to the look at
+//! the range. A thread of the program around us that maps memory wherever there is room may be given the gap in
+//! these microseconds (the kernel takes the highest gap that is large enough). It is taken for mapped then: the
+//! guest and that thread see each other's writes, and a later merge, or the VM's end, maps over the thread's
+//! memory. This is on all kernels, and nowhere but where the kernel runs out of memory for a mapping:
+//!
+//! * Up to Linux 6.11 `mmap_region` (`mm/mmap.c`) unmaps (`do_vmi_munmap`) before it allocates anything, and also
+//!   before it accounts for the mapping where `vm.overcommit_memory` is 2. From 6.12 on `__mmap_region` does the
+//!   accounting first; what fails after `vms_clean_up_area`, which is `vm_area_alloc` and `vma_iter_prealloc`,
+//!   has `vms_abort_munmap_vmas` leave a gap of the whole range. `mremap` to a fixed address unmaps what is
+//!   there first in all of them (`mremap_to`).
+//! * Both allocate some hundred bytes (`GFP_KERNEL`). The kernel does not refuse these for want of memory: it
+//!   kills a process instead, maybe this one. It does refuse them where they do not fit into the control group's
+//!   limit and there is no process that it may kill for it (killing may be switched off in version 1), and where
+//!   a kernel for tests injects failures.
+//!
+//! It is not looked for, because nothing could be mended. Most of it could be told: what was protected before is
+//! registered with the userfaultfd, and a stranger's memory is not (to `PROCMAP_QUERY` it looks like the guest's:
+//! private and anonymous). But the address is the other thread's by then, and the guest's bytes are gone.
+//! Leaving these pages alone would protect nobody: KVM goes on to show them to the guest, and whoever owns the
+//! guest's memory unmaps them with it. All that helps is to end the process. Who must exclude it maps no
+//! memory in other threads while the control group has neither room nor a process to kill.
+//!
+//! Source: `mm/vma.c` and, up to Linux 6.12, `mm/mmap.c`; `mm/mremap.c`; `try_charge_memcg` of `mm/memcontrol.c`.
 
 use std::io;
 use std::ops::Range;
