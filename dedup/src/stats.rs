@@ -163,7 +163,8 @@ pub struct DedupStats {
     /// What has happened, with the VMs that are gone.
     #[serde(flatten)]
     pub events: Events,
-    /// `pages_sharing + pages_zero`, in bytes.
+    /// `pages_sharing + pages_zero`, in bytes: what is saved now. Once no VM is attached that is nothing, and
+    /// known to be: 0 is no stand-in here for what had been saved before, of which nobody keeps account.
     pub saved_bytes: u64,
     /// Bytes of this crate's own structures, agents' and brokers'.
     pub metadata_bytes: u64,

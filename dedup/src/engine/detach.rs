@@ -70,8 +70,9 @@ impl Member {
 
 impl Engine {
     /// Begins to stop folding a VM whose memory goes on being used, and which may run meanwhile: every page
-    /// gets memory of its own, with the bytes that it has. `None` if the VM is not attached.
-    /// O(pages / 64).
+    /// gets memory of its own, with the bytes that it has. Afterwards it stays kept from children and core dumps,
+    /// and without huge pages, until its owner advises otherwise (`MADV_DOFORK`, `MADV_DODUMP`,
+    /// `MADV_HUGEPAGE`), as [`detach`](Self::detach) says. `None` if the VM is not attached. O(pages / 64).
     pub fn begin_detach(&mut self, vm: VmId) -> Option<Detaching> {
         let member = self.members.get_mut(&vm)?;
         let mode = member.detach.take().map_or(member.agent.mode(), |detach| detach.mode);
