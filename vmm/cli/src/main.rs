@@ -132,13 +132,16 @@ fn survive_file_limit() {
     }
 }
 
-/// Does what the command line says. Clap ends the process itself for `--help` and for usage errors.
+/// Does what the command line says. Clap ends the process itself for usage errors.
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = logs::init(&cli.logs).and_then(|()| {
-        survive_file_limit();
-        command(cli.command)
-    });
+    let result = match Cli::try_parse() {
+        Ok(cli) => logs::init(&cli.logs).and_then(|()| {
+            survive_file_limit();
+            command(cli.command)
+        }),
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => print_help(&help),
+    };
     match result {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(failure) => {
@@ -175,6 +178,11 @@ enum Reader {
     Gone,
 }
 
+/// Writes what `--help` and `--version` ask for. Clap's own way to do that does not say when it fails.
+fn print_help(help: &clap::Error) -> Result<Outcome, Failure> {
+    written(help.print().and_then(|()| io::stdout().flush())).map(|_| Outcome::Fine)
+}
+
 /// Writes a command's result to stdout. A reader who has left wanted no more: that is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     print_to_reader(text).map(drop)
@@ -183,9 +191,14 @@ fn print(text: &str) -> Result<(), Failure> {
 /// The same, for what goes on for as long as somebody reads it.
 fn print_to_reader(text: &str) -> Result<Reader, Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// What came of writing to stdout.
+fn written(result: io::Result<()>) -> Result<Reader, Failure> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
-        written => written
+        result => result
             .advise("cannot write the result", "look at what stdout leads to")
             .map(|()| Reader::There),
     }
