@@ -14,10 +14,10 @@ use serde_json::Value;
 use super::PATIENCE;
 
 /// The command with these arguments, and nothing in its environment that changes what it says, nor in how
-/// it takes a hangup, which whoever runs the tests may have it ignore.
+/// it takes SIGHUP and SIGQUIT, which whoever runs the tests may have it ignore (`nohup`, a script's background).
 pub fn pagefold(args: &[&str]) -> Command {
     let mut command = Command::new("env");
-    command.arg("--default-signal=HUP").arg(executable());
+    command.arg("--default-signal=HUP,QUIT").arg(executable());
     command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
     command
 }
