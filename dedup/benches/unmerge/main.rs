@@ -4,7 +4,8 @@
 //! out of the trees a batch at a time, with another request between any two batches. Then real
 //! memory: 2 GiB of pages are folded and get their own memory again, step by step. Then the same
 //! memory once more, in huge pages when folding begins: what the kernel's `ksm_tests -P`, `-D` and
-//! `-H` measure.
+//! `-H` measure. How long pieces of other work take on the same machine, which has nothing to do with folding,
+//! is printed before: a machine that is interrupted lengthens both.
 //!
 //! `cargo bench -p pagefold-dedup --bench unmerge [-- [--json] [--full] [VMS]]`
 //! `--full` makes 1 TiB of VMs of 256 MiB, an index of 268 million items, instead of 1/8 of that.
@@ -18,6 +19,7 @@
 )]
 
 mod guests;
+mod host;
 mod huge;
 mod index;
 mod memory;

@@ -1,6 +1,7 @@
 //! Real memory: how fast it is folded, in small pages and in huge ones, and unmerged.
 
 use crate::guests::{BYTES, Guests, PAGES};
+use crate::host;
 use crate::sys;
 use crate::times::Times;
 
@@ -16,8 +17,10 @@ const HUGE: &str = "merge huge step";
 
 /// Folds and unmerges real memory, and prints the round in the middle of each kind.
 pub(crate) fn measure(json: bool) {
-    let (mut merging, mut unmerging, mut huge) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut merging) = (Vec::new(), Vec::new());
+    let (mut unmerging, mut huge) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        alone.push(Times::of("host alone", host::measure()));
         let (merge, unmerge) = fold_small();
         merging.push(merge);
         unmerging.push(unmerge);
@@ -28,6 +31,7 @@ pub(crate) fn measure(json: bool) {
         let ratios = ratios(&merging, &rounds);
         (middle(rounds, |huge| &huge.merging), ratios)
     });
+    middle(alone, |times| times).print(host::PAGES, json);
     for times in [middle(merging, |times| times), middle(unmerging, |times| times)] {
         print(&times, json);
     }

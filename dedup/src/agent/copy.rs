@@ -9,10 +9,10 @@ use crate::bitmap::Bitmap;
 use crate::sys::Space;
 
 /// Pages that are looked at before it is known how many of them are to be copied.
-const CHUNK_PAGES: usize = 512;
+const CHUNK_PAGES: usize = 256;
 
-/// Pages that a part copies, at least, and looks at, at most: about 3 ms.
-const COPIED_PAGES: usize = 512;
+/// Pages that a part copies, at least, and looks at, at most: one to two milliseconds.
+const COPIED_PAGES: usize = 256;
 const SEARCHED_PAGES: usize = 1 << 16;
 
 /// Memory that is being made a copy of a VM's.

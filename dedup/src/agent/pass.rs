@@ -13,7 +13,7 @@ use crate::mode::DedupMode;
 use crate::protocol::{Broker, Decision, Offer};
 
 /// Pages that are read at once, by all threads.
-const BATCH_PAGES: usize = 4096;
+const BATCH_PAGES: usize = 2048;
 
 /// Pages that are read ahead of those that are offered, at least, however little of a step is left.
 const LEAST_PAGES: usize = 512;
@@ -147,7 +147,7 @@ impl Agent {
     /// step has room for; says how many.
     fn offer_next(&mut self, broker: &mut dyn Broker, limit: usize) -> Result<usize, AgentError> {
         let mut offered = 0;
-        while offered < limit && !self.read_ahead.is_empty() {
+        while offered < limit && !self.read_ahead.is_empty() && !self.work.is_enough() {
             let some = self.work.room_to_map().min(limit - offered).min(self.read_ahead.len());
             let read: Vec<(usize, Content)> = self.read_ahead.drain(..some).collect();
             offered += some;
@@ -156,9 +156,6 @@ impl Agent {
                     self.look_once_more(page);
                 }
                 return Err(error);
-            }
-            if self.work.is_enough() {
-                break;
             }
         }
         if self.read_ahead.is_empty() {

@@ -21,6 +21,9 @@ use crate::sys::{MAX_MOVE_PAGES, MakeAnonymousError, PageKind};
 /// Anonymous pages between two extents, at most, that are moved with them, so that one move joins all.
 pub(super) const MAX_GAP_PAGES: u32 = 8;
 
+/// Pages of stale extents that are moved at once, at most: half as many as can be, in about a millisecond.
+const STALE_PAGES: u32 = MAX_MOVE_PAGES / 2;
+
 /// What moving a window costs, about 50 µs, in runs that are mapped.
 const RUNS_PER_MOVE: u64 = 8;
 
@@ -177,7 +180,7 @@ impl Agent {
                 continue;
             }
             let first = found.as_ref().map_or(pages.start, |found| found.start);
-            let end = self.move_end(first).min(pages.end);
+            let end = self.move_end(first).min(first + STALE_PAGES).min(pages.end);
             match &mut found {
                 Some(found) if pages.start >= end || pages.start - found.end > MAX_GAP_PAGES => {
                     break;

@@ -1,10 +1,19 @@
 //! What a step has handled, counted so that every step has a bound: others wait for its end.
 
+use std::time::{Duration, Instant};
+
 /// What a step may cost: about 3 ms, in what reading a page costs (0.25 µs).
 const STEP_COST: u64 = 3 << 12;
 
 /// A step that has less than this left ends: pieces of work should not become too small.
 const LEAST_COST: u64 = STEP_COST / 4;
+
+/// What a piece of work may cost that could as well be two: a step whose time is over ends after the one
+/// that it is at.
+const PIECE_COST: u64 = STEP_COST / 4;
+
+/// What a piece may cost of which runs are made: in smaller ones they would be cut.
+const RUNS_COST: u64 = STEP_COST / 2;
 
 /// What visiting a VM costs that has nothing to do.
 const VISITED_COST: u64 = 64;
@@ -37,7 +46,8 @@ const TRIMMED_PER_READ: u64 = 8;
 const SEARCHED_PER_READ: u64 = 16;
 const WORDS_PER_READ: u64 = 128;
 
-/// What a step handled: what bounds it, and how much of it there was.
+/// What a step handled: what bounds it, and how much of it there was. How long that takes depends on the
+/// machine, and on what else it does, so a step also ends when its [time](crate::EngineConfig::step_time) is over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepWork {
     /// Visits of VMs that were begun.
@@ -66,9 +76,16 @@ pub struct StepWork {
     pub searched_pages: u64,
     /// Words of sets of pages that were gone through.
     pub words: u64,
+    /// When its time is over, while it is under way.
+    pub(crate) until: Option<Instant>,
 }
 
 impl StepWork {
+    /// A step that begins now and has so much time.
+    pub(crate) fn within(time: Duration) -> Self {
+        Self { until: Instant::now().checked_add(time), ..Self::default() }
+    }
+
     /// What it cost, by what each part costs at most, in pages read.
     fn cost(&self) -> u64 {
         self.read_pages
@@ -90,34 +107,35 @@ impl StepWork {
         STEP_COST.saturating_sub(self.cost())
     }
 
-    /// Whether the step is to end.
+    /// Whether the step is to end. However little time it has, it does one piece of its work.
     pub(crate) fn is_enough(&self) -> bool {
-        self.left() < LEAST_COST
+        let is_late = || self.until.is_some_and(|until| Instant::now() >= until);
+        self.left() < LEAST_COST || (self.cost() > 0 && is_late())
     }
 
     /// How many pages can still be mapped that take a run each: at least one.
     pub(super) fn room_to_map(&self) -> usize {
-        room(self.left(), RUN_COST + MAPPED_COST)
+        room(self.left().min(RUNS_COST), RUN_COST + MAPPED_COST)
     }
 
     /// How many pages can still be mapped, each of which takes a run and fills its slot: at least one.
     pub(super) fn room_to_fill(&self) -> usize {
-        room(self.left(), RUN_COST + MAPPED_COST + FILLED_COST)
+        room(self.left().min(RUNS_COST), RUN_COST + MAPPED_COST + FILLED_COST)
     }
 
     /// How many pages of a run can still be copied: at least one.
     pub(super) fn room_to_copy(&self) -> usize {
-        room(self.left(), MAPPED_COST)
+        room(self.left().min(PIECE_COST), MAPPED_COST)
     }
 
     /// How many changed pages can still be noted: at least one.
     pub(super) fn room_to_note(&self) -> usize {
-        room(self.left(), NOTED_COST)
+        room(self.left().min(PIECE_COST), NOTED_COST)
     }
 
     /// How many pages the page map can still be searched for: at least one.
     pub(super) fn room_to_search(&self) -> usize {
-        room(self.left() * SEARCHED_PER_READ, 1)
+        room(self.left().min(PIECE_COST) * SEARCHED_PER_READ, 1)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::PAGE_SIZE;
 use crate::knobs::Knobs;
@@ -18,9 +19,15 @@ pub struct EngineConfig {
     /// share what `vm.max_map_count` leaves. An engine that is given a number has it for itself: who gives
     /// numbers to several sees to it that the process can have their sum.
     pub max_mappings: Option<u64>,
+    /// How long a [step](super::Engine::step) may take before it begins nothing more, which it ends some
+    /// hundred microseconds later; by default 1.5 ms. Whoever waits for the engine waits for a step.
+    pub step_time: Option<Duration>,
     /// What [`Engine::set_knobs`](super::Engine::set_knobs) changes later.
     pub knobs: Knobs,
 }
+
+/// A step that has so much time does about as much as it may by what it [handles](super::Engine::last_step).
+pub(super) const STEP_TIME: Duration = Duration::from_micros(1500);
 
 /// More threads would only wait for each other.
 const THREADS: RangeInclusive<u64> = 1..=4096;

@@ -63,7 +63,7 @@ impl Engine {
     /// visits every VM once, then carries out what the brokers want of the others' pages. VMs may come
     /// and go between steps, and knobs be changed.
     pub fn step(&mut self) -> Step {
-        self.step_by(self.knobs.pages_to_scan)
+        self.step_by(self.knobs.pages_to_scan, StepWork::within(self.step_time))
     }
 
     /// Makes a whole pass, or what is left of the one that is under way. While `run` is 0, nothing is
@@ -73,7 +73,7 @@ impl Engine {
         self.unwanted.retry();
         self.retry_leaves();
         loop {
-            match self.step_by(u32::MAX) {
+            match self.step_by(u32::MAX, StepWork::default()) {
                 Step::Part | Step::More => {}
                 Step::Done(report) => return report,
                 Step::Stopped => return PassReport::nothing(),
@@ -88,11 +88,11 @@ impl Engine {
 
     /// What the last step, or the last one of a [`pass`](Self::pass), did.
     pub fn last_step(&self) -> StepWork {
-        self.last_step
+        StepWork { until: None, ..self.last_step }
     }
 
-    fn step_by(&mut self, limit: u32) -> Step {
-        self.last_step = StepWork::default();
+    fn step_by(&mut self, limit: u32, step: StepWork) -> Step {
+        self.last_step = step;
         if self.leave_step() {
             return Step::More;
         }
@@ -117,7 +117,7 @@ impl Engine {
         cycle.is_scan &= !unmerge_all;
         let limit = if unmerge_all { limit.min(UNMERGE_PAGES) } else { limit };
         let Self { members, domains, workers, last_step, .. } = self;
-        let mut work = Work { members, domains, rules, unmerge_all, step: StepWork::default() };
+        let mut work = Work { members, domains, rules, unmerge_all, step: *last_step };
         let is_over = workers.count(|| cycle.advance(&mut work, limit));
         *last_step = work.step;
         if is_over {

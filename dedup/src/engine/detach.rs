@@ -92,8 +92,8 @@ impl Engine {
     pub fn detach_step(&mut self, detaching: &mut Detaching) -> Option<Result<(), DetachError>> {
         let Detaching { vm, serial, at, next, .. } = detaching;
         let vm = *vm;
-        let Self { members, domains, workers, last_step, .. } = self;
-        *last_step = StepWork::default();
+        let Self { members, domains, workers, last_step, step_time, .. } = self;
+        *last_step = StepWork::within(*step_time);
         let member = members.get_mut(&vm).filter(|member| member.serial == *serial);
         let Some(member) = member else { return Some(Ok(())) };
         let mut domain = domains.get_mut(&member.domain);

@@ -42,8 +42,8 @@ impl Engine {
     /// of all of them once there is none left; the rest of a VM that has been detached is gone anyway.
     pub fn discard_step(&mut self, discarding: &mut Discarding) -> Option<DiscardReport> {
         let Discarding { vm, serial, left, anew, report } = discarding;
-        let Self { members, domains, workers, last_step, .. } = self;
-        *last_step = StepWork::default();
+        let Self { members, domains, workers, last_step, step_time, .. } = self;
+        *last_step = StepWork::within(*step_time);
         let member = members.get_mut(vm).filter(|member| member.serial == *serial);
         let found = member.and_then(|member| {
             let domain = domains.get_mut(&member.domain)?;

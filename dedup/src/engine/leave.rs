@@ -173,8 +173,8 @@ impl Engine {
     /// nothing was refused.
     fn leave_on(&mut self, is_chosen: impl Fn(&Leaver) -> bool) -> bool {
         let Some(position) = self.leavers.iter().position(is_chosen) else { return false };
-        let Self { leavers, domains, workers, past, last_step, .. } = self;
-        *last_step = StepWork::default();
+        let Self { leavers, domains, workers, past, last_step, step_time, .. } = self;
+        *last_step = StepWork::within(*step_time);
         let leaver = &mut leavers[position];
         if workers.count(|| leaver.step(domains, last_step)) {
             let Leaver { vm, domain, .. } = self.leavers.remove(position);

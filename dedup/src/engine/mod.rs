@@ -107,6 +107,8 @@ pub struct Engine {
     process: Option<Arc<ProcessMemory>>,
     budget: Arc<MappingBudget>,
     store_pages: u32,
+    /// What a step may take before it begins nothing more.
+    step_time: Duration,
     knobs: Knobs,
     advisor: Advisor,
     /// The pass that is under way.
@@ -148,6 +150,7 @@ impl Engine {
             process: None,
             budget: Arc::new(budget),
             store_pages,
+            step_time: config.step_time.unwrap_or(config::STEP_TIME),
             knobs: config.knobs,
             advisor: Advisor::default(),
             cycle: None,

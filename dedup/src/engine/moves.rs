@@ -80,7 +80,7 @@ pub struct Compaction {
 const LOOKED_AT: u32 = 2048;
 
 /// Pages that are mapped anew in one go at most: others wait.
-const MOVE_PAGES: usize = 512;
+const MOVE_PAGES: usize = 128;
 
 impl Engine {
     /// Moves all sharers of a slot to another, with the same bytes, and does nothing else that there
@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Does the next part: has 512 pages at most mapped anew, or looks at pages for others that are
+    /// Does the next part: has some hundred pages at most mapped anew, or looks at pages for others that are
     /// worth it. Says what it all came to after the last. VMs may come and go between parts.
     pub fn compact_step(&mut self, compaction: &mut Compaction) -> Option<CompactReport> {
         // Not when it was asked for: others may have come first.
