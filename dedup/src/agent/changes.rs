@@ -145,6 +145,7 @@ impl Agent {
                 if left.next_if_eq(&page).is_none() {
                     continue;
                 }
+                self.own_copies.forget(page..page + 1);
                 // A page of zeroes has no item to take back.
                 self.zero.remove(page);
                 if self.shared.remove(page) {

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use super::Agent;
 use super::changes::linear_index;
 use crate::extents::{Extent, ExtentMap};
-use crate::fingerprint::is_zero;
 use crate::regions::RegionsCheckError;
 use crate::sys::{PageKind, Piece, ProcessMapping, Space};
 use crate::{PAGE_SIZE, Slot, VmId};
@@ -88,46 +87,10 @@ impl Agent {
         }
     }
 
-    /// Verifies that the pages that count as shared, or as zero, hold what their slots do, or nothing but
-    /// zeroes, except for those that have been [named](Self::collect) as written. Exact only while nothing
-    /// writes the VM's memory. O(pages).
-    ///
-    /// Such a page may have memory of its own all the same, for as long as the write for which the kernel
-    /// has copied it is still to come: KVM copies it first, and logs the write when it lets the guest
-    /// make it.
-    ///
-    /// # Errors
-    ///
-    /// The first page of which that is not so.
-    pub(crate) fn check_breaks(&self) -> Result<(), MappingError> {
-        let is_wrong = |page, kind| {
-            let is_own = matches!(kind, PageKind::Private | PageKind::Swapped);
-            is_own && !self.fresh.contains(page) && self.is_unlike_folded(page)
-        };
-        let what = |page| format!("page {page} holds other bytes and counts as folded");
-        match self.find_page(is_wrong)? {
-            Some(page) => Err(MappingError::Differs { vm: self.vm, what: what(page) }),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a page counts as shared, or as zero, and holds something else.
-    fn is_unlike_folded(&self, page: usize) -> bool {
-        let linear = linear_index(page);
-        if self.shared.contains(page) {
-            let bytes = self.copy(linear);
-            return self
-                .extents
-                .slot(linear)
-                .is_none_or(|slot| !self.store.view.equals(slot, &bytes));
-        }
-        self.zero.contains(page) && !is_zero(&self.copy(linear))
-    }
-
     /// The first page that is there and of which something holds.
-    fn find_page(
+    pub(super) fn find_page(
         &self,
-        holds: impl Fn(usize, PageKind) -> bool,
+        mut holds: impl FnMut(usize, PageKind) -> bool,
     ) -> Result<Option<usize>, MappingError> {
         let mut found = None;
         for piece in self.space.pieces() {

@@ -142,6 +142,7 @@ impl Agent {
         match self.space.span(linear, 1).populate_write() {
             Ok(()) => {
                 self.shared.remove(linear.0 as usize);
+                self.own_copies.forget(linear.0 as usize..linear.0 as usize + 1);
                 self.stale.note_left(!self.touched.contains(linear.0 as usize));
                 // Offered again by the next pass: its twin may be unchanged by then.
                 self.pending.insert(linear.0 as usize);

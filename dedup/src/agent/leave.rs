@@ -81,6 +81,7 @@ impl Agent {
             outcomes.extend(left.map(|page| Outcome::Left { linear: linear_index(page) }));
         }
         self.work.noted_pages += outcomes.len() as u64;
+        self.own_copies.forget(pages.clone());
         let sets = [
             &mut self.shared,
             &mut self.zero,

@@ -9,6 +9,7 @@ pub mod budget;
 mod carry_out;
 mod changes;
 mod check;
+mod check_breaks;
 mod check_frames;
 mod check_marks;
 mod check_sets;
@@ -71,6 +72,7 @@ use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdE
 use crate::workers::Workers;
 use crate::{ChangeSource, LinearIndex, VmId};
 use budget::MappingBudget;
+use check_breaks::OwnCopies;
 use deferral::Deferral;
 use locked::Locked;
 use mappings::BudgetShare;
@@ -178,6 +180,10 @@ pub(crate) struct Agent {
     taken_since: usize,
     /// Where the sweep for what no source names goes on.
     swept: usize,
+    /// How often it has come to the end of the VM.
+    sweeps: u64,
+    /// Pages that checks have found it has still to find.
+    own_copies: OwnCopies,
     /// Whether this visit is still to sweep.
     is_sweeping: bool,
     /// Whether what is calm is to be looked at by this visit.
@@ -264,6 +270,8 @@ impl Agent {
             collected: 0,
             taken_since: 0,
             swept: 0,
+            sweeps: 0,
+            own_copies: OwnCopies::default(),
             is_sweeping: false,
             is_scanning: false,
             todo: none.clone(),

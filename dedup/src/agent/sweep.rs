@@ -27,14 +27,16 @@ impl Agent {
         let len = self.fresh.len();
         let some = len.div_ceil(PASSES).clamp(LEAST_PAGES, MOST_PAGES);
         let within = self.swept..end.min(self.swept + some);
-        self.swept = if within.end == len { 0 } else { within.end };
         self.work.searched_pages += within.len() as u64;
+        let next = within.end;
         let mut own: Vec<Range<usize>> = Vec::new();
         self.scan_runs(std::iter::once(within), |pages, kind| {
             if matches!(kind, PageKind::Private | PageKind::Swapped) {
                 own.push(pages);
             }
         })?;
+        self.swept = if next == len { 0 } else { next };
+        self.sweeps += u64::from(self.swept == 0);
         for page in own.into_iter().flatten() {
             let is_broken = self.shared.contains(page) || self.zero.contains(page);
             if is_broken || self.is_stray(page) {

@@ -207,6 +207,7 @@ impl Agent {
             self.events.unmerges += parts.iter().map(Range::len).sum::<usize>() as u64;
         }
         for part in &parts {
+            self.own_copies.forget(part.clone());
             self.shared.remove_range(part.clone());
             self.zero.remove_range(part.clone());
             self.waiting.remove_range(part.clone());

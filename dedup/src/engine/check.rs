@@ -34,7 +34,10 @@ impl Engine {
     }
 
     /// Asks every change source what was written, then verifies what [`check`](Self::check) does, and
-    /// that every other page that counts as shared, or zero, holds the bytes of its slot, or zeroes.
+    /// that every other page that counts as shared, or zero, holds the bytes of its slot, or zeroes. The kernel
+    /// may keep such bytes for it alone, but no longer than the sweep takes that looks for such pages: a page is
+    /// wrong of which this found that before, and that has counted as folded for two rounds of 128 passes since, or more
+    /// where a VM has above a million pages.
     ///
     /// # Errors
     ///
