@@ -180,6 +180,7 @@ impl Agent {
                 self.note_refusal(&pages, &error);
             }
         }
+        let locked = self.locked_among(pages.clone());
         let replaced = match self.space.span(linear, count_pages).map_anonymous() {
             Ok(()) => vec![run],
             Err(error) => {
@@ -190,9 +191,12 @@ impl Agent {
         };
         for part in &replaced {
             self.place(part);
+            // As `MADV_DONTNEED_LOCKED` leaves it: what is not there is locked when it is used.
+            self.lock_again(&locked, &part.positions(), &[]);
         }
         // Also a refused mapping may have parted the one that it was to replace.
         self.seal_runs(&[run.linear..run.end()]);
+        self.recount_locked(&locked);
         if self.seams.range(run.linear..=run.end()).next().is_some() {
             // Nothing else may leave a slot any more that would have them be looked for.
             self.stale.note_left(true);

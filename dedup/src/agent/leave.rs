@@ -33,6 +33,7 @@ impl Agent {
         // Frees the pages with the lock of the mappings held for reading only, so that little is left
         // to be done when it is held for writing.
         let emptied = span.discard();
+        let locked = self.locked_among(pages.clone());
         let whole = Run { linear, count_pages, action: Action::Replace };
         // What replaces many mappings by one is refused, too, when there are too many.
         let map = || match span.map_anonymous() {
@@ -55,7 +56,10 @@ impl Agent {
             let Run { linear, count_pages, .. } = run;
             outcomes.push(Outcome::Unbacked { linear, count_pages });
             self.place(&run);
+            // Its owner may use it for something else: what is not there is locked when it is used.
+            self.lock_again(&locked, &run.positions(), &[]);
         }
+        self.recount_locked(&locked);
         if let Err(error) = self.say(broker, outcomes) {
             // All that it knows of the VM is dropped when the VM has left.
             log::debug!("VM {}: {error}", self.vm);

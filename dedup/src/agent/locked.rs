@@ -57,11 +57,8 @@ impl Agent {
         if before == self.locked.runs {
             return;
         }
-        // The kernel keeps what is locked apart.
-        for run in before.iter().chain(&self.locked.runs.clone()) {
-            let (first, end) = (linear_index(run.start), linear_index(run.end));
-            self.recount_seams(first, end, &[first, end]);
-        }
+        self.recount_locked(&before);
+        self.recount_locked(&self.locked.runs.clone());
         if self.locked.runs.is_empty() {
             log::info!("VM {}: its memory is not locked any more, and is folded again", self.vm);
             return;
@@ -80,21 +77,50 @@ impl Agent {
         }
     }
 
-    /// Locks pages again, as they were before other memory was mapped there, in which those of
-    /// `present` are: the runs of `locked`. Pages of a locked run are missing only if it was locked to
-    /// get memory when it is first used. O(pages).
-    pub(super) fn lock_again(&mut self, locked: &[Range<usize>], present: &[Range<usize>]) {
+    /// The runs of locked ones among pages that lie side by side and are about to be mapped anew, which are to
+    /// be [locked again](Self::lock_again) then. O(mappings of the pages).
+    ///
+    /// Asked at that moment: what was locked since the VM's last visit is to stay so, too.
+    pub(super) fn locked_among(&self, pages: Range<usize>) -> Vec<Range<usize>> {
+        let span = self.space.span(linear_index(pages.start), count(pages.len()));
+        let runs = span.locked_runs(self.process.bounds.as_ref()).into_iter();
+        runs.map(|run| pages.start + run.start as usize..pages.start + run.end as usize).collect()
+    }
+
+    /// Locks the pages of `mapped` that were locked before other memory was mapped there: the runs of `locked`,
+    /// in which the pages of `present` are there. A locked page is missing only if it was locked to get memory when it is first
+    /// used, or has been given up since. O(pages).
+    ///
+    /// The caller sees to it that the [edges](Self::recount_locked) are counted when the memory is sealed.
+    pub(super) fn lock_again(
+        &mut self,
+        locked: &[Range<usize>],
+        mapped: &Range<usize>,
+        present: &[Range<usize>],
+    ) {
         for run in locked {
+            let run = run.start.max(mapped.start)..run.end.min(mapped.end);
+            if run.is_empty() {
+                continue;
+            }
             let is_whole = present.iter().any(|it| it.start <= run.start && run.end <= it.end);
             let span = self.space.span(linear_index(run.start), count(run.len()));
             if let Err(error) = span.lock(is_whole) {
                 log::error!(
                     "VM {}: {} were locked, and cannot be locked again: {error}",
                     self.vm,
-                    describe(std::slice::from_ref(run))
+                    describe(std::slice::from_ref(&run))
                 );
                 self.events.errors += 1;
             }
+        }
+    }
+
+    /// Counts the mappings that the kernel keeps apart because one of them is locked, or was: `runs` of pages.
+    pub(super) fn recount_locked(&mut self, runs: &[Range<usize>]) {
+        for run in runs {
+            let (first, end) = (linear_index(run.start), linear_index(run.end));
+            self.recount_seams(first, end, &[first, end]);
         }
     }
 
@@ -113,16 +139,8 @@ impl Agent {
     fn find_locked(&self) -> Vec<Range<usize>> {
         let pieces = self.space.pieces().iter();
         let whole = |from: usize, count_pages| from..from + count_pages as usize;
-        let pieces = pieces.map(|piece| whole(piece.linear.0 as usize, piece.count_pages));
-        self.find_locked_within(pieces.collect())
-    }
-
-    /// The same within runs of pages that each lie side by side. Just the locked ones if there are
-    /// no more than 512 pages.
-    pub(super) fn find_locked_within(
-        &self,
-        mut suspects: VecDeque<Range<usize>>,
-    ) -> Vec<Range<usize>> {
+        let mut suspects: VecDeque<Range<usize>> =
+            pieces.map(|piece| whole(piece.linear.0 as usize, piece.count_pages)).collect();
         let (mut looks, mut runs) = (0, Vec::new());
         // The largest first, so that what is left when there have been enough is small.
         while let Some(pages) = suspects.pop_front() {

@@ -66,6 +66,8 @@ impl Agent {
     ) -> Result<u64, AgentError> {
         let mut outcomes = Vec::new();
         for &linear in pages {
+            let page = linear.0 as usize..linear.0 as usize + 1;
+            let locked = self.locked_among(page.clone());
             match self.replace_page(linear, to) {
                 Ok(true) => {
                     let run = Extent { linear, slot: to, count_pages: 1 };
@@ -73,7 +75,10 @@ impl Agent {
                     self.shared.insert(linear.0 as usize);
                     self.events.moves += 1;
                     self.place(&Run { linear, count_pages: 1, action: Action::Map(to) });
+                    // One that was to have memory of its own at once would not show a slot.
+                    self.lock_again(&locked, &page, &[]);
                     self.seal_runs(&[linear..linear.offset(1)]);
+                    self.recount_locked(&locked);
                 }
                 Ok(false) => {}
                 Err(error) => {

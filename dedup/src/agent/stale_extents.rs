@@ -6,11 +6,10 @@
 //! folded, and when the budget is short. So does memory that the kernel keeps apart from its neighbours
 //! because it was first written between extents that are gone now.
 
-use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::changes::{count, linear_index};
+use super::changes::count;
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
@@ -278,8 +277,7 @@ impl Agent {
         let has_one = self.policy_end(pages.start) >= pages.end;
         let policy = self.policy(LinearIndex(pages.start)).filter(|_| has_one);
         let (start, end) = (pages.start as usize, pages.end as usize);
-        // Asked now: what was locked since the VM's last visit must stay so, too.
-        let locked = self.find_locked_within(iter::once(start..end).collect());
+        let locked = self.locked_among(start..end);
         let result = mover.make_anonymous(&process.uffd, around, window, &present, policy);
         self.move_delay.note(result.is_ok());
         if let Err(error) = &result {
@@ -292,15 +290,12 @@ impl Agent {
             self.place(&Run { linear, count_pages, action: Action::Replace });
             let shift = |run: &Range<u32>| start + run.start as usize..start + run.end as usize;
             let present: Vec<Range<usize>> = present.iter().map(shift).collect();
-            self.lock_again(&locked, &present);
+            self.lock_again(&locked, &(start..end), &present);
         }
         let runs = [first..pages.start, pages.start..pages.end, pages.end..after];
         self.seal_runs(&runs.map(|run| LinearIndex(run.start)..LinearIndex(run.end)));
-        for run in &locked {
-            // The kernel keeps what is locked apart, and the next visit finds nothing new in it.
-            let (first, end) = (linear_index(run.start), linear_index(run.end));
-            self.recount_seams(first, end, &[first, end]);
-        }
+        // The next visit finds nothing new in it.
+        self.recount_locked(&locked);
         Ok(is_anonymous)
     }
 

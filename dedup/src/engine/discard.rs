@@ -22,7 +22,8 @@ pub struct Discarding {
 impl Engine {
     /// Begins to give a range of a VM's pages up: what a balloon, a free-page report and unplugged
     /// memory ask for. The pages read as zeroes then until they are written; what they held is lost,
-    /// and so is what the guest writes to them meanwhile.
+    /// and so is what the guest writes to them meanwhile. What is locked (mlock(2)) stays so, and takes memory when it
+    /// is used.
     ///
     /// # Errors
     ///

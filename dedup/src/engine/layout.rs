@@ -46,9 +46,10 @@ impl Engine {
     /// which is one region of just that many pages; what the region says of linear indexes and
     /// guest-physical addresses does not matter. Every page keeps its linear index and its bytes,
     /// and none is copied: what is merged stays merged, and [`walk`](Self::walk) finds it at its
-    /// new address. The destination's own bytes are lost. Where the guest sees the pages does not
-    /// change, but a region that has others too is split: use [`change_layout`](Self::change_layout)
-    /// to have the guest see them elsewhere.
+    /// new address. What is locked (mlock(2)) is locked there, and no more at the old addresses. The
+    /// destination's own bytes are lost. Where the guest sees the pages does not change, but a region
+    /// that has others too is split: use [`change_layout`](Self::change_layout) to have the guest see
+    /// them elsewhere.
     ///
     /// Nobody, guest or device, may use the old addresses while this runs: what is written there
     /// meanwhile may be lost. Afterwards they read as zeroes, are no part of the VM, and can be the
@@ -62,7 +63,7 @@ impl Engine {
     /// # Errors
     ///
     /// When the VM is not attached or has no such pages, the destination is of another size or has
-    /// memory of one of this engine's VMs in it (that of another engine's is for the caller to know),
+    /// memory of one of this engine's VMs in it (that of another engine's is for the caller to know) or is locked,
     /// or the kernel refuses, as it does at its limit of mappings: all of the VM's memory is where it
     /// was. Only if it also refuses to move back what was moved, some pages are at their new
     /// addresses, as the error says and every walk tells.

@@ -71,7 +71,7 @@ impl Engine {
     }
 
     /// Stops folding a VM that has ended: takes its memory off every slot, chunk by chunk, which loses
-    /// its bytes. What the kernel refuses, as it does at its limit of mappings, is tried again by the
+    /// its bytes, but no lock (mlock(2)). What the kernel refuses, as it does at its limit of mappings, is tried again by the
     /// next steps; the VM's number is free all the same. Does nothing if the VM is not attached.
     /// O(pages).
     pub fn detach_and_discard(&mut self, vm: VmId) {

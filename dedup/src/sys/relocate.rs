@@ -1,7 +1,7 @@
 //! Moving guest memory to other host addresses.
 //!
 //! `mremap` carries pages over with whatever stands behind them, private copies and slots, and
-//! copies none. It takes one VMA at a time before Linux 6.17, and later still where a userfaultfd
+//! copies none, nor does it unlock them. It takes one VMA at a time before Linux 6.17, and later still where a userfaultfd
 //! covers it. `MREMAP_DONTUNMAP` leaves an empty mapping where the pages were, which anonymous
 //! memory then replaces: at no time is there a hole in a place that somebody will unmap one day,
 //! in which another thread's mapping could have come to lie.
@@ -46,6 +46,12 @@ pub enum RemapError {
         found: u64,
         /// Regions that they are in.
         regions: usize,
+    },
+    /// The destination is locked, so that the kernel would copy every shared page at once.
+    #[error("the memory at {host_addr:#x} is locked (mlock or mlockall); unlock it with munlock")]
+    Locked {
+        /// Where the destination begins.
+        host_addr: usize,
     },
     /// The kernel did not say what is mapped.
     #[error("cannot read the process's mappings; is /proc mounted?")]
@@ -117,6 +123,9 @@ impl Space {
         };
         // SAFETY: just what the region of `destination` covers, which outlives the span.
         let to = unsafe { Span::new(host_addr, count_pages) };
+        if to.is_locked() {
+            return Err(RemapError::Locked { host_addr });
+        }
         let mut done = 0;
         while done < count_pages {
             let span = self.span(linear.offset(done), count_pages - done);

@@ -1,0 +1,139 @@
+//! A lock that the program has made stays on its pages, whatever is mapped there.
+
+#![allow(clippy::cast_possible_truncation, reason = "numbers of pages are small")]
+
+use std::ops::Range;
+
+use pagefold_dedup::{AnonymousMemory, LinearIndex};
+
+use super::*;
+
+/// What both kinds of locks lock.
+const LOCKED: Range<usize> = 20..24;
+
+/// The locked part of a region.
+fn part(whole: &Region) -> Region {
+    let host_addr = whole.host_addr + LOCKED.start * PAGE_SIZE;
+    Region { host_addr, count_pages: LOCKED.len() as u32, ..*whole }
+}
+
+/// Has twins of which the first has locked pages, before or after a visit.
+fn with_locked_twins(is_noticed: bool, check: impl Fn(&mut Engine, &TestVm, &TestVm, &Region)) {
+    for lock in [lock, lock_on_fault] {
+        let mut engine = engine();
+        let [vm, other] = twins(&mut engine);
+        let locked = part(&vm.memory.regions()[0]);
+        lock(&locked).unwrap();
+        if is_noticed {
+            engine.pass();
+        }
+        check(&mut engine, &vm, &other, &locked);
+    }
+}
+
+#[test]
+fn locked_memory_that_is_given_up_takes_none_and_stays_locked() {
+    let _alone = alone();
+    for is_noticed in [false, true] {
+        // All of what is locked and more, and a part of it.
+        for given_up in [16..32, 22..30] {
+            with_locked_twins(is_noticed, |engine, vm, other, locked| {
+                let (first, count_pages) = (LinearIndex(given_up.start), given_up.len() as u32);
+                let report = engine.discard(vm.id, first, count_pages).unwrap();
+                assert_eq!((report.discarded_pages, report.kept_pages), (count_pages.into(), 0));
+                let whole = vm.memory.regions()[0];
+                assert_eq!(locked_bytes(locked), locked.len_bytes(), "what was locked");
+                assert_eq!(locked_bytes(&whole), locked.len_bytes(), "and nothing else");
+                for number in 0..64_u32 {
+                    let is_given_up = given_up.contains(&number);
+                    let expected = if is_given_up { [0; PAGE_SIZE] } else { page(number) };
+                    assert_eq!(vm.read(number as usize), expected);
+                    assert_eq!(other.read(number as usize), page(number));
+                }
+                settle(engine);
+                engine.check().unwrap();
+            });
+        }
+    }
+}
+
+#[test]
+fn memory_of_a_vm_that_has_ended_stays_locked() {
+    let _alone = alone();
+    for is_noticed in [false, true] {
+        with_locked_twins(is_noticed, |engine, vm, _other, locked| {
+            engine.detach_and_discard(vm.id);
+            engine.check().unwrap();
+            let whole = vm.memory.regions()[0];
+            assert_eq!(locked_bytes(locked), locked.len_bytes(), "what was locked");
+            assert_eq!(locked_bytes(&whole), locked.len_bytes(), "and nothing else");
+            assert_eq!(vm.read(LOCKED.start), [0; PAGE_SIZE]);
+            let refused = reason(vm.try_attach(engine, "test", DedupMode::On));
+            assert!(refused.contains("is locked"), "{refused}");
+        });
+    }
+}
+
+#[test]
+fn locked_pages_that_move_to_other_addresses_are_locked_there() {
+    let _alone = alone();
+    for is_noticed in [false, true] {
+        with_locked_twins(is_noticed, |engine, vm, _other, locked| {
+            let destination = Arc::new(AnonymousMemory::new(64).unwrap());
+            let [from, to] = [&vm.memory, &destination].map(|memory| memory.regions()[0]);
+            engine.relocate(vm.id, LinearIndex(0), 64, destination).unwrap();
+            engine.check().unwrap();
+            let found = [part(&to), to].map(|region| locked_bytes(&region));
+            assert_eq!(found, [locked.len_bytes(); 2]);
+            assert_eq!(locked_bytes(&from), 0);
+        });
+    }
+}
+
+#[test]
+fn pages_do_not_move_to_addresses_that_are_locked() {
+    let _alone = alone();
+    let mut engine = engine();
+    let [vm, _other] = twins(&mut engine);
+    let destination = Arc::new(AnonymousMemory::new(64).unwrap());
+    destination.write(0, &page(1000));
+    let locked = part(&destination.regions()[0]);
+    lock(&locked).unwrap();
+    let refused = engine.relocate(vm.id, LinearIndex(0), 64, destination.clone()).unwrap_err();
+    let reason = refused.source().unwrap().to_string();
+    assert!(reason.contains("locked"), "{reason}");
+    assert_eq!(locked_bytes(&locked), locked.len_bytes());
+    let mut bytes = [0; PAGE_SIZE];
+    destination.read(0, &mut bytes);
+    assert_eq!(bytes, page(1000), "nothing is lost");
+    engine.check().unwrap();
+
+    unlock(&locked).unwrap();
+    engine.relocate(vm.id, LinearIndex(0), 64, destination).unwrap();
+    engine.check().unwrap();
+    assert_eq!(engine.stats().pages_sharing, 64);
+}
+
+#[test]
+fn locked_pages_whose_slot_has_failed_get_another_and_stay_locked() {
+    let _alone = alone();
+    for is_noticed in [false, true] {
+        let mut engine = engine();
+        let [vm, other] = twins(&mut engine);
+        let (whole, failed) = (vm.memory.regions()[0], common::slot(&engine, vm.id, 21));
+        // A good copy of the slot's bytes.
+        other.write(21, &page(21));
+        let locked = part(&whole);
+        lock_on_fault(&locked).unwrap();
+        if is_noticed {
+            engine.pass();
+        }
+        let report = engine.recover_slot("test", failed).unwrap();
+        assert_eq!(report.recovered_pages, 1, "{report:?}");
+        let found = [locked, whole].map(|region| locked_bytes(&region));
+        assert_eq!(found, [locked.len_bytes(); 2]);
+        assert_eq!(vm.read(21), page(21));
+        settle(&mut engine);
+        engine.check().unwrap();
+    }
+}
