@@ -3,7 +3,12 @@
 //! The kernel gives every page of a locked private mapping its own memory, those over slots, too, and no
 //! change source names them. Such memory is refused when a VM is attached; what is locked later is noticed
 //! at the VM's next visit, wherever it lies, and is not folded for as long as it is locked. The kernel counts what
-//! a process has locked: only when that changes are the mappings looked at.
+//! a process has locked. When that changes the mappings are looked at; while it does not, and is not nothing, a part of them
+//! each visit, as somebody may have locked as much as somebody else has unlocked.
+//!
+//! A new mapping is not locked. So what was locked is locked again where other memory is mapped for its owner, and
+//! what would be shared is left alone if it is locked: whether anything is, is asked once a step, and then for each
+//! run of pages when it is to be mapped. A lock that is made later in the step may be lost.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,6 +20,15 @@ use crate::sys::{locked_bytes, locks_new_mappings, note_locked_bytes};
 /// How often a VM's memory is looked at for what is locked, at most: about 1 ms.
 const LOOKS: usize = 1 << 10;
 
+/// Visits in which all of a VM is looked at while the process has as much locked as before.
+const PASSES: usize = 128;
+
+/// Pages that are looked at then, at least.
+const LEAST_PAGES: usize = 64;
+
+/// Extents that are looked at then, at most, with what is between them: about 50 µs.
+const PART_EXTENTS: usize = 256;
+
 /// Locked ranges that are named one by one, at most.
 const NAMED: usize = 8;
 
@@ -25,8 +39,12 @@ pub(super) struct Locked {
     is_new: bool,
     /// What the process had locked when the mappings were looked at last, if the kernel says.
     bytes: Option<u64>,
-    /// Runs of locked pages, ascending. If there are very many, unlocked ones between them count, too.
+    /// Runs of locked pages, ascending.
     runs: Vec<Range<usize>>,
+    /// Whether they are just the locked ones: if there are very many, unlocked ones between them count, too.
+    is_exact: bool,
+    /// From which page on the next visit looks whether others are locked.
+    next: usize,
 }
 
 impl Locked {
@@ -37,14 +55,17 @@ impl Locked {
 
 impl Agent {
     /// Finds out what of the VM's memory has been locked since the last visit, or is not any more. O(1)
-    /// unless the process has locked or unlocked anything, O(mappings) with a bound otherwise.
+    /// while the process has nothing locked, O(mappings of a part) while it has as much locked as before, and
+    /// O(mappings) with a bound otherwise.
     pub(super) fn notice_locked(&mut self) {
         self.locked.is_new = locks_new_mappings().unwrap_or(false);
         let bytes = locked_bytes();
-        if bytes.is_some() && bytes == self.locked.bytes {
+        let is_same = bytes.is_some() && bytes == self.locked.bytes;
+        if is_same && (bytes == Some(0) || self.is_next_part_as_known()) {
             return;
         }
-        let runs = if bytes == Some(0) { Vec::new() } else { self.find_locked() };
+        let (runs, is_exact) =
+            if bytes == Some(0) { (Vec::new(), true) } else { self.find_locked() };
         if bytes != Some(0)
             && let Err(error) = self.store.view.unlock()
         {
@@ -53,6 +74,7 @@ impl Agent {
         // That of the store counts no more.
         note_locked_bytes();
         self.locked.bytes = locked_bytes();
+        self.locked.is_exact = is_exact;
         let before = std::mem::replace(&mut self.locked.runs, runs);
         if before == self.locked.runs {
             return;
@@ -135,13 +157,58 @@ impl Agent {
         after.checked_sub(1).is_some_and(|at| self.locked.runs[at].contains(&page))
     }
 
-    /// Runs of pages in which the locked ones are: just these, unless it takes too many looks.
-    fn find_locked(&self) -> Vec<Range<usize>> {
+    /// Whether any of the process's memory is locked, as of the first time that it was asked in this step: that
+    /// takes about as long as merging a page.
+    pub(super) fn may_be_locked(&mut self) -> bool {
+        if self.work.asked_locks == 0 {
+            self.work.asked_locks = 1;
+            note_locked_bytes();
+        }
+        locked_bytes() != Some(0)
+    }
+
+    /// Has the next visit look at all mappings: something is locked that was not at the last one.
+    pub(super) fn look_for_locks_anew(&mut self) {
+        self.locked.bytes = None;
+    }
+
+    /// Whether just those pages are locked in the next part of the memory of which that is known. All parts have
+    /// been looked at after [`PASSES`] visits, unless there are very many mappings. O(mappings of the part).
+    fn is_next_part_as_known(&mut self) -> bool {
+        let (start, len) = (self.locked.next, self.pending.len());
+        let first = linear_index(start);
+        let mut end = len.min(start + len.div_ceil(PASSES).max(LEAST_PAGES));
+        if let Some(beyond) = self.extents.overlapping(first, linear_index(end)).nth(PART_EXTENTS) {
+            end = beyond.linear.0 as usize;
+        }
+        self.locked.next = if end == len { 0 } else { end };
+        let extents = self.extents.overlapping(first, linear_index(end)).count();
+        self.work.sealed_mappings += 1 + extents as u64;
+        let (mut next, mut is_as_known) = (start, true);
+        while next < end && is_as_known {
+            let after = next
+                + self.space.span(linear_index(next), count(end - next)).count_pages() as usize;
+            let clip = |run: &Range<usize>| run.start.max(next)..run.end.min(after);
+            let known = self.locked.runs.iter().map(clip).filter(|run| !run.is_empty());
+            let known: Vec<Range<usize>> = known.collect();
+            let found = self.locked_among(next..after);
+            let is_inside = |run: &Range<usize>| {
+                known.iter().any(|known| known.start <= run.start && run.end <= known.end)
+            };
+            is_as_known =
+                if self.locked.is_exact { found == known } else { found.iter().all(is_inside) };
+            next = after;
+        }
+        is_as_known
+    }
+
+    /// Runs of pages in which the locked ones are, and whether these are just they: it may take too many looks.
+    fn find_locked(&self) -> (Vec<Range<usize>>, bool) {
         let pieces = self.space.pieces().iter();
         let whole = |from: usize, count_pages| from..from + count_pages as usize;
         let mut suspects: VecDeque<Range<usize>> =
             pieces.map(|piece| whole(piece.linear.0 as usize, piece.count_pages)).collect();
-        let (mut looks, mut runs) = (0, Vec::new());
+        let (mut looks, mut runs, mut is_exact) = (0, Vec::new(), true);
         // The largest first, so that what is left when there have been enough is small.
         while let Some(pages) = suspects.pop_front() {
             let span = self.space.span(linear_index(pages.start), count(pages.len()));
@@ -154,6 +221,7 @@ impl Agent {
             let mapping = bounds.and_then(|bounds| bounds.at(span.start()).ok());
             let is_one = mapping.is_some_and(|mapping| mapping.end >= end);
             if is_one || pages.len() == 1 || looks >= LOOKS {
+                is_exact &= is_one || pages.len() == 1;
                 runs.push(pages);
             } else {
                 let middle = pages.start + pages.len() / 2;
@@ -168,7 +236,7 @@ impl Agent {
                 _ => joined.push(run),
             }
         }
-        joined
+        (joined, is_exact)
     }
 }
 

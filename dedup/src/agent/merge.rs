@@ -23,6 +23,8 @@ enum Step {
     Done(Run),
     /// It does not hold that any more.
     Changed(Run),
+    /// It is locked: a new mapping would not be.
+    Locked(Run),
     /// The kernel refused.
     Refused(Run, io::Error),
 }
@@ -35,6 +37,7 @@ impl Agent {
             self.work.mapped_runs += 1;
             self.work.mapped_pages += u64::from(run.count_pages);
         }
+        let may_be_locked = !runs.is_empty() && self.may_be_locked();
         let mut mapped = Vec::new();
         let mut is_refused = false;
         for window in windows(runs) {
@@ -51,7 +54,7 @@ impl Agent {
             for step in self.leave_out_unreadable(&mut window) {
                 self.record(step, outcomes);
             }
-            for step in self.merge_window(&window) {
+            for step in self.merge_window(&window, may_be_locked) {
                 if let Step::Refused(run, error) = &step
                     && run.is_mapped()
                     && error.raw_os_error() == Some(libc::ENOMEM)
@@ -88,7 +91,7 @@ impl Agent {
         refused
     }
 
-    fn merge_window(&self, window: &[Run]) -> Vec<Step> {
+    fn merge_window(&self, window: &[Run], may_be_locked: bool) -> Vec<Step> {
         let mut steps = Vec::with_capacity(window.len());
         let (Some(first), Some(last)) = (window.first(), window.last()) else { return steps };
         let count_pages = last.end().0 - first.linear.0;
@@ -96,21 +99,26 @@ impl Agent {
         if span.count_pages() < count_pages {
             // The window crosses from one region to the next: each side by itself.
             let (here, there) = split(window, first.linear.offset(span.count_pages()));
-            steps.extend(self.merge_window(&here));
-            steps.extend(self.merge_window(&there));
+            steps.extend(self.merge_window(&here, may_be_locked));
+            steps.extend(self.merge_window(&there, may_be_locked));
             return steps;
         }
-        merge_span(&self.process.uffd, &self.store, span, window, &mut steps);
+        let is_locked = |span: Span<'_>| may_be_locked && span.is_locked();
+        merge_span(&self.process.uffd, &self.store, span, window, is_locked, &mut steps);
         steps
     }
 
     fn record(&mut self, step: Step, outcomes: &mut Vec<Outcome>) {
         let (is_refused, differs) =
-            (matches!(step, Step::Refused(..)), matches!(step, Step::Changed(_)));
+            (!matches!(step, Step::Done(_) | Step::Changed(_)), matches!(step, Step::Changed(_)));
         let (run, is_done) = match step {
             Step::Done(run) => (run, true),
             Step::Changed(run) => {
                 self.events.declines += run.extent().map_or(0, |run| u64::from(run.count_pages));
+                (run, false)
+            }
+            Step::Locked(run) => {
+                self.look_for_locks_anew();
                 (run, false)
             }
             Step::Refused(run, error) => {
@@ -200,12 +208,14 @@ fn split(runs: &[Run], at: LinearIndex) -> (Vec<Run>, Vec<Run>) {
     (before, after)
 }
 
-/// Carries out the runs of `window`, which `span` covers from the first page to the last.
+/// Carries out the runs of `window`, which `span` covers from the first page to the last, but for what
+/// `is_locked` when it is to be mapped or given back.
 fn merge_span(
     uffd: &Userfaultfd,
     store: &StoreAccess,
     span: Span<'_>,
     window: &[Run],
+    is_locked: impl Fn(Span<'_>) -> bool,
     steps: &mut Vec<Step>,
 ) {
     let mut protected = match Protected::new(uffd, span) {
@@ -226,11 +236,13 @@ fn merge_span(
         let mut page = 0;
         for alike in as_wanted.chunk_by(|one, other| one == other) {
             let part = run.part(page, count(alike.len()));
-            if alike[0] {
+            if !alike[0] {
+                steps.push(Step::Changed(part));
+            } else if is_locked(span.part(first + page, part.count_pages)) {
+                steps.push(Step::Locked(part));
+            } else {
                 let result = act(&mut protected, store, first + page, &part);
                 push_steps(&part, result, steps);
-            } else {
-                steps.push(Step::Changed(part));
             }
             page += part.count_pages;
         }

@@ -15,6 +15,9 @@ const PIECE_COST: u64 = STEP_COST / 4;
 /// What a piece may cost of which runs are made: in smaller ones they would be cut.
 const RUNS_COST: u64 = STEP_COST / 2;
 
+/// What it costs to ask how much the process has locked.
+const LOCKS_COST: u64 = 64;
+
 /// What visiting a VM costs that has nothing to do.
 const VISITED_COST: u64 = 64;
 
@@ -52,6 +55,8 @@ const WORDS_PER_READ: u64 = 128;
 pub struct StepWork {
     /// Visits of VMs that were begun.
     pub visited_vms: u64,
+    /// How often it was asked how much memory the process has locked: once if anything was to be mapped.
+    pub asked_locks: u64,
     /// Pages of which brokers said what to do, and one for each time that they were asked.
     pub directed_pages: u64,
     /// Pages that were read and fingerprinted.
@@ -62,7 +67,8 @@ pub struct StepWork {
     pub mapped_runs: u64,
     /// Their pages.
     pub mapped_pages: u64,
-    /// Mappings that the kernel went through to mark what was mapped as guest memory.
+    /// Mappings that the kernel went through to mark what was mapped as guest memory, or to see whether any is
+    /// locked.
     pub sealed_mappings: u64,
     /// Pages whose bytes were handed over for new slots.
     pub filled_pages: u64,
@@ -90,6 +96,7 @@ impl StepWork {
     fn cost(&self) -> u64 {
         self.read_pages
             + self.visited_vms * VISITED_COST
+            + self.asked_locks * LOCKS_COST
             + self.directed_pages * DIRECTED_COST
             + self.offered_pages * OFFERED_COST
             + self.mapped_runs * RUN_COST

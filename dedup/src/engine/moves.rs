@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::{Domain, Engine, Member, WalkError};
-use crate::agent::{Agent, AgentError};
+use crate::agent::{Agent, AgentError, StepWork};
 use crate::broker::{CompactCursor, CompactScope, LocalBroker, MoveError};
 use crate::{LinearIndex, Slot, VmId};
 
@@ -288,7 +288,7 @@ fn follow(
     agent.catch_up(broker)?;
     let mut directives = Vec::new();
     broker.move_directives(vm, pages, &mut directives)?;
-    agent.obey(broker, &directives)
+    agent.count_in(&mut StepWork::default(), |agent| agent.obey(broker, &directives))
 }
 
 struct Layout {

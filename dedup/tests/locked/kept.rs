@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use pagefold_dedup::{AnonymousMemory, LinearIndex};
+use pagefold_dedup::{AnonymousMemory, Knobs, LinearIndex, Step};
 
 use super::*;
 
@@ -136,4 +136,90 @@ fn locked_pages_whose_slot_has_failed_get_another_and_stay_locked() {
         settle(&mut engine);
         engine.check().unwrap();
     }
+}
+
+/// Steps of a few pages each, `count_passes` passes of them, with something done before one of the steps. Says
+/// whether there were that many.
+fn passes_with(engine: &mut Engine, count_passes: usize, at: usize, act: impl Fn()) -> bool {
+    let (mut steps, mut passes) = (0, 0);
+    while passes < count_passes {
+        if steps == at {
+            act();
+        }
+        steps += 1;
+        passes += usize::from(matches!(engine.step(), Step::Done(_)));
+    }
+    at < steps
+}
+
+/// A way to lock memory.
+type Lock = fn(&Region) -> std::io::Result<()>;
+
+/// Has pages of the first of two VMs be locked before each step of the passes that fold them, in turn.
+fn lock_before_each_step(locks: &[Lock], prepare: impl Fn(&mut Engine) -> [TestVm; 2]) {
+    let _alone = alone();
+    for lock in locks {
+        for at in 0.. {
+            let mut engine = engine();
+            let vms = prepare(&mut engine);
+            let before = vms.each_ref().map(|vm| [0, 20, 21, 22, 23, 63].map(|page| vm.read(page)));
+            engine.set_knobs(Knobs { pages_to_scan: 16, ..engine.knobs() }).unwrap();
+            let whole = vms[0].memory.regions()[0];
+            let locked = part(&whole);
+            if !passes_with(&mut engine, 3, at, || lock(&locked).unwrap()) {
+                assert!(at > 8, "{at} steps do not interrupt anything");
+                break;
+            }
+            assert_eq!(
+                locked_bytes(&locked),
+                locked.len_bytes(),
+                "what was locked before step {at}"
+            );
+            settle(&mut engine);
+            engine.check().unwrap();
+            assert_eq!(
+                locked_bytes(&locked),
+                locked.len_bytes(),
+                "what was locked before step {at}"
+            );
+            assert_eq!(locked_bytes(&whole), locked.len_bytes(), "and nothing else");
+            let after = vms.each_ref().map(|vm| [0, 20, 21, 22, 23, 63].map(|page| vm.read(page)));
+            assert_eq!(before, after);
+            let merging = engine.stats().vms[1].merging_pages;
+            assert!(merging == 0 || merging >= 60, "others are folded: {merging}");
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_is_made_before_a_step_of_a_pass_outlives_what_the_pass_merges() {
+    lock_before_each_step(&[lock, lock_on_fault], |engine| {
+        [0, 1].map(|id| {
+            let vm = TestVm::attached(engine, id, 64);
+            (0..64).for_each(|number| vm.write(number as usize, &page(number)));
+            vm
+        })
+    });
+}
+
+#[test]
+fn a_lock_that_is_made_before_a_step_of_a_pass_outlives_pages_of_zeroes_over_slots() {
+    lock_before_each_step(&[lock], |engine| {
+        let vms = twins(engine);
+        for vm in &vms {
+            (0..64).for_each(|number| vm.write(number, &[0; PAGE_SIZE]));
+        }
+        vms
+    });
+}
+
+#[test]
+fn a_lock_that_is_made_before_a_step_of_a_pass_outlives_returns_to_slots() {
+    lock_before_each_step(&[lock], |engine| {
+        let vms = twins(engine);
+        for vm in &vms {
+            (0..64).for_each(|number| vm.write(number as usize, &page(number)));
+        }
+        vms
+    });
 }

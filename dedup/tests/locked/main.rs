@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod kept;
+mod noticed;
 mod sys;
 
 use std::error::Error;
