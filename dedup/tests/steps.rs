@@ -169,7 +169,7 @@ fn a_vm_is_detached_in_steps_and_keeps_its_bytes_while_others_are_folded() {
     while engine.detach_step(&mut detaching).is_none() {
         check(&engine.last_step());
         // Its guest goes on writing, and passes are made.
-        one.poke(steps as usize * 997, 9, 1);
+        one.poke(steps as usize * 97, 9, 1);
         engine.step();
         check(&engine.last_step());
         let now = engine.stats().vms[0].merging_pages;
@@ -182,7 +182,7 @@ fn a_vm_is_detached_in_steps_and_keeps_its_bytes_while_others_are_folded() {
     for number in 0..PAGES {
         let mut expected = page(number);
         assert!(other.read(number as usize) == expected);
-        if number % 997 == 0 && number / 997 < steps {
+        if number % 97 == 0 && number / 97 < steps {
             expected[9] = 1;
         }
         assert!(one.read(number as usize) == expected, "page {number}");
@@ -299,7 +299,7 @@ fn a_clone_is_made_in_steps_and_is_no_vm_before_it_is_whole() {
         engine.step();
         steps += 1;
     }
-    assert!((15..=21).contains(&steps), "{steps} steps");
+    assert!((35..=42).contains(&steps), "{steps} steps");
     assert!(engine.clone_step(&mut cloning).unwrap(), "and it stays so");
     settle(&mut engine);
     for number in 0..PAGES as usize {

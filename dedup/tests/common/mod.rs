@@ -105,8 +105,10 @@ pub fn sharing_limit(max_page_sharing: u32) -> EngineConfig {
     EngineConfig { knobs, ..EngineConfig::default() }
 }
 
+/// An engine whose steps are bounded by what they handle alone, which is the same on any machine.
 pub fn engine() -> Engine {
-    Engine::new(EngineConfig::default()).unwrap()
+    let config = EngineConfig { step_time: Some(Duration::MAX), ..EngineConfig::default() };
+    Engine::new(config).unwrap()
 }
 
 /// A page that differs from that of any other number.
