@@ -66,6 +66,31 @@ fn savings_level_off_at_what_the_mappings_buy_and_never_fall() {
     }
 }
 
+// An eighth of the budget was lent to nobody, whether anybody lacked anything or not.
+#[test]
+fn what_nobody_lacks_is_lent_however_many_vms_share_the_budget() {
+    const LIMIT: u64 = 4000;
+    for count_quiet in [1, 2, 6] {
+        let mut engine = with_mappings(LIMIT);
+        // Each shares two pages, and wants no more.
+        let quiet: Vec<TestVm> =
+            (10..10 + count_quiet).map(|id| doubled(&mut engine, id, 4)).collect();
+        settle(&mut engine);
+        let vms = pairs(&mut engine, 0, 2000);
+        settle(&mut engine);
+        let stats = engine.stats();
+        assert!(stats.pages_sharing >= LIMIT / 4 * 9 / 10, "{count_quiet}: {stats:?}");
+        check_counters(&engine);
+        check_bytes(&vms);
+        // It stays so.
+        (0..5).for_each(|_| drop(engine.pass()));
+        let later = engine.stats();
+        assert_eq!(later.events.unmerges, stats.events.unmerges);
+        assert_eq!(later.events.pages_scanned, stats.events.pages_scanned);
+        drop(quiet);
+    }
+}
+
 #[test]
 fn what_vms_may_take_does_not_depend_on_others_whose_memory_has_moved() {
     let mut engine = with_mappings(400);

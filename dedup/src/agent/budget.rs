@@ -10,10 +10,9 @@
 //! was merged, or the pass is over.
 //!
 //! Each VM has a share: what runs of one page may take, divided by the VMs that hold mappings for what they
-//! have folded, or want some. What one does not use is lent to the others, but for a part that is kept for
-//! those that are within theirs. When that part is spent and a VM that has not got its share is held back,
-//! the VMs beyond theirs give back what saves least (`reclaim`), and merge nothing at a cost until it
-//! has what it wants or its share.
+//! have folded, or want some. What one does not use is lent to the others, nearly all of it.
+//! When so much is in use that a VM that has not got its share is held back, the VMs beyond theirs give back
+//! what saves least (`reclaim`), and merge nothing at a cost until it has what it wants or its share.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,8 +33,8 @@ type Steps = [(u64, u32); 5];
 /// For a VM that holds no more than its share.
 const WITHIN_SHARE: Steps = [(60, 1), (61, 2), (62, 4), (63, 8), (64, 32)];
 
-/// For a VM that is lent something.
-const BEYOND_SHARE: Steps = [(52, 1), (53, 2), (54, 4), (55, 8), (56, 32)];
+/// For a VM that is lent something. It leaves little: what is lent comes back (`reclaim`) when another lacks it.
+const BEYOND_SHARE: Steps = [(59, 1), (60, 2), (61, 4), (62, 8), (63, 32)];
 
 /// For a VM that is lent something while another has not got its share.
 const OWED: Steps = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 32)];
@@ -43,10 +42,15 @@ const OWED: Steps = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 32)];
 /// The part of the budget that VMs may take for single pages, which is what they share.
 const SHARED_PART: u64 = WITHIN_SHARE[0].0;
 
-/// The part of the budget in use from which mappings are given back, and down to which: more than whoever
-/// is beyond its share may take, so that nothing goes back and forth.
+/// The part of the budget in use from which mappings are given back, and down to which. What is between them
+/// is free for whoever has not got its share, as nobody else takes anything (`OWED`) before it has. Then
+/// those beyond their shares take what is left of that, once, for it does not lack that any more.
 const RECLAIM_FROM: u64 = SHARED_PART - 1;
-const RECLAIM_TO: u64 = BEYOND_SHARE[4].0 + 1;
+const RECLAIM_TO: u64 = 57;
+
+/// The part of the budget in use from which it is short: mappings that save nothing come back before anybody
+/// has to do without, or to give back what saves something.
+const SHORT_FROM: u64 = 52;
 
 /// Mappings that a pair of runs takes on both sides, at most.
 pub(super) const VMAS_PER_PAIR: u64 = 4;
@@ -141,7 +145,7 @@ impl MappingBudget {
         log::log!(level, "{}", refusal(self.limit(), self.pool.used.load(Ordering::Relaxed)));
     }
 
-    /// Looks whether the kernel's limit has been changed, if some runs are put off for it. O(1), or
+    /// Looks whether the kernel's limit has been changed, if the budget is short. O(1), or
     /// O(mappings of the process) if it has.
     pub(crate) fn follow_kernel(&self) {
         let known = self.pool.kernel_limit.load(Ordering::Relaxed);
@@ -165,9 +169,9 @@ impl MappingBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether some runs are too short to be worth their mappings.
+    /// Whether so much is in use that mappings which save nothing are to come back.
     pub(super) fn is_short(&self) -> bool {
-        min_pages(&BEYOND_SHARE, self.part(self.committed())) > 1
+        self.part(self.committed()) >= SHORT_FROM
     }
 
     /// Counts a VM among those that share the budget, or no more, as `is_folded` says.
@@ -395,7 +399,7 @@ mod tests {
         };
         let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 375));
         assert_eq!(within, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
-        let beyond = [0, 1299, 1300, 1325, 1350, 1375, 1400].map(|used| asked(used, 376));
+        let beyond = [0, 1474, 1475, 1500, 1525, 1550, 1575].map(|used| asked(used, 376));
         assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
         assert_eq!(shortest(&MappingBudget::new(0), 0), None);
     }
