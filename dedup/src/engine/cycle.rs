@@ -58,10 +58,10 @@ enum Phase {
 }
 
 impl Engine {
-    /// Makes the next part of a pass: a step is bounded by [what it does](Self::last_step), and after as
-    /// many of them as it takes to look at `pages_to_scan` pages one says that it is time to rest. A pass
-    /// visits every VM once, then carries out what the brokers want of the others' pages. VMs may come
-    /// and go between steps, and knobs be changed.
+    /// Makes the next part of a pass: a step is bounded by [what it does](Self::last_step) and by
+    /// [its time](super::EngineConfig::step_time), and after as many of them as it takes to look at
+    /// `pages_to_scan` pages one says that it is time to rest. A pass visits every VM once, then carries out
+    /// what the brokers want of the others' pages. VMs may come and go between steps, and knobs be changed.
     pub fn step(&mut self) -> Step {
         self.step_by(self.knobs.pages_to_scan, StepWork::within(self.step_time))
     }
