@@ -12,9 +12,9 @@ use common::{TestVm, check_counters, engine, page, settle, sharers, slot, twins}
 use pagefold_dedup::{DedupMode, Engine, LinearIndex, PAGE_SIZE, Step, VmId};
 
 /// Pages that are given up in a step at most.
-const PART: u32 = 2048;
+const PART: u32 = 512;
 
-const PAGES: u32 = 3 * PART;
+const PAGES: u32 = 12 * PART;
 
 fn settled_twins(engine: &mut Engine) -> [TestVm; 2] {
     let vms = twins(engine, PAGES);

@@ -34,7 +34,7 @@ fn check(step: &StepWork) {
     assert!(read_pages <= 4 * 4096 && step.offered_pages <= 2 * 4096, "{step:?}");
     assert!(step.sealed_mappings <= 9 * 512, "{step:?}");
     assert!(mapped_runs <= 512 && mapped_pages <= 2048 && filled_pages <= 1024, "{step:?}");
-    assert!(step.noted_pages <= 2048, "{step:?}");
+    assert!(step.noted_pages <= 1024, "{step:?}");
     assert!(step.searched_pages <= 1 << 19, "{step:?}");
     assert!(step.words <= 1 << 21, "{step:?}");
     assert!(step.tried_runs <= 3 << 14, "{step:?}");
@@ -249,7 +249,7 @@ fn a_vm_that_is_detached_gives_up_its_items_some_at_a_time_and_not_all_at_the_en
 // Each page of a run that had been put off was reported in one step.
 #[test]
 fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
-    const PAGES: u32 = 40_000;
+    const PAGES: u32 = 10_000;
     let config = EngineConfig { max_mappings: Some(8), ..EngineConfig::default() };
     let mut engine = Engine::new(config).unwrap();
     let first = [0, 1].map(|id| TestVm::attached(&mut engine, id, 3));
@@ -271,11 +271,11 @@ fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
     for vm in &first {
         engine.detach(vm.id).unwrap();
     }
-    for _ in 0..10 {
+    // Some hundred a pass, each of which goes on where the one before ended: all are one run.
+    for _ in 0..100 {
         pass(&mut engine);
     }
-    // What one step fills, and some of the next: the rest would be a run apart.
-    assert!(engine.stats().pages_sharing > 400, "{:?}", engine.stats());
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES), "{:?}", engine.stats());
     engine.check().unwrap();
 }
 

@@ -263,8 +263,8 @@ impl MappingBudget {
         self.pool.held_back_vms.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether VMs beyond their shares are to give back mappings: others are held back, and what is kept
-    /// for them is spent.
+    /// Whether VMs beyond their shares are to give back mappings: others are held back, and nearly all
+    /// is in use.
     pub(super) fn is_owing(&self) -> bool {
         self.is_anyone_held_back() && self.committed() >= part_of(self.limit(), RECLAIM_FROM)
     }

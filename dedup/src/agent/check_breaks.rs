@@ -21,10 +21,12 @@ pub(super) struct OwnCopies {
 }
 
 impl OwnCopies {
-    /// Notes that pages do not count as folded any more. O(1) if no check has found any.
+    /// Notes that pages do not count as folded any more, or as others than before. O(log pages + those of them
+    /// that a check has found).
     pub(super) fn forget(&mut self, pages: Range<usize>) {
-        if !self.since.is_empty() {
-            self.since.retain(|page, _| !pages.contains(page));
+        let found: Vec<usize> = self.since.range(pages).map(|(&page, _)| page).collect();
+        for page in found {
+            self.since.remove(&page);
         }
     }
 }

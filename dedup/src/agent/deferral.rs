@@ -127,7 +127,8 @@ impl Agent {
         drop(runs);
         self.deferral.next = if next < len { next } else { 0 };
         let (mut tried, mut outcomes) = (0, Vec::new());
-        // The rest of a run is tried by later passes.
+        // The rest of a run is tried by later passes. Little more than is mapped at once: what follows would be a run
+        // of its own to whoever pays for it.
         let most = self.work.room_to_note();
         for Reverse((len, start)) in longest.into_sorted_vec() {
             let pages = u32::try_from(len).unwrap_or(u32::MAX);

@@ -6,6 +6,7 @@ use std::{io, iter};
 
 use super::budget::Ask;
 use super::changes::{count, linear_index};
+use super::leave::LEFT_PAGES;
 use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
@@ -40,7 +41,8 @@ impl Agent {
     pub(crate) fn discard_end(&self, pages: &Range<usize>) -> usize {
         let Range { start, end } = *pages;
         let first = linear_index(start);
-        let near = self.extents.overlapping(first, linear_index(end.min(start + PART_PAGES)));
+        let shared_end = self.shared.stretch(start, LEFT_PAGES, PART_PAGES);
+        let near = self.extents.overlapping(first, linear_index(end.min(shared_end)));
         // Where a slot ends, so that one mapping can take the place of all.
         if let Some(last) = near.take(PART_MAPPINGS).last() {
             return last.end() as usize;
@@ -48,8 +50,12 @@ impl Agent {
         // Where nothing is known of pages, few are there, unless they are not to be folded.
         let is_known = self.mode == DedupMode::On && self.excluded.is_none();
         let span = if is_known { PART_SPAN } else { PART_PAGES };
-        let known = [&self.pending, &self.waiting, &self.deferred];
-        let ends = known.map(|set| set.stretch(start, PART_PAGES, span));
+        let known = [
+            (&self.pending, PART_PAGES),
+            (&self.waiting, LEFT_PAGES),
+            (&self.deferred, LEFT_PAGES),
+        ];
+        let ends = known.map(|(set, most)| set.stretch(start, most, span));
         let end = ends.into_iter().fold(end, usize::min);
         let mut extents = self.extents.overlapping(first, linear_index(end));
         extents.next().map_or(end, |extent| extent.linear.0 as usize)

@@ -10,8 +10,12 @@ use super::runs::{Action, Run};
 use crate::LinearIndex;
 use crate::protocol::{Broker, Outcome};
 
-/// Pages of a chunk at most: the kernel frees each, and the broker drops its item.
+/// Pages of a chunk at most: the kernel frees each.
 const CHUNK_PAGES: usize = 2048;
+
+/// Pages of a chunk, about, that share slots: the broker drops their items, and may punch their slots. As many
+/// may wait for a twin.
+pub(super) const LEFT_PAGES: usize = 512;
 
 /// Mappings of a chunk at most, which are replaced while nobody in the process can fault.
 const CHUNK_MAPPINGS: usize = 256;
@@ -72,7 +76,9 @@ impl Agent {
     fn chunk_end(&self, start: usize) -> usize {
         let first = linear_index(start);
         let piece_end = self.space.piece(first).end();
-        let end = piece_end.0.min(first.0.saturating_add(count(CHUNK_PAGES)));
+        let known = [&self.shared, &self.waiting, &self.deferred];
+        let ends = known.map(|set| count(set.stretch(start, LEFT_PAGES, CHUNK_PAGES)));
+        let end = ends.into_iter().fold(piece_end.0, u32::min);
         let mut extents = self.extents.overlapping(first, LinearIndex(end));
         extents.nth(CHUNK_MAPPINGS).map_or(end as usize, |extent| extent.linear.0 as usize)
     }

@@ -109,8 +109,9 @@ impl Agent {
     }
 
     fn record(&mut self, step: Step, outcomes: &mut Vec<Outcome>) {
+        // Of a run of which a part is locked, the rest can be merged once it is known which.
         let (is_refused, differs) =
-            (!matches!(step, Step::Done(_) | Step::Changed(_)), matches!(step, Step::Changed(_)));
+            (matches!(step, Step::Refused(..)), matches!(step, Step::Changed(_)));
         let (run, is_done) = match step {
             Step::Done(run) => (run, true),
             Step::Changed(run) => {
@@ -149,6 +150,7 @@ impl Agent {
             return;
         }
         self.pending.remove_range(run.positions());
+        self.own_copies.forget(run.positions());
         let moved = run.positions().filter(|&page| self.shared.contains(page)).count() as u64;
         if let Some(extent) = run.extent() {
             self.shared.insert_range(run.positions());

@@ -15,7 +15,7 @@ use super::budget::BudgetState;
 use super::changes::{count, linear_index};
 use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
-use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE};
+use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE, STALE_PAGES};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::extents::Extent;
@@ -211,7 +211,7 @@ impl Agent {
             let first = found.as_ref().map_or(extent.linear.0, |found| found.start);
             match &mut found {
                 Some(found)
-                    if extent.end() > self.move_end(first)
+                    if extent.end() > self.move_end(first).min(first + STALE_PAGES)
                         || extent.linear.0 - found.end > MAX_GAP_PAGES =>
                 {
                     break;

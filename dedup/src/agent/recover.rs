@@ -73,6 +73,7 @@ impl Agent {
                     let run = Extent { linear, slot: to, count_pages: 1 };
                     outcomes.push(Outcome::Merged(run));
                     self.shared.insert(linear.0 as usize);
+                    self.own_copies.forget(page.clone());
                     self.events.moves += 1;
                     self.place(&Run { linear, count_pages: 1, action: Action::Map(to) });
                     // One that was to have memory of its own at once would not show a slot.

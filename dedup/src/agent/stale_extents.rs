@@ -21,7 +21,7 @@ use crate::sys::{MAX_MOVE_PAGES, MakeAnonymousError, PageKind};
 pub(super) const MAX_GAP_PAGES: u32 = 8;
 
 /// Pages of stale extents that are moved at once, at most: half as many as can be, in about a millisecond.
-const STALE_PAGES: u32 = MAX_MOVE_PAGES / 2;
+pub(super) const STALE_PAGES: u32 = MAX_MOVE_PAGES / 2;
 
 /// What moving a window costs, about 50 µs, in runs that are mapped.
 const RUNS_PER_MOVE: u64 = 8;
@@ -134,11 +134,17 @@ impl Agent {
                 SearchAt::Seams(from) => self.next_seam_window(from, limit),
             };
             taken += passed.div_ceil(PASSED_PER_PAGE);
+            self.work.searched_pages += u64::from(passed);
             match window.next {
                 Some(next) => self.stale.next = Some(next),
                 None => self.stale.end(),
             }
-            let Some(pages) = window.pages else { continue };
+            let Some(pages) = window.pages else {
+                if self.work.is_enough() {
+                    break;
+                }
+                continue;
+            };
             taken += pages.end - pages.start;
             self.work.mapped_runs += RUNS_PER_MOVE;
             self.work.mapped_pages += u64::from(pages.end - pages.start);

@@ -101,6 +101,7 @@ impl Agent {
     pub(crate) fn begin_leaving_store(&mut self) {
         // What was given back because it is zero needs no memory to stay so.
         self.pending.union_with(&self.zero);
+        self.own_copies.forget(0..self.zero.len());
         self.zero.clear();
         self.set_mode(DedupMode::Off);
     }

@@ -19,8 +19,9 @@ pub struct EngineConfig {
     /// share what `vm.max_map_count` leaves. An engine that is given a number has it for itself: who gives
     /// numbers to several sees to it that the process can have their sum.
     pub max_mappings: Option<u64>,
-    /// How long a [step](super::Engine::step) may take before it begins nothing more, which it ends some
-    /// hundred microseconds later; by default 1.5 ms. Whoever waits for the engine waits for a step.
+    /// How long a [step](super::Engine::step) may take before it begins no further piece of work; by default
+    /// 1.5 ms. A piece takes a millisecond or two at most, on a machine that has nothing else to do. A step
+    /// without any time does one piece. Whoever waits for the engine waits for a step.
     pub step_time: Option<Duration>,
     /// What [`Engine::set_knobs`](super::Engine::set_knobs) changes later.
     pub knobs: Knobs,

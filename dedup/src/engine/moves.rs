@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Does the next part: has some hundred pages at most mapped anew, or looks at pages for others that are
+    /// Does the next part: has 128 pages at most mapped anew, or looks at pages for others that are
     /// worth it. Says what it all came to after the last. VMs may come and go between parts.
     pub fn compact_step(&mut self, compaction: &mut Compaction) -> Option<CompactReport> {
         // Not when it was asked for: others may have come first.
@@ -237,13 +237,15 @@ impl Engine {
     fn follow_move(&mut self, domain: &str, sharers: &[(VmId, LinearIndex)]) {
         let Self { members, domains, workers, .. } = self;
         let Some(Domain { broker, .. }) = domains.get_mut(domain) else { return };
+        let mut work = StepWork::default();
         workers.count(|| {
             for of_vm in sharers.chunk_by(|one, next| one.0 == next.0) {
                 let vm = of_vm[0].0;
                 let member = members.get_mut(&vm).filter(|member| member.domain == domain);
                 let Some(Member { agent, .. }) = member else { continue };
                 let pages: Vec<LinearIndex> = of_vm.iter().map(|&(_, linear)| linear).collect();
-                if let Err(error) = follow(agent, broker, vm, &pages) {
+                let follow = |agent: &mut Agent| follow(agent, broker, vm, &pages);
+                if let Err(error) = agent.count_in(&mut work, follow) {
                     log::warn!("VM {vm}: {error}");
                 }
             }
@@ -288,7 +290,7 @@ fn follow(
     agent.catch_up(broker)?;
     let mut directives = Vec::new();
     broker.move_directives(vm, pages, &mut directives)?;
-    agent.count_in(&mut StepWork::default(), |agent| agent.obey(broker, &directives))
+    agent.obey(broker, &directives)
 }
 
 struct Layout {

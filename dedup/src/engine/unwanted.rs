@@ -15,6 +15,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Unwanted {
     failed_at: Option<Instant>,
+    /// The VM that failed last: it is the last to be tried again.
+    failed: Option<VmId>,
     /// The first of each VM since they were taken.
     errors: Vec<(VmId, AgentError)>,
 }
@@ -76,20 +78,24 @@ impl Engine {
         let Self { members, domains, workers, unwanted, last_step, .. } = self;
         unwanted.failed_at = None;
         let mut left = UNMERGE_PAGES;
-        let wanting = members.iter_mut().filter(|(_, member)| member.agent.has_unwanted());
-        let mut wanting = wanting.peekable();
-        if wanting.peek().is_none() {
+        let wanting = members.iter().filter(|(_, member)| member.agent.has_unwanted());
+        let mut wanting: Vec<VmId> = wanting.map(|(&vm, _)| vm).collect();
+        if wanting.is_empty() {
             return false;
         }
+        // One that fails always, and takes all the time of a step, keeps no other waiting.
+        let failed = unwanted.failed;
+        wanting.sort_by_key(|&vm| failed.is_some_and(|failed| vm <= failed));
         workers.count(|| {
-            for (&vm, member) in wanting {
+            for vm in wanting {
+                let Some(member) = members.get_mut(&vm) else { continue };
                 let Some(domain) = domains.get_mut(&member.domain) else { continue };
                 let broker = &mut domain.broker;
                 let unmerge = |agent: &mut Agent| agent.unmerge(broker, left, false);
                 match member.agent.count_in(last_step, unmerge) {
                     Ok(pages) => left = left.saturating_sub(pages),
                     Err(error) => {
-                        unwanted.failed_at = Some(Instant::now());
+                        (unwanted.failed_at, unwanted.failed) = (Some(Instant::now()), Some(vm));
                         unwanted.note(vm, error);
                     }
                 }

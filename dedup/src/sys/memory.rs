@@ -46,9 +46,10 @@ impl Region {
 ///
 /// Memory that is locked (mlock(2)) is not folded, and stays locked: also where it is given up, or its VM has
 /// ended, and what is moved to other memory is locked there. But nobody may lock it while a
-/// [`step`](crate::Engine::step) is under way: if that maps the page in the same moment, the lock is lost
-/// although mlock(2) has succeeded. No byte is. Whoever owns the engine can lock memory between steps, and anybody before
-/// the VM is attached: that is refused then.
+/// [`step`](crate::Engine::step), or any other call that maps its pages (one that compacts, moves, recovers,
+/// discards, detaches or relocates), is under way: if that maps the page in the same moment, the lock is lost
+/// although mlock(2) has succeeded. No byte is. Whoever owns the engine can lock memory between such calls, and
+/// anybody before the VM is attached: that is refused then.
 pub unsafe trait GuestMemory: Send + Sync {
     /// The regions; the answer never changes, even when the pages of a VM are moved elsewhere.
     fn regions(&self) -> &[Region];

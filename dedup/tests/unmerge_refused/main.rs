@@ -6,8 +6,11 @@
 mod common;
 mod sys;
 
+use std::thread;
+use std::time::Duration;
+
 use common::{engine, page, settle, twins};
-use pagefold_dedup::{DedupMode, DetachError, Engine, Knobs, Run, Step};
+use pagefold_dedup::{DedupMode, DetachError, Engine, EngineConfig, Knobs, Run, Step};
 
 const PAGES: u32 = 64;
 
@@ -35,6 +38,31 @@ fn an_unmerge_that_fails_while_folding_is_stopped_is_counted_and_tried_again() {
     let stats = engine.stats();
     assert_eq!((stats.vms[0].unmerging_pages, stats.vms[0].merging_pages), (0, 0));
     (0..PAGES).for_each(|number| assert_eq!(vms[0].read(number as usize), page(number)));
+    engine.check().unwrap();
+}
+
+#[test]
+fn a_vm_that_cannot_be_unmerged_keeps_no_other_from_being_so_however_short_a_step_is() {
+    let config = EngineConfig { step_time: Some(Duration::ZERO), ..EngineConfig::default() };
+    let mut engine = Engine::new(config).unwrap();
+    let vms = twins(&mut engine, PAGES);
+    settle(&mut engine);
+    sys::set_writable(&vms[0].memory, 0..PAGES as usize, false);
+    for vm in &vms {
+        engine.set_mode(vm.id, DedupMode::Off).unwrap();
+    }
+    for _ in 0..100 {
+        engine.step();
+        thread::sleep(Duration::from_millis(5));
+    }
+    let stats = engine.stats();
+    assert_eq!([0, 1].map(|vm: usize| stats.vms[vm].merging_pages), [u64::from(PAGES), 0]);
+    sys::set_writable(&vms[0].memory, 0..PAGES as usize, true);
+    engine.pass();
+    assert!(!engine.is_unmerging());
+    for (vm, number) in vms.iter().flat_map(|vm| (0..PAGES).map(move |number| (vm, number))) {
+        assert_eq!(vm.read(number as usize), page(number));
+    }
     engine.check().unwrap();
 }
 

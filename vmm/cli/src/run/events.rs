@@ -45,7 +45,7 @@ pub(super) struct Events {
 
 impl Events {
     /// Begins to listen to SIGINT, SIGTERM and SIGHUP: the first of them is an event, and a later one, or
-    /// any other signal that ends processes, ends this one at once.
+    /// one of the others that end processes, ends this one at once.
     pub(super) fn new() -> Result<Self, Failure> {
         let events = Self::of_nothing();
         let (sender, interrupted) = (events.sender.clone(), Arc::clone(&events.interrupted));

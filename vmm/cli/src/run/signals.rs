@@ -40,7 +40,7 @@ const FATAL: [libc::c_int; 9] = [
 ];
 
 /// Calls `interrupted` at the first SIGINT, SIGTERM or SIGHUP, and ends the process at once at a
-/// further one, or at any other signal that ends processes.
+/// further one, or at another [that ends processes](FATAL).
 ///
 /// A signal other than SIGINT and SIGTERM stays ignored where it is when the process starts, as SIGHUP is
 /// under `nohup`, and SIGQUIT in the background of a script.
