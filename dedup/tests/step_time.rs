@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{TestVm, check_counters, page, twins};
+use common::{TestVm, check_counters, page, settle, twins};
 use pagefold_dedup::{DedupMode, Engine, EngineConfig, Run, Step, StepWork};
 
 const PAGES: u32 = 6000;
@@ -88,6 +88,31 @@ fn a_step_without_time_does_one_piece_of_its_work_and_all_of_it_is_done() {
     assert_eq!(engine.stats().pages_shared, 0);
     check_counters(&engine);
     verify(&vms, PAGES);
+}
+
+#[test]
+fn settling_that_begins_within_a_pass_finds_what_the_pass_has_gone_by() {
+    let mut engine = engine(Duration::ZERO);
+    let vms = twins(&mut engine, 64);
+    settle(&mut engine);
+    let begin_pass = |engine: &mut Engine| {
+        while !engine.is_in_pass() {
+            engine.step();
+        }
+        (0..2).for_each(|_| drop(engine.step()));
+        assert!(engine.is_in_pass());
+    };
+    for vm in &vms {
+        (0..64).for_each(|number| vm.write(number as usize, &page(1000 + number)));
+        begin_pass(&mut engine);
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 64);
+    begin_pass(&mut engine);
+    let third = TestVm::attached(&mut engine, 2, 64);
+    (0..64).for_each(|number| third.write(number as usize, &page(1000 + number)));
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 128);
 }
 
 #[test]

@@ -106,6 +106,19 @@ fn a_signal_while_the_guests_verify_their_memory_is_no_failure() {
 }
 
 #[test]
+fn a_signal_while_the_guests_come_to_rest_is_not_lost_and_nothing_is_settled() {
+    let mut running = Running::start(&[
+        "-v", "run", "-n", "4", "--memory", "128M", "--for", "1s", "--settle", "--json",
+    ]);
+    running.wait_for_line("work is over");
+    running.signal("TERM");
+    let ended = running.end();
+    // As for settling that a signal has cut short.
+    assert!(ended.status.code().is_some_and(|code| code == 0 || code == 5), "{ended:?}");
+    assert!(ended.json()["settle"].is_null(), "{ended:?}");
+}
+
+#[test]
 fn signals_within_a_second_are_one() {
     let directory = TempDir::new().expect("a folder");
     let socket = directory.path().join("api");

@@ -139,10 +139,10 @@ impl Agent {
     }
 
     /// Counts the mappings that the kernel keeps apart because one of them is locked, or was: `runs` of pages.
+    /// O(mappings of the runs), with a bound for each.
     pub(super) fn recount_locked(&mut self, runs: &[Range<usize>]) {
         for run in runs {
-            let (first, end) = (linear_index(run.start), linear_index(run.end));
-            self.recount_seams(first, end, &[first, end]);
+            self.recount_within(run, LOOKS);
         }
     }
 
@@ -191,6 +191,8 @@ impl Agent {
             let clip = |run: &Range<usize>| run.start.max(next)..run.end.min(after);
             let known = self.locked.runs.iter().map(clip).filter(|run| !run.is_empty());
             let known: Vec<Range<usize>> = known.collect();
+            // In ways that differ, too: memory that is locked when it is first used is apart from what is locked.
+            self.recount_locked(&known);
             let found = self.locked_among(next..after);
             let is_inside = |run: &Range<usize>| {
                 known.iter().any(|known| known.start <= run.start && run.end <= known.end)

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::Agent;
-use super::changes::count;
+use super::changes::{count, linear_index};
 use super::runs::{Action, Run};
 use crate::extents::ExtentMap;
 use crate::sys::Space;
@@ -86,6 +86,23 @@ impl Agent {
             }
         }
         self.count_mappings(self.vmas + self.seams.len() as u64 - count_before);
+    }
+
+    /// Does so at the ends of a run of pages, and wherever the kernel begins a mapping in it now, as far as it
+    /// does `most` times. O((mappings of the run + seams) · log extents).
+    pub(super) fn recount_within(&mut self, run: &Range<usize>, most: usize) {
+        let (first, end) = (linear_index(run.start), linear_index(run.end));
+        let mut edges = vec![first, end];
+        let mut next = first;
+        while next < end && edges.len() < most {
+            let span = self.space.span(next, end.0 - next.0);
+            let after = self.bounds(span.start()).map_or(end, |bounds| {
+                next.offset(count((bounds.end - span.start()) / PAGE_SIZE).min(span.count_pages()))
+            });
+            edges.push(after);
+            next = after;
+        }
+        self.recount_seams(first, end, &edges);
     }
 
     /// Marks what was mapped into `count_pages` pages from `linear` on as guest memory and has the

@@ -176,7 +176,10 @@ impl Engine {
         let Self { leavers, domains, workers, past, last_step, step_time, .. } = self;
         *last_step = StepWork::within(*step_time);
         let leaver = &mut leavers[position];
-        if workers.count(|| leaver.step(domains, last_step)) {
+        let errors_before = leaver.agent.events().errors;
+        let is_over = workers.count(|| leaver.step(domains, last_step));
+        past.errors += leaver.agent.events().errors - errors_before;
+        if is_over {
             let Leaver { vm, domain, .. } = self.leavers.remove(position);
             self.forget(vm, &domain);
             return true;

@@ -237,6 +237,10 @@ impl Engine {
     pub fn settle(&mut self, limit: Duration, interval: Duration) -> SettleReport {
         self.mark();
         let mut settling = Settling::new(limit);
+        if self.is_in_pass() {
+            // What changed after it came by is not work that it would find.
+            self.pass();
+        }
         loop {
             if let Some(report) = settling.note(&self.pass()) {
                 return report;

@@ -45,7 +45,8 @@ impl Region {
 /// page that the guest no longer sees.
 ///
 /// Memory that is locked (mlock(2)) is not folded, and stays locked: also where it is given up, or its VM has
-/// ended, and what is moved to other memory is locked there. But nobody may lock it while a
+/// ended, and what is moved to other memory is locked there. If the limit on locked memory (`RLIMIT_MEMLOCK`) does not
+/// allow that any more, the lock is lost, which is logged and counted as an error. And nobody may lock it while a
 /// [`step`](crate::Engine::step), or any other call that maps its pages (one that compacts, moves, recovers,
 /// discards, detaches or relocates), is under way: if that maps the page in the same moment, the lock is lost
 /// although mlock(2) has succeeded. No byte is. Whoever owns the engine can lock memory between such calls, and

@@ -72,6 +72,40 @@ fn so_is_memory_that_shares_slots_until_it_is_written() {
 }
 
 #[test]
+fn mappings_that_are_kept_apart_among_locked_pages_are_counted() {
+    let _alone = alone();
+    let mut engine = engine();
+    let [vm, _other] = twins(&mut engine);
+    let whole = vm.memory.regions()[0];
+    let part = |number: usize| {
+        let host_addr = whole.host_addr + number * PAGE_SIZE;
+        Region { host_addr, count_pages: 1, ..whole }
+    };
+    for number in 8..40 {
+        let lock = if number % 2 == 0 { lock } else { lock_on_fault };
+        lock(&part(number)).unwrap();
+    }
+    // In small memory a visit looks at all of it.
+    (0..3).for_each(|_| drop(engine.pass()));
+    engine.check().unwrap();
+    (8..40).for_each(|number| unlock(&part(number)).unwrap());
+    (0..3).for_each(|_| drop(engine.pass()));
+    engine.check().unwrap();
+    // One after the other, with passes in between.
+    for (count, number) in (8..40).step_by(2).chain((9..40).step_by(2)).enumerate() {
+        lock(&part(number)).unwrap();
+        if count % 4 == 3 {
+            engine.pass();
+        }
+    }
+    (0..3).for_each(|_| drop(engine.pass()));
+    engine.check().unwrap();
+    unlock(&whole).unwrap();
+    settle(&mut engine);
+    engine.check().unwrap();
+}
+
+#[test]
 fn pages_that_were_locked_for_a_moment_do_not_count_for_longer_than_the_sweep_takes() {
     let _alone = alone();
     let mut engine = engine();

@@ -136,11 +136,9 @@ fn survive_file_limit() {
 
 /// Does what the command line says. Clap ends the process itself for usage errors.
 fn main() -> ExitCode {
+    survive_file_limit();
     let result = match Cli::try_parse() {
-        Ok(cli) => logs::init(&cli.logs).and_then(|()| {
-            survive_file_limit();
-            command(cli.command)
-        }),
+        Ok(cli) => logs::init(&cli.logs).and_then(|()| command(cli.command)),
         Err(error) if error.use_stderr() => error.exit(),
         Err(help) => print_help(&help),
     };

@@ -136,6 +136,9 @@ pub enum RoomError {
     },
 }
 
+/// Address space that the C library may reserve for another thread's allocations at any time.
+const ARENA_BYTES: u64 = 64 << 20;
+
 impl RoomError {
     /// What to do about it.
     pub fn advice(&self) -> String {
@@ -154,7 +157,7 @@ impl RoomError {
             Self::AddressSpace { needed_bytes, .. } => format!(
                 "{} unlimited, or at least {}",
                 Resource::AddressSpace.command(),
-                Resource::AddressSpace.command_for(*needed_bytes)
+                Resource::AddressSpace.command_for(needed_bytes + ARENA_BYTES)
             ),
         }
     }

@@ -49,8 +49,10 @@ pub(super) fn all(
         let why = events.wait(plan.duration, || progress.show("running"));
         log::info!("the guests' work is over: {why:?}");
         if plan.settle && why != Why::AllEnded {
-            rest(launched, events, &mut progress)?;
-            settling = settle(launched, events, &mut progress)?;
+            // A signal meanwhile ends the run: it is not waited for what is left to fold.
+            if rest(launched, events, &mut progress)? {
+                settling = settle(launched, events, &mut progress)?;
+            }
         }
         if events.is_interrupted() {
             log::warn!("interrupted; ending {} VMs", count_alive(launched));
@@ -117,22 +119,25 @@ fn count_alive(launched: &Launched) -> usize {
     launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).count()
 }
 
-/// Makes the guests stop writing.
+/// Makes the guests stop writing. False if a signal comes first.
 fn rest(
     launched: &Launched,
     events: &mut Events,
     progress: &mut Progress<'_>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let vms = launched.vms.clone();
     tell(&vms, Control::Rest);
     let restless = move || {
         let end = Instant::now() + REST_LIMIT;
         vms.iter().filter_map(|vm| restless_after(vm, end)).collect::<Vec<_>>()
     };
-    for error in events.wait_for(restless, || progress.show("resting"))?.unwrap_or_default() {
+    let Some(errors) = events.wait_for(restless, || progress.show("resting"))? else {
+        return Ok(false);
+    };
+    for error in errors {
         log::warn!("{error}");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Waits until a guest rests; says why it does not at `end`, or at once if its VM is paused.
@@ -230,7 +235,11 @@ fn finish(
     };
     let finished = events.wait_for(wait, || progress.show("verifying"))?;
     // Whoever sends a signal now has them stopped, which is no failure of theirs.
-    let finished = finished.unwrap_or_else(|| vec![true; launched.vms.len()]);
+    let finished = finished.unwrap_or_else(|| {
+        let count = count_alive(launched);
+        log::warn!("interrupted; {count} VMs end before they have verified all their memory");
+        vec![true; launched.vms.len()]
+    });
     launched.host.stop_all();
     Ok(finished)
 }
