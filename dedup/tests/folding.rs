@@ -318,7 +318,7 @@ fn expected_of_equal_pages(count_pages: u64, limit: u64) -> (u64, u64) {
     }
 }
 
-// Row 11: ksm_tests -M.
+// The kernel's ksm_tests -M (docs/kernel-selftests.md).
 #[test]
 fn no_slot_has_more_sharers_than_allowed() {
     for (count_pages, limit) in [(9, 3), (10, 3), (11, 3), (2, 2), (3, 2), (64, 2), (600, 256)] {
@@ -334,7 +334,7 @@ fn no_slot_has_more_sharers_than_allowed() {
     }
 }
 
-// Row 21.
+// The one page that is too many waits for a twin: a slot is made for two.
 #[test]
 fn the_258th_sharer_opens_a_dup_and_a_chain_of_one_collapses() {
     let mut engine = engine();

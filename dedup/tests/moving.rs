@@ -231,7 +231,7 @@ fn a_move_that_only_some_pages_can_make_leaves_two_slots_that_both_take_pages() 
     assert_eq!(vms[2].read(20), page(3));
 }
 
-// Row 21: pruning, within its period and not before.
+// Joined once the period is over; `chains_are_left_alone_until_the_period_is_over` has the rest.
 #[test]
 fn dups_that_have_become_small_are_joined_within_the_period() {
     let mut config = sharing_limit(10);
@@ -463,7 +463,7 @@ fn pages_for_which_there_is_nothing_to_move_take_few_parts() {
     assert!(parts <= 8, "{parts} parts");
 }
 
-// Row 22, of moves.
+// As in `racing.rs`, of moves.
 #[test]
 fn no_write_is_lost_while_all_slots_are_moved_again_and_again() {
     const PAGES: usize = 256;

@@ -21,7 +21,6 @@ const TAIL: usize = 4000;
 /// Each step of the protocol happens at least so often before the race is over.
 const ENOUGH: u64 = 1000;
 
-// Row 22.
 #[test]
 fn no_write_is_lost_while_pages_are_merged_broken_and_merged_again() {
     let mut engine = engine();

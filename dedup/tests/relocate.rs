@@ -445,7 +445,7 @@ fn a_vm_that_ends_after_a_move_leaves_no_mapping_of_the_store() {
     assert_eq!(engine.stats().pages_sharing, 0);
 }
 
-// Row 18: rmap.c, ksm_and_mremap.
+// The kernel's rmap.c, ksm_and_mremap (docs/kernel-selftests.md).
 #[test]
 fn thirty_two_equal_pages_are_on_one_slot_after_half_moved_over_the_other_half() {
     let mut engine = engine();
@@ -486,10 +486,10 @@ fn thirty_two_equal_pages_are_on_one_slot_after_half_moved_over_the_other_half()
     assert_eq!(engine.find(vm.id, 16 * PAGE), None);
 }
 
-// Row 19.
 #[test]
 fn a_page_that_moved_away_does_not_hold_its_slot_when_all_others_have_gone() {
-    // Hugh Dickins: mremap-moved pages that the reverse map did not find were never reclaimed.
+    // Hugh Dickins's case for KSM: pages moved by mremap that the reverse map did not find were never
+    // reclaimed (docs/kernel-selftests.md).
     let mut engine = engine();
     let vm = TestVm::attached(&mut engine, 0, 3);
     (0..2).for_each(|number| vm.write(number, &page(0x77)));

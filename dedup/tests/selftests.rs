@@ -1,5 +1,5 @@
 //! The kernel's `rmap` test with clones for processes, and bytes that stay what they are, on real
-//! mappings. The rest of the kernel's tests is in `selftests_*.rs` and `relocate.rs`.
+//! mappings. Which test of the kernel's is rebuilt where: docs/kernel-selftests.md.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -18,7 +18,7 @@ use pagefold_dedup::{
     VmId,
 };
 
-// Row 17: rmap.c, migrate, with a slot that moves for a page that migrates.
+// rmap.c, migrate, with a slot that moves for a page that migrates.
 #[test]
 fn every_one_of_a_tree_of_clones_sees_a_moved_slot_and_the_same_bytes() {
     const LEVELS: u32 = 5;
@@ -94,7 +94,7 @@ fn hashes(vms: &[TestVm], count_pages: usize) -> Vec<blake3::Hash> {
     vms.iter().map(hash).collect()
 }
 
-// Row 25.
+// With pages that a test writes; `tests/tests/bytes_unchanged.rs` does it with guests.
 #[test]
 fn the_bytes_of_every_vm_are_equal_before_and_after_any_amount_of_folding() {
     const PAGES: usize = 256;

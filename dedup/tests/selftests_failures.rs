@@ -15,7 +15,7 @@ use pagefold_dedup::{
     CompactScope, DedupMode, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, Run, Step, VmId,
 };
 
-// Row 23: a VM that ends between two steps of a pass, at each step at which it can.
+// A VM that ends between two steps of a pass, at each step at which it can.
 #[test]
 fn a_vm_that_is_detached_in_the_middle_of_a_pass_leaves_no_page_slot_or_count() {
     let mut steps_of_a_pass = 1;
@@ -59,7 +59,7 @@ fn a_vm_that_is_detached_in_the_middle_of_a_pass_leaves_no_page_slot_or_count() 
     assert!(steps_of_a_pass > 10, "{steps_of_a_pass} steps");
 }
 
-// Row 23: a partner that ends while both wait for the same slot, and all that are left end too.
+// A partner that ends while both wait for the same slot, and all that are left end too.
 #[test]
 fn vms_that_come_and_go_between_steps_leave_nothing() {
     let knobs = Knobs { pages_to_scan: 7, ..Knobs::default() };
@@ -82,7 +82,7 @@ fn vms_that_come_and_go_between_steps_leave_nothing() {
     assert_eq!((stats.vmas_used, stats.domains.len(), stats.saved_bytes), (0, 0, 0));
 }
 
-// Row 23: no mapping to spare, for a merge, a discard, an unmerge and a move.
+// No mapping to spare, for a merge, a discard, an unmerge and a move.
 #[test]
 fn a_budget_of_mappings_that_is_spent_leaves_every_count_exact() {
     let config = EngineConfig { max_mappings: Some(16), ..EngineConfig::default() };
@@ -140,7 +140,7 @@ fn a_budget_of_mappings_that_is_spent_leaves_every_count_exact() {
     assert!(engine.stats().pages_sharing <= sharing.max(64));
 }
 
-// Row 23: found by the test above. What a VM did before it ended is neither lost nor taken off.
+// Found by the test above. What a VM did before it ended is neither lost nor taken off.
 #[test]
 fn a_pass_reports_what_it_did_although_a_vm_ended_meanwhile() {
     let knobs = Knobs { pages_to_scan: 4, ..Knobs::default() };
@@ -230,7 +230,7 @@ fn nothing_is_merged_any_more_once_everything_is_to_be_unmerged() {
     assert_eq!((stats.events.merges, stats.pages_unshared), (0, 0));
 }
 
-// Row 23: found with knobs that changed while there was no mapping to spare.
+// Found with knobs that changed while there was no mapping to spare.
 #[test]
 fn a_merge_for_which_there_is_no_mapping_leaves_nothing_that_is_busy() {
     let config = EngineConfig { max_mappings: Some(1), ..EngineConfig::default() };

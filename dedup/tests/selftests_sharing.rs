@@ -1,5 +1,5 @@
 //! The kernel's `ksm_tests` and the `prctl` half of its functional tests, on real mappings: what may
-//! be shared, and who says so.
+//! be shared, and who says so. Which test of the kernel's is rebuilt where: docs/kernel-selftests.md.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -39,7 +39,7 @@ fn expected_of_equal_pages(count_pages: u64, limit: u64) -> (u64, u64) {
     }
 }
 
-// Row 6: ksm_functional_tests, test_prctl.
+// ksm_functional_tests, test_prctl.
 #[test]
 fn the_mode_of_a_vm_is_reported_as_it_was_set() {
     let mut engine = engine();
@@ -58,7 +58,7 @@ fn the_mode_of_a_vm_is_reported_as_it_was_set() {
     assert!(gone.to_string().contains("not being folded"), "{gone}");
 }
 
-// Rows 7 and 8: ksm_functional_tests, test_prctl_fork and test_prctl_fork_exec.
+// ksm_functional_tests, test_prctl_fork and test_prctl_fork_exec.
 #[test]
 fn a_clone_inherits_the_mode_and_does_what_it_says() {
     for (mode, shared, zero) in
@@ -153,7 +153,7 @@ fn a_clone_is_on_its_parents_node() {
     assert_eq!(child.read(0), parent.read(0));
 }
 
-// Row 10: ksm_functional_tests, test_fork_ksm_merging_page_count.
+// ksm_functional_tests, test_fork_ksm_merging_page_count.
 #[test]
 fn the_counters_of_a_clone_start_from_the_truth() {
     let mut engine = engine();
@@ -181,7 +181,7 @@ fn the_counters_of_a_clone_start_from_the_truth() {
     (0..128).for_each(|number| assert_eq!(child.read(number), parent.read(number)));
 }
 
-// Row 10: a clone that cannot be made leaves no count behind.
+// As above: a clone that cannot be made leaves no count behind.
 #[test]
 fn a_clone_that_is_refused_changes_no_counter() {
     let mut engine = engine();
@@ -212,7 +212,7 @@ fn a_clone_that_is_refused_changes_no_counter() {
     assert_eq!(engine.stats().vms, before);
 }
 
-// Row 12: ksm_tests -U.
+// ksm_tests -U.
 #[test]
 fn two_pages_that_differ_in_one_byte_anywhere_are_not_shared() {
     for offset in [0, 1, 2047, 2048, 4095] {
@@ -228,7 +228,7 @@ fn two_pages_that_differ_in_one_byte_anywhere_are_not_shared() {
     }
 }
 
-// Row 13: ksm_tests -Z.
+// ksm_tests -Z.
 #[test]
 fn zero_pages_are_shared_like_others_only_when_they_are_not_given_back() {
     for (count_pages, limit) in [(2, 2), (64, 3), (65, 3), (66, 4), (300, 256)] {
@@ -251,7 +251,7 @@ fn zero_pages_are_shared_like_others_only_when_they_are_not_given_back() {
     }
 }
 
-// Row 14: ksm_tests -N, with domains for nodes.
+// ksm_tests -N, with domains for nodes.
 #[test]
 fn two_equal_pages_are_merged_in_one_domain_and_not_in_two() {
     for (domain, merged) in [("one", 2), ("other", 0)] {

@@ -1,4 +1,5 @@
-//! The kernel's `ksm_functional_tests` on real mappings: pages that get their own memory again.
+//! The kernel's `ksm_functional_tests` on real mappings: pages that get their own memory again. Which test
+//! of the kernel's is rebuilt where: docs/kernel-selftests.md.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -71,7 +72,7 @@ fn uniform(engine: &mut Engine, id: u32, count_pages: u32) -> TestVm {
     vm
 }
 
-// Row 1: ksm_functional_tests, test_unmerge.
+// ksm_functional_tests, test_unmerge.
 #[test]
 fn two_mebibytes_of_one_byte_are_distinct_after_unmerging_and_read_the_same() {
     let mut engine = engine();
@@ -89,7 +90,7 @@ fn two_mebibytes_of_one_byte_are_distinct_after_unmerging_and_read_the_same() {
     assert_eq!((engine.stats().pages_shared, engine.stats().pages_sharing), (2, 510));
 }
 
-// Row 2: ksm_functional_tests, test_unmerge_zero_pages.
+// ksm_functional_tests, test_unmerge_zero_pages.
 #[test]
 fn zero_pages_are_counted_until_they_are_opted_out_or_written() {
     let mut engine = engine();
@@ -114,7 +115,7 @@ fn zero_pages_are_counted_until_they_are_opted_out_or_written() {
     }
 }
 
-// Row 3: ksm_functional_tests, test_unmerge_discarded.
+// ksm_functional_tests, test_unmerge_discarded.
 #[test]
 fn what_was_discarded_reads_as_zero_after_the_rest_was_unmerged() {
     let mut engine = engine();
@@ -131,7 +132,7 @@ fn what_was_discarded_reads_as_zero_after_the_rest_was_unmerged() {
     (256..512).for_each(|number| assert_eq!(vm.read(number), [0xcf; PAGE_SIZE]));
 }
 
-// Row 5: ksm_functional_tests, test_prot_none.
+// ksm_functional_tests, test_prot_none.
 #[test]
 fn memory_that_is_closed_to_its_guest_can_be_written_by_the_host_and_unmerged() {
     let mut engine = engine();
@@ -148,7 +149,7 @@ fn memory_that_is_closed_to_its_guest_can_be_written_by_the_host_and_unmerged() 
     }
 }
 
-// Row 9: ksm_functional_tests, test_prctl_unmerge.
+// ksm_functional_tests, test_prctl_unmerge.
 #[test]
 fn a_vm_that_is_switched_off_has_distinct_pages_and_the_others_stay_shared() {
     let mut engine = engine();
@@ -168,7 +169,7 @@ fn a_vm_that_is_switched_off_has_distinct_pages_and_the_others_stay_shared() {
     assert_eq!(engine.stats().vms[0].merging_pages, 512);
 }
 
-// Row 9, while ksmd would be stopped: prctl(2) unmerges by itself.
+// The same while ksmd would be stopped: prctl(2) unmerges by itself.
 #[test]
 fn a_vm_that_is_switched_off_while_nothing_is_folded_has_distinct_pages_all_the_same() {
     let mut engine = engine();
@@ -192,7 +193,7 @@ fn a_vm_that_is_switched_off_while_nothing_is_folded_has_distinct_pages_all_the_
     assert_eq!(on.read(200), page(200));
 }
 
-// Row 9, of zero pages too: they are zero pages of the VM's own.
+// The same of zero pages: they are zero pages of the VM's own.
 #[test]
 fn a_vm_that_is_switched_off_has_its_own_zero_pages() {
     let mut engine = engine();

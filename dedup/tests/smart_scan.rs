@@ -58,7 +58,7 @@ fn a_page_that_keeps_changing_is_passed_over_ever_longer_and_the_others_are_not(
     assert_eq!(all.pages_scanned - after.pages_scanned, 32);
 }
 
-// Seed 001: the page's age would be read out of what makes it a sharer.
+// Its age must not be read out of what makes it a sharer: in an item, one overlays the other.
 #[test]
 fn a_page_that_was_shared_and_is_written_is_looked_at_once_it_rests_whatever_it_did_before() {
     let mut engine = engine();

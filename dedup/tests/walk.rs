@@ -115,7 +115,7 @@ fn a_walk_stops_when_it_is_told_to() {
     assert_eq!(walk(&engine, slot).0.len(), 5);
 }
 
-// Row 20; the benchmark `walk` prints the times.
+// The benchmark `walk` prints the times.
 #[test]
 fn a_walk_among_twenty_thousand_regions_visits_one_for_each_sharer() {
     const REGIONS: u64 = 20_000;

@@ -1,5 +1,4 @@
-//! The bytes of every guest's RAM before and after any amount of folding are equal
-//! (`kernel-selftests` row 25).
+//! The bytes of every guest's RAM before and after any amount of folding are equal.
 
 use pagefold::config::{BuiltinGuest, VmConfig};
 use pagefold::{Host, HostConfig, StopReason, VmHandle};

@@ -1,5 +1,5 @@
-//! Folding's figures, held against the kernel's (`kernel-selftests` row 26): what is resident, what
-//! is saved, what the process as a whole takes, and how many mappings there are.
+//! Folding's figures, held against the kernel's: what is resident, what is saved, what the process as a
+//! whole takes, and how many mappings there are.
 //!
 //! The VMs are in processes of their own, once folded and once not, with the same seed: what the
 //! second holds is what the guests have touched.
@@ -44,7 +44,6 @@ fn guest_bytes(spec: Spec) -> u64 {
     u64::from(spec.count) * (spec.memory_mib << 20)
 }
 
-// Row 26.
 #[test]
 fn resident_and_saved_memory_are_what_the_kernel_says() {
     let folded = Figures::of(FOLDED);

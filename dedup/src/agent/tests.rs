@@ -330,7 +330,7 @@ impl World {
     }
 }
 
-// Row 23: the broker is gone, for one call, for a few, and for good.
+// The broker is gone, for one call, for a few, and for good.
 #[test]
 fn a_broker_that_fails_at_any_call_costs_no_byte_no_slot_and_no_count() {
     let process = Arc::new(ProcessMemory::open(true).unwrap());
@@ -392,7 +392,7 @@ fn a_mapping_that_fails_halfway_costs_no_byte_no_slot_and_no_count() {
     }
 }
 
-// Row 23: a broker that never comes back, and VMs that end all the same.
+// A broker that never comes back, and VMs that end all the same.
 #[test]
 fn vms_that_end_without_their_broker_leave_nothing_behind() {
     let process = Arc::new(ProcessMemory::open(true).unwrap());

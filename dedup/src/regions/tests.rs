@@ -234,7 +234,7 @@ fn a_page_at_two_guest_addresses_is_found_at_both() {
 
 #[test]
 fn a_moved_region_is_found_where_it_is_now() {
-    // What an index derived from the current address would miss (Hugh Dickins, seed 002).
+    // What an index derived from the current address would miss (docs/decisions/0007-linear-index.md).
     let mut map = Regions::of(&[region(0, 16, 0), region(16, 16, 16)]).unwrap();
     map.split(region(16, 16, 16).guest_phys, 8).unwrap();
     let moved = region(24, 8, 64);

@@ -213,7 +213,7 @@ mod tests {
         hold_up_a_writer(true);
     }
 
-    // Row 4: ksm_functional_tests, test_unmerge_uffd_wp.
+    // The kernel's ksm_functional_tests, test_unmerge_uffd_wp (docs/kernel-selftests.md).
     #[test]
     fn unmerging_a_range_that_somebody_protected_waits_until_it_is_let_go() {
         let store = Memfd::new(2).unwrap();

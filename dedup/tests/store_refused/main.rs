@@ -18,7 +18,7 @@ use pagefold_dedup::{MoveSlotError, PAGE_SIZE};
 const PAGES: u32 = 64;
 const ALLOWED: u32 = 16;
 
-// Row 23: no memory for a new slot.
+// No memory for a new slot.
 #[test]
 fn pages_for_which_the_kernel_has_no_store_stay_as_they_are_until_it_has() {
     let mut engine = engine();

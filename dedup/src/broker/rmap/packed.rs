@@ -7,9 +7,9 @@
 //! | pending, stable | stable node | next item of the node | the item before |
 //!
 //! So the age and the skips of the smart scan overlay the stable half, and no state can be read as
-//! another: whoever wants an age gets one from a loose or a waiting item or not at all. (In KSM a
-//! page that was broken by a write, and whose item is on the stable tree still, would have its
-//! node's address read for an age: seed 001.)
+//! another: whoever wants an age gets one from a loose or a waiting item or not at all. (Where KSM
+//! overlays the two, `should_skip_rmap_item` has to look at `STABLE_FLAG` first: the page may have been
+//! broken by a write while its item is on the stable tree still. See docs/decisions/0007-linear-index.md.)
 
 use super::{Link, RmapItem, Role};
 use crate::broker::ids::{ItemId, NodeId};
