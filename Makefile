@@ -12,7 +12,7 @@ DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest deny unit-tests vm-tests machine-tests churn asan bench clean
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest docs deny unit-tests vm-tests machine-tests churn asan bench clean
 
 help: ## say what there is (this text)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +20,7 @@ help: ## say what there is (this text)
 build: ## build the command: target/release/pagefold
 	$(CARGO) build --release --locked
 
-test: check-fmt lint deny unit-tests vm-tests ## everything that must pass before a change lands (needs /dev/kvm)
+test: check-fmt lint docs deny unit-tests vm-tests ## everything that must pass before a change lands (needs /dev/kvm)
 
 check-fmt:
 	$(CARGO_FMT) --all --check
@@ -37,6 +37,9 @@ lint-workspace:
 lint-guest:
 	$(CARGO_CLIPPY) --package pagefold-guest --bin pagefold-guest-image --features freestanding \
 		--profile guest --locked -- -D warnings
+
+docs: ## the documentation of all crates, without warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 deny: $(DENY) ## licences, sources and doubled crates
 	$(DENY) --locked check bans licenses sources
