@@ -42,8 +42,8 @@ fn set_run(engine: &mut Engine, run: Run) {
 
 /// That no more was in a step than is in one piece.
 fn check(most: &StepWork) {
-    assert!(most.read_pages <= 2048 && most.offered_pages <= 512, "{most:?}");
-    assert!(most.mapped_pages <= 512 && most.noted_pages <= 512, "{most:?}");
+    assert!(most.read_pages <= 2048 && most.offered_pages <= 192, "{most:?}");
+    assert!(most.mapped_pages <= 320 && most.noted_pages <= 256, "{most:?}");
 }
 
 /// That the bytes are those that were written, however they are kept.
