@@ -39,9 +39,9 @@ Exit codes:
   3  a guest found a wrong byte in its memory
   4  a guest crashed, or did not finish
   5  folding was to settle, and did not within its time
-  128 + N  a signal N ended the process at once: SIGINT, SIGTERM or SIGHUP a second or more after the
-           first of them; or SIGQUIT, USR1, USR2, ALRM, VTALRM, PROF, IO, PWR, XCPU, or a
-           real-time signal
+  128 + N  a signal N ended the process at once: SIGINT, SIGTERM or SIGHUP a second or more
+           after the first of them; or SIGQUIT, USR1, USR2, ALRM, VTALRM, PROF, IO, PWR,
+           XCPU, or a real-time signal
 
 Logs go to stderr; -v, or RUST_LOG=info or RUST_LOG=pagefold=debug, shows more of them.
 See what this machine can do with: pagefold doctor";
