@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{TestVm, engine, page, settle, slot};
+use common::{TestVm, config, engine, page, settle, slot};
 use pagefold_dedup::{AnonymousMemory, Engine, EngineConfig, GuestMemory, LinearIndex, PAGE_SIZE};
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
 fn with_mappings(max_mappings: u64) -> Engine {
-    let config = EngineConfig { max_mappings: Some(max_mappings), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(max_mappings), ..config() };
     Engine::new(config).unwrap()
 }
 

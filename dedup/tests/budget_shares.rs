@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{TestVm, check_counters, page, settle};
+use common::{TestVm, check_counters, config, page, settle};
 use pagefold_dedup::{
     AnonymousMemory, DedupMode, Engine, EngineConfig, LinearIndex, PAGE_SIZE, PageState,
 };
 
 fn with_mappings(max_mappings: u64) -> Engine {
-    let config = EngineConfig { max_mappings: Some(max_mappings), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(max_mappings), ..config() };
     Engine::new(config).unwrap()
 }
 

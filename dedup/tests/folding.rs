@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{TestVm, engine, page, settle, sharing_limit};
+use common::{TestVm, config, engine, page, settle, sharing_limit};
 use pagefold_dedup::{AttachError, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId};
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
@@ -290,8 +290,7 @@ fn nothing_is_left_when_vms_are_detached() {
 
 #[test]
 fn short_runs_are_put_off_when_mappings_are_short_and_taken_up_when_they_are_not() {
-    let mut engine =
-        Engine::new(EngineConfig { max_mappings: Some(24), ..EngineConfig::default() }).unwrap();
+    let mut engine = Engine::new(EngineConfig { max_mappings: Some(24), ..config() }).unwrap();
     let (a, b) = (TestVm::attached(&mut engine, 0, 128), TestVm::attached(&mut engine, 1, 128));
     for number in 0..128 {
         // In b every other page is elsewhere, so that its runs are single pages.

@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Reserve, TestVm, page};
+use common::{Reserve, TestVm, config, page};
 use pagefold_dedup::{Engine, EngineConfig};
 
 /// Enough pages, each alone between two that are not there, to need more mappings than the kernel
@@ -24,7 +24,7 @@ fn a_process_at_its_limit_of_mappings_loses_nothing_and_says_so() {
         eprintln!("vm.max_map_count is {limit}: nothing is refused");
     }
     // A budget that does not hold us back.
-    let config = EngineConfig { max_mappings: Some(u64::MAX), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(u64::MAX), ..config() };
     let mut engine = Engine::new(config).unwrap();
     let count_pages = 2 * CONTENTS as u32;
     let one = TestVm::attached(&mut engine, 0, count_pages);

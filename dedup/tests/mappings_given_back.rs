@@ -11,7 +11,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{TestVm, check_counters, engine, page, settle};
+use common::{TestVm, check_counters, config, engine, page, settle};
 use pagefold_dedup::{
     DedupMode, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, Run, Step, VmId,
 };
@@ -182,7 +182,7 @@ fn so_it_is_when_the_shared_ones_were_given_back_before_anything_was_unmerged() 
 
 #[test]
 fn mappings_of_broken_pages_come_back_when_the_budget_is_short() {
-    let config = EngineConfig { max_mappings: Some(9000), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(9000), ..config() };
     let mut engine = Engine::new(config).unwrap();
     let greedy = folded(&mut engine, 0);
     let before = engine.stats();

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{TestVm, engine, page, settle, sharing_limit};
+use common::{TestVm, config, engine, page, settle, sharing_limit};
 use pagefold_dedup::{
     CompactScope, Compaction, Engine, EngineConfig, Knobs, LinearIndex, PageState, Run, Slot, VmId,
 };
@@ -156,7 +156,7 @@ fn spend_mappings(engine: &mut Engine, limit: u64) -> Vec<VmId> {
 }
 
 fn with_mappings(max_mappings: u64) -> Engine {
-    let mut config = EngineConfig { max_mappings: Some(max_mappings), ..EngineConfig::default() };
+    let mut config = EngineConfig { max_mappings: Some(max_mappings), ..config() };
     // Dups that are small are not joined meanwhile, however slow the machine is.
     config.knobs = Knobs { stable_node_chains_prune_millisecs: 3_600_000, ..config.knobs };
     Engine::new(config).unwrap()

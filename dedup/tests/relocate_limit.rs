@@ -11,7 +11,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Reserve, TestVm, page};
+use common::{Reserve, TestVm, config, page};
 use pagefold_dedup::{
     AnonymousMemory, Engine, EngineConfig, LinearIndex, PAGE_SIZE, RelocateError, RemapError,
 };
@@ -29,7 +29,7 @@ fn a_move_at_the_limit_of_mappings_is_refused_and_succeeds_when_there_are_some_a
         // Not the default: a host set up for many mappings. The limit cannot be reached here.
         eprintln!("vm.max_map_count is {limit}: nothing is refused");
     }
-    let config = EngineConfig { max_mappings: Some(u64::MAX), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(u64::MAX), ..config() };
     let mut engine = Engine::new(config).unwrap();
     let count_pages = 2 * CONTENTS as u32;
     let one = TestVm::attached(&mut engine, 0, count_pages);

@@ -12,7 +12,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use common::{TestVm, check_counters, engine, page, settle, sharers, slot};
+use common::{TestVm, check_counters, config, engine, page, settle, sharers, slot};
 use pagefold_dedup::{
     CompactScope, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, PageState, Run, Unchanging,
     VmId,
@@ -99,7 +99,7 @@ fn hashes(vms: &[TestVm], count_pages: usize) -> Vec<blake3::Hash> {
 fn the_bytes_of_every_vm_are_equal_before_and_after_any_amount_of_folding() {
     const PAGES: usize = 256;
     let knobs = Knobs { max_page_sharing: 4, ..Knobs::default() };
-    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    let mut engine = Engine::new(EngineConfig { knobs, ..config() }).unwrap();
     let vms: Vec<TestVm> =
         (0..4).map(|id| TestVm::attached(&mut engine, id, PAGES as u32)).collect();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;

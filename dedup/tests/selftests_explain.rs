@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{TestVm, engine, page, settle};
+use common::{TestVm, config, engine, page, settle};
 use pagefold_dedup::{
     DedupMode, Engine, EngineConfig, Explanation, Knobs, LinearIndex, PAGE_SIZE, PageState, Reason,
     Run, Slot, Step, VmId,
@@ -159,7 +159,7 @@ fn a_page_whose_contents_slots_are_all_full_says_so_and_is_shared_with_the_next_
 #[test]
 fn a_twin_on_another_numa_node_is_named_by_the_node_and_one_in_another_domain_by_that() {
     let knobs = Knobs { merge_across_nodes: false, ..Knobs::default() };
-    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    let mut engine = Engine::new(EngineConfig { knobs, ..config() }).unwrap();
     let vms = [0, 1, 2].map(|id| TestVm::attached(&mut engine, id, 8));
     engine.set_node(vms[1].id, 1).unwrap();
     engine.set_node(vms[2].id, 2).unwrap();
@@ -251,7 +251,7 @@ fn the_reasons_are_called_in_json_what_they_are_called_here() {
 
 /// Engine whose domains have so many slots.
 fn small_store(store_pages: u32) -> Engine {
-    Engine::new(EngineConfig { store_pages: Some(store_pages), ..EngineConfig::default() }).unwrap()
+    Engine::new(EngineConfig { store_pages: Some(store_pages), ..config() }).unwrap()
 }
 
 /// Counts what is said of each page of a VM by itself, as `VmStats` counts all of them: merging,
@@ -277,8 +277,7 @@ fn count_states(engine: &Engine, vm: &TestVm, pages: usize) -> [u64; 5] {
 #[test]
 fn every_page_that_is_there_is_in_just_one_counter_and_the_kernel_has_as_many() {
     // Room for four contents, and for two mappings of several pages, but none of a single one.
-    let config =
-        EngineConfig { store_pages: Some(4), max_mappings: Some(5), ..EngineConfig::default() };
+    let config = EngineConfig { store_pages: Some(4), max_mappings: Some(5), ..config() };
     let mut engine = Engine::new(config).unwrap();
     let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, 64));
     for vm in &vms {

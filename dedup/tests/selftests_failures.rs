@@ -10,7 +10,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{TestVm, check_counters, engine, page, settle, sharers, slot};
+use common::{TestVm, check_counters, config, engine, page, settle, sharers, slot};
 use pagefold_dedup::{
     CompactScope, DedupMode, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE, Run, Step, VmId,
 };
@@ -22,7 +22,7 @@ fn a_vm_that_is_detached_in_the_middle_of_a_pass_leaves_no_page_slot_or_count() 
     let mut detach_after = 0;
     while detach_after < steps_of_a_pass {
         let knobs = Knobs { pages_to_scan: 5, ..Knobs::default() };
-        let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+        let mut engine = Engine::new(EngineConfig { knobs, ..config() }).unwrap();
         let vms: Vec<TestVm> = (0..3).map(|id| TestVm::attached(&mut engine, id, 24)).collect();
         for vm in &vms {
             (0..24).for_each(|number| vm.write(number, &page(number as u32)));
@@ -63,7 +63,7 @@ fn a_vm_that_is_detached_in_the_middle_of_a_pass_leaves_no_page_slot_or_count() 
 #[test]
 fn vms_that_come_and_go_between_steps_leave_nothing() {
     let knobs = Knobs { pages_to_scan: 7, ..Knobs::default() };
-    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    let mut engine = Engine::new(EngineConfig { knobs, ..config() }).unwrap();
     for round in 0..40 {
         let vm = TestVm::attached(&mut engine, round, 24);
         (0..24).for_each(|number| vm.write(number, &page((number as u32 + round) % 30)));
@@ -85,7 +85,7 @@ fn vms_that_come_and_go_between_steps_leave_nothing() {
 // No mapping to spare, for a merge, a discard, an unmerge and a move.
 #[test]
 fn a_budget_of_mappings_that_is_spent_leaves_every_count_exact() {
-    let config = EngineConfig { max_mappings: Some(16), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(16), ..config() };
     let mut engine = Engine::new(config).unwrap();
     let (a, b) = (TestVm::attached(&mut engine, 0, 128), TestVm::attached(&mut engine, 1, 128));
     let place = |number: usize| (number * 77) % 128;
@@ -144,7 +144,7 @@ fn a_budget_of_mappings_that_is_spent_leaves_every_count_exact() {
 #[test]
 fn a_pass_reports_what_it_did_although_a_vm_ended_meanwhile() {
     let knobs = Knobs { pages_to_scan: 4, ..Knobs::default() };
-    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    let mut engine = Engine::new(EngineConfig { knobs, ..config() }).unwrap();
     let vms: Vec<TestVm> = (0..2).map(|id| TestVm::attached(&mut engine, id, 16)).collect();
     for vm in &vms {
         (0..16).for_each(|number| vm.write(number, &page(number as u32)));
@@ -233,7 +233,7 @@ fn nothing_is_merged_any_more_once_everything_is_to_be_unmerged() {
 // Found with knobs that changed while there was no mapping to spare.
 #[test]
 fn a_merge_for_which_there_is_no_mapping_leaves_nothing_that_is_busy() {
-    let config = EngineConfig { max_mappings: Some(1), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(1), ..config() };
     for to_zero in [false, true] {
         let mut engine = Engine::new(config).unwrap();
         let vm = TestVm::attached(&mut engine, 0, 64);

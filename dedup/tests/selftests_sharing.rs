@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{TestVm, engine, page, settle};
+use common::{TestVm, config, engine, page, settle};
 use pagefold_dedup::{
     AttachError, CloneError, DedupMode, Engine, EngineConfig, KnobError, Knobs, LinearIndex,
     PAGE_SIZE, Run, Unchanging, VmId,
@@ -18,7 +18,7 @@ use pagefold_dedup::{
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
 fn engine_with(knobs: Knobs) -> Engine {
-    Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap()
+    Engine::new(EngineConfig { knobs, ..config() }).unwrap()
 }
 
 /// A copy of a VM, which nobody writes.

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{TestVm, engine, page, settle};
+use common::{TestVm, config, engine, page, settle};
 use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::broker::LocalBroker;
 use pagefold_dedup::extents::Extent;
@@ -250,7 +250,7 @@ fn a_vm_that_is_detached_gives_up_its_items_some_at_a_time_and_not_all_at_the_en
 #[test]
 fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
     const PAGES: u32 = 10_000;
-    let config = EngineConfig { max_mappings: Some(8), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(8), ..config() };
     let mut engine = Engine::new(config).unwrap();
     let first = [0, 1].map(|id| TestVm::attached(&mut engine, id, 3));
     for vm in &first {
@@ -416,7 +416,7 @@ fn going_through_what_was_put_off_counts_as_work_and_is_shared_out_among_steps()
     const VMS: u32 = 6;
     /// Runs of one VM that a pass goes through.
     const RUNS: u32 = 1 << 14;
-    let config = EngineConfig { max_mappings: Some(400), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(400), ..config() };
     let mut engine = Engine::new(config).unwrap();
     set(&mut engine, |knobs| knobs.pages_to_scan = u32::MAX);
     let vms: Vec<TestVm> = (0..VMS).map(|id| TestVm::attached(&mut engine, id, 2 * RUNS)).collect();
@@ -524,7 +524,7 @@ fn vms_that_have_nothing_to_do_are_visited_in_many_steps() {
 #[test]
 fn directives_for_which_there_are_no_mappings_count_as_work() {
     const PAGES: u32 = 30_000;
-    let config = EngineConfig { max_mappings: Some(100), ..EngineConfig::default() };
+    let config = EngineConfig { max_mappings: Some(100), ..config() };
     let mut engine = Engine::new(config).unwrap();
     set(&mut engine, |knobs| knobs.pages_to_scan = u32::MAX);
     let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES));

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{TestVm, check_counters, engine, page, settle};
+use common::{TestVm, check_counters, config, engine, page, settle};
 use pagefold_dedup::bitmap::Bitmap;
 use pagefold_dedup::{
     AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs, PAGE_SIZE, Run, Step, VmId,
@@ -102,7 +102,7 @@ fn memory_that_appears_without_anybody_saying_so_is_found() {
 fn a_step_takes_in_a_part_of_many_changes() {
     const MANY: u32 = 20_000;
     let knobs = Knobs { pages_to_scan: 1, ..Knobs::default() };
-    let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
+    let mut engine = Engine::new(EngineConfig { knobs, ..config() }).unwrap();
     let vm = TestVm::attached(&mut engine, 0, MANY);
     (0..MANY).for_each(|number| vm.write(number as usize, &page(number % (MANY / 2))));
     settle(&mut engine);

@@ -102,13 +102,17 @@ impl TestVm {
 /// Has at most so many pages share a slot.
 pub fn sharing_limit(max_page_sharing: u32) -> EngineConfig {
     let knobs = Knobs { max_page_sharing, ..Knobs::default() };
-    EngineConfig { knobs, ..EngineConfig::default() }
+    EngineConfig { knobs, ..config() }
 }
 
-/// An engine whose steps are bounded by what they handle alone, which is the same on any machine.
+/// Has steps be bounded by what they handle alone, which is the same on any machine.
+pub fn config() -> EngineConfig {
+    EngineConfig { step_time: Some(Duration::MAX), ..EngineConfig::default() }
+}
+
+/// An engine with that [configuration](config).
 pub fn engine() -> Engine {
-    let config = EngineConfig { step_time: Some(Duration::MAX), ..EngineConfig::default() };
-    Engine::new(config).unwrap()
+    Engine::new(config()).unwrap()
 }
 
 /// A page that differs from that of any other number.

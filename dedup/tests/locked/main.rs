@@ -11,7 +11,7 @@ mod sys;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use common::{TestVm, page, settle};
+use common::{TestVm, config, page, settle};
 use libc::{MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
 use pagefold_dedup::{
     AttachError, AttachSpec, CloneError, DedupMode, Engine, EngineConfig, GuestMemory, PAGE_SIZE,
@@ -29,7 +29,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn engine() -> Engine {
-    let config = EngineConfig { store_pages: Some(STORE_PAGES), ..EngineConfig::default() };
+    let config = EngineConfig { store_pages: Some(STORE_PAGES), ..config() };
     Engine::new(config).unwrap()
 }
 
