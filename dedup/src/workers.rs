@@ -1,19 +1,18 @@
 //! The threads that many pages are read on at once, and the processor time that folding has used.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use crate::sys::ThreadClock;
 
-/// Items that one task maps, at least: waking a thread for fewer takes longer than it saves.
-const TASK_ITEMS: usize = 128;
+/// Parts of some 20 µs that are worth waking threads for, at least.
+const LEAST_PARTS: usize = 4;
 
 /// A pool of threads beside those that drive an engine. A step is short, and handing each to the pool would
 /// cost more than a tenth of what it does, so the pool has only what is done in parallel.
@@ -76,21 +75,36 @@ impl Workers {
         result
     }
 
-    /// What `task` makes of each item, in order: on all threads, if there are enough items. Not when the caller
-    /// is a thread of another pool of rayon's: it would do other work of that pool while it waits, which may
-    /// want the very lock that it holds on this engine.
-    pub(crate) fn map<T: Sync, R: Send>(
+    /// What `task` makes of each item, in order: by all threads and the caller, which take `part` items at a
+    /// time, if there are enough of them. Not when the caller is a thread of another pool of rayon's: it would do
+    /// other work of that pool while it waits, which may want the very lock that it holds on this engine.
+    pub(crate) fn map<T: Sync, R: Send + Sync>(
         &self,
         items: &[T],
-        task: impl Fn(&T) -> R + Sync + Send,
+        part: usize,
+        task: impl Fn(&T) -> R + Sync,
     ) -> Vec<R> {
-        let is_worth_it = items.len() >= 2 * TASK_ITEMS && rayon::current_thread_index().is_none();
-        match &self.pool {
-            Some(pool) if is_worth_it && pool.current_num_threads() > 1 => {
-                pool.install(|| items.par_iter().with_min_len(TASK_ITEMS).map(task).collect())
+        let count_threads = self.pool.as_ref().map_or(0, ThreadPool::current_num_threads);
+        let is_worth_it = items.len() > (LEAST_PARTS - 1) * part && count_threads > 1;
+        let (Some(pool), true) =
+            (&self.pool, is_worth_it && rayon::current_thread_index().is_none())
+        else {
+            return items.iter().map(task).collect();
+        };
+        let parts: Vec<(&[T], OnceLock<Vec<R>>)> =
+            items.chunks(part).map(|items| (items, OnceLock::new())).collect();
+        let next = AtomicUsize::new(0);
+        let help = || {
+            while let Some((items, results)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                results.get_or_init(|| items.iter().map(&task).collect());
             }
-            _ => items.iter().map(task).collect(),
-        }
+        };
+        // The caller begins at once, and does not wait for threads to wake up.
+        pool.in_place_scope(|scope| {
+            (1..count_threads).for_each(|_| scope.spawn(|_| help()));
+            help();
+        });
+        parts.into_iter().filter_map(|(_, results)| results.into_inner()).flatten().collect()
     }
 
     /// Processor time of folding so far, but for what is being [counted](Self::count).
@@ -109,5 +123,39 @@ impl Drop for Workers {
         drop(self.pool.take());
         // Nothing is ever sent: this returns when every thread has dropped its end.
         let _ = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).recv();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failure is a panic")]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::Workers;
+
+    #[test]
+    fn results_are_in_the_order_of_the_items_whoever_computes_them() {
+        for (count_threads, part) in [(1, 1), (2, 7), (4, 1), (4, 64), (4, 1000)] {
+            let workers = Workers::new(Some(count_threads)).unwrap();
+            for count in [0, 1, 3, 4, 255, 1000] {
+                let items: Vec<u32> = (0..count).collect();
+                let doubled = workers.map(&items, part, |&item| 2 * item);
+                assert_eq!(doubled, items.iter().map(|item| 2 * item).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn many_items_are_shared_by_threads_and_the_caller() {
+        let workers = Workers::new(Some(2)).unwrap();
+        let by = Mutex::new(BTreeSet::new());
+        workers.map(&[(); 100], 1, |()| {
+            by.lock().unwrap().insert(format!("{:?}", thread::current().id()));
+            thread::sleep(Duration::from_millis(1));
+        });
+        assert_eq!(by.into_inner().unwrap().len(), 2);
     }
 }

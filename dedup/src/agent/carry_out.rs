@@ -9,7 +9,7 @@ use crate::protocol::{Broker, BrokerError, Outcome};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// Pages whose bytes are handed over for new slots in one message.
-const FILL_PAGES: usize = 64;
+const FILL_PAGES: usize = 512;
 
 impl Agent {
     /// Has targets, ascending, be what they are to be, as far as the budget allows and they still

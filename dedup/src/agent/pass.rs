@@ -12,9 +12,6 @@ use crate::LinearIndex;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Decision, Offer};
 
-/// Pages that are read at once, by all threads.
-const BATCH_PAGES: usize = 2048;
-
 /// Pages that are read ahead of those that are offered, at least, however little of a step is left.
 const LEAST_PAGES: usize = 512;
 
@@ -102,7 +99,7 @@ impl Agent {
         }
         self.catch_up(broker)?;
         let passed = if self.read_ahead.is_empty() {
-            self.read_next(broker, limit.min(BATCH_PAGES), rules)?
+            self.read_next(broker, limit.min(self.work.room_to_read()), rules)?
         } else {
             0
         };

@@ -4,10 +4,13 @@ use std::ops::Range;
 
 use super::changes::linear_index;
 use super::{Agent, AgentError};
-use crate::fingerprint::{Fingerprint, is_zero};
+use crate::fingerprint::{Fingerprint, NAMED_PART, is_zero};
 use crate::protocol::NamedOffer;
 use crate::sys::PageKind;
 use crate::{LinearIndex, PAGE_SIZE};
+
+/// Pages that a thread reads before it takes others.
+const READ_PART: usize = 64;
 
 /// What a page holds. It may hold something else already: the bytes decide, under protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl Agent {
                 Content::Data(secret.fingerprint(&page))
             }
         };
-        let contents = self.workers.map(pages, look);
+        let contents = self.workers.map(pages, READ_PART, look);
         self.events.pages_scanned += pages.len() as u64;
         self.work.read_pages += pages.len() as u64;
         contents
@@ -64,6 +67,6 @@ impl Agent {
             space.span(linear, 1).copy_page(0, &mut page);
             NamedOffer { linear, identity: secret.identity(&page) }
         };
-        self.workers.map(pages, name)
+        self.workers.map(pages, NAMED_PART, name)
     }
 }

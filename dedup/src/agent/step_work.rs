@@ -15,6 +15,13 @@ const PIECE_COST: u64 = STEP_COST / 4;
 /// What a piece may cost of which runs are made: in smaller ones they would be cut.
 const RUNS_COST: u64 = STEP_COST / 2;
 
+/// Pages that are read at once, by all threads. What has been read is not to be old when it is offered.
+const READ_PAGES: usize = 2048;
+const READ_IN_PASS_PAGES: usize = 4096;
+
+/// How much more is done at once in a whole pass, for whose parts nobody waits: threads share larger parts better.
+const PASS_FACTOR: u64 = 8;
+
 /// What it costs to ask how much the process has locked.
 const LOCKS_COST: u64 = 64;
 
@@ -82,14 +89,37 @@ pub struct StepWork {
     pub searched_pages: u64,
     /// Words of sets of pages that were gone through.
     pub words: u64,
-    /// When its time is over, while it is under way.
-    pub(crate) until: Option<Instant>,
+    bounds: Bounds,
+}
+
+/// What a step may do, while it is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Bounds {
+    /// When its time is over.
+    until: Option<Instant>,
+    /// Whether it is a part of a whole pass.
+    is_in_pass: bool,
 }
 
 impl StepWork {
     /// A step that begins now and has so much time.
     pub(crate) fn within(time: Duration) -> Self {
-        Self { until: Instant::now().checked_add(time), ..Self::default() }
+        let until = Instant::now().checked_add(time);
+        Self { bounds: Bounds { until, is_in_pass: false }, ..Self::default() }
+    }
+
+    /// A part of a whole pass, for the end of which nobody waits.
+    pub(crate) fn in_pass() -> Self {
+        Self { bounds: Bounds { until: None, is_in_pass: true }, ..Self::default() }
+    }
+
+    /// What it did, which is all that counts when it is over.
+    pub(crate) fn done(&self) -> Self {
+        Self { bounds: Bounds::default(), ..*self }
+    }
+
+    fn factor(&self) -> u64 {
+        if self.bounds.is_in_pass { PASS_FACTOR } else { 1 }
     }
 
     /// What it cost, by what each part costs at most, in pages read.
@@ -111,38 +141,48 @@ impl StepWork {
     }
 
     fn left(&self) -> u64 {
-        STEP_COST.saturating_sub(self.cost())
+        (STEP_COST * self.factor()).saturating_sub(self.cost())
+    }
+
+    /// What a piece of work may cost that is to be `cost` in a step.
+    fn left_of(&self, cost: u64) -> u64 {
+        self.left().min(cost * self.factor())
     }
 
     /// Whether the step is to end. However little time it has, it does one piece of its work.
     pub(crate) fn is_enough(&self) -> bool {
-        let is_late = || self.until.is_some_and(|until| Instant::now() >= until);
-        self.left() < LEAST_COST || (self.cost() > 0 && is_late())
+        let is_late = || self.bounds.until.is_some_and(|until| Instant::now() >= until);
+        self.left() < LEAST_COST * self.factor() || (self.cost() > 0 && is_late())
+    }
+
+    /// How many pages are to be read at once.
+    pub(super) fn room_to_read(&self) -> usize {
+        if self.bounds.is_in_pass { READ_IN_PASS_PAGES } else { READ_PAGES }
     }
 
     /// How many pages can still be mapped that take a run each: at least one.
     pub(super) fn room_to_map(&self) -> usize {
-        room(self.left().min(RUNS_COST), RUN_COST + MAPPED_COST)
+        room(self.left_of(RUNS_COST), RUN_COST + MAPPED_COST)
     }
 
     /// How many pages can still be mapped, each of which takes a run and fills its slot: at least one.
     pub(super) fn room_to_fill(&self) -> usize {
-        room(self.left().min(RUNS_COST), RUN_COST + MAPPED_COST + FILLED_COST)
+        room(self.left_of(RUNS_COST), RUN_COST + MAPPED_COST + FILLED_COST)
     }
 
     /// How many pages of a run can still be copied: at least one.
     pub(super) fn room_to_copy(&self) -> usize {
-        room(self.left().min(PIECE_COST), MAPPED_COST)
+        room(self.left_of(PIECE_COST), MAPPED_COST)
     }
 
     /// How many changed pages can still be noted: at least one.
     pub(super) fn room_to_note(&self) -> usize {
-        room(self.left().min(PIECE_COST), NOTED_COST)
+        room(self.left_of(PIECE_COST), NOTED_COST)
     }
 
     /// How many pages the page map can still be searched for: at least one.
     pub(super) fn room_to_search(&self) -> usize {
-        room(self.left().min(PIECE_COST) * SEARCHED_PER_READ, 1)
+        room(self.left_of(PIECE_COST) * SEARCHED_PER_READ, 1)
     }
 }
 

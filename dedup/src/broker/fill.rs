@@ -4,7 +4,7 @@ use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::rmap::Role;
 use super::stable_node::Stage;
-use crate::fingerprint::Identity;
+use crate::fingerprint::{Fingerprint, Identity, NAMED_PART};
 use crate::protocol::BrokerError;
 use crate::{PAGE_SIZE, Slot, VmId};
 
@@ -41,8 +41,9 @@ impl LocalBroker {
         let slots = (first.0..end.ok_or(BrokerError::BadSlot { vm, slot: first })?).map(Slot);
         let creators: Vec<(ItemId, NodeId)> =
             slots.clone().map(|slot| self.creator(vm, slot)).collect::<Result<_, _>>()?;
-        let fills = slots.zip(creators).zip(pages).map(|((slot, (item, node)), page)| {
-            let name = self.name_of_fill(vm, node, page);
+        let names = self.names(pages);
+        let fills = slots.zip(creators).zip(names).map(|((slot, (item, node)), name)| {
+            let name = self.fitting(vm, node, name);
             Fill { slot, item, node, name }
         });
         let fills: Vec<Fill> = fills.collect();
@@ -71,9 +72,23 @@ impl LocalBroker {
         failure.map_or(Ok(()), |error| Err(BrokerError::Store(error)))
     }
 
+    /// The fingerprint and the name of each page.
+    fn names(&self, pages: &[[u8; PAGE_SIZE]]) -> Vec<(Fingerprint, Identity)> {
+        let secret = &self.secret;
+        let name = |page: &[u8; PAGE_SIZE]| (secret.fingerprint(page), secret.identity(page));
+        match &self.workers {
+            Some(workers) => workers.map(pages, NAMED_PART, name),
+            None => pages.iter().map(name).collect(),
+        }
+    }
+
     /// The name of bytes that are to be a node's, if they have what it stands under.
-    fn name_of_fill(&self, vm: VmId, node: NodeId, page: &[u8; PAGE_SIZE]) -> Option<Identity> {
-        let (fingerprint, name) = (self.secret.fingerprint(page), self.secret.identity(page));
+    fn fitting(
+        &self,
+        vm: VmId,
+        node: NodeId,
+        (fingerprint, name): (Fingerprint, Identity),
+    ) -> Option<Identity> {
         let expected = self.stable.node(node).fingerprint;
         let keys = [fingerprint, name.key()].map(|key| self.key(vm, key));
         keys.contains(&expected).then_some(name)

@@ -39,6 +39,7 @@ mod walk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use breaks::Breaks;
 pub use check::IndexError;
@@ -61,6 +62,7 @@ use crate::extents::{Extent, ExtentMap};
 use crate::fingerprint::{Identity, Secret};
 use crate::protocol::BrokerError;
 use crate::sys::Memfd;
+use crate::workers::Workers;
 use crate::{LinearIndex, Slot, VmId};
 
 /// The least that `max_page_sharing` can be: a slot is made for two pages.
@@ -112,6 +114,8 @@ impl Member {
 #[derive(Debug)]
 pub struct LocalBroker {
     secret: Secret,
+    /// Threads that compute the names of many pages, if there are any.
+    workers: Option<Arc<Workers>>,
     store: Store,
     stable: StableTree,
     unstable: UnstableTree,
@@ -155,6 +159,7 @@ impl LocalBroker {
         }
         Ok(Self {
             secret: Secret::random().map_err(DomainError::Secret)?,
+            workers: None,
             store: Store::new(count_slots).map_err(DomainError::Store)?,
             stable: StableTree::new(max_page_sharing),
             unstable: UnstableTree::default(),
@@ -171,6 +176,11 @@ impl LocalBroker {
             polled_pages: 0,
             passes: 0,
         })
+    }
+
+    /// Has the names of many pages be computed on these threads.
+    pub(crate) fn set_workers(&mut self, workers: Arc<Workers>) {
+        self.workers = Some(workers);
     }
 
     /// Makes place for a VM of `count_pages` pages. O(pages).

@@ -68,12 +68,13 @@ impl Engine {
 
     /// Makes a whole pass, or what is left of the one that is under way. While `run` is 0, nothing is
     /// folded: pages that must not be are given their own memory, those that were written leave
-    /// their slots, and that is all.
+    /// their slots, and that is all. Its parts are larger than [steps](Self::step), as nobody can use the engine
+    /// between them: threads share more of the work.
     pub fn pass(&mut self) -> PassReport {
         self.unwanted.retry();
         self.retry_leaves();
         loop {
-            match self.step_by(u32::MAX, StepWork::default()) {
+            match self.step_by(u32::MAX, StepWork::in_pass()) {
                 Step::Part | Step::More => {}
                 Step::Done(report) => return report,
                 Step::Stopped => return PassReport::nothing(),
@@ -88,7 +89,7 @@ impl Engine {
 
     /// What the last step, or the last one of a [`pass`](Self::pass), did.
     pub fn last_step(&self) -> StepWork {
-        StepWork { until: None, ..self.last_step }
+        self.last_step.done()
     }
 
     fn step_by(&mut self, limit: u32, step: StepWork) -> Step {

@@ -273,6 +273,7 @@ impl Engine {
         if !self.domains.contains_key(name) {
             let mut broker = LocalBroker::new(self.store_pages, self.knobs.max_page_sharing)
                 .map_err(|source| AttachError::Domain { domain: name.to_owned(), source })?;
+            broker.set_workers(Arc::clone(&self.workers));
             broker.set_merge_across_nodes(self.knobs.merge_across_nodes);
             let store = broker
                 .store()
