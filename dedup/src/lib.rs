@@ -65,6 +65,7 @@ mod unfolded;
 mod workers;
 
 pub use agent::layout::{LayoutChange, RelocateError, RelocateReport};
+pub use agent::shared_changes::{ChangeConsumer, SharedChanges};
 pub use agent::track::{ChangeSource, Unchanging, WrittenPages};
 pub use agent::walk::{Mapping, PageState};
 pub use agent::{DiscardReport, StepWork};

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{VcpuFd, VmFd};
-use pagefold_dedup::{DedupMode, VmId};
+use pagefold_dedup::{DedupMode, SharedChanges, VmId};
 use pagefold_devices::{ControlWord, InsertError, Paravirt, ParavirtPorts, PortBus};
 use pagefold_devices::{SERIAL_PORTS, SerialConsole};
 use pagefold_guest::params::Params;
@@ -134,13 +134,20 @@ impl<'host> VmBuilder<'host> {
             .spawn(format!("vm{id}-vcpu0"), host.obituaries().of(id))?;
 
         // Last, so that nothing can fail after it and leave the VM registered.
-        let changes = Box::new(KvmDirtyLog::new(Arc::clone(&mapped)));
-        host.dedup()
-            .attach(id, &ram, changes, config.dedup)
-            .map_err(|source| BuildError::Dedup { vm: id, source })?;
-
+        let log = Box::new(KvmDirtyLog::new(mapped));
+        let changes = SharedChanges::new(log, ram.count_pages(), config.dedup != DedupMode::Off);
         let dedup = host.dedup().clone();
-        let machine = Mutex::new(Some(Machine { vcpu, dedup, mapped, ram, reservation }));
+        let attached = if config.dedup == DedupMode::Off {
+            dedup.leave_unfolded(id, &ram)
+        } else {
+            let consumer = changes
+                .consumer()
+                .map_err(|source| BuildError::Kvm { attempted: "log writes", source })?;
+            dedup.attach(id, &ram, Box::new(consumer), config.dedup)
+        };
+        attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
+
+        let machine = Mutex::new(Some(Machine { vcpu, dedup, changes, ram, reservation }));
         let vm = Vm { id, config, params, control, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());

@@ -35,6 +35,7 @@ mod retry_delay;
 mod runs;
 mod say;
 mod scan;
+pub mod shared_changes;
 mod stale_extents;
 mod stats;
 mod step_work;

@@ -132,7 +132,7 @@ impl DedupHost {
         Ok(Self { thread: Arc::new(thread) })
     }
 
-    /// Begins to fold a VM, after what is being done now. A VM whose mode is off is not touched.
+    /// Begins to fold a VM, after what is being done now.
     ///
     /// # Errors
     ///
@@ -145,11 +145,22 @@ impl DedupHost {
         mode: DedupMode,
     ) -> Result<(), AttachError> {
         let memory = Arc::new(FoldableRam::new(Arc::clone(memory)));
-        if mode == DedupMode::Off {
-            return Ok(self.ask(move |runner| runner.leave_unfolded(vm, memory))?);
-        }
         let spec = AttachSpec { domain: DEFAULT_DOMAIN.to_owned(), mode, memory, changes };
         Ok(self.ask(move |runner| runner.attach(vm, spec))??)
+    }
+
+    /// Takes note of a VM that is not folded, whose memory is counted all the same.
+    ///
+    /// # Errors
+    ///
+    /// When nobody folds any more.
+    pub(crate) fn leave_unfolded(
+        &self,
+        vm: VmId,
+        memory: &Arc<GuestRam>,
+    ) -> Result<(), AttachError> {
+        let memory = Arc::new(FoldableRam::new(Arc::clone(memory)));
+        Ok(self.ask(move |runner| runner.leave_unfolded(vm, memory))?)
     }
 
     /// Stops folding a VM that has ended, and returns when its memory lies over no slot any more, or the

@@ -294,7 +294,11 @@ fn vms_that_are_not_folded_are_counted_with_the_memory_that_they_take() {
         (ram, mode)
     });
     for (vm, (ram, mode)) in (0..).zip(&rams) {
-        host.attach(VmId(vm), ram, Box::new(Unchanging), *mode).unwrap();
+        if *mode == DedupMode::Off {
+            host.leave_unfolded(VmId(vm), ram).unwrap();
+        } else {
+            host.attach(VmId(vm), ram, Box::new(Unchanging), *mode).unwrap();
+        }
     }
     let stats = host.stats().unwrap();
     let half = PAGES / 2 * 4096;

@@ -1,7 +1,6 @@
 //! What of a VM is folded, as that changes while it runs.
 
 use std::io;
-use std::sync::Arc;
 
 use pagefold_dedup::{
     DedupMode, Explanation, LinearIndex, PAGE_SIZE, PageState, PagesError, Reason, VmId, WalkReport,
@@ -9,7 +8,7 @@ use pagefold_dedup::{
 
 use super::{Machine, VmHandle};
 use crate::dedup_host::{AttachError, ChangeModeError, DEFAULT_DOMAIN, DedupGone};
-use crate::memory::{GuestRam, KvmDirtyLog};
+use crate::memory::GuestRam;
 
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
 
@@ -192,16 +191,12 @@ fn attach(vm: VmId, machine: &Machine, mode: DedupMode) -> Result<(), SetDedupEr
     if mode == DedupMode::Off {
         return Ok(());
     }
-    let Machine { dedup, mapped, ram, .. } = machine;
-    // Before the first look at the memory, which takes every page to have changed.
-    mapped.log_writes(true).map_err(|source| SetDedupError::Log { vm, source })?;
-    let changes = Box::new(KvmDirtyLog::new(Arc::clone(mapped)));
-    dedup.attach(vm, ram, changes, mode).map_err(|source| {
-        if let Err(error) = mapped.log_writes(false) {
-            log::warn!("VM {vm}: its writes are logged although nobody asks: {error}");
-        }
-        SetDedupError::Attach { vm, source }
-    })
+    let Machine { dedup, changes, ram, .. } = machine;
+    // Watched before the first look at the memory, which takes every page to have changed.
+    let consumer = changes.consumer().map_err(|source| SetDedupError::Log { vm, source })?;
+    dedup
+        .attach(vm, ram, Box::new(consumer), mode)
+        .map_err(|source| SetDedupError::Attach { vm, source })
 }
 
 /// The linear pages of a guest-physical range, run by run; or the first address without memory.

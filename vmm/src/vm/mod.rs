@@ -5,7 +5,7 @@ mod folding;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pagefold_dedup::VmId;
+use pagefold_dedup::{SharedChanges, VmId};
 use pagefold_devices::ControlWord;
 use pagefold_guest::params::Params;
 use pagefold_guest::ports::Control;
@@ -15,7 +15,6 @@ use crate::dedup_host::DedupHost;
 use crate::memory::{GuestRam, MemoryReservation};
 use crate::operation::{Operation, OperationError, WaitError};
 use crate::status::{VmState, VmStatus};
-use crate::sys::memslot::MappedVm;
 use crate::vcpu::{Command, StopReason, VcpuHandle};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
@@ -26,7 +25,8 @@ pub(crate) struct Machine {
     // Fields are dropped in this order: the thread is joined first.
     pub(crate) vcpu: VcpuHandle,
     pub(crate) dedup: DedupHost,
-    pub(crate) mapped: Arc<MappedVm>,
+    /// What is written to its memory, for all who want to know. It keeps KVM's VM open.
+    pub(crate) changes: SharedChanges,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) reservation: MemoryReservation,
 }
@@ -278,12 +278,12 @@ impl VmHandle {
     pub(crate) fn tear_down(&self, reason: StopReason) {
         // Not in the condition, where the lock would be held to the end.
         let machine = self.vm.machine().take();
-        if let Some(Machine { vcpu, dedup, mapped, ram, reservation }) = machine {
+        if let Some(Machine { vcpu, dedup, changes, ram, reservation }) = machine {
             // The guest is out for good before folding lets go of its memory, and that before the
             // memory goes.
             drop(vcpu);
             dedup.detach_and_discard(self.vm.id);
-            drop(mapped);
+            drop(changes);
             drop(ram);
             drop(reservation);
         }

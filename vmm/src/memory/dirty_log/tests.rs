@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use pagefold_dedup::{ChangeConsumer, SharedChanges};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
@@ -221,4 +222,29 @@ fn nothing_is_logged_while_nobody_watches_and_everything_from_then_on() {
         machine.one_round();
         assert!(collect(&mut log).is_superset(&written_by_guest()));
     }
+}
+
+#[test]
+fn neither_of_two_consumers_of_a_log_misses_what_the_other_has_read() {
+    let mut machine = Machine::logging(false);
+    let page_count = machine.vm.ram().count_pages();
+    let shared = SharedChanges::new(Box::new(machine.log()), page_count, false);
+    let read = |consumer: &mut ChangeConsumer| {
+        let mut changed = Bitmap::new(page_count);
+        consumer.collect(&mut changed).unwrap();
+        changed.iter().collect::<BTreeSet<usize>>()
+    };
+    let (mut one, mut other) = (shared.consumer().unwrap(), shared.consumer().unwrap());
+    machine.one_round();
+    assert!(read(&mut one).is_superset(&written_by_guest()));
+    assert_eq!(read(&mut one), BTreeSet::new(), "KVM has forgotten it");
+    assert!(read(&mut other).is_superset(&written_by_guest()), "and the other has not");
+    // Nobody switches the log off for another.
+    one.watch(false).unwrap();
+    machine.one_round();
+    assert!(read(&mut other).is_superset(&written_by_guest()));
+    one.watch(true).unwrap();
+    drop(other);
+    machine.one_round();
+    assert!(read(&mut one).is_superset(&written_by_guest()));
 }
