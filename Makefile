@@ -12,7 +12,7 @@ DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest docs deny unit-tests vm-tests machine-tests churn asan bench clean
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest docs deny unit-tests vm-tests fuzz machine-tests churn asan bench clean
 
 help: ## say what there is (this text)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,13 +20,15 @@ help: ## say what there is (this text)
 build: ## build the command: target/release/pagefold
 	$(CARGO) build --release --locked
 
-test: check-fmt lint docs deny unit-tests vm-tests ## everything that must pass before a change lands (needs /dev/kvm)
+test: check-fmt lint docs deny unit-tests vm-tests fuzz ## everything that must pass before a change lands (needs /dev/kvm)
 
 check-fmt:
 	$(CARGO_FMT) --all --check
+	$(CARGO_FMT) --all --check --manifest-path fuzz/Cargo.toml
 
 fmt: ## format the sources
 	$(CARGO_FMT) --all
+	$(CARGO_FMT) --all --manifest-path fuzz/Cargo.toml
 
 lint: lint-workspace lint-guest ## clippy over the workspace and the built-in guest's image
 
@@ -53,6 +55,30 @@ unit-tests: ## unit and property tests, and the examples in the documentation
 
 vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
 	$(CARGO) test --workspace --test '*' --locked
+
+# What cargo-fuzz passes, but for a sanitizer, which would need a nightly toolchain. The target by its name, so that
+# only what runs in the fuzzer is traced.
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
+FUZZ_SECONDS ?= 15
+FUZZ_HOST := x86_64-unknown-linux-gnu
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, level=4 \
+	inline-8bit-counters pc-table trace-compares)
+
+fuzz: ## made-up messages and requests, FUZZ_SECONDS for each target (needs a C++ compiler)
+ifeq ($(shell command -v c++),)
+	@echo "warning: nothing was fuzzed: there is no C++ compiler, which libFuzzer needs (g++)" >&2
+else
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --locked --manifest-path fuzz/Cargo.toml \
+		--target $(FUZZ_HOST) --target-dir target/fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p target/fuzz/corpus/$$target; \
+		target/fuzz/$(FUZZ_HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -timeout=10 \
+			-print_final_stats=1 -artifact_prefix=target/fuzz/$$target- target/fuzz/corpus/$$target fuzz/corpus/$$target \
+			> target/fuzz/$$target.log 2>&1 || { tail -n 100 target/fuzz/$$target.log; exit 1; }; \
+		echo "$$target: $$(grep -o 'Done.*' target/fuzz/$$target.log)," \
+			"coverage $$(grep -o 'cov: [0-9]*' target/fuzz/$$target.log | tail -n 1 | cut -c 6-)"; \
+	done
+endif
 
 machine-tests: ## tests that change settings of the whole machine for a moment (need root, and it to themselves)
 	$(CARGO) test --package pagefold-dedup --test machine --locked -- --ignored

@@ -99,9 +99,10 @@ impl Workers {
                 results.get_or_init(|| items.iter().map(&task).collect());
             }
         };
-        // The caller begins at once, and does not wait for threads to wake up.
+        // The caller does not wait for threads to wake up before it begins.
         pool.in_place_scope(|scope| {
-            (1..count_threads).for_each(|_| scope.spawn(|_| help()));
+            let count_helpers = count_threads.min(parts.len()) - 1;
+            (0..count_helpers).for_each(|_| scope.spawn(|_| help()));
             help();
         });
         parts.into_iter().filter_map(|(_, results)| results.into_inner()).flatten().collect()
