@@ -12,7 +12,7 @@ DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest docs deny unit-tests vm-tests fuzz machine-tests churn asan bench clean
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest docs deny unit-tests vm-tests examples fuzz machine-tests churn asan bench clean
 
 help: ## say what there is (this text)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +20,7 @@ help: ## say what there is (this text)
 build: ## build the command: target/release/pagefold
 	$(CARGO) build --release --locked
 
-test: check-fmt lint docs deny unit-tests vm-tests fuzz ## everything that must pass before a change lands (needs /dev/kvm)
+test: check-fmt lint docs deny unit-tests vm-tests examples fuzz ## everything that must pass before a change lands (needs /dev/kvm)
 
 check-fmt:
 	$(CARGO_FMT) --all --check
@@ -55,6 +55,14 @@ unit-tests: ## unit and property tests, and the examples in the documentation
 
 vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
 	$(CARGO) test --workspace --test '*' --locked
+
+EXAMPLES := $(basename $(notdir $(filter-out examples/lib.rs examples/density.rs, $(wildcard examples/*.rs))))
+
+examples: ## the programs in examples/ (needs /dev/kvm)
+	@for example in $(EXAMPLES); do \
+		echo "example $$example"; \
+		$(CARGO) run --quiet --locked --package pagefold-examples --example $$example || exit 1; \
+	done
 
 # What cargo-fuzz passes, but for a sanitizer, which would need a nightly toolchain. The target by its name, so that
 # only what runs in the fuzzer is traced.

@@ -1,4 +1,5 @@
-//! How a program embeds Pagefold: `density.rs` is a test, `knobs.rs` a program.
+//! How a program embeds Pagefold: `density.rs` is a test; `knobs.rs`, `fold_memory.rs` and `change_source.rs` are
+//! programs, which `make examples` runs.
 
 #[cfg(test)]
 mod tests {
