@@ -11,6 +11,7 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use error::KnobError;
+use table::Field;
 pub use table::{KNOB_NAMES, KNOBS, KnobInfo, KnobKind};
 
 /// What an engine does with what it has been given.
@@ -125,11 +126,11 @@ impl Knobs {
     ///
     /// The first that is not, with its range.
     pub fn check(&self) -> Result<(), KnobError> {
-        for KnobInfo { name, kind, .. } in KNOBS {
-            let KnobKind::Number { min, max } = kind else { continue };
-            let value = self.number(name);
-            if value.is_some_and(|value| !(min..=max).contains(&value)) {
-                return Err(KnobError::bad(name, &value.unwrap_or_default().to_string(), kind));
+        for KnobInfo { name, kind, field, .. } in KNOBS {
+            let Field::Number(field) = field else { continue };
+            let value = *field(&mut { *self });
+            if !kind.allows(value) {
+                return Err(KnobError::bad(name, &value.to_string(), kind));
             }
         }
         if self.advisor_min_pages_to_scan > self.advisor_max_pages_to_scan {

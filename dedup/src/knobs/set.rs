@@ -1,23 +1,8 @@
 //! Setting a knob by its name, as a user writes it.
 
-use super::{AdvisorMode, KNOB_NAMES, KNOBS, KnobError, KnobKind, Knobs, Run};
+use super::table::Field;
+use super::{AdvisorMode, KNOB_NAMES, KNOBS, KnobError, KnobInfo, KnobKind, Knobs, Run};
 use crate::number::parse_number;
-
-/// A value that a knob may have.
-enum Value {
-    Number(u32),
-    Switch(bool),
-    Run(Run),
-    Advisor(AdvisorMode),
-}
-
-/// Where a knob's value is.
-enum Place<'a> {
-    Number(&'a mut u32),
-    Switch(&'a mut bool),
-    Run(&'a mut Run),
-    Advisor(&'a mut AdvisorMode),
-}
 
 impl Knobs {
     /// Changes the knob called `key`. Numbers are taken as [`parse_number`] does; switches take 0 and 1,
@@ -34,67 +19,66 @@ impl Knobs {
         if knob.name == "pages_to_scan" && self.advisor_mode != AdvisorMode::None {
             return Err(KnobError::Advised);
         }
-        let bad = || KnobError::bad(knob.name, value, knob.kind);
-        let value = read(knob.kind, value).ok_or_else(bad)?;
-        match (self.place(knob.name).ok_or_else(unknown)?, value) {
-            (Place::Number(place), Value::Number(number)) => *place = number,
-            (Place::Switch(place), Value::Switch(switch)) => *place = switch,
-            (Place::Run(place), Value::Run(run)) => *place = run,
-            (Place::Advisor(place), Value::Advisor(mode)) => *place = mode,
-            _ => return Err(bad()),
+        self.read(knob, value).ok_or_else(|| KnobError::bad(knob.name, value, knob.kind))
+    }
+
+    /// Changes several knobs, of names and values: all of them, or none. In any order: whether
+    /// `pages_to_scan` can be set is decided by the `advisor_mode` that is set with it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`set`](Self::set) and [`check`](Self::check); nothing has changed.
+    pub fn set_all<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), KnobError> {
+        let mut knobs = *self;
+        let (advisor, others): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|(key, _)| *key == "advisor_mode");
+        for (key, value) in advisor.into_iter().chain(others) {
+            knobs.set(key, value)?;
         }
+        knobs.check()?;
+        *self = knobs;
         Ok(())
     }
 
-    /// The value of a knob that is a number.
-    pub(super) fn number(&self, name: &str) -> Option<u32> {
-        match { *self }.place(name)? {
-            Place::Number(number) => Some(*number),
-            _ => None,
-        }
-    }
-
-    fn place(&mut self, name: &str) -> Option<Place<'_>> {
-        Some(match name {
-            "run" => Place::Run(&mut self.run),
-            "pages_to_scan" => Place::Number(&mut self.pages_to_scan),
-            "sleep_millisecs" => Place::Number(&mut self.sleep_millisecs),
-            "merge_across_nodes" => Place::Switch(&mut self.merge_across_nodes),
-            "max_page_sharing" => Place::Number(&mut self.max_page_sharing),
-            "smart_scan" => Place::Switch(&mut self.smart_scan),
-            "use_zero_pages" => Place::Switch(&mut self.use_zero_pages),
-            "stable_node_chains_prune_millisecs" => {
-                Place::Number(&mut self.stable_node_chains_prune_millisecs)
+    /// Gives a knob the value that is written; `None` if it may not have it.
+    fn read(&mut self, knob: &KnobInfo, value: &str) -> Option<()> {
+        let number = || parse_number(value).ok().and_then(|number| u32::try_from(number).ok());
+        match knob.field {
+            Field::Number(field) => {
+                let number = number().filter(|&number| knob.kind.allows(number))?;
+                *field(self) = number;
             }
-            "advisor_mode" => Place::Advisor(&mut self.advisor_mode),
-            "advisor_max_cpu" => Place::Number(&mut self.advisor_max_cpu),
-            "advisor_target_scan_time" => Place::Number(&mut self.advisor_target_scan_time),
-            "advisor_min_pages_to_scan" => Place::Number(&mut self.advisor_min_pages_to_scan),
-            "advisor_max_pages_to_scan" => Place::Number(&mut self.advisor_max_pages_to_scan),
-            _ => return None,
-        })
+            Field::Switch(field) => {
+                *field(self) = match value {
+                    "false" => false,
+                    "true" => true,
+                    _ => number().filter(|&number| number < 2)? == 1,
+                }
+            }
+            Field::Run(field) => *field(self) = Run::try_from(number()?).ok()?,
+            Field::Advisor(field) => {
+                *field(self) = match value {
+                    "none" => AdvisorMode::None,
+                    "scan-time" => AdvisorMode::ScanTime,
+                    _ => return None,
+                }
+            }
+        }
+        Some(())
     }
 }
 
-/// A value as it is written; `None` if the knob may not have it.
-fn read(kind: KnobKind, value: &str) -> Option<Value> {
-    let number = || parse_number(value).ok().and_then(|number| u32::try_from(number).ok());
-    Some(match kind {
-        KnobKind::Number { min, max } => {
-            Value::Number(number().filter(|number| (min..=max).contains(number))?)
+impl KnobKind {
+    /// Whether a number is in the range of those that a knob may have.
+    pub(super) fn allows(self, number: u32) -> bool {
+        match self {
+            Self::Number { min, max } => (min..=max).contains(&number),
+            Self::Switch | Self::Run | Self::Advisor => true,
         }
-        KnobKind::Switch => Value::Switch(match value {
-            "false" => false,
-            "true" => true,
-            _ => number().filter(|&number| number < 2)? == 1,
-        }),
-        KnobKind::Run => Value::Run(number().and_then(|number| Run::try_from(number).ok())?),
-        KnobKind::Advisor => Value::Advisor(match value {
-            "none" => AdvisorMode::None,
-            "scan-time" => AdvisorMode::ScanTime,
-            _ => return None,
-        }),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +102,21 @@ mod tests {
         }
         let json = serde_json::to_value(Knobs::default()).unwrap();
         assert_eq!(json.as_object().unwrap().len(), KNOB_NAMES.len());
+    }
+
+    #[test]
+    fn several_are_set_in_any_order_or_none() {
+        let mut knobs = Knobs { advisor_mode: AdvisorMode::ScanTime, ..Knobs::default() };
+        let before = knobs;
+        for refused in [
+            [("smart_scan", "0"), ("pages_to_scan", "7")],
+            [("smart_scan", "0"), ("advisor_min_pages_to_scan", "30001")],
+        ] {
+            knobs.set_all(refused).unwrap_err();
+            assert_eq!(knobs, before);
+        }
+        knobs.set_all([("pages_to_scan", "7"), ("advisor_mode", "none")]).unwrap();
+        assert_eq!((knobs.pages_to_scan, knobs.advisor_mode), (7, AdvisorMode::None));
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! What there is to set: one table for the checks, the errors and the help.
+//! What there is to set: one table for setting by name, the checks, the errors and the help.
 
 use std::fmt;
 
+use super::{AdvisorMode, Knobs, Run};
+
 /// A knob as a user sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct KnobInfo {
     /// Its name, which is KSM's.
     pub name: &'static str,
@@ -11,6 +13,16 @@ pub struct KnobInfo {
     pub kind: KnobKind,
     /// What it does, in a line.
     pub meaning: &'static str,
+    pub(super) field: Field,
+}
+
+/// Where a knob's value is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Field {
+    Number(fn(&mut Knobs) -> &mut u32),
+    Switch(fn(&mut Knobs) -> &mut bool),
+    Run(fn(&mut Knobs) -> &mut Run),
+    Advisor(fn(&mut Knobs) -> &mut AdvisorMode),
 }
 
 /// What a knob may be. [`Display`](fmt::Display) says it.
@@ -53,35 +65,76 @@ const COUNT: usize = 13;
 
 /// Every knob.
 pub const KNOBS: [KnobInfo; COUNT] = [
-    knob("run", KnobKind::Run, "what folding does"),
-    knob("pages_to_scan", PAGES, "pages that are looked at before folding sleeps"),
-    knob("sleep_millisecs", MILLISECS, "milliseconds of sleep then"),
-    knob(
+    knob("run", KnobKind::Run, Field::Run(|knobs| &mut knobs.run), "what folding does"),
+    number(
+        "pages_to_scan",
+        PAGES,
+        |knobs| &mut knobs.pages_to_scan,
+        "pages that are looked at before folding sleeps",
+    ),
+    number(
+        "sleep_millisecs",
+        MILLISECS,
+        |knobs| &mut knobs.sleep_millisecs,
+        "milliseconds of sleep then",
+    ),
+    switch(
         "merge_across_nodes",
-        KnobKind::Switch,
+        |knobs| &mut knobs.merge_across_nodes,
         "whether VMs on different NUMA nodes may share; only while nothing is shared",
     ),
-    knob("max_page_sharing", SHARING, "pages that may share a slot; only while nothing is shared"),
-    knob(
+    number(
+        "max_page_sharing",
+        SHARING,
+        |knobs| &mut knobs.max_page_sharing,
+        "pages that may share a slot; only while nothing is shared",
+    ),
+    switch(
         "smart_scan",
-        KnobKind::Switch,
+        |knobs| &mut knobs.smart_scan,
         "whether pages that keep changing, merged or not, are looked at more and more rarely",
     ),
-    knob(
+    switch(
         "use_zero_pages",
-        KnobKind::Switch,
+        |knobs| &mut knobs.use_zero_pages,
         "whether pages of zeroes are given back to the kernel",
     ),
-    knob(
+    number(
         "stable_node_chains_prune_millisecs",
         MILLISECS,
+        |knobs| &mut knobs.stable_node_chains_prune_millisecs,
         "milliseconds between two looks for slots of one content that could be joined",
     ),
-    knob("advisor_mode", KnobKind::Advisor, "who sets pages_to_scan: the user, or the advisor"),
-    knob("advisor_max_cpu", PER_CENT, "per cent of a processor that the advisor allows"),
-    knob("advisor_target_scan_time", SECONDS, "seconds that the advisor wants a pass to take"),
-    knob("advisor_min_pages_to_scan", PAGES, "the least pages_to_scan that the advisor sets"),
-    knob("advisor_max_pages_to_scan", PAGES, "the most pages_to_scan that the advisor sets"),
+    knob(
+        "advisor_mode",
+        KnobKind::Advisor,
+        Field::Advisor(|knobs| &mut knobs.advisor_mode),
+        "who sets pages_to_scan: the user, or the advisor",
+    ),
+    number(
+        "advisor_max_cpu",
+        PER_CENT,
+        |knobs| &mut knobs.advisor_max_cpu,
+        "per cent of a processor that the advisor allows",
+    ),
+    number(
+        "advisor_target_scan_time",
+        SECONDS,
+        |knobs| &mut knobs.advisor_target_scan_time,
+        "seconds that the advisor wants a pass to take",
+    ),
+    number(
+        "advisor_min_pages_to_scan",
+        PAGES,
+        |knobs| &mut knobs.advisor_min_pages_to_scan,
+        "the least pages_to_scan that the advisor sets",
+    ),
+    number(
+        "advisor_max_pages_to_scan",
+        PAGES,
+        |knobs| &mut knobs.advisor_max_pages_to_scan,
+        "the most pages_to_scan that the advisor sets",
+    ),
 ];
 
 /// The knobs' names.
@@ -95,6 +148,23 @@ pub const KNOB_NAMES: [&str; COUNT] = {
     names
 };
 
-const fn knob(name: &'static str, kind: KnobKind, meaning: &'static str) -> KnobInfo {
-    KnobInfo { name, kind, meaning }
+const fn number(
+    name: &'static str,
+    kind: KnobKind,
+    field: fn(&mut Knobs) -> &mut u32,
+    meaning: &'static str,
+) -> KnobInfo {
+    knob(name, kind, Field::Number(field), meaning)
+}
+
+const fn switch(
+    name: &'static str,
+    field: fn(&mut Knobs) -> &mut bool,
+    meaning: &'static str,
+) -> KnobInfo {
+    knob(name, KnobKind::Switch, Field::Switch(field), meaning)
+}
+
+const fn knob(name: &'static str, kind: KnobKind, field: Field, meaning: &'static str) -> KnobInfo {
+    KnobInfo { name, kind, meaning, field }
 }

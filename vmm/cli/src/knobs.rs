@@ -47,13 +47,8 @@ pub(super) fn check_distinct(settings: &[Setting]) -> Result<(), Failure> {
 pub(super) fn knobs_with(settings: &[Setting]) -> Result<Knobs, Failure> {
     check_distinct(settings)?;
     let mut knobs = Knobs::default();
-    // Who decides on `pages_to_scan` is set first, whichever was named first.
-    let (advisor, others): (Vec<_>, Vec<_>) =
-        settings.iter().partition(|setting| setting.key == "advisor_mode");
-    for Setting { key, value } in advisor.into_iter().chain(others) {
-        knobs.set(key, value).map_err(|error| refused(&error))?;
-    }
-    knobs.check().map_err(|error| refused(&error))?;
+    let changes = settings.iter().map(|setting| (&*setting.key, &*setting.value));
+    knobs.set_all(changes).map_err(|error| refused(&error))?;
     Ok(knobs)
 }
 

@@ -327,12 +327,7 @@ impl Runner {
     /// Sets all of the knobs, which are names and values, or none.
     pub(super) fn set_knobs(&mut self, changes: &[(String, String)]) -> Result<Knobs, KnobError> {
         let mut knobs = self.engine.knobs();
-        // It decides whether `pages_to_scan` can be set, whichever of the two was named first.
-        let (advisor, others): (Vec<_>, Vec<_>) =
-            changes.iter().partition(|(key, _)| key == "advisor_mode");
-        for (key, value) in advisor.into_iter().chain(others) {
-            knobs.set(key, value)?;
-        }
+        knobs.set_all(changes.iter().map(|(key, value)| (&**key, &**value)))?;
         let set = self.apply_knobs(knobs)?;
         // Named, it is meant, also where it is what the advisor had just come to.
         let is_named = changes.iter().any(|(key, _)| key == "pages_to_scan");
