@@ -7,6 +7,7 @@
 //!
 //! The slow one, BLAKE3 keyed by the domain, is a stable page's identity beyond this process.
 
+use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::PAGE_SIZE;
@@ -15,7 +16,8 @@ use crate::PAGE_SIZE;
 const SECRET_BYTES: usize = 192;
 
 /// A page's search key within its domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Fingerprint(pub u64);
 
 /// Bytes of BLAKE3's output that name a page. Without the key nobody can search for a collision, and
@@ -23,7 +25,8 @@ pub struct Fingerprint(pub u64);
 const IDENTITY_BYTES: usize = 16;
 
 /// A stable page's name: the first 128 bits of BLAKE3 of its bytes, keyed by its domain.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Identity(pub [u8; IDENTITY_BYTES]);
 
 impl Identity {

@@ -36,7 +36,7 @@
 //! | [`Engine`] | all folding of one process, pass by pass |
 //! | [`agent`] | one VM's memory: reads, compares, maps |
 //! | [`broker`] | one domain's trees, items and store: decides |
-//! | [`protocol`] | what the two say to each other, in batches |
+//! | [`protocol`] | what is asked of a broker, and what it answers: plain data |
 //! | [`regions`], [`extents`], [`bitmap`] | where the guest sees which page; which pages lie over which slots; sets of pages |
 //! | [`fingerprint`] | how a page is found, and how it is named |
 //! | [`knobs`] | what can be changed while it works |

@@ -9,10 +9,10 @@
 
 use std::collections::HashMap;
 
+use super::LocalBroker;
 use super::rmap::RmapItem;
-use super::{LocalBroker, MoveError};
 use crate::id_set::IdSet;
-use crate::protocol::BrokerError;
+use crate::protocol::{BrokerError, MoveError};
 use crate::{LinearIndex, Slot, VmId};
 
 /// Slots that are moved together at most.

@@ -69,7 +69,7 @@ impl LocalBroker {
             }
             start = end;
         }
-        failure.map_or(Ok(()), |error| Err(BrokerError::Store(error)))
+        failure.map_or(Ok(()), |error| Err(BrokerError::Store(error.into())))
     }
 
     /// The fingerprint and the name of each page.

@@ -3,21 +3,7 @@
 use super::{LocalBroker, MIN_PAGE_SHARING};
 use crate::VmId;
 use crate::fingerprint::Fingerprint;
-use crate::protocol::BrokerError;
-
-/// Why `max_page_sharing` was not changed. It is what it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MaxPageSharingError {
-    /// A slot is made for two pages.
-    #[error("max_page_sharing is {0}, and at least 2 pages share a slot; 256 is the default")]
-    TooSmall(u32),
-    /// Slots are in use that were shared under the other limit.
-    #[error("{slots} slots are shared under the present max_page_sharing")]
-    Busy {
-        /// How many.
-        slots: usize,
-    },
-}
+use crate::protocol::{BrokerError, MaxPageSharingError};
 
 impl LocalBroker {
     /// How many pages may share a slot.

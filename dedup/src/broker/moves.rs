@@ -8,13 +8,13 @@
 //! notices. The old node goes with its last sharer, as any node does. A move that comes to nothing
 //! is given up: see `give_up`.
 
-use std::{io, slice};
+use std::slice;
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
 use crate::fingerprint::Identity;
-use crate::protocol::{BrokerError, Directive};
+use crate::protocol::{BrokerError, Directive, MoveError};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 /// A move that is under way.
@@ -24,26 +24,6 @@ pub(super) struct Move {
     pub(super) target: NodeId,
     /// Whether those that were left have been asked once more since it was begun.
     pub(super) resumed: bool,
-}
-
-/// Why the sharers of a slot are not being moved. Nothing has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum MoveError {
-    /// The slot has no bytes that anybody could share.
-    #[error("slot {} holds nothing", .0.0)]
-    Empty(Slot),
-    /// Pages are about to join it, or its sharers are being moved already.
-    #[error("slot {} is in use by a merge or a move; try again after the next pass", .0.0)]
-    Busy(Slot),
-    /// There is no other slot to move to.
-    #[error("the store is full")]
-    Full,
-    /// Its bytes are not what they were when it was filled.
-    #[error("slot {} has lost its bytes", .0.0)]
-    Damaged(Slot),
-    /// The store's file failed.
-    #[error("the store's memory failed")]
-    Store(#[source] io::Error),
 }
 
 impl LocalBroker {
@@ -67,7 +47,7 @@ impl LocalBroker {
     pub(super) fn intact_bytes(&self, slot: Slot) -> Result<(NodeId, [u8; PAGE_SIZE]), MoveError> {
         let (from, identity) = self.movable(slot)?;
         let mut page = [0; PAGE_SIZE];
-        self.store.memfd().read(slot, &mut page).map_err(MoveError::Store)?;
+        self.store.memfd().read(slot, &mut page).map_err(|error| MoveError::Store(error.into()))?;
         if self.secret.identity(&page) == identity {
             Ok((from, page))
         } else {
@@ -103,7 +83,10 @@ impl LocalBroker {
         to: Slot,
         page: &[u8; PAGE_SIZE],
     ) -> Result<NodeId, MoveError> {
-        self.store.fill(to, slice::from_ref(page)).1.map_err(MoveError::Store)?;
+        self.store
+            .fill(to, slice::from_ref(page))
+            .1
+            .map_err(|error| MoveError::Store(error.into()))?;
         let (fingerprint, identity, paired) = {
             let node = self.stable.node(from);
             (node.fingerprint, node.identity, node.paired)

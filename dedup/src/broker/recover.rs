@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
-use super::moves::MoveError;
 use super::rmap::{RmapItem, Role};
 use super::stable_node::StableNode;
 use crate::fingerprint::{Fingerprint, Identity};
+use crate::protocol::MoveError;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 /// Where the bytes of a slot may be found once more.

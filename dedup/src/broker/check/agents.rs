@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{IndexError, ensure};
+use super::ensure;
 use crate::VmId;
 use crate::broker::LocalBroker;
+use crate::protocol::IndexError;
 
 impl LocalBroker {
     /// Verifies that it knows just these VMs. O(VMs).

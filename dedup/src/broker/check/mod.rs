@@ -16,12 +16,8 @@ use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
 use super::stable_node::Stage;
 use crate::fingerprint::Fingerprint;
+use crate::protocol::IndexError;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
-
-/// An invariant that does not hold.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct IndexError(String);
 
 macro_rules! ensure {
     ($holds:expr, $($message:tt)+) => {

@@ -1,16 +1,16 @@
-//! What an agent and a broker say to each other, in batches.
+//! What an agent and its broker send each other, in batches.
 //!
-//! Within one process the trait is a function call. Nothing in it depends on that: every message
-//! is plain data, and no call is made while a guest page is protected.
+//! No call is made while a guest page is protected.
 
-use std::io;
+use serde::{Deserialize, Serialize};
 
+use super::{BrokerError, ReportError};
 use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::{LinearIndex, Slot, VmId};
 
 /// A calm private page, for which a place is sought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The page.
     pub linear: LinearIndex,
@@ -19,7 +19,7 @@ pub struct Offer {
 }
 
 /// A page for which a place is sought by its name, as pages of other contents have its fingerprint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedOffer {
     /// The page.
     pub linear: LinearIndex,
@@ -28,7 +28,7 @@ pub struct NamedOffer {
 }
 
 /// What the broker wants done with an offered page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
     /// Nothing for now. It has no twin yet, or a directive will say what to do.
     Wait,
@@ -41,7 +41,7 @@ pub enum Decision {
 }
 
 /// What became of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// These pages equalled the slots under protection and are mapped there now.
     Merged(Extent),
@@ -94,7 +94,7 @@ pub enum Outcome {
 }
 
 /// What the broker wants done with a page that was not offered just now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Directive {
     /// A twin of the waiting page was found, and this is the first that is to share: fill this new
     /// slot with its bytes, then as for `Merge`.
@@ -140,80 +140,6 @@ impl Directive {
             | Self::Unshare { linear } => linear,
         }
     }
-}
-
-/// Why the broker could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
-    /// It knows no such VM.
-    #[error("VM {0} is not registered with this broker")]
-    UnknownVm(VmId),
-    /// The VM is known already.
-    #[error("VM {0} is registered with this broker already")]
-    VmExists(VmId),
-    /// The index of rmap items is full.
-    #[error("no room for {count_pages} more pages: the index holds {limit} at most")]
-    NoItems {
-        /// Pages asked for.
-        count_pages: u32,
-        /// The most that the index holds.
-        limit: u64,
-    },
-    /// A message names a page that the VM does not have.
-    #[error("VM {vm} has no page {}", linear.0)]
-    BadLinearIndex {
-        /// The VM.
-        vm: VmId,
-        /// The page.
-        linear: LinearIndex,
-    },
-    /// A message is about a slot that was not proposed to its sender.
-    #[error("slot {} was not proposed to VM {vm}", slot.0)]
-    BadSlot {
-        /// The VM.
-        vm: VmId,
-        /// The slot.
-        slot: Slot,
-    },
-    /// A page is said to lie over no slot, and shares one.
-    #[error("page {} of VM {vm} shares a slot; it must be said to have left first", linear.0)]
-    StillShared {
-        /// The VM.
-        vm: VmId,
-        /// The page.
-        linear: LinearIndex,
-    },
-    /// A batch does not hold what it says.
-    #[error("{0} bytes are not a whole number of pages")]
-    BadLength(usize),
-    /// The store's file failed.
-    #[error("the store's memory failed")]
-    Store(#[source] io::Error),
-}
-
-impl BrokerError {
-    /// Whether the same message would always be refused, because it contradicts what the broker knows: a
-    /// broker that does not know a VM does not count its mappings either, and may reuse their slots.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::UnknownVm(_)
-                | Self::BadLinearIndex { .. }
-                | Self::BadSlot { .. }
-                | Self::StillShared { .. }
-        )
-    }
-}
-
-/// Why the broker did not take all that was reported.
-#[derive(Debug, thiserror::Error)]
-#[error("outcome {done} of the report was refused")]
-pub struct ReportError {
-    /// How many of the outcomes were taken: all before the first that was not.
-    pub done: usize,
-    /// Why not that one.
-    #[source]
-    pub source: BrokerError,
 }
 
 /// The broker as an agent sees it.
