@@ -36,7 +36,7 @@
 //! | [`Engine`] | all folding of one process, pass by pass |
 //! | [`agent`] | one VM's memory: reads, compares, maps |
 //! | [`broker`] | one domain's trees, items and store: decides |
-//! | [`protocol`] | what is asked of a broker, and what it answers: plain data |
+//! | [`protocol`] | what agents and the engine ask a broker, and what it answers: plain data |
 //! | [`regions`], [`extents`], [`bitmap`] | where the guest sees which page; which pages lie over which slots; sets of pages |
 //! | [`fingerprint`] | how a page is found, and how it is named |
 //! | [`knobs`] | what can be changed while it works |
@@ -69,7 +69,6 @@ pub use agent::shared_changes::{ChangeConsumer, SharedChanges};
 pub use agent::track::{ChangeSource, Unchanging, WrittenPages};
 pub use agent::walk::{Mapping, PageState};
 pub use agent::{DiscardReport, StepWork};
-pub use broker::CompactScope;
 pub use engine::{
     AttachError, AttachSpec, CheckError, CloneError, Cloning, CompactReport, Compaction,
     DetachError, Detaching, Discarding, Dup, Engine, EngineConfig, EngineError, Explanation,
@@ -80,6 +79,7 @@ pub use engine::{
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
 pub use number::{NumberError, parse_number};
+pub use protocol::CompactScope;
 pub use sys::{
     AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UnfoldableMemory,
     UserfaultfdError, resident_store_bytes,

@@ -9,12 +9,14 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{TestVm, config, engine, page, settle, sharing_limit};
 use pagefold_dedup::{
-    CompactScope, Compaction, Engine, EngineConfig, Knobs, LinearIndex, PageState, Run, Slot, VmId,
+    AnonymousMemory, CompactScope, Compaction, Engine, EngineConfig, Knobs, LinearIndex, PageState,
+    Run, Slot, VmId,
 };
 
 /// The slot that a page shares.
@@ -370,6 +372,22 @@ fn compaction_joins_mappings_and_says_how_many() {
     }
     let again = engine.compact(CompactScope::Gainful);
     assert_eq!(again.moved_slots, 0, "there is nothing left to win");
+}
+
+#[test]
+fn nothing_is_moved_where_pages_that_follow_each_other_are_apart_at_the_host() {
+    let mut engine = engine();
+    let (one, other) = scattered(&mut engine, 48);
+    // The kernel gives new memory below what it gave before, so that no page's address is next.
+    for vm in [&one, &other] {
+        for number in 0..48 {
+            let memory = Arc::new(AnonymousMemory::new(1).unwrap());
+            engine.relocate(vm.id, LinearIndex(number), 1, memory).unwrap();
+        }
+    }
+    let report = engine.compact(CompactScope::Gainful);
+    assert_eq!((report.moved_slots, report.vmas_after), (0, report.vmas_before), "{report:?}");
+    engine.check().unwrap();
 }
 
 #[test]

@@ -162,6 +162,34 @@ fn a_walk_is_no_longer_than_max_page_sharing() {
     }
 }
 
+// More than a broker tells of in one answer.
+#[test]
+fn a_walk_of_thousands_of_sharers_finds_each_once_and_can_be_stopped_anywhere() {
+    const PAGES: u32 = 2500;
+    let mut engine = Engine::new(sharing_limit(PAGES)).unwrap();
+    let vm = TestVm::attached(&mut engine, 0, PAGES);
+    (0..PAGES).for_each(|number| vm.write(number as usize, &page(1)));
+    settle(&mut engine);
+    let Some(PageState::Shared(slot)) = state(&engine, &vm, 0) else {
+        panic!("a page of thousands is not shared");
+    };
+    let (found, report) = walk(&engine, slot);
+    assert_eq!(Some(&found), enumerate(&engine, &[&vm]).get(&slot));
+    assert_eq!((found.len(), report.items), (PAGES as usize, u64::from(PAGES)));
+    for stop in [1_u64, 1024, 1025, 2048, 2499] {
+        let mut calls = 0;
+        let report = engine.walk(DOMAIN, slot, |_| {
+            calls += 1;
+            if calls == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let report = report.unwrap();
+        assert_eq!((calls, report.items, report.stopped), (stop, stop, true));
+    }
+    let to = engine.move_slot(DOMAIN, slot).unwrap();
+    assert_eq!((to.moved_pages, to.left_pages), (u64::from(PAGES), 0));
+    engine.check().unwrap();
+}
+
 #[test]
 fn a_page_that_was_written_is_not_found_after_the_next_pass() {
     let mut engine = engine();

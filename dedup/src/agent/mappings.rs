@@ -165,6 +165,15 @@ impl Agent {
         self.begins_piece(page) || !self.policy_edges(page, page).is_empty()
     }
 
+    /// All pages for which that [is so](Self::is_apart), ascending. O(pieces + policies).
+    pub(crate) fn apart_pages(&self) -> Vec<LinearIndex> {
+        let mut pages = self.policy_edges(LinearIndex(0), LinearIndex(u32::MAX));
+        pages.extend(self.space.pieces().iter().map(|piece| piece.linear));
+        pages.sort_unstable();
+        pages.dedup();
+        pages
+    }
+
     fn begins_piece(&self, page: LinearIndex) -> bool {
         page.0 >= self.space.count_pages() || self.space.piece(page).linear == page
     }

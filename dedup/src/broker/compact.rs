@@ -11,8 +11,7 @@ use std::collections::HashMap;
 
 use super::LocalBroker;
 use super::rmap::RmapItem;
-use crate::id_set::IdSet;
-use crate::protocol::{BrokerError, MoveError};
+use crate::protocol::{BrokerError, Candidate, CompactCursor, CompactScope, MoveError};
 use crate::{LinearIndex, Slot, VmId};
 
 /// Slots that are moved together at most.
@@ -29,66 +28,6 @@ const LOOK_PAGES: u32 = 1 << 14;
 
 /// Runs of so many pages stay where they are.
 const LONG_RUN_PAGES: u32 = 128;
-
-/// Which slots are to be moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CompactScope {
-    /// Those whose move saves mappings.
-    #[default]
-    Gainful,
-    /// Those whose move does not cost any.
-    All,
-}
-
-/// How far the compaction of one VM has come.
-#[derive(Debug, Default)]
-pub struct CompactCursor {
-    /// The first page that has not been looked at.
-    next: LinearIndex,
-    /// Slots that were moved to.
-    taken: IdSet<Slot>,
-    /// The group that was found last, until it is known whether it is to be moved.
-    candidate: Option<Candidate>,
-    /// Pages that were looked at, and sharers that were counted, since this was last asked.
-    work: u32,
-}
-
-/// Slots that may be moved together.
-#[derive(Debug, Default)]
-struct Candidate {
-    group: Vec<Slot>,
-    /// Their places in it.
-    order: HashMap<Slot, usize>,
-    /// Slots of which it has been counted what moving them saves.
-    counted: usize,
-    /// Mappings that this is.
-    gain: i64,
-}
-
-impl Candidate {
-    /// Adds a slot; says whether it was not there yet.
-    fn add(&mut self, slot: Slot) -> bool {
-        let number = self.group.len();
-        let is_new = *self.order.entry(slot).or_insert(number) == number;
-        if is_new {
-            self.group.push(slot);
-        }
-        is_new
-    }
-}
-
-impl CompactCursor {
-    /// Goes to another VM of the same domain.
-    pub fn rewind(&mut self) {
-        self.next = LinearIndex(0);
-        self.candidate = None;
-    }
-
-    /// Pages that were looked at, and sharers that were counted, since this was last asked.
-    pub(crate) fn take_work(&mut self) -> u32 {
-        std::mem::take(&mut self.work)
-    }
-}
 
 impl LocalBroker {
     /// Does the next part of a VM's compaction: finds the next group of its pages, or counts for a part

@@ -4,6 +4,7 @@
 //! single-threaded over plain data structures and never touches guest memory.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod answer;
 mod arena;
 mod breaks;
@@ -42,26 +43,27 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use breaks::Breaks;
-pub use compact::{CompactCursor, CompactScope};
 use contested::Contested;
 use ids::{ItemId, NodeId};
 use moves::Move;
 use poll_queue::PollQueue;
 use prune::PruneAt;
-pub(crate) use recover::Copies;
 use rmap::{ItemRange, Rmap};
 use stable::StableTree;
-pub(crate) use standing::{ItemState, Standing};
 use store::Store;
 use unstable::UnstableTree;
 
 use crate::extents::{Extent, ExtentMap};
 use crate::fingerprint::{Identity, Secret};
-use crate::protocol::BrokerError;
-pub use crate::protocol::{IndexError, MaxPageSharingError, MoveError};
+use crate::protocol::{BrokerError, TRIM_PAGES};
+pub use crate::protocol::{
+    CompactCursor, CompactScope, IndexError, MaxPageSharingError, MoveError,
+};
 use crate::sys::Memfd;
 use crate::workers::Workers;
 use crate::{LinearIndex, Slot, VmId};
+
+const _: () = assert!(TRIM_PAGES as usize == rmap::CHUNK_ITEMS);
 
 /// The least that `max_page_sharing` can be: a slot is made for two pages.
 const MIN_PAGE_SHARING: u32 = 2;
@@ -244,12 +246,8 @@ impl LocalBroker {
         self.store.memfd().read_only()
     }
 
-    /// Pages of a VM that are remembered, or not, together.
-    #[expect(clippy::cast_possible_truncation, reason = "some thousand")]
-    pub(crate) const TRIM_PAGES: u32 = rmap::CHUNK_ITEMS as u32;
-
     /// Gives up what is remembered of those of a VM's pages that are in no tree, where all are of
-    /// [as many](Self::TRIM_PAGES) of `pages`; returns how many items that took going through.
+    /// [as many](TRIM_PAGES) of `pages`; returns how many items that took going through.
     pub(crate) fn trim(&mut self, vm: VmId, pages: &Range<u32>) -> usize {
         self.members.get_mut(&vm).map_or(0, |member| {
             // Nothing lies beyond the last page.

@@ -11,19 +11,8 @@ use super::ids::{ItemId, NodeId};
 use super::rmap::{RmapItem, Role};
 use super::stable_node::StableNode;
 use crate::fingerprint::{Fingerprint, Identity};
-use crate::protocol::MoveError;
-use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
-
-/// Where the bytes of a slot may be found once more.
-#[derive(Debug)]
-pub(crate) struct Copies {
-    /// What they must be.
-    pub(crate) identity: Identity,
-    /// Other slots of the same bytes.
-    pub(crate) dups: Vec<Slot>,
-    /// Pages that wait to share them, and have them in their own memory.
-    pub(crate) private: Vec<(VmId, LinearIndex)>,
-}
+use crate::protocol::{Copies, MoveError};
+use crate::{PAGE_SIZE, Slot};
 
 impl LocalBroker {
     /// Where the bytes of a slot may be found once more; `None` when it holds nothing.

@@ -5,6 +5,8 @@ mod check;
 mod items;
 mod place;
 
+pub(super) use items::items_from;
+
 use super::arena::Arena;
 use super::chain::{Chains, Entry};
 use super::ids::NodeId;

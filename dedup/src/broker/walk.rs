@@ -3,8 +3,11 @@
 use std::ops::ControlFlow;
 
 use super::LocalBroker;
+use super::admin::batch;
 use super::ids::{ItemId, NodeId};
 use super::rmap::RmapItem;
+use super::stable::items_from;
+use crate::protocol::{BATCH, Batch};
 use crate::{LinearIndex, Slot, VmId};
 
 impl LocalBroker {
@@ -20,15 +23,59 @@ impl LocalBroker {
         slot: Slot,
         mut visit: impl FnMut(VmId, LinearIndex) -> ControlFlow<()>,
     ) -> Option<ControlFlow<()>> {
-        let id = self.store.slots.node(slot)?;
-        self.stable.node(id).filled_slot().filter(|&filled| filled == slot)?;
+        let id = self.filled_node(slot)?;
         let mut pages = self.sharers(id).map(|item| self.rmap.page(item));
         Some(pages.try_for_each(|(vm, linear)| visit(vm, linear)))
     }
 
+    /// Appends pages that share a slot to `pages`, a batch at most, from the first on or from the one after
+    /// `after`; `None` when the slot holds nothing, or that page does not share it.
+    pub(super) fn sharers_after(
+        &self,
+        slot: Slot,
+        after: Option<(VmId, LinearIndex)>,
+        pages: &mut Vec<(VmId, LinearIndex)>,
+    ) -> Option<Batch> {
+        let id = self.filled_node(slot)?;
+        let told = pages.len();
+        let page = |item| self.rmap.page(item);
+        match after {
+            None => {
+                let count_sharers = self.stable.node(id).sharers as usize;
+                pages.reserve(count_sharers.min(BATCH));
+                pages.extend(self.sharers(id).map(page).take(BATCH));
+            }
+            Some((vm, linear)) => {
+                let RmapItem::Stable(link) = self.rmap.item(self.item(vm, linear).ok()?) else {
+                    return None;
+                };
+                let next = (link.node == id).then_some(link.next)?;
+                let sharers = self.sharing(items_from(&self.rmap, next));
+                pages.extend(sharers.map(page).take(BATCH));
+            }
+        }
+        Some(batch(pages.len() - told))
+    }
+
+    /// How many pages share a slot. O(1).
+    pub(super) fn count_sharers(&self, slot: Slot) -> u64 {
+        self.filled_node(slot).map_or(0, |id| u64::from(self.stable.node(id).sharers))
+    }
+
+    /// The node of a slot that holds bytes.
+    fn filled_node(&self, slot: Slot) -> Option<NodeId> {
+        let id = self.store.slots.node(slot)?;
+        self.stable.node(id).filled_slot().filter(|&filled| filled == slot)?;
+        Some(id)
+    }
+
     /// The items that share a node: nothing else in the broker finds them. O(items of the node).
     pub(super) fn sharers(&self, id: NodeId) -> impl Iterator<Item = ItemId> + '_ {
-        let items = self.stable.items(&self.rmap, id);
+        self.sharing(self.stable.items(&self.rmap, id))
+    }
+
+    /// Those of items on a node's list that share it.
+    fn sharing(&self, items: impl Iterator<Item = ItemId>) -> impl Iterator<Item = ItemId> {
         items.filter(|&item| matches!(self.rmap.item(item), RmapItem::Stable(_)))
     }
 }

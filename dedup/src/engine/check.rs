@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{CheckError, Engine};
-use crate::agent::Agent;
-use crate::broker::{ItemState, LocalBroker};
+use crate::agent::{Agent, count};
 use crate::extents::{Extent, ExtentMap};
+use crate::protocol::{Admin, Batch, ItemState};
 use crate::{LinearIndex, PageState, VmId};
 
 impl Engine {
@@ -23,7 +23,7 @@ impl Engine {
             let mut vms = BTreeSet::new();
             for (vm, agent) in self.agents_in(name) {
                 vms.insert(vm);
-                agree(vm, agent, &domain.broker)?;
+                agree(vm, agent, &*domain.broker)?;
             }
             domain.broker.check_vms(&vms).map_err(wrong)?;
         }
@@ -61,14 +61,13 @@ impl Engine {
 
 /// Verifies that an agent and its broker know the same of a VM's pages. Slots are used again, and walks
 /// find pages, by what the broker knows. O(pages).
-pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &LocalBroker) -> Result<(), CheckError> {
+pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), CheckError> {
     if !agent.has_reported() {
         // The broker has failed, and what it has not taken is reported first when it works again.
         return Ok(());
     }
     let differ = |what| Err(CheckError::Disagreement { vm, what });
-    let nothing = ExtentMap::default();
-    let theirs = broker.extents(vm).unwrap_or(&nothing);
+    let theirs = &extents_of(broker, vm);
     if theirs != agent.extents() {
         let only = |ours: &ExtentMap, theirs: &ExtentMap| -> Option<Extent> {
             ours.iter().find(|one| theirs.slot(one.linear) != Some(one.slot))
@@ -76,9 +75,10 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &LocalBroker) -> Result<(),
         let (agents, brokers) = (only(agent.extents(), theirs), only(theirs, agent.extents()));
         return differ(format!("extents, the agent's {agents:?}, the broker's {brokers:?}"));
     }
+    let items = item_states_of(broker, vm);
     for page in 0..agent.count_pages() {
-        let (state, item) =
-            (agent.page_state(LinearIndex(page)), broker.item_state(vm, LinearIndex(page)));
+        let item = items.get(page as usize).copied().unwrap_or(ItemState::Loose);
+        let state = agent.page_state(LinearIndex(page));
         let fits = match (state, item) {
             (PageState::Shared(slot), ItemState::Shared(of_node)) => of_node == Some(slot),
             (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
@@ -91,6 +91,28 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &LocalBroker) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// All extents that a broker knows of a VM.
+fn extents_of(broker: &dyn Admin, vm: VmId) -> ExtentMap {
+    let (mut all, mut extents, mut from) = (ExtentMap::default(), Vec::new(), LinearIndex(0));
+    loop {
+        let batch = broker.extents(vm, from, &mut extents);
+        from = extents.last().map_or(from, |last| LinearIndex(last.end()));
+        extents.drain(..).for_each(|extent| all.insert(extent, |_| {}));
+        if batch == Batch::Last {
+            return all;
+        }
+    }
+}
+
+/// Which trees the items of all of a VM's pages are in.
+fn item_states_of(broker: &dyn Admin, vm: VmId) -> Vec<ItemState> {
+    let (mut states, mut from) = (Vec::new(), 0);
+    while broker.item_states(vm, LinearIndex(from), &mut states) == Batch::More {
+        from = count(states.len());
+    }
+    states
 }
 
 #[cfg(test)]
@@ -120,7 +142,7 @@ mod tests {
         }
         (0..3).for_each(|_| drop(engine.pass()));
         engine.check().unwrap();
-        mislead(&mut engine.domains.get_mut("test").unwrap().broker);
+        mislead(engine.domains.get_mut("test").unwrap().local_broker());
         engine.check().unwrap_err().to_string()
     }
 

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use super::{AttachError, AttachSpec, Domain, Engine, Member};
 use crate::agent::{Copying, Prepared, ProcessMemory};
-use crate::broker::LocalBroker;
-use crate::protocol::Broker;
 use crate::sys::GuestMemory;
 use crate::{ChangeSource, LinearIndex, VmId};
 
@@ -153,8 +151,8 @@ impl Engine {
     /// O(lost slots × extents): nothing, as good as always.
     fn refuse_lost(&self, parent: VmId, member: &Member, first: usize) -> Result<(), CloneError> {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
-        let lost = broker.into_iter().flat_map(LocalBroker::lost_slots);
-        let mut pages = member.agent.pages_showing(lost);
+        let lost = broker.map(|broker| broker.lost_slots()).unwrap_or_default();
+        let mut pages = member.agent.pages_showing(lost.into_iter());
         pages.retain(|page| page.0 as usize >= first);
         if pages.is_empty() { Ok(()) } else { Err(CloneError::Lost { parent, pages }) }
     }

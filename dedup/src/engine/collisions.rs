@@ -155,7 +155,9 @@ fn a_fingerprint_is_contested_no_longer_than_anything_is_in_the_trees() {
             (0..2).for_each(|vm| world.write(vm, page, bytes));
         }
     };
-    let is_contested = |world: &World| world.engine.domains["test"].broker.has_contested();
+    let is_contested = |world: &mut World| {
+        world.engine.domains.get_mut("test").unwrap().local_broker().has_contested()
+    };
     let set_run = |world: &mut World, run| {
         world.engine.set_knobs(Knobs { run, ..world.engine.knobs() }).unwrap();
     };
@@ -163,17 +165,17 @@ fn a_fingerprint_is_contested_no_longer_than_anything_is_in_the_trees() {
     world.settle();
     // What stands under its name would not be found by others any more.
     (0..4).for_each(|_| drop(world.engine.pass()));
-    assert!(is_contested(&world));
+    assert!(is_contested(&mut world));
     set_run(&mut world, Run::Unmerge);
     world.settle();
-    assert!(!is_contested(&world));
+    assert!(!is_contested(&mut world));
     set_run(&mut world, Run::Fold);
     write_all(&world);
     world.settle();
     for page in 0..2 {
         assert_eq!(world.slot(0, page), world.slot(1, page), "page {page}");
     }
-    assert!(is_contested(&world));
+    assert!(is_contested(&mut world));
 }
 
 /// The changes of a VM that is visited after another, which it writes when that one's pages have been
@@ -205,7 +207,7 @@ fn a_page_that_is_written_at_each_merge_does_not_contest_its_fingerprint() {
         world.vms[1].0.write(0, &content);
     }
     assert!(world.engine.stats().events.declines > 4, "{:?}", world.engine.stats().events);
-    assert!(!world.engine.domains["test"].broker.has_contested());
+    assert!(!world.engine.domains.get_mut("test").unwrap().local_broker().has_contested());
     world.engine.detach_and_discard(VmId(9));
     world.settle();
     assert_eq!(world.slot(0, 0), world.slot(1, 0));

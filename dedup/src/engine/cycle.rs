@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::trim::TRIMMED_PAGES;
 use super::{Domain, Engine, Member, PassReport};
+use crate::VmId;
 use crate::agent::{Agent, AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
+use crate::protocol::Broker;
 use crate::stats::Events;
 use crate::sys::note_locked_bytes;
-use crate::{VmId, broker::LocalBroker};
 
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
 pub(super) const UNMERGE_PAGES: u32 = 2048;
@@ -211,7 +212,7 @@ impl Work<'_> {
         let pages = from..end;
         let unfolded = if self.unmerge_all { vec![pages] } else { member.agent.unfolded(pages) };
         for pages in unfolded {
-            domain.trim(vm, &pages, &mut self.step);
+            domain.trim(vm, pages, &mut self.step);
         }
         (end < member.agent.count_pages()).then_some(end)
     }
@@ -220,11 +221,11 @@ impl Work<'_> {
     fn with<T>(
         &mut self,
         vm: VmId,
-        task: impl FnOnce(&mut Agent, &mut LocalBroker) -> Result<T, AgentError>,
+        task: impl FnOnce(&mut Agent, &mut dyn Broker) -> Result<T, AgentError>,
     ) -> Option<Result<T, AgentError>> {
         let member = self.members.get_mut(&vm)?;
         let domain = self.domains.get_mut(&member.domain)?;
-        Some(member.agent.count_in(&mut self.step, |agent| task(agent, &mut domain.broker)))
+        Some(member.agent.count_in(&mut self.step, |agent| task(agent, &mut *domain.broker)))
     }
 }
 

@@ -98,14 +98,14 @@ impl Engine {
         let Some(member) = member else { return Some(Ok(())) };
         let mut domain = domains.get_mut(&member.domain);
         let left = domain.as_mut().map_or(Ok(Leaving::Over), |domain| {
-            let leave = |agent: &mut Agent| agent.leave_store(&mut domain.broker, *at);
+            let leave = |agent: &mut Agent| agent.leave_store(&mut *domain.broker, *at);
             workers.count(|| member.agent.count_in(last_step, leave))
         });
         let left = match (left, domain) {
             // All at once they would take as long as there are pages.
             (Ok(Leaving::Over), Some(domain)) if *next < member.agent.count_pages() => {
                 let end = member.agent.count_pages().min(next.saturating_add(TRIMMED_PAGES));
-                domain.trim(vm, &(*next..end), last_step);
+                domain.trim(vm, *next..end, last_step);
                 (*at, *next) = (Leaving::Over, end);
                 return None;
             }

@@ -48,7 +48,7 @@ impl Engine {
         let member = members.get_mut(vm).filter(|member| member.serial == *serial);
         let found = member.and_then(|member| {
             let domain = domains.get_mut(&member.domain)?;
-            Some((&mut member.agent, &mut domain.broker))
+            Some((&mut member.agent, &mut *domain.broker))
         });
         let Some((agent, broker)) = found else { return Some(*report) };
         if left.start >= left.end {

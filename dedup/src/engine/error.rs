@@ -5,9 +5,9 @@ use std::io;
 use super::LimitError;
 use crate::VmId;
 use crate::agent::{AgentError, AgentSetupError, MappingError};
-use crate::broker::{DomainError, IndexError};
+use crate::broker::DomainError;
 use crate::knobs::KnobError;
-use crate::protocol::BrokerError;
+use crate::protocol::{BrokerError, IndexError};
 
 /// Why an engine could not be made. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,6 @@
 //! Changing knobs while an engine works.
 
 use super::Engine;
-use crate::broker::MaxPageSharingError;
 use crate::knobs::{KnobError, Knobs};
 
 impl Engine {
@@ -22,19 +21,18 @@ impl Engine {
         if knobs.merge_across_nodes != self.knobs.merge_across_nodes
             && let Some(domain) = self.domains.values().find(|domain| !domain.broker.is_empty())
         {
-            let slots = domain.broker.count_nodes() as u64;
+            let slots = domain.broker.count_nodes();
             return Err(KnobError::Busy { key: "merge_across_nodes", slots });
         }
         if knobs.max_page_sharing != self.knobs.max_page_sharing {
             self.check_unshared("max_page_sharing")?;
         }
         for domain in self.domains.values_mut() {
-            domain.broker.set_merge_across_nodes(knobs.merge_across_nodes);
-            match domain.broker.set_max_page_sharing(knobs.max_page_sharing) {
-                Ok(()) => {}
-                Err(MaxPageSharingError::Busy { .. } | MaxPageSharingError::TooSmall(_)) => {
-                    unreachable!("both were just ruled out")
-                }
+            let (across, most) = (knobs.merge_across_nodes, knobs.max_page_sharing);
+            let is_set = domain.broker.set_merge_across_nodes(across).is_ok()
+                && domain.broker.set_max_page_sharing(most).is_ok();
+            if !is_set {
+                unreachable!("what could keep a broker from that was just ruled out");
             }
         }
         self.advisor.replace(&self.knobs, &mut knobs);
@@ -44,7 +42,7 @@ impl Engine {
 
     /// Verifies that nothing is shared in any domain, or about to be.
     fn check_unshared(&self, key: &'static str) -> Result<(), KnobError> {
-        let nodes = self.domains.values().map(|domain| domain.broker.count_nodes() as u64);
+        let nodes = self.domains.values().map(|domain| domain.broker.count_nodes());
         match nodes.sum() {
             0 => Ok(()),
             slots => Err(KnobError::Busy { key, slots }),

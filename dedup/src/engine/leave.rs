@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Domain, Engine};
 use crate::VmId;
 use crate::agent::{Agent, StepWork, count};
-use crate::broker::LocalBroker;
+use crate::protocol::TRIM_PAGES;
 use crate::sys::GuestMemory;
 
 /// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is asked for.
@@ -40,12 +40,12 @@ impl Leaver {
     fn step(&mut self, domains: &mut BTreeMap<String, Domain>, work: &mut StepWork) -> bool {
         self.failed_at = None;
         let Some(domain) = domains.get_mut(&self.domain) else { return true };
-        let leave = |agent: &mut Agent| agent.leave(&mut domain.broker, self.next);
+        let leave = |agent: &mut Agent| agent.leave(&mut *domain.broker, self.next);
         match self.agent.count_in(work, leave) {
             Ok(next) => {
                 // All at the end would take as long as there are pages.
-                let first = count(self.next) / LocalBroker::TRIM_PAGES * LocalBroker::TRIM_PAGES;
-                domain.trim(self.vm, &(first..count(next)), work);
+                let first = count(self.next) / TRIM_PAGES * TRIM_PAGES;
+                domain.trim(self.vm, first..count(next), work);
                 self.next = next;
             }
             Err(error) => {
@@ -148,7 +148,8 @@ impl Engine {
         let Some(spare) = self.spare_number() else { return };
         for leaver in self.leavers.iter_mut().filter(|leaver| leaver.vm == vm) {
             if let Some(domain) = self.domains.get_mut(&leaver.domain) {
-                domain.broker.rename(vm, spare);
+                let renamed = domain.broker.rename(vm, spare);
+                debug_assert!(renamed.is_ok(), "no VM has that number: {renamed:?}");
                 leaver.agent.rename(spare);
                 leaver.vm = spare;
             }

@@ -14,6 +14,7 @@ mod detach;
 mod discard;
 mod error;
 mod explain;
+mod factory;
 mod knobs;
 mod layout;
 mod leave;
@@ -44,6 +45,7 @@ pub use detach::{DetachError, Detaching};
 pub use discard::Discarding;
 pub use error::{AttachError, CheckError, EngineError};
 pub use explain::{Dup, Explanation, Reason, Sharer};
+use factory::{BrokerFactory, DomainSpec, LocalFactory};
 pub use layout::LayoutChangeError;
 pub use leave::Leave;
 use leave::Leaver;
@@ -58,10 +60,9 @@ pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
 use crate::agent::{Agent, AgentSetupError, AgentSpec, ProcessMemory, StepWork, StoreAccess};
-use crate::broker::LocalBroker;
 use crate::knobs::Knobs;
 use crate::mode::DedupMode;
-use crate::protocol::Broker;
+use crate::protocol::DomainBroker;
 use crate::stats::Events;
 use crate::sys::GuestMemory;
 use crate::workers::Workers;
@@ -80,7 +81,7 @@ pub struct AttachSpec {
 }
 
 struct Domain {
-    broker: LocalBroker,
+    broker: Box<dyn DomainBroker>,
     store: Arc<StoreAccess>,
 }
 
@@ -102,6 +103,7 @@ pub struct Engine {
     /// VMs that have been attached.
     count_attached: u64,
     domains: BTreeMap<String, Domain>,
+    factory: Box<dyn BrokerFactory>,
     workers: Arc<Workers>,
     /// Opened for the first VM: without VMs an engine needs no permissions.
     process: Option<Arc<ProcessMemory>>,
@@ -146,6 +148,7 @@ impl Engine {
             leavers: Vec::new(),
             count_attached: 0,
             domains: BTreeMap::new(),
+            factory: Box::new(LocalFactory),
             workers: Arc::new(Workers::new(config.count_threads).map_err(EngineError::Threads)?),
             process: None,
             budget: Arc::new(budget),
@@ -189,7 +192,7 @@ impl Engine {
             self.drop_if_empty(&name);
             return Err(error);
         }
-        let (store, secret) = (Arc::clone(&domain.store), domain.broker.secret().clone());
+        let (store, secret) = (Arc::clone(&domain.store), domain.broker.secret());
         let (budget, workers) = (Arc::clone(&self.budget), Arc::clone(&self.workers));
         let spec = AgentSpec { vm, mode, memory, changes, process, store, secret, budget, workers };
         match Agent::new(spec) {
@@ -271,15 +274,13 @@ impl Engine {
 
     fn domain(&mut self, name: &str) -> Result<&mut Domain, AttachError> {
         if !self.domains.contains_key(name) {
-            let mut broker = LocalBroker::new(self.store_pages, self.knobs.max_page_sharing)
-                .map_err(|source| AttachError::Domain { domain: name.to_owned(), source })?;
-            broker.set_workers(Arc::clone(&self.workers));
-            broker.set_merge_across_nodes(self.knobs.merge_across_nodes);
-            let store = broker
-                .store()
-                .and_then(|memfd| StoreAccess::new(memfd, self.store_pages))
-                .map_err(|source| AttachError::Store { domain: name.to_owned(), source })?;
-            let domain = Domain { broker, store: Arc::new(store) };
+            let spec = DomainSpec {
+                store_pages: self.store_pages,
+                max_page_sharing: self.knobs.max_page_sharing,
+                merge_across_nodes: self.knobs.merge_across_nodes,
+                workers: Arc::clone(&self.workers),
+            };
+            let domain = self.factory.make(name, spec)?;
             self.domains.insert(name.to_owned(), domain);
         }
         match self.domains.get_mut(name) {

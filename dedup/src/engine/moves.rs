@@ -1,13 +1,13 @@
 //! Moving slots, one by one or all that are worth it.
 
-use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::walk::sharers_of;
 use super::{Domain, Engine, Member, WalkError};
 use crate::agent::{Agent, AgentError, StepWork};
-use crate::broker::{CompactCursor, CompactScope, LocalBroker, MoveError};
+use crate::protocol::{CompactCursor, CompactScope, DomainBroker, MoveError};
 use crate::{LinearIndex, Slot, VmId};
 
 /// Why a slot was not moved. Nothing has changed.
@@ -95,7 +95,7 @@ impl Engine {
         };
         let refused = |source| MoveSlotError::Broker { domain: domain.to_owned(), source };
         let to = found.broker.begin_move(slot).map_err(refused)?;
-        let mut sharers = sharers_of(&found.broker, slot);
+        let mut sharers = sharers_of(&*found.broker, slot);
         sharers.sort_unstable();
         for sharers in sharers.chunks(MOVE_PAGES) {
             self.follow_move(domain, sharers);
@@ -187,17 +187,16 @@ impl Engine {
             compaction.cursor = CompactCursor::default();
         }
         let broker = &mut domains.get_mut(name)?.broker;
-        let is_apart = |vm, linear| {
-            members.get(&vm).is_some_and(|member: &Member| member.agent.is_apart(linear))
-        };
+        let cursor = &mut compaction.cursor;
+        let apart = if cursor.is_counting() { apart_pages(members, name) } else { Vec::new() };
         // The VM is there, so the broker knows it.
-        broker.compact(vm, &mut compaction.cursor, compaction.scope, is_apart).unwrap_or(None)
+        broker.compact(vm, cursor, compaction.scope, &apart).unwrap_or(None)
     }
 
     /// Notes whose pages are to move with a group of slots.
     fn begin_group(&self, compaction: &mut Compaction, group: Vec<(Slot, Slot)>) {
         if let Some(domain) = self.domains.get(&compaction.domain) {
-            let sharers = group.iter().flat_map(|&(slot, _)| sharers_of(&domain.broker, slot));
+            let sharers = group.iter().flat_map(|&(slot, _)| sharers_of(&*domain.broker, slot));
             compaction.sharers = sharers.collect();
             compaction.sharers.sort_unstable_by(|one, other| other.cmp(one));
         }
@@ -244,7 +243,7 @@ impl Engine {
                 let member = members.get_mut(&vm).filter(|member| member.domain == domain);
                 let Some(Member { agent, .. }) = member else { continue };
                 let pages: Vec<LinearIndex> = of_vm.iter().map(|&(_, linear)| linear).collect();
-                let follow = |agent: &mut Agent| follow(agent, broker, vm, &pages);
+                let follow = |agent: &mut Agent| follow(agent, &mut **broker, vm, &pages);
                 if let Err(error) = agent.count_in(&mut work, follow) {
                     log::warn!("VM {vm}: {error}");
                 }
@@ -259,31 +258,24 @@ impl Engine {
 
     /// Pages that share a slot.
     pub(super) fn sharers(&self, domain: &str, slot: Slot) -> u64 {
-        let mut sharers = 0;
-        if let Some(domain) = self.domains.get(domain) {
-            domain.broker.walk_slot(slot, |_, _| {
-                sharers += 1;
-                ControlFlow::Continue(())
-            });
-        }
-        sharers
+        self.domains.get(domain).map_or(0, |domain| domain.broker.count_sharers(slot))
     }
 }
 
-/// The pages that share a slot.
-pub(super) fn sharers_of(broker: &LocalBroker, slot: Slot) -> Vec<(VmId, LinearIndex)> {
-    let mut sharers = Vec::new();
-    broker.walk_slot(slot, |vm, linear| {
-        sharers.push((vm, linear));
-        ControlFlow::Continue(())
+/// The pages of a domain's VMs that begin mappings whatever they lie over, ascending. O(VMs, and all pieces
+/// and policies of the domain's).
+fn apart_pages(members: &BTreeMap<VmId, Member>, domain: &str) -> Vec<(VmId, LinearIndex)> {
+    let members = members.iter().filter(|(_, member)| member.domain == domain);
+    let pages = members.flat_map(|(&vm, member)| {
+        member.agent.apart_pages().into_iter().map(move |linear| (vm, linear))
     });
-    sharers
+    pages.collect()
 }
 
 /// Has those of a VM's pages go to other slots whose own are being moved.
 fn follow(
     agent: &mut Agent,
-    broker: &mut LocalBroker,
+    broker: &mut dyn DomainBroker,
     vm: VmId,
     pages: &[LinearIndex],
 ) -> Result<(), AgentError> {

@@ -6,10 +6,10 @@
 
 use std::ops::ControlFlow;
 
-use super::moves::sharers_of;
+use super::walk::sharers_of;
 use super::{Domain, Engine, MoveSlotError, WalkError};
-use crate::broker::Copies;
 use crate::fingerprint::Identity;
+use crate::protocol::Copies;
 use crate::{LinearIndex, Mapping, PAGE_SIZE, Slot, VmId};
 
 /// Where the bytes of a slot were found.
@@ -95,7 +95,7 @@ impl Engine {
         domain: &str,
         slot: Slot,
         copies: &Copies,
-    ) -> Option<(RecoverySource, [u8; PAGE_SIZE])> {
+    ) -> Option<(RecoverySource, Box<[u8; PAGE_SIZE]>)> {
         let broker = &self.domains.get(domain)?.broker;
         let dup = copies.dups.iter().find_map(|&dup| {
             broker.read(dup, copies.identity).map(|page| (RecoverySource::Dup(dup), page))
@@ -104,7 +104,7 @@ impl Engine {
         dup.or_else(|| {
             own.find_map(|(vm, linear)| {
                 let page = self.private_page(domain, vm, linear, copies.identity)?;
-                Some((RecoverySource::PrivateCopy { vm, linear }, page))
+                Some((RecoverySource::PrivateCopy { vm, linear }, Box::new(page)))
             })
         })
     }
@@ -140,12 +140,12 @@ impl Engine {
     fn replace_slot(&mut self, domain: &str, slot: Slot, to: Slot) -> u64 {
         let mut replaced = 0;
         let Some(domain) = self.domains.get_mut(domain) else { return 0 };
-        let mut pages = sharers_of(&domain.broker, slot);
+        let mut pages = sharers_of(&*domain.broker, slot);
         pages.sort_unstable();
         for of_vm in pages.chunk_by(|one, next| one.0 == next.0) {
             let Some(member) = self.members.get_mut(&of_vm[0].0) else { continue };
             let linears: Vec<LinearIndex> = of_vm.iter().map(|&(_, linear)| linear).collect();
-            match member.agent.replace_slot(&mut domain.broker, &linears, to) {
+            match member.agent.replace_slot(&mut *domain.broker, &linears, to) {
                 Ok(pages) => replaced += pages,
                 Err(error) => log::error!("VM {}: {error}", of_vm[0].0),
             }

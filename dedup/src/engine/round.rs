@@ -7,7 +7,7 @@ use super::cycle::Step;
 use super::{Engine, Member};
 use crate::VmId;
 use crate::agent::{AgentError, StepWork};
-use crate::broker::LocalBroker;
+use crate::protocol::Broker;
 use crate::sys::note_locked_bytes;
 
 /// A visit of every VM that is under way.
@@ -38,7 +38,7 @@ impl Engine {
                 }
                 let Some(&vm) = round.vms.front() else { return true };
                 let found = members.get_mut(&vm).and_then(|member| {
-                    let broker = &mut domains.get_mut(&member.domain)?.broker;
+                    let broker = &mut *domains.get_mut(&member.domain)?.broker;
                     let is_first = !std::mem::replace(&mut round.begun, true);
                     last_step.visited_vms += u64::from(is_first);
                     Some(collect(member, broker, is_first, last_step))
@@ -71,7 +71,7 @@ impl Engine {
 /// Takes note of the next part of what was written to a VM; `None` when that was all.
 fn collect(
     member: &mut Member,
-    broker: &mut LocalBroker,
+    broker: &mut dyn Broker,
     is_first: bool,
     step: &mut StepWork,
 ) -> Result<Option<u32>, AgentError> {

@@ -1,8 +1,9 @@
 //! The counters of an engine, and what folding costs and saves.
 
-use super::{Domain, Engine, Member};
+use super::{Engine, Member};
 use crate::agent::Agent;
 use crate::knobs::Run;
+use crate::protocol::BrokerStats;
 use crate::stats::{DedupStats, DomainStats, Events, VmStats};
 use crate::{PAGE_SIZE, VmId};
 
@@ -13,8 +14,11 @@ const VMA_BYTES: u64 = 224;
 impl Engine {
     /// What folding does and saves. O(pages that are there).
     pub fn stats(&self) -> DedupStats {
-        let domains: Vec<DomainStats> =
+        let brokers: Vec<BrokerStats> =
             self.domains.iter().map(|(name, domain)| domain.broker.stats(name)).collect();
+        let live: u64 = brokers.iter().map(|broker| u64::from(broker.live_slots)).sum();
+        let page_table_bytes = brokers.iter().map(view_page_table_bytes).sum();
+        let domains: Vec<DomainStats> = brokers.into_iter().map(|broker| broker.domain).collect();
         let vms: Vec<VmStats> =
             self.members.iter().map(|(vm, member)| self.vm_stats(*vm, member)).collect();
         let events = self.events();
@@ -26,9 +30,6 @@ impl Engine {
         let agents: u64 = self.members.values().map(|member| member.agent.metadata_bytes()).sum();
         let brokers: u64 = domains.iter().map(|domain| domain.metadata_bytes).sum();
         let metadata_bytes = agents + brokers;
-        let page_table_bytes = self.view_page_table_bytes();
-        let live: u64 =
-            self.domains.values().map(|domain| u64::from(domain.broker.live_slots())).sum();
         let idle_bytes = (live - pages_shared) * PAGE_SIZE as u64;
         let vma_bytes = self.members.values().map(|member| vma_bytes(&member.agent)).sum();
         let costs = metadata_bytes + vma_bytes + page_table_bytes + idle_bytes;
@@ -80,25 +81,20 @@ impl Engine {
 
     fn vm_stats(&self, vm: VmId, member: &Member) -> VmStats {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
-        let waiting = broker.and_then(|broker| broker.count_waiting(vm)).unwrap_or(0);
-        let mut stats = member.agent.stats(&member.domain, waiting);
+        let items = broker.and_then(|broker| broker.vm_items(vm)).unwrap_or_default();
+        let mut stats = member.agent.stats(&member.domain, items.waiting);
         stats.unmerging_pages = member.agent.count_unwanted(self.knobs.run == Run::Unmerge);
-        stats.rmap_items = broker.map_or(0, |broker| broker.count_items(vm));
-        let items = broker.map_or(0, |broker| broker.item_bytes(vm));
+        stats.rmap_items = items.count;
         let saved = (stats.merging_pages + stats.zero_pages) * PAGE_SIZE as u64;
-        let costs = items + member.agent.metadata_bytes() + vma_bytes(&member.agent);
+        let costs = items.bytes + member.agent.metadata_bytes() + vma_bytes(&member.agent);
         stats.profit = saved.cast_signed() - costs.cast_signed();
         stats
     }
+}
 
-    /// At most: an entry of 8 bytes for every slot that was ever looked at.
-    fn view_page_table_bytes(&self) -> u64 {
-        let tables = |domain: &Domain| {
-            let slots = domain.broker.slots_high_water();
-            (slots * size_of::<u64>()).next_multiple_of(PAGE_SIZE) as u64
-        };
-        self.domains.values().map(tables).sum()
-    }
+/// At most: an entry of 8 bytes for every slot that was ever looked at.
+fn view_page_table_bytes(broker: &BrokerStats) -> u64 {
+    (broker.slots_high_water * size_of::<u64>() as u64).next_multiple_of(PAGE_SIZE as u64)
 }
 
 /// What the mappings that folding has made of a VM's memory cost the kernel.

@@ -90,7 +90,7 @@ impl Engine {
             for vm in wanting {
                 let Some(member) = members.get_mut(&vm) else { continue };
                 let Some(domain) = domains.get_mut(&member.domain) else { continue };
-                let broker = &mut domain.broker;
+                let broker = &mut *domain.broker;
                 let unmerge = |agent: &mut Agent| agent.unmerge(broker, left, false);
                 match member.agent.count_in(last_step, unmerge) {
                     Ok(pages) => left = left.saturating_sub(pages),

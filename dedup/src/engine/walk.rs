@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use crate::agent::walk::{Mapping, PageState};
+use crate::protocol::{Admin, Batch};
 use crate::{LinearIndex, Slot, VmId};
 
 /// Why nothing was walked.
@@ -76,7 +77,7 @@ impl Engine {
             return Err(WalkError::NoDomain(domain.to_owned()));
         };
         let mut report = WalkReport::default();
-        let flow = broker.walk_slot(slot, |vm, linear| {
+        let flow = visit_sharers(&**broker, slot, |vm, linear| {
             report.items += 1;
             let Some(member) = self.members.get(&vm) else {
                 // Its memory could not be taken off the store when it ended: see `detach`.
@@ -104,4 +105,32 @@ impl Engine {
         let state = member.agent.page_state(linear);
         Some(FoundPage { domain: member.domain.clone(), linear, state })
     }
+}
+
+/// Calls `visit` with each page that shares a slot until it breaks; says whether it did, or `None` when the
+/// slot holds nothing. O(sharers), or at most a batch of them more than are visited.
+pub(super) fn visit_sharers(
+    broker: &dyn Admin,
+    slot: Slot,
+    mut visit: impl FnMut(VmId, LinearIndex) -> ControlFlow<()>,
+) -> Option<ControlFlow<()>> {
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        pages.clear();
+        let batch = broker.slot_sharers(slot, after, &mut pages)?;
+        let flow = pages.iter().try_for_each(|&(vm, linear)| visit(vm, linear));
+        if flow.is_break() || batch == Batch::Last {
+            return Some(flow);
+        }
+        after = pages.last().copied();
+    }
+}
+
+/// The pages that share a slot.
+pub(super) fn sharers_of(broker: &dyn Admin, slot: Slot) -> Vec<(VmId, LinearIndex)> {
+    let (mut pages, mut after) = (Vec::new(), None);
+    while broker.slot_sharers(slot, after, &mut pages) == Some(Batch::More) {
+        after = pages.last().copied();
+    }
+    pages
 }

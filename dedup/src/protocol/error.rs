@@ -130,6 +130,14 @@ pub enum MaxPageSharingError {
     },
 }
 
+/// Why `merge_across_nodes` was not changed. It is what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{slots} slots are shared, or pages wait for twins, under the present merge_across_nodes")]
+pub struct BusyError {
+    /// Slots in use, or about to be.
+    pub slots: u64,
+}
+
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{0}")]

@@ -1,13 +1,30 @@
 //! What is asked of a broker, and what it answers.
 //!
+//! [`Broker`] is what the agents of a domain's VMs ask for, [`Admin`] what the engine does that drives them.
 //! Within one process the traits are function calls. Nothing in them depends on that: arguments, results
-//! and errors are plain data that serde can write and read, without references into the broker.
+//! and errors are plain data that serde can write and read, without references into the broker; what may be
+//! long comes in batches. What is no data stays outside: whoever makes a broker has the
+//! store's descriptor from it.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod agent;
+mod compaction;
 mod error;
+mod standing;
 
+use std::any::Any;
+
+pub use admin::{Admin, BATCH, Batch, BrokerStats, Copies, TRIM_PAGES, VmItems};
 pub use agent::{Broker, Decision, Directive, NamedOffer, Offer, Outcome};
+pub(crate) use compaction::Candidate;
+pub use compaction::{CompactCursor, CompactScope};
 pub use error::{
-    BrokerError, IndexError, MaxPageSharingError, MoveError, ReportError, SystemError,
+    BrokerError, BusyError, IndexError, MaxPageSharingError, MoveError, ReportError, SystemError,
 };
+pub use standing::{ItemState, Standing};
+
+/// The broker of one domain as its engine has it, wherever it is.
+pub trait DomainBroker: Broker + Admin + Any + Send {}
+
+impl<B: Broker + Admin + Any + Send> DomainBroker for B {}

@@ -75,8 +75,16 @@ impl StableTree {
         rmap: &'a Rmap,
         id: NodeId,
     ) -> impl Iterator<Item = ItemId> + use<'a> {
-        std::iter::successors(self.node(id).head, |&item| rmap.item(item).link()?.next)
+        items_from(rmap, self.node(id).head)
     }
+}
+
+/// The items on a node's list from `first` on.
+pub(in crate::broker) fn items_from(
+    rmap: &Rmap,
+    first: Option<ItemId>,
+) -> impl Iterator<Item = ItemId> + use<'_> {
+    std::iter::successors(first, |&item| rmap.item(item).link()?.next)
 }
 
 /// Changes the link of a neighbour on a node's list, if there is one.

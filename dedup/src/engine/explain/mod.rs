@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Engine, Member, WalkReport};
 use crate::agent::walk::PageState;
-use crate::broker::Standing;
 use crate::knobs::Run;
 use crate::mode::DedupMode;
+use crate::protocol::Standing;
 use crate::sys::PageKind;
 use crate::{LinearIndex, Slot, VmId};
 

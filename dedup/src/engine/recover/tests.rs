@@ -55,7 +55,7 @@ fn read(memory: &AnonymousMemory, page: usize) -> [u8; PAGE_SIZE] {
 fn a_lost_slot_comes_back_from_a_dup() {
     let (mut engine, memory) = folded(6, 3);
     let lost = slot(&engine, 0);
-    engine.domains["test"].broker.lose(lost);
+    engine.domains.get_mut("test").unwrap().local_broker().lose(lost);
     assert_ne!(read(&memory, 0), BYTES, "it is really lost");
     let report = engine.recover_slot("test", lost).unwrap();
     let (source, to) = report.recovered.unwrap();
@@ -74,7 +74,7 @@ fn a_lost_slot_comes_back_from_a_page_that_was_written_back() {
     // Written, by the same bytes in the end: the page has its own copy.
     memory.write(2 * PAGE_SIZE, &[1]);
     memory.write(2 * PAGE_SIZE, &BYTES);
-    engine.domains["test"].broker.lose(lost);
+    engine.domains.get_mut("test").unwrap().local_broker().lose(lost);
     let report = engine.recover_slot("test", lost).unwrap();
     let (source, _) = report.recovered.unwrap();
     let copy = RecoverySource::PrivateCopy { vm: VmId(0), linear: LinearIndex(2) };
@@ -90,7 +90,7 @@ fn those_who_see_bytes_that_are_lost_for_good_are_named_and_nobody_else() {
     let (mut engine, memory) = folded(4, 256);
     let lost = slot(&engine, 0);
     memory.write(PAGE_SIZE, &[7]);
-    engine.domains["test"].broker.lose(lost);
+    engine.domains.get_mut("test").unwrap().local_broker().lose(lost);
     let report = engine.recover_slot("test", lost).unwrap();
     assert_eq!((report.recovered, report.recovered_pages), (None, 0));
     let affected: Vec<u32> = report.affected.iter().map(|place| place.linear.0).collect();
@@ -120,7 +120,7 @@ fn newcomer(engine: &mut Engine, id: u32, count_pages: u32) -> Arc<AnonymousMemo
 fn nobody_reads_a_slot_that_is_lost_for_good_and_pages_that_come_later_bring_it_back() {
     let (mut engine, memory) = folded(4, 256);
     let lost = slot(&engine, 0);
-    engine.domains["test"].broker.lose(lost);
+    engine.domains.get_mut("test").unwrap().local_broker().lose(lost);
     assert_eq!(engine.recover_slot("test", lost).unwrap().recovered, None);
     assert!(engine.move_slot("test", lost).is_err());
     assert_eq!(engine.compact(CompactScope::All).moved_slots, 0);
@@ -150,7 +150,7 @@ fn nobody_reads_a_slot_that_is_lost_for_good_and_pages_that_come_later_bring_it_
 fn a_page_that_waits_brings_a_lost_slot_back_and_then_shares_it() {
     let (mut engine, memory) = folded(4, 256);
     let lost = slot(&engine, 0);
-    engine.domains["test"].broker.lose(lost);
+    engine.domains.get_mut("test").unwrap().local_broker().lose(lost);
     assert_eq!(engine.recover_slot("test", lost).unwrap().recovered, None);
     let _other = newcomer(&mut engine, 1, 1);
     settle(&mut engine);
@@ -169,7 +169,7 @@ fn a_recovery_that_was_left_half_done_goes_on_without_a_look_at_the_lost_pages()
     let lost = slot(&engine, 0);
     // Written since the last pass: it has its own copy, and keeps it.
     memory.write(3 * PAGE_SIZE, &[7]);
-    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    let broker = engine.domains.get_mut("test").unwrap().local_broker();
     broker.lose(lost);
     // As if the kernel had refused to map any page elsewhere.
     let to = broker.begin_recovery(lost, &BYTES).unwrap();
@@ -195,7 +195,7 @@ fn a_recovery_that_was_left_half_done_goes_on_without_a_look_at_the_lost_pages()
 fn a_slot_that_fails_while_it_is_moved_is_recovered_from_where_it_goes() {
     let (mut engine, memory) = folded(4, 256);
     let lost = slot(&engine, 0);
-    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    let broker = engine.domains.get_mut("test").unwrap().local_broker();
     let to = broker.begin_move(lost).unwrap();
     broker.lose(lost);
     let report = engine.recover_slot("test", lost).unwrap();
@@ -210,7 +210,7 @@ fn a_slot_that_fails_while_it_is_moved_is_recovered_from_where_it_goes() {
 fn a_slot_that_fails_before_anybody_has_been_moved_there_is_given_up() {
     let (mut engine, memory) = folded(4, 256);
     let from = slot(&engine, 0);
-    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    let broker = engine.domains.get_mut("test").unwrap().local_broker();
     let lost = broker.begin_move(from).unwrap();
     broker.lose(lost);
     assert!(engine.recover_slot("test", lost).is_err());
@@ -227,7 +227,7 @@ fn dups_are_not_joined_with_one_that_is_lost() {
     let knobs = Knobs { stable_node_chains_prune_millisecs: 0, ..engine.knobs() };
     engine.set_knobs(knobs).unwrap();
     let lost = slot(&engine, 0);
-    let broker = &mut engine.domains.get_mut("test").unwrap().broker;
+    let broker = engine.domains.get_mut("test").unwrap().local_broker();
     broker.mark_lost(lost).unwrap();
     broker.lose(lost);
     let (in_lost, in_other): (Vec<u32>, Vec<u32>) =
