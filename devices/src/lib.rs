@@ -2,12 +2,28 @@
 //!
 //! A device sees offsets and bytes, and answers with bytes and at most one [`Effect`] for the vCPU
 //! that made the access. It knows no KVM and no deduplication, and nothing of the guest that runs
-//! on it: which port it sits at is the business of whoever puts it on the [`PortBus`].
+//! on it: which port or address it sits at is the business of whoever puts it on a [bus](Buses).
+//! What else it needs comes in through traits, [`Interrupt`] and [`DeviceMemory`], so that a test
+//! needs no VM.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `bus` | ports and addresses, and the devices there |
+//! | `irq` | interrupts, as a device raises them |
+//! | `memory` | guest memory, as a device reaches it |
+//! | [`legacy`] | the serial port |
+//! | [`pseudo`] | the paravirtual block |
 
 mod bus;
-mod paravirt;
-mod serial;
+mod irq;
+pub mod legacy;
+mod memory;
+pub mod pseudo;
 
-pub use bus::{Effect, InsertError, PortBus, PortDevice};
-pub use paravirt::{ControlWord, Paravirt, ParavirtPorts};
-pub use serial::{SERIAL_PORTS, SerialConsole, SerialOutput};
+pub use bus::{
+    BusDevice, Buses, Effect, InsertError, MmioBus, Occupied, PortBus, SharedDevice, Unclaimed,
+};
+pub use irq::{Interrupt, NoInterrupt};
+pub use legacy::serial::{SERIAL_PORTS, SerialConsole, SerialOutput};
+pub use memory::DeviceMemory;
+pub use pseudo::paravirt::{ControlWord, Paravirt, ParavirtPorts};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use pagefold_dedup::{DedupMode, SharedChanges, VmId};
-use pagefold_devices::{ControlWord, InsertError, Paravirt, ParavirtPorts, PortBus};
+use pagefold_devices::{Buses, ControlWord, InsertError, Paravirt, ParavirtPorts};
 use pagefold_devices::{SERIAL_PORTS, SerialConsole};
 use pagefold_guest::params::Params;
 use pagefold_guest::ports;
@@ -58,8 +58,8 @@ pub enum BuildError {
     /// The flat image could not be loaded.
     #[error(transparent)]
     Flat(#[from] FlatError),
-    /// Two devices want the same port.
-    #[error("cannot put a device on the port bus")]
+    /// Two devices want the same port or address.
+    #[error(transparent)]
     Device(#[from] InsertError),
     /// Its vCPU could not be started.
     #[error(transparent)]
@@ -129,8 +129,8 @@ impl<'host> VmBuilder<'host> {
         watch.change(|watched| watched.dedup = config.dedup);
         let control = ControlWord::new(ports::Control::Run.to_register());
         let console = Console::new(id, Arc::clone(&watch), host.dedup().waker());
-        let bus = devices(console, control.clone())?;
-        let vcpu = Vcpu { fd, ports: bus, vm: Arc::clone(&mapped) }
+        let buses = Arc::new(devices(console, control.clone())?);
+        let vcpu = Vcpu { fd, buses, vm: Arc::clone(&mapped) }
             .spawn(format!("vm{id}-vcpu0"), host.obituaries().of(id))?;
 
         // Last, so that nothing can fail after it and leave the VM registered.
@@ -197,18 +197,20 @@ fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), BuildError> {
     vcpu.set_regs(&general_registers(entry)).map_err(refused("set the registers"))
 }
 
-fn devices(console: Console, control: ControlWord) -> Result<PortBus, InsertError> {
-    let mut bus = PortBus::new();
+fn devices(console: Console, control: ControlWord) -> Result<Buses, InsertError> {
+    let mut buses = Buses::default();
     let serial = ports::SERIAL_PORT..=ports::SERIAL_PORT + (SERIAL_PORTS - 1);
-    bus.insert(serial, Box::new(SerialConsole::new(console)))?;
+    let device = Arc::new(Mutex::new(SerialConsole::new(console)));
+    buses.ports.insert("serial port", serial, device)?;
     let block = ports::BLOCK_PORT..=ports::BLOCK_PORT + (ports::BLOCK_LEN - 1);
     let offsets = ParavirtPorts {
         sleep: ports::SLEEP_PORT - ports::BLOCK_PORT,
         control: ports::CONTROL_PORT - ports::BLOCK_PORT,
         exit: ports::EXIT_PORT - ports::BLOCK_PORT,
     };
-    bus.insert(block, Box::new(Paravirt::new(offsets, control)))?;
-    Ok(bus)
+    let device = Arc::new(Mutex::new(Paravirt::new(offsets, control)));
+    buses.ports.insert("paravirtual block", block, device)?;
+    Ok(buses)
 }
 
 fn refused(attempted: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {

@@ -11,7 +11,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use kvm_ioctls::VcpuFd;
-use pagefold_devices::PortBus;
+use pagefold_devices::Buses;
 
 use super::StopReason;
 use super::exit::enter;
@@ -29,7 +29,7 @@ const STACK_BYTES: usize = 256 << 10;
 pub(crate) struct Vcpu {
     // Fields are dropped in this order: the vCPU goes before the memory that it could write.
     pub(crate) fd: VcpuFd,
-    pub(crate) ports: PortBus,
+    pub(crate) buses: Arc<Buses>,
     pub(crate) vm: Arc<MappedVm>,
 }
 
@@ -150,7 +150,7 @@ impl Vcpu {
                 // A port or memory access just answered is completed by the next entry: a guest
                 // that is paused here shows it as not yet executed.
                 VcpuState::Running(Activity::Enter) => {
-                    match next_step(enter(&mut self.fd, run_bytes), &self.ports) {
+                    match next_step(enter(&mut self.fd, run_bytes), &self.buses) {
                         Step::Attend => attend(state, orders),
                         step => VcpuState::on_step(step, Instant::now()),
                     }

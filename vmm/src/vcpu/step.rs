@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pagefold_devices::{Effect, PortBus};
+use pagefold_devices::{Buses, Effect};
 
 use super::StopReason;
 use super::exit::VmExit;
@@ -20,25 +20,24 @@ pub(crate) enum Step {
     Stop(StopReason),
 }
 
-/// Answers `exit` from the devices on `ports`.
-pub(crate) fn next_step(exit: VmExit<'_>, ports: &PortBus) -> Step {
+/// Answers `exit` from the devices on `buses`.
+pub(crate) fn next_step(exit: VmExit<'_>, buses: &Buses) -> Step {
     match exit {
         VmExit::PortRead { port, width, data } => {
             for access in data.chunks_mut(width.max(1)) {
-                ports.read(port, access);
+                buses.ports.read(port, access);
             }
             Step::Enter
         }
         VmExit::PortWrite { port, width, data } => data
             .chunks(width.max(1))
-            .map(|access| ports.write(port, access))
+            .map(|access| buses.ports.write(port, access))
             .fold(Step::Enter, after),
-        // Where nothing is, reads give all ones and writes are lost, as on a real bus.
-        VmExit::MmioRead { data, .. } => {
-            data.fill(0xff);
+        VmExit::MmioRead { address, data } => {
+            buses.mmio.read(address, data);
             Step::Enter
         }
-        VmExit::MmioWrite { .. } => Step::Enter,
+        VmExit::MmioWrite { address, data } => after(Step::Enter, buses.mmio.write(address, data)),
         VmExit::Interrupted => Step::Attend,
         VmExit::Halt => Step::Stop(StopReason::Halted),
         VmExit::Shutdown => Step::Stop(StopReason::TripleFault),
@@ -67,28 +66,30 @@ fn after(step: Step, effect: Effect) -> Step {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Sender, channel};
+    use std::sync::{Arc, Mutex};
 
-    use pagefold_devices::PortDevice;
+    use pagefold_devices::BusDevice;
 
     use super::*;
     use crate::vcpu::InternalError;
 
-    const SLEEP: u16 = 0;
-    const EXIT: u16 = 1;
+    const SLEEP: u64 = 0;
+    const EXIT: u64 = 1;
+    const MMIO: u64 = 0xd000_0000;
 
     /// Records writes; reads count up from 1.
     struct Probe {
-        writes: Sender<(u16, Vec<u8>)>,
+        writes: Sender<(u64, Vec<u8>)>,
         reads: u8,
     }
 
-    impl PortDevice for Probe {
-        fn read(&mut self, _offset: u16, data: &mut [u8]) {
+    impl BusDevice for Probe {
+        fn read(&mut self, _offset: u64, data: &mut [u8]) {
             self.reads += 1;
             data.fill(self.reads);
         }
 
-        fn write(&mut self, offset: u16, data: &[u8]) -> Effect {
+        fn write(&mut self, offset: u64, data: &[u8]) -> Effect {
             self.writes.send((offset, data.to_vec())).unwrap();
             match offset {
                 SLEEP => Effect::Sleep(Duration::from_secs(data[0].into())),
@@ -98,38 +99,41 @@ mod tests {
         }
     }
 
-    fn bus() -> (PortBus, impl Fn() -> Vec<(u16, Vec<u8>)>) {
+    /// One device at ports from 0x10 and at addresses from `MMIO`.
+    fn devices() -> (Buses, impl Fn() -> Vec<(u64, Vec<u8>)>) {
         let (writes, written) = channel();
-        let mut ports = PortBus::new();
-        ports.insert(0x10..=0x1f, Box::new(Probe { writes, reads: 0 })).unwrap();
-        (ports, move || written.try_iter().collect())
+        let probe = Arc::new(Mutex::new(Probe { writes, reads: 0 }));
+        let mut buses = Buses::default();
+        buses.ports.insert("probe", 0x10..=0x1f, probe.clone()).unwrap();
+        buses.mmio.insert("probe", MMIO..=MMIO + 0xfff, probe).unwrap();
+        (buses, move || written.try_iter().collect())
     }
 
     #[test]
     fn a_port_read_is_filled_by_its_device() {
-        let (ports, _written) = bus();
+        let (buses, _written) = devices();
         let mut data = [0; 2];
         let exit = VmExit::PortRead { port: 0x10, width: 2, data: &mut data };
-        assert_eq!(next_step(exit, &ports), Step::Enter);
+        assert_eq!(next_step(exit, &buses), Step::Enter);
         assert_eq!(data, [1, 1]);
     }
 
     #[test]
     fn a_string_access_is_as_many_accesses_to_one_port() {
-        let (ports, written) = bus();
+        let (buses, written) = devices();
         let mut data = [0; 6];
         let exit = VmExit::PortRead { port: 0x10, width: 2, data: &mut data };
-        assert_eq!(next_step(exit, &ports), Step::Enter);
+        assert_eq!(next_step(exit, &buses), Step::Enter);
         assert_eq!(data, [1, 1, 2, 2, 3, 3]);
         let exit = VmExit::PortWrite { port: 0x14, width: 1, data: b"hi" };
-        assert_eq!(next_step(exit, &ports), Step::Enter);
+        assert_eq!(next_step(exit, &buses), Step::Enter);
         assert_eq!(written(), [(4, b"h".to_vec()), (4, b"i".to_vec())]);
     }
 
     #[test]
     fn a_device_can_put_the_guest_to_sleep_or_end_it() {
-        let (ports, _written) = bus();
-        let write = |port, data| next_step(VmExit::PortWrite { port, width: 1, data }, &ports);
+        let (buses, _written) = devices();
+        let write = |port, data| next_step(VmExit::PortWrite { port, width: 1, data }, &buses);
         assert_eq!(write(0x10, &[3]), Step::Sleep(Duration::from_secs(3)));
         assert_eq!(write(0x10, &[3, 4]), Step::Sleep(Duration::from_secs(7)));
         assert_eq!(write(0x11, &[5, 6]), Step::Stop(StopReason::Exited { code: 5 }));
@@ -138,25 +142,41 @@ mod tests {
 
     #[test]
     fn a_width_of_zero_does_not_hang_or_panic() {
-        let (ports, _written) = bus();
+        let (buses, _written) = devices();
         let exit = VmExit::PortWrite { port: 0x14, width: 0, data: &[1] };
-        assert_eq!(next_step(exit, &ports), Step::Enter);
+        assert_eq!(next_step(exit, &buses), Step::Enter);
     }
 
     #[test]
     fn where_no_memory_is_reads_give_all_ones() {
-        let (ports, _written) = bus();
+        let (buses, _written) = devices();
         let mut data = [0; 8];
         let exit = VmExit::MmioRead { address: 0xfee0_0000, data: &mut data };
-        assert_eq!(next_step(exit, &ports), Step::Enter);
+        assert_eq!(next_step(exit, &buses), Step::Enter);
         assert_eq!(data, [0xff; 8]);
         let exit = VmExit::MmioWrite { address: 0, data: &[1] };
-        assert_eq!(next_step(exit, &ports), Step::Enter);
+        assert_eq!(next_step(exit, &buses), Step::Enter);
+    }
+
+    #[test]
+    fn a_memory_access_reaches_its_device_and_has_its_effect() {
+        let (buses, written) = devices();
+        let mut data = [0; 8];
+        let exit = VmExit::MmioRead { address: MMIO + 8, data: &mut data };
+        assert_eq!(next_step(exit, &buses), Step::Enter);
+        assert_eq!(data, [1; 8]);
+        let write = |address, data| next_step(VmExit::MmioWrite { address, data }, &buses);
+        assert_eq!(write(MMIO + 0xfff, &[1, 2, 3, 4][..]), Step::Enter);
+        assert_eq!(write(MMIO, &[3]), Step::Sleep(Duration::from_secs(3)));
+        assert_eq!(write(MMIO + EXIT, &[5]), Step::Stop(StopReason::Exited { code: 5 }));
+        assert_eq!(write(MMIO + 0x1000, &[5]), Step::Enter);
+        assert_eq!(written(), [(0xfff, vec![1, 2, 3, 4]), (0, vec![3]), (1, vec![5])]);
+        assert_eq!(buses.mmio.unclaimed().writes, 1);
     }
 
     #[test]
     fn each_way_to_end_has_its_reason() {
-        let (ports, _written) = bus();
+        let (buses, _written) = devices();
         let error = InternalError { suberror: 1, instruction: vec![0x0f, 0x0b] };
         for (exit, reason) in [
             (VmExit::Halt, StopReason::Halted),
@@ -171,8 +191,8 @@ mod tests {
             (VmExit::RunFailed { errno: 14 }, StopReason::RunFailed { errno: 14 }),
             (VmExit::Unexpected("x".to_owned()), StopReason::Unexpected { exit: "x".to_owned() }),
         ] {
-            assert_eq!(next_step(exit, &ports), Step::Stop(reason));
+            assert_eq!(next_step(exit, &buses), Step::Stop(reason));
         }
-        assert_eq!(next_step(VmExit::Interrupted, &ports), Step::Attend);
+        assert_eq!(next_step(VmExit::Interrupted, &buses), Step::Attend);
     }
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use pagefold_dedup::{ChangeConsumer, SharedChanges};
+use pagefold_devices::DeviceMemory;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
@@ -96,6 +97,18 @@ fn what_the_vmm_writes_is_reported_too() {
     assert_eq!(collect(&mut log), BTreeSet::new());
     machine.vm.ram().memory().write_slice(&[1; 4097], GuestAddress(0x30_0fff)).unwrap();
     assert_eq!(collect(&mut log), BTreeSet::from([0x300, 0x301]));
+}
+
+#[test]
+fn what_a_device_writes_is_reported_too() {
+    fn answer(memory: &impl DeviceMemory, address: u64) {
+        memory.write_obj(1_u8, GuestAddress(address)).unwrap();
+    }
+    let machine = Machine::new();
+    let mut log = machine.log();
+    collect(&mut log);
+    answer(machine.vm.ram().memory(), 0x30_0fff);
+    assert_eq!(collect(&mut log), BTreeSet::from([0x300]));
 }
 
 #[test]

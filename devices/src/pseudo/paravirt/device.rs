@@ -1,10 +1,10 @@
-//! The paravirtual block: three ports by which a guest and its VMM speak about time and ending.
+//! The registers, as the guest sees them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::{Effect, PortDevice};
+use crate::{BusDevice, Effect};
 
 /// Where the registers are, as offsets from the block's first port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,25 +61,25 @@ impl Paravirt {
     }
 }
 
-impl PortDevice for Paravirt {
-    fn read(&mut self, offset: u16, data: &mut [u8]) {
-        if offset == self.ports.control {
+impl BusDevice for Paravirt {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if offset == u64::from(self.ports.control) {
             self.control_read = self.control.get();
             let value = self.control_read.to_le_bytes();
             data.iter_mut().zip(value).for_each(|(byte, value)| *byte = value);
         }
     }
 
-    fn write(&mut self, offset: u16, data: &[u8]) -> Effect {
+    fn write(&mut self, offset: u64, data: &[u8]) -> Effect {
         let mut value = [0; 4];
         value.iter_mut().zip(data).for_each(|(value, byte)| *value = *byte);
         let value = u32::from_le_bytes(value);
-        if offset == self.ports.sleep {
+        if offset == u64::from(self.ports.sleep) {
             if self.control.get() != self.control_read {
                 return Effect::Continue;
             }
             Effect::Sleep(Duration::from_micros(value.into()))
-        } else if offset == self.ports.exit {
+        } else if offset == u64::from(self.ports.exit) {
             Effect::Exit(value)
         } else {
             Effect::Continue
@@ -89,6 +89,8 @@ impl PortDevice for Paravirt {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const PORTS: ParavirtPorts = ParavirtPorts { sleep: 0, control: 4, exit: 8 };
@@ -136,5 +138,17 @@ mod tests {
         let mut data = [0xff; 4];
         block.read(0, &mut data);
         assert_eq!(data, [0xff; 4]);
+    }
+    proptest! {
+        #[test]
+        fn no_offset_and_no_length_makes_it_panic(
+            offset in prop_oneof![0_u64..16, any::<u64>()],
+            mut data in prop::collection::vec(any::<u8>(), 0..17),
+        ) {
+            let mut block = Paravirt::new(PORTS, ControlWord::default());
+            block.read(offset, &mut data);
+            let effect = block.write(offset, &data);
+            prop_assert!(matches!(offset, 0 | 8) || effect == Effect::Continue);
+        }
     }
 }

@@ -1,0 +1,3 @@
+//! Devices of the PC that guests expect to be there.
+
+pub mod serial;
