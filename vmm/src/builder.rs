@@ -10,15 +10,14 @@ use pagefold_devices::{SERIAL_PORTS, SerialConsole};
 use pagefold_guest::params::Params;
 use pagefold_guest::ports;
 
-use crate::boot::{
-    BuiltinError, Entry, FlatError, general_registers, load_builtin, load_flat, special_registers,
-    tsc_khz,
-};
 use crate::config::{Guest, VmConfig};
 use crate::console::Console;
 use crate::dedup_host::AttachError;
 use crate::host::Host;
 use crate::kvm::OpenKvm;
+use crate::loader::{
+    BuiltinError, Entry, FlatError, LoadError, general_registers, special_registers, tsc_khz,
+};
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog};
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu};
@@ -75,6 +74,15 @@ pub enum BuildError {
     },
 }
 
+impl From<LoadError> for BuildError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Builtin(error) => error.into(),
+            LoadError::Flat(error) => error.into(),
+        }
+    }
+}
+
 /// What to do about the errors of which the kernel's words do not tell.
 fn limits(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -122,7 +130,9 @@ impl<'host> VmBuilder<'host> {
         let mapped = Arc::new(mapped);
 
         let fd = create_vcpu(kvm, mapped.fd())?;
-        let (entry, params) = load(&ram, &config.guest, &fd)?;
+        let tsc_khz = tsc_khz(&fd);
+        let params = params(&ram, &config.guest, tsc_khz)?;
+        let entry = config.guest.loader().load(&ram, tsc_khz)?;
         set_registers(&fd, &entry)?;
 
         let watch = Arc::<Watch>::default();
@@ -176,17 +186,11 @@ fn create_vcpu(kvm: &OpenKvm, vm: &VmFd) -> Result<VcpuFd, BuildError> {
     Ok(vcpu)
 }
 
-fn load(
-    ram: &GuestRam,
-    guest: &Guest,
-    vcpu: &VcpuFd,
-) -> Result<(Entry, Option<Params>), BuildError> {
+/// What the built-in guest is told.
+fn params(ram: &GuestRam, guest: &Guest, tsc_khz: u32) -> Result<Option<Params>, BuiltinError> {
     match guest {
-        Guest::Builtin(builtin) => {
-            let (entry, params) = load_builtin(ram, builtin, tsc_khz(vcpu))?;
-            Ok((entry, Some(params)))
-        }
-        Guest::Flat(image) => Ok((load_flat(ram, image)?, None)),
+        Guest::Builtin(builtin) => Ok(Some(builtin.params(ram.len_bytes(), tsc_khz)?)),
+        Guest::Flat(_) => Ok(None),
     }
 }
 

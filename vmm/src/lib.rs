@@ -30,7 +30,7 @@
 //! | `host`, `builder`, `vm`, `operation` | [`Host`], [`VmBuilder`], [`VmHandle`], [`Operation`] |
 //! | [`status`] | what there is to know about a VM |
 //! | [`memory`] | guest RAM, and what was written to it |
-//! | [`boot`] | from zeroed memory to the first instruction |
+//! | [`loader`] | from zeroed memory to the first instruction |
 //! | `vcpu` | the thread that runs a guest |
 //! | `console`, `watch` | what a guest says, and waiting for it |
 //! | `event_loop`, `registry` | ends of VMs, and all VMs |
@@ -38,7 +38,6 @@
 //! | [`limits`] | what this process may have, and which limit an error comes from |
 //! | [`dedup_host`] | folding |
 
-pub mod boot;
 mod builder;
 pub mod config;
 mod console;
@@ -47,6 +46,7 @@ mod event_loop;
 mod host;
 mod kvm;
 pub mod limits;
+pub mod loader;
 pub mod memory;
 mod operation;
 mod registry;

@@ -5,9 +5,9 @@ use pagefold_devices::DeviceMemory;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::boot::{general_registers, load_flat, special_registers};
 use crate::config::{FlatImage, Privilege};
 use crate::kvm::OpenKvm;
+use crate::loader::{Loader, general_registers, special_registers};
 use crate::memory::GuestRam;
 use crate::vcpu::exit::{VmExit, enter};
 
@@ -46,7 +46,7 @@ impl Machine {
         let vcpu = vm.fd().create_vcpu(0).unwrap();
         vcpu.set_cpuid2(&kvm.cpuid).unwrap();
         let image = FlatImage { code: WRITER.to_vec(), privilege: Privilege::User };
-        let entry = load_flat(vm.ram(), &image).unwrap();
+        let entry = image.load(vm.ram(), 1).unwrap();
         let sregs = special_registers(&vcpu.get_sregs().unwrap(), &entry);
         vcpu.set_sregs(&sregs).unwrap();
         vcpu.set_regs(&general_registers(&entry)).unwrap();

@@ -50,7 +50,7 @@ pub(super) fn load_elf(ram: &GuestRam, image: &[u8]) -> Result<GuestAddress, Loa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::BUILTIN_IMAGE;
+    use crate::loader::BUILTIN_IMAGE;
 
     #[test]
     fn what_is_no_elf_is_refused() {

@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::image::load_elf;
 use super::paging::write_page_tables;
-use super::{Entry, LoadImageError, WriteError};
+use super::{Entry, LoadError, LoadImageError, Loader, WriteError};
 use crate::config::{BuiltinGuest, Privilege};
 use crate::memory::GuestRam;
 
@@ -27,27 +27,41 @@ pub enum BuiltinError {
     Write(#[from] WriteError),
 }
 
-/// Loads `guest` into memory that is still zero, and says what it was told; its time-stamp counter
-/// will run at `tsc_khz`.
-pub(crate) fn load_builtin(
-    ram: &GuestRam,
-    guest: &BuiltinGuest,
-    tsc_khz: u32,
-) -> Result<(Entry, Params), BuiltinError> {
-    let params = guest.preset.params(guest.seed, guest.vm_number, ram.len_bytes(), tsc_khz)?;
+impl BuiltinGuest {
+    /// What it is told, in a VM with so much memory and a time-stamp counter at `tsc_khz`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run in that much memory.
+    pub(crate) fn params(
+        &self,
+        memory_bytes: u64,
+        tsc_khz: u32,
+    ) -> Result<Params, MemorySizeError> {
+        self.preset.params(self.seed, self.vm_number, memory_bytes, tsc_khz)
+    }
+}
+
+impl Loader for BuiltinGuest {
+    fn load(&self, ram: &GuestRam, tsc_khz: u32) -> Result<Entry, LoadError> {
+        Ok(load(ram, self, tsc_khz)?)
+    }
+}
+
+fn load(ram: &GuestRam, guest: &BuiltinGuest, tsc_khz: u32) -> Result<Entry, BuiltinError> {
+    let params = guest.params(ram.len_bytes(), tsc_khz)?;
     let instruction = load_elf(ram, BUILTIN_IMAGE)?;
     let page_tables = write_page_tables(ram)?;
     ram.memory()
         .write_slice(&params.encode(), GuestAddress(PARAMS_GPA))
         .map_err(|source| WriteError { what: "parameter page", address: PARAMS_GPA, source })?;
-    let entry = Entry {
+    Ok(Entry {
         instruction,
         stack: ENTRY_RSP,
         page_tables,
         argument: PARAMS_GPA,
         privilege: Privilege::User,
-    };
-    Ok((entry, params))
+    })
 }
 
 #[cfg(test)]
@@ -63,19 +77,19 @@ mod tests {
     #[test]
     fn a_loaded_guest_finds_its_parameters_and_starts_in_its_image() {
         let ram = GuestRam::new(8 << 20).unwrap();
-        let (entry, told) = load_builtin(&ram, &GUEST, 1_000_000).unwrap();
+        let entry = GUEST.load(&ram, 1_000_000).unwrap();
         assert!((IMAGE_GPA..IMAGE_END_GPA).contains(&entry.instruction.0));
         let mut page = [0; PARAMS_BYTES];
         ram.memory().read_slice(&mut page, GuestAddress(PARAMS_GPA)).unwrap();
         let params = Params::decode(&page).unwrap();
-        assert_eq!(params, told);
+        assert_eq!(Ok(params), GUEST.params(8 << 20, 1_000_000));
         assert_eq!((params.seed, params.vm_number, params.memory_bytes), (9, 3, 8 << 20));
     }
 
     #[test]
     fn memory_the_guest_does_not_run_in_is_refused() {
         let ram = GuestRam::new(1 << 20).unwrap();
-        let error = load_builtin(&ram, &GUEST, 1_000_000).unwrap_err();
-        assert!(matches!(error, BuiltinError::MemorySize(_)), "{error}");
+        let error = GUEST.load(&ram, 1_000_000).unwrap_err();
+        assert!(matches!(error, LoadError::Builtin(BuiltinError::MemorySize(_))), "{error}");
     }
 }

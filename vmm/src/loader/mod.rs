@@ -1,0 +1,86 @@
+//! From zeroed memory to a guest about to execute its first instruction.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `builtin`, `flat` | the guests there are, each a `Loader` |
+//! | `image` | an ELF image into guest memory |
+//! | `paging` | the page tables that these guests start on |
+//! | `registers` | an `Entry` as KVM's registers |
+//! | `clock` | how fast a time-stamp counter runs |
+
+mod builtin;
+mod clock;
+mod flat;
+mod image;
+mod paging;
+mod registers;
+
+use vm_memory::{GuestAddress, GuestMemoryError};
+
+pub use builtin::{BUILTIN_IMAGE, BuiltinError};
+pub(crate) use clock::tsc_khz;
+pub use flat::FlatError;
+pub use image::LoadImageError;
+pub(crate) use registers::{general_registers, special_registers};
+
+use crate::config::{Guest, Privilege};
+use crate::memory::GuestRam;
+
+/// What puts a kernel into guest memory, and says how a vCPU begins to execute it.
+pub(crate) trait Loader {
+    /// Fills memory that is still zero; the time-stamp counters of the guest run at `tsc_khz`.
+    ///
+    /// # Errors
+    ///
+    /// When the guest does not fit or does not make sense; some of it may be in memory.
+    fn load(&self, ram: &GuestRam, tsc_khz: u32) -> Result<Entry, LoadError>;
+}
+
+impl Guest {
+    /// What loads it.
+    pub(crate) fn loader(&self) -> &dyn Loader {
+        match self {
+            Self::Builtin(builtin) => builtin,
+            Self::Flat(image) => image,
+        }
+    }
+}
+
+/// Why a guest was not loaded; some of it may be in guest memory.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The built-in guest.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
+    /// A flat image.
+    #[error(transparent)]
+    Flat(#[from] FlatError),
+}
+
+/// With what the vCPU begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The first instruction.
+    pub(crate) instruction: GuestAddress,
+    /// The stack pointer.
+    pub(crate) stack: u64,
+    /// The top page table.
+    pub(crate) page_tables: u64,
+    /// The first argument, as the C calling convention passes it.
+    pub(crate) argument: u64,
+    /// The privilege level.
+    pub(crate) privilege: Privilege,
+}
+
+/// A write to guest memory that does not fit into it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the {what} to guest memory at {address:#x}: the VM's memory is too small")]
+pub struct WriteError {
+    /// What was to be written.
+    what: &'static str,
+    /// The guest-physical address.
+    address: u64,
+    /// vm-memory's reason.
+    #[source]
+    source: GuestMemoryError,
+}
