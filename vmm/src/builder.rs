@@ -18,7 +18,7 @@ use crate::kvm::OpenKvm;
 use crate::loader::{
     BuiltinError, Entry, FlatError, LoadError, general_registers, special_registers, tsc_khz,
 };
-use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog};
+use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu};
 use crate::vm::{Machine, Vm, VmHandle};
@@ -39,6 +39,20 @@ pub enum BuildError {
     /// Its memory could not be made.
     #[error(transparent)]
     Ram(#[from] GuestRamError),
+    /// Its memory ends where the processor has no addresses any more.
+    #[error(
+        "{} MiB of memory would end at {end:#x}, and guests here have addresses of {bits} bits: \
+         use more VMs, or smaller ones",
+        memory_bytes >> 20
+    )]
+    AddressBits {
+        /// The size asked for.
+        memory_bytes: u64,
+        /// The first address above it.
+        end: u64,
+        /// Bits of a guest-physical address.
+        bits: u32,
+    },
     /// The host cannot bear it.
     #[error(transparent)]
     HostMemory(#[from] HostMemoryError),
@@ -115,11 +129,11 @@ impl<'host> VmBuilder<'host> {
     /// behind.
     pub fn build(self) -> Result<VmHandle, BuildError> {
         let Self { host, config } = self;
-        if let Some(name) = config.name.as_ref().filter(|name| !is_name(name)) {
-            return Err(BuildError::Name(name.chars().take(MAX_NAME_BYTES).collect()));
-        }
+        config.check_name()?;
         let id = host.registry().new_id().ok_or(BuildError::NoIds)?;
 
+        let layout = config.check_shape()?;
+        check_addresses(layout, host.kvm().physical_bits())?;
         let ram = Arc::new(GuestRam::new(config.memory_bytes)?);
         let reservation = host.memory().reserve(config.memory_bytes)?;
         let kvm = host.kvm();
@@ -163,6 +177,39 @@ impl<'host> VmBuilder<'host> {
         host.registry().insert(handle.clone());
         Ok(handle)
     }
+}
+
+impl VmConfig {
+    /// Whether there can be such a VM, as far as its configuration tells: nothing is made.
+    ///
+    /// # Errors
+    ///
+    /// When its name would not do, or its guest does not run in such a VM.
+    pub fn check(&self) -> Result<(), BuildError> {
+        self.check_name()?;
+        self.check_shape().map(drop)
+    }
+
+    fn check_name(&self) -> Result<(), BuildError> {
+        match self.name.as_ref().filter(|name| !is_name(name)) {
+            Some(name) => Err(BuildError::Name(name.chars().take(MAX_NAME_BYTES).collect())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_shape(&self) -> Result<MemoryLayout, BuildError> {
+        let layout = MemoryLayout::new(self.memory_bytes)?;
+        self.guest.loader().check(layout)?;
+        Ok(layout)
+    }
+}
+
+fn check_addresses(layout: MemoryLayout, bits: u32) -> Result<(), BuildError> {
+    let (memory_bytes, end) = (layout.memory_bytes(), layout.end());
+    if 1_u64.checked_shl(bits).is_some_and(|addresses| end > addresses) {
+        return Err(BuildError::AddressBits { memory_bytes, end, bits });
+    }
+    Ok(())
 }
 
 fn is_name(name: &str) -> bool {
@@ -219,4 +266,21 @@ fn devices(console: Console, control: ControlWord) -> Result<Buses, InsertError>
 
 fn refused(attempted: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {
     move |error| BuildError::Kvm { attempted, source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_the_processor_cannot_address_is_refused_with_its_end() {
+        let check =
+            |memory_bytes, bits| check_addresses(MemoryLayout::new(memory_bytes).unwrap(), bits);
+        assert!(check(64 << 20, 36).is_ok());
+        assert!(check(63 << 30, 36).is_ok());
+        let error = check((63 << 30) + 4096, 36).unwrap_err().to_string();
+        assert!(error.contains("end at 0x1000001000") && error.contains("36 bits"), "{error}");
+        assert!(check(1 << 40, 40).is_err());
+        assert!(check(1 << 40, 64).is_ok());
+    }
 }

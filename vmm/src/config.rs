@@ -27,7 +27,7 @@ pub enum Privilege {
 
 /// A few bytes of machine code, for testing what the VMM does with them. They are loaded at
 /// [`pagefold_guest::layout::IMAGE_GPA`] and entered at their first byte in long mode, with the
-/// memory mapped one to one and the devices of the built-in guest.
+/// memory below 3 GiB mapped one to one and the devices of the built-in guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatImage {
     /// The code.
@@ -59,7 +59,7 @@ impl fmt::Display for Guest {
 /// What a VM is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmConfig {
-    /// Its memory in bytes, a multiple of 4096.
+    /// Its memory in bytes, a multiple of 4096. What does not fit below 3 GiB lies from 4 GiB on.
     pub memory_bytes: u64,
     /// What runs in it.
     pub guest: Guest,

@@ -5,6 +5,12 @@ use std::io;
 use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 
+/// The CPUID leaf whose EAX has the number of physical address bits in its low byte.
+const ADDRESS_SIZES: u32 = 0x8000_0008;
+
+/// Physical address bits of processors without that leaf (SDM volume 3, 4.1.4).
+const LEAST_PHYSICAL_BITS: u32 = 36;
+
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenKvmError {
@@ -70,6 +76,12 @@ impl OpenKvm {
             .map_err(|error| OpenKvmError::Cpuid(error.into()))?;
         Ok(Self { kvm, cpuid })
     }
+
+    /// How many bits a guest-physical address has.
+    pub(crate) fn physical_bits(&self) -> u32 {
+        let leaf = |number| self.cpuid.as_slice().iter().find(|leaf| leaf.function == number);
+        leaf(ADDRESS_SIZES).map_or(LEAST_PHYSICAL_BITS, |leaf| leaf.eax & 0xff)
+    }
 }
 
 fn check_version(found: i32) -> Result<(), OpenKvmError> {
@@ -95,6 +107,12 @@ mod tests {
 
     fn error(errno: i32) -> OpenKvmError {
         why_not_open(io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn a_guest_can_address_at_least_what_every_processor_can() {
+        let bits = OpenKvm::new().unwrap().physical_bits();
+        assert!((LEAST_PHYSICAL_BITS..=52).contains(&bits), "{bits}");
     }
 
     #[test]

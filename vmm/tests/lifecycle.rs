@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use common::{COUNTER, PATIENCE, SLEEPER, builtin, count, host, printer, user, wait_for_progress};
 use pagefold::config::{BuiltinGuest, DedupMode, FlatImage, Guest, Privilege, VmConfig};
 use pagefold::dedup_host::DedupConfig;
+use pagefold::memory::MAX_MEMORY_BYTES;
 use pagefold::status::VmState;
 use pagefold::{
     BuildError, ForgetError, Host, HostConfig, Operation, OperationError, StopReason, WaitError,
@@ -251,7 +252,7 @@ fn sizes_that_cannot_be_are_refused_and_leave_nothing() {
     };
     assert!(matches!(build(0), BuildError::Ram(_)));
     assert!(matches!(build(4097), BuildError::Ram(_)));
-    assert!(matches!(build(4 << 30), BuildError::Ram(_)));
+    assert!(matches!(build(MAX_MEMORY_BYTES + 4096), BuildError::Ram(_)));
     assert!(matches!(build(4096), BuildError::Flat(_)));
     assert!(host.vms().is_empty());
     assert_eq!(user(&host, COUNTER).id(), VmId(4));

@@ -1,6 +1,6 @@
 //! The built-in guest: its image, its page tables and its parameter page.
 
-use pagefold_guest::layout::{ENTRY_RSP, MemorySizeError, PARAMS_GPA};
+use pagefold_guest::layout::{ENTRY_RSP, MAX_MEMORY_BYTES, MemorySizeError, PARAMS_GPA, heap};
 use pagefold_guest::params::Params;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -8,7 +8,7 @@ use super::image::load_elf;
 use super::paging::write_page_tables;
 use super::{Entry, LoadError, LoadImageError, Loader, WriteError};
 use crate::config::{BuiltinGuest, Privilege};
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, MemoryLayout};
 
 /// The built-in guest's program, an ELF executable.
 pub static BUILTIN_IMAGE: &[u8] = include_bytes!(env!("PAGEFOLD_GUEST_IMAGE"));
@@ -19,6 +19,16 @@ pub enum BuiltinError {
     /// It does not run in that much memory.
     #[error(transparent)]
     MemorySize(#[from] MemorySizeError),
+    /// It could not use all of the memory.
+    #[error(
+        "the built-in guest can have at most {} MiB of memory, and {} MiB was asked for: its page \
+         tables end at 3 GiB, and it could not use what lies above 4 GiB",
+        MAX_MEMORY_BYTES >> 20, memory_bytes >> 20
+    )]
+    AboveTheHole {
+        /// The size asked for.
+        memory_bytes: u64,
+    },
     /// Its program does not load.
     #[error("cannot load the built-in guest")]
     Image(#[from] LoadImageError),
@@ -43,6 +53,15 @@ impl BuiltinGuest {
 }
 
 impl Loader for BuiltinGuest {
+    fn check(&self, layout: MemoryLayout) -> Result<(), LoadError> {
+        let memory_bytes = layout.memory_bytes();
+        if memory_bytes > MAX_MEMORY_BYTES {
+            return Err(BuiltinError::AboveTheHole { memory_bytes }.into());
+        }
+        heap(memory_bytes).map_err(BuiltinError::from)?;
+        Ok(())
+    }
+
     fn load(&self, ram: &GuestRam, tsc_khz: u32) -> Result<Entry, LoadError> {
         Ok(load(ram, self, tsc_khz)?)
     }
@@ -88,6 +107,11 @@ mod tests {
 
     #[test]
     fn memory_the_guest_does_not_run_in_is_refused() {
+        let check = |memory_bytes| GUEST.check(MemoryLayout::new(memory_bytes).unwrap());
+        for memory_bytes in [1 << 20, MAX_MEMORY_BYTES + 4096, 1 << 40] {
+            assert!(check(memory_bytes).is_err(), "{memory_bytes}");
+        }
+        assert!(check(MAX_MEMORY_BYTES).is_ok());
         let ram = GuestRam::new(1 << 20).unwrap();
         let error = GUEST.load(&ram, 1_000_000).unwrap_err();
         assert!(matches!(error, LoadError::Builtin(BuiltinError::MemorySize(_))), "{error}");

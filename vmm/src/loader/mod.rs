@@ -24,10 +24,17 @@ pub use image::LoadImageError;
 pub(crate) use registers::{general_registers, special_registers};
 
 use crate::config::{Guest, Privilege};
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, MemoryLayout};
 
 /// What puts a kernel into guest memory, and says how a vCPU begins to execute it.
 pub(crate) trait Loader {
+    /// Whether the guest can run in a VM with memory as in `layout`, asked before there is one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, or could not use all of it.
+    fn check(&self, layout: MemoryLayout) -> Result<(), LoadError>;
+
     /// Fills memory that is still zero; the time-stamp counters of the guest run at `tsc_khz`.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
-//! A VM's memory: the RAM itself, whether the host can bear it, and what was written to it.
+//! A VM's memory: where it lies, the RAM itself, whether the host can bear it, and what was written to it.
 
 pub mod dirty_log;
 pub mod host_check;
+mod layout;
 mod ram;
 
 pub use dirty_log::KvmDirtyLog;
 pub use host_check::{HostMemoryError, HostMemoryPool, MemoryReservation};
-pub use ram::{GuestMemory, GuestRam, GuestRamError, MAX_MEMORY_BYTES, RamRegion};
+pub use layout::{HOLE_END, HOLE_START, MAX_MEMORY_BYTES, MemoryLayout};
+pub use ram::{GuestMemory, GuestRam, GuestRamError, RamRegion};

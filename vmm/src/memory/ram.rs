@@ -1,20 +1,19 @@
 //! Guest RAM: private anonymous memory that folding can replace page by page.
 
 use std::io;
+use std::ops::Range;
 
 use pagefold_dedup::{LinearIndex, PAGE_SIZE};
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use super::layout::{MAX_MEMORY_BYTES, MemoryLayout};
 use crate::sys::madvise::{Advice, advise};
 
 /// Guest memory that remembers which pages the VMM itself wrote: KVM's dirty log knows only what
 /// the guest wrote.
 pub type GuestMemory = GuestMemoryMmap<AtomicBitmap>;
-
-/// The most memory a VM can have: what lies below the hole for devices, which ends at 4 GiB.
-pub const MAX_MEMORY_BYTES: u64 = 3 << 30;
 
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
 
@@ -92,7 +91,7 @@ pub struct GuestRam {
 }
 
 impl GuestRam {
-    /// RAM of `memory_bytes`, all zeroes, at guest-physical address 0.
+    /// RAM of `memory_bytes`, all zeroes, where [`MemoryLayout`] puts it.
     ///
     /// The memory is reserved and not populated: a page takes host memory when it is first written.
     ///
@@ -101,17 +100,14 @@ impl GuestRam {
     /// When the size is not one a VM can have, or the host refuses the mapping; nothing is left
     /// behind.
     pub fn new(memory_bytes: u64) -> Result<Self, GuestRamError> {
-        if memory_bytes == 0 || !memory_bytes.is_multiple_of(PAGE_BYTES) {
-            return Err(GuestRamError::NotPages { memory_bytes });
-        }
-        if memory_bytes > MAX_MEMORY_BYTES {
-            return Err(GuestRamError::TooLarge { memory_bytes });
-        }
-        // One region for now. A second one, from 4 GiB on, would follow it here, and its linear
-        // indexes those of this one.
-        let len =
-            usize::try_from(memory_bytes).map_err(|_| GuestRamError::TooLarge { memory_bytes })?;
-        Self::from_ranges(&[(GuestAddress(0), len)])
+        let to_range = |range: Range<u64>| {
+            let len = usize::try_from(range.end - range.start)
+                .map_err(|_| GuestRamError::TooLarge { memory_bytes })?;
+            Ok((GuestAddress(range.start), len))
+        };
+        let ranges: Result<Vec<_>, GuestRamError> =
+            MemoryLayout::new(memory_bytes)?.ranges().map(to_range).collect();
+        Self::from_ranges(&ranges?)
     }
 
     /// RAM in `ranges` of page-aligned guest-physical address and length in bytes, ascending.
@@ -202,6 +198,7 @@ mod tests {
     use vm_memory::Bytes;
 
     use super::*;
+    use crate::memory::{HOLE_END, HOLE_START};
 
     #[test]
     fn sizes_that_are_not_pages_are_refused_with_the_size() {
@@ -214,11 +211,20 @@ mod tests {
     }
 
     #[test]
-    fn more_than_fits_below_the_hole_is_refused_with_both_sizes() {
+    fn more_than_a_vm_can_have_is_refused_with_both_sizes() {
         let error = GuestRam::new(MAX_MEMORY_BYTES + 4096).unwrap_err();
-        assert!(error.to_string().contains("at most 3072 MiB"), "{error}");
+        assert!(error.to_string().contains("at most 1048576 MiB"), "{error}");
         assert!(GuestRam::new(!4095).is_err());
-        assert_eq!(GuestRam::new(MAX_MEMORY_BYTES).unwrap().count_pages(), 786_432);
+    }
+
+    #[test]
+    fn what_fits_below_the_hole_is_one_region_and_more_is_two() {
+        let ram = GuestRam::new(HOLE_START).unwrap();
+        assert_eq!((ram.regions().len(), ram.count_pages()), (1, 786_432));
+        let ram = GuestRam::new(HOLE_START + 4096).unwrap();
+        let [low, high] = ram.regions() else { panic!("{:?}", ram.regions()) };
+        assert_eq!((low.count_pages, high.count_pages), (786_432, 1));
+        assert_eq!((high.first, high.guest_address.0), (LinearIndex(786_432), HOLE_END));
     }
 
     #[test]

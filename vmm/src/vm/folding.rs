@@ -210,7 +210,8 @@ fn linear_runs(
     while next < end {
         let region = ram.regions().iter().find_map(|region| {
             let start = region.guest_address.0;
-            (start..start + region.len_bytes()).contains(&next).then_some((region, next - start))
+            let offset = next.checked_sub(start)?;
+            (offset < region.len_bytes()).then_some((region, offset))
         });
         let (region, offset) = region.ok_or(next)?;
         let len = (end - next).min(region.len_bytes() - offset);
@@ -225,6 +226,7 @@ fn linear_runs(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{HOLE_END, HOLE_START};
 
     #[test]
     fn a_range_is_the_linear_pages_under_it_or_none() {
@@ -236,5 +238,14 @@ mod tests {
         assert_eq!(runs(9, 1), Err(9 * PAGE_BYTES));
         let top = !4095;
         assert_eq!(linear_runs(&ram, top, PAGE_BYTES), Err(top));
+    }
+
+    #[test]
+    fn a_range_does_not_reach_over_the_hole() {
+        let ram = GuestRam::new(HOLE_START + 8 * PAGE_BYTES).unwrap();
+        let runs = |start: u64, pages: u64| linear_runs(&ram, start, pages * PAGE_BYTES);
+        assert_eq!(runs(HOLE_END + PAGE_BYTES, 2), Ok(vec![(LinearIndex(786_433), 2)]));
+        assert_eq!(runs(HOLE_START - PAGE_BYTES, 2), Err(HOLE_START));
+        assert_eq!(runs(HOLE_END - PAGE_BYTES, 2), Err(HOLE_END - PAGE_BYTES));
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pagefold::config::{BuiltinGuest, VmConfig};
 use pagefold_dedup::{DedupMode, Knobs, Run};
-use pagefold_guest::layout::heap_pages;
 use pagefold_guest::workload::Preset;
 
 use super::Args;
@@ -32,7 +31,8 @@ impl Plan {
     /// Checks a command line.
     pub(super) fn new(args: &Args) -> Result<Self, Failure> {
         let memory_bytes = args.memory.0;
-        heap_pages(memory_bytes).map_err(|error| {
+        let guest = BuiltinGuest { preset: args.guest, vm_number: 0, seed: args.seed };
+        VmConfig::builtin(memory_bytes, guest).check().map_err(|error| {
             Failure::usage(
                 format!("--memory {} does not do: {error}", args.memory),
                 "the default, 64M, suits every built-in guest",
@@ -140,6 +140,7 @@ mod tests {
             (&["-n", "0"][..], "1..=4096"),
             (&["--memory", "64MB"], "64M, 1G or 1024K"),
             (&["--memory", "4K"], "--memory 4K does not do"),
+            (&["--memory", "4G"], "at most 3072 MiB of memory, and 4096 MiB"),
             (&["--guest", "linux"], "builtin:mix"),
             (&["--for", "20"], "time unit needed"),
             (&["--for", "0s"], "at least --for 1s"),

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::{FlatImage, Privilege};
 use crate::kvm::OpenKvm;
 use crate::loader::{Loader, general_registers, special_registers};
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, HOLE_END, HOLE_START};
 use crate::vcpu::exit::{VmExit, enter};
 
 const MEMORY_BYTES: u64 = 8 << 20;
@@ -28,6 +28,20 @@ const WRITER: &[u8] = &[
     0xeb, 0xe6,                               // jmp -26
 ];
 
+/// A guest that maps the 2 MiB from 4 GiB on, and then writes one byte into the fourth page there,
+/// touches an I/O port, and so on for ever.
+#[rustfmt::skip]
+const HIGH_WRITER: &[u8] = &[
+    0x48, 0xc7, 0x04, 0x25, 0x20, 0x10, 0x01, 0x00, // mov qword [0x11020], …
+    0x07, 0x50, 0x01, 0x00,                         //   0x15007: the fifth GiB's directory
+    0x48, 0xb8, 0x87, 0, 0, 0, 1, 0, 0, 0,          // mov rax, 0x100000087: a 2 MiB page
+    0x48, 0x89, 0x04, 0x25, 0x00, 0x50, 0x01, 0x00, // mov [0x15000], rax
+    0x48, 0xb8, 0x00, 0x30, 0, 0, 1, 0, 0, 0,       // mov rax, 0x100003000
+    0xfe, 0x00,                                     // inc byte [rax]
+    0xe6, 0x80,                                     // out 0x80, al
+    0xeb, 0xfa,                                     // jmp -6
+];
+
 struct Machine {
     // Before the VM, as in `Vcpu`.
     vcpu: kvm_ioctls::VcpuFd,
@@ -40,12 +54,16 @@ impl Machine {
     }
 
     fn logging(log_writes: bool) -> Self {
+        let image = FlatImage { code: WRITER.to_vec(), privilege: Privilege::User };
+        Self::running(&image, MEMORY_BYTES, log_writes)
+    }
+
+    fn running(image: &FlatImage, memory_bytes: u64, log_writes: bool) -> Self {
         let kvm = OpenKvm::new().unwrap();
-        let ram = Arc::new(GuestRam::new(MEMORY_BYTES).unwrap());
+        let ram = Arc::new(GuestRam::new(memory_bytes).unwrap());
         let vm = Arc::new(MappedVm::new(kvm.kvm.create_vm().unwrap(), ram, log_writes).unwrap());
         let vcpu = vm.fd().create_vcpu(0).unwrap();
         vcpu.set_cpuid2(&kvm.cpuid).unwrap();
-        let image = FlatImage { code: WRITER.to_vec(), privilege: Privilege::User };
         let entry = image.load(vm.ram(), 1).unwrap();
         let sregs = special_registers(&vcpu.get_sregs().unwrap(), &entry);
         vcpu.set_sregs(&sregs).unwrap();
@@ -109,6 +127,23 @@ fn what_a_device_writes_is_reported_too() {
     collect(&mut log);
     answer(machine.vm.ram().memory(), 0x30_0fff);
     assert_eq!(collect(&mut log), BTreeSet::from([0x300]));
+}
+
+#[test]
+fn what_is_written_above_the_hole_is_reported_by_its_linear_index() {
+    let image = FlatImage { code: HIGH_WRITER.to_vec(), privilege: Privilege::Kernel };
+    let mut machine = Machine::running(&image, HOLE_START + MEMORY_BYTES, true);
+    let mut log = machine.log();
+    collect(&mut log);
+    machine.one_round();
+    collect(&mut log);
+    let first = usize::try_from(HOLE_START / 4096).unwrap();
+    for _ in 0..3 {
+        machine.one_round();
+        machine.vm.ram().memory().write_obj(1_u8, GuestAddress(HOLE_END + 0x6000)).unwrap();
+        assert_eq!(collect(&mut log), BTreeSet::from([first + 3, first + 6]));
+        assert_eq!(collect(&mut log), BTreeSet::new());
+    }
 }
 
 #[test]
