@@ -20,9 +20,12 @@ use crate::loader::{
 };
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
 use crate::sys::memslot::MappedVm;
-use crate::vcpu::{SpawnVcpuError, Vcpu};
+use crate::vcpu::{SpawnVcpuError, Vcpu, VcpuThreads};
 use crate::vm::{Machine, Vm, VmHandle};
 use crate::watch::Watch;
+
+/// As many vCPUs as there are APIC ids of 8 bits, less the one that means all of them.
+const MAX_VCPUS: u32 = 255;
 
 /// As long as a host's name can be.
 const MAX_NAME_BYTES: usize = 255;
@@ -53,6 +56,14 @@ pub enum BuildError {
         /// Bits of a guest-physical address.
         bits: u32,
     },
+    /// No VM here has that many vCPUs.
+    #[error("a VM has 1 to {max} vCPUs here, and {vcpus} were asked for")]
+    Vcpus {
+        /// The number asked for.
+        vcpus: u32,
+        /// The most there can be.
+        max: u32,
+    },
     /// The host cannot bear it.
     #[error(transparent)]
     HostMemory(#[from] HostMemoryError),
@@ -74,7 +85,7 @@ pub enum BuildError {
     /// Two devices want the same port or address.
     #[error(transparent)]
     Device(#[from] InsertError),
-    /// Its vCPU could not be started.
+    /// One of its vCPUs could not be started.
     #[error(transparent)]
     Vcpu(#[from] SpawnVcpuError),
     /// It could not be registered for folding.
@@ -121,7 +132,7 @@ impl<'host> VmBuilder<'host> {
         Self { host, config }
     }
 
-    /// Makes the VM: memory, guest, devices and a vCPU waiting to be started.
+    /// Makes the VM: memory, guest, devices and vCPUs waiting to be started.
     ///
     /// # Errors
     ///
@@ -134,6 +145,7 @@ impl<'host> VmBuilder<'host> {
 
         let layout = config.check_shape()?;
         check_addresses(layout, host.kvm().physical_bits())?;
+        check_vcpus(config.vcpus, host.kvm().max_vcpus())?;
         let ram = Arc::new(GuestRam::new(config.memory_bytes)?);
         let reservation = host.memory().reserve(config.memory_bytes)?;
         let kvm = host.kvm();
@@ -143,19 +155,27 @@ impl<'host> VmBuilder<'host> {
             .map_err(|source| BuildError::Kvm { attempted: "take guest memory", source })?;
         let mapped = Arc::new(mapped);
 
-        let fd = create_vcpu(kvm, mapped.fd())?;
-        let tsc_khz = tsc_khz(&fd);
+        let numbers = 0..config.vcpus;
+        let fds: Result<Vec<_>, _> =
+            numbers.clone().map(|number| create_vcpu(kvm, mapped.fd(), number)).collect();
+        let fds = fds?;
+        // All are the same processor's.
+        let tsc_khz = fds.first().map_or(0, tsc_khz);
         let params = params(&ram, &config.guest, tsc_khz)?;
-        let entry = config.guest.loader().load(&ram, tsc_khz)?;
-        set_registers(&fd, &entry)?;
+        let entries = config.guest.loader().load(&ram, config.vcpus, tsc_khz)?;
+        fds.iter().zip(&entries).try_for_each(|(fd, entry)| set_registers(fd, entry))?;
 
         let watch = Arc::<Watch>::default();
         watch.change(|watched| watched.dedup = config.dedup);
         let control = ControlWord::new(ports::Control::Run.to_register());
         let console = Console::new(id, Arc::clone(&watch), host.dedup().waker());
         let buses = Arc::new(devices(console, control.clone())?);
-        let vcpu = Vcpu { fd, buses, vm: Arc::clone(&mapped) }
-            .spawn(format!("vm{id}-vcpu0"), host.obituaries().of(id))?;
+        let spawn = |(number, fd)| {
+            Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
+                .spawn(format!("vm{id}-vcpu{number}"), host.obituaries().of(id))
+        };
+        let vcpus: Result<Vec<_>, _> = numbers.zip(fds).map(spawn).collect();
+        let vcpus = VcpuThreads::new(vcpus?);
 
         // Last, so that nothing can fail after it and leave the VM registered.
         let log = Box::new(KvmDirtyLog::new(mapped));
@@ -171,7 +191,7 @@ impl<'host> VmBuilder<'host> {
         };
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
-        let machine = Mutex::new(Some(Machine { vcpu, dedup, changes, ram, reservation }));
+        let machine = Mutex::new(Some(Machine { vcpus, dedup, changes, ram, reservation }));
         let vm = Vm { id, config, params, control, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());
@@ -199,9 +219,14 @@ impl VmConfig {
 
     fn check_shape(&self) -> Result<MemoryLayout, BuildError> {
         let layout = MemoryLayout::new(self.memory_bytes)?;
-        self.guest.loader().check(layout)?;
+        check_vcpus(self.vcpus, MAX_VCPUS)?;
+        self.guest.loader().check(layout, self.vcpus)?;
         Ok(layout)
     }
+}
+
+fn check_vcpus(vcpus: u32, max: u32) -> Result<(), BuildError> {
+    if (1..=max).contains(&vcpus) { Ok(()) } else { Err(BuildError::Vcpus { vcpus, max }) }
 }
 
 fn check_addresses(layout: MemoryLayout, bits: u32) -> Result<(), BuildError> {
@@ -227,9 +252,9 @@ fn create_vm(kvm: &OpenKvm) -> Result<VmFd, BuildError> {
 }
 
 /// No interrupt controller: the guests here take no interrupts, and without one HLT exits to us.
-fn create_vcpu(kvm: &OpenKvm, vm: &VmFd) -> Result<VcpuFd, BuildError> {
-    let vcpu = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
-    vcpu.set_cpuid2(&kvm.cpuid).map_err(refused("set the CPUID"))?;
+fn create_vcpu(kvm: &OpenKvm, vm: &VmFd, number: u32) -> Result<VcpuFd, BuildError> {
+    let vcpu = vm.create_vcpu(number.into()).map_err(refused("create a vCPU"))?;
+    vcpu.set_cpuid2(&kvm.cpuid_of(number)).map_err(refused("set the CPUID"))?;
     Ok(vcpu)
 }
 

@@ -27,7 +27,8 @@ pub enum Privilege {
 
 /// A few bytes of machine code, for testing what the VMM does with them. They are loaded at
 /// [`pagefold_guest::layout::IMAGE_GPA`] and entered at their first byte in long mode, with the
-/// memory below 3 GiB mapped one to one and the devices of the built-in guest.
+/// memory below 3 GiB mapped one to one and the devices of the built-in guest. Every vCPU enters them
+/// there, with its number in RDI and a stack of its own. The VM stops when the first of its vCPUs does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatImage {
     /// The code.
@@ -61,6 +62,8 @@ impl fmt::Display for Guest {
 pub struct VmConfig {
     /// Its memory in bytes, a multiple of 4096. What does not fit below 3 GiB lies from 4 GiB on.
     pub memory_bytes: u64,
+    /// How many vCPUs it has.
+    pub vcpus: u32,
     /// What runs in it.
     pub guest: Guest,
     /// What folding may do with it.
@@ -70,8 +73,14 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
-    /// A VM with `memory_bytes` of memory that is folded and runs the built-in guest.
+    /// A VM with one vCPU and `memory_bytes` of memory that is folded and runs the built-in guest.
     pub fn builtin(memory_bytes: u64, guest: BuiltinGuest) -> Self {
-        Self { memory_bytes, guest: Guest::Builtin(guest), dedup: DedupMode::On, name: None }
+        Self {
+            memory_bytes,
+            vcpus: 1,
+            guest: Guest::Builtin(guest),
+            dedup: DedupMode::On,
+            name: None,
+        }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Obituaries {
 }
 
 impl Obituaries {
-    /// What the vCPU of `vm` calls at its end.
+    /// What a vCPU of `vm` calls at its end.
     pub(crate) fn of(&self, vm: VmId) -> Ended {
         let this = self.clone();
         Box::new(move |reason| {
@@ -120,7 +120,7 @@ impl std::fmt::Debug for EventLoop {
     }
 }
 
-/// Tears down VMs whose vCPU has ended.
+/// Tears down VMs of which a vCPU has ended.
 struct Undertaker {
     event: Arc<EventFd>,
     announced: Receiver<(VmId, StopReason)>,

@@ -8,6 +8,13 @@ use kvm_ioctls::{Cap, Kvm};
 /// The CPUID leaf whose EAX has the number of physical address bits in its low byte.
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 
+/// The CPUID leaf whose EBX has the initial APIC id in its high byte.
+const FEATURES: u32 = 1;
+
+/// The CPUID leaves whose EDX is the x2APIC id.
+const TOPOLOGY: u32 = 0xb;
+const TOPOLOGY_V2: u32 = 0x1f;
+
 /// Physical address bits of processors without that leaf (SDM volume 3, 4.1.4).
 const LEAST_PHYSICAL_BITS: u32 = 36;
 
@@ -55,7 +62,7 @@ pub enum OpenKvmError {
 #[derive(Debug)]
 pub(crate) struct OpenKvm {
     pub(crate) kvm: Kvm,
-    pub(crate) cpuid: CpuId,
+    cpuid: CpuId,
 }
 
 impl OpenKvm {
@@ -75,6 +82,25 @@ impl OpenKvm {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|error| OpenKvmError::Cpuid(error.into()))?;
         Ok(Self { kvm, cpuid })
+    }
+
+    /// How many vCPUs a VM can have.
+    pub(crate) fn max_vcpus(&self) -> u32 {
+        u32::try_from(self.kvm.get_max_vcpus()).unwrap_or(u32::MAX)
+    }
+
+    /// The CPUID of a VM's vCPU `number`: what KVM supports names the local APIC of whichever
+    /// processor it was asked on, and no two vCPUs may have the same.
+    pub(crate) fn cpuid_of(&self, number: u32) -> CpuId {
+        let mut cpuid = self.cpuid.clone();
+        for leaf in cpuid.as_mut_slice() {
+            match leaf.function {
+                FEATURES => leaf.ebx = (leaf.ebx & 0x00ff_ffff) | (number << 24),
+                TOPOLOGY | TOPOLOGY_V2 => leaf.edx = number,
+                _ => {}
+            }
+        }
+        cpuid
     }
 
     /// How many bits a guest-physical address has.
@@ -113,6 +139,18 @@ mod tests {
     fn a_guest_can_address_at_least_what_every_processor_can() {
         let bits = OpenKvm::new().unwrap().physical_bits();
         assert!((LEAST_PHYSICAL_BITS..=52).contains(&bits), "{bits}");
+    }
+
+    #[test]
+    fn each_vcpu_has_an_apic_id_of_its_own_and_the_same_features() {
+        let kvm = OpenKvm::new().unwrap();
+        let features = |number| {
+            let cpuid = kvm.cpuid_of(number);
+            cpuid.as_slice().iter().find(|leaf| leaf.function == FEATURES).copied().unwrap()
+        };
+        let (first, third) = (features(0), features(2));
+        assert_eq!((first.ebx >> 24, third.ebx >> 24), (0, 2));
+        assert_eq!((first.ebx << 8, first.ecx, first.edx), (third.ebx << 8, third.ecx, third.edx));
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn pages_above_the_hole_are_the_guests_and_are_shared() {
         let guest = FlatImage { code: WRITER.to_vec(), privilege: Privilege::Kernel };
         let config = VmConfig {
             memory_bytes: HOLE_START + (8 << 20),
+            vcpus: 1,
             guest: Guest::Flat(guest),
             dedup: DedupMode::On,
             name: None,

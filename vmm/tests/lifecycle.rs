@@ -246,8 +246,8 @@ fn sizes_that_cannot_be_are_refused_and_leave_nothing() {
     let host = host();
     let build = |memory_bytes| {
         let code = FlatImage { code: vec![0xf4], privilege: Privilege::Kernel };
-        let config =
-            VmConfig { memory_bytes, guest: Guest::Flat(code), dedup: DedupMode::Off, name: None };
+        let (guest, dedup) = (Guest::Flat(code), DedupMode::Off);
+        let config = VmConfig { memory_bytes, vcpus: 1, guest, dedup, name: None };
         host.vm(config).build().unwrap_err()
     };
     assert!(matches!(build(0), BuildError::Ram(_)));

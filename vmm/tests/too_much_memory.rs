@@ -13,6 +13,7 @@ fn more_vms_than_the_host_has_memory_for_are_refused() {
         let code = FlatImage { code: vec![0xf4], privilege: Privilege::Kernel };
         let config = VmConfig {
             memory_bytes: 3 << 30,
+            vcpus: 1,
             guest: Guest::Flat(code),
             dedup: DedupMode::Off,
             name: None,

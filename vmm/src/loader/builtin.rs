@@ -29,6 +29,12 @@ pub enum BuiltinError {
         /// The size asked for.
         memory_bytes: u64,
     },
+    /// It does not run on that many vCPUs.
+    #[error("the built-in guest runs on one vCPU, and {vcpus} were asked for: use more VMs")]
+    Vcpus {
+        /// The number asked for.
+        vcpus: u32,
+    },
     /// Its program does not load.
     #[error("cannot load the built-in guest")]
     Image(#[from] LoadImageError),
@@ -53,7 +59,10 @@ impl BuiltinGuest {
 }
 
 impl Loader for BuiltinGuest {
-    fn check(&self, layout: MemoryLayout) -> Result<(), LoadError> {
+    fn check(&self, layout: MemoryLayout, vcpus: u32) -> Result<(), LoadError> {
+        if vcpus != 1 {
+            return Err(BuiltinError::Vcpus { vcpus }.into());
+        }
         let memory_bytes = layout.memory_bytes();
         if memory_bytes > MAX_MEMORY_BYTES {
             return Err(BuiltinError::AboveTheHole { memory_bytes }.into());
@@ -62,8 +71,8 @@ impl Loader for BuiltinGuest {
         Ok(())
     }
 
-    fn load(&self, ram: &GuestRam, tsc_khz: u32) -> Result<Entry, LoadError> {
-        Ok(load(ram, self, tsc_khz)?)
+    fn load(&self, ram: &GuestRam, _vcpus: u32, tsc_khz: u32) -> Result<Vec<Entry>, LoadError> {
+        Ok(vec![load(ram, self, tsc_khz)?])
     }
 }
 
@@ -96,7 +105,7 @@ mod tests {
     #[test]
     fn a_loaded_guest_finds_its_parameters_and_starts_in_its_image() {
         let ram = GuestRam::new(8 << 20).unwrap();
-        let entry = GUEST.load(&ram, 1_000_000).unwrap();
+        let entry = GUEST.load(&ram, 1, 1_000_000).unwrap()[0];
         assert!((IMAGE_GPA..IMAGE_END_GPA).contains(&entry.instruction.0));
         let mut page = [0; PARAMS_BYTES];
         ram.memory().read_slice(&mut page, GuestAddress(PARAMS_GPA)).unwrap();
@@ -106,14 +115,24 @@ mod tests {
     }
 
     #[test]
+    fn more_than_one_vcpu_is_refused_with_the_number() {
+        let layout = MemoryLayout::new(8 << 20).unwrap();
+        for vcpus in [0, 2, 64] {
+            let error = GUEST.check(layout, vcpus).unwrap_err().to_string();
+            assert!(error.contains(&format!("one vCPU, and {vcpus} were")), "{error}");
+        }
+        assert!(GUEST.check(layout, 1).is_ok());
+    }
+
+    #[test]
     fn memory_the_guest_does_not_run_in_is_refused() {
-        let check = |memory_bytes| GUEST.check(MemoryLayout::new(memory_bytes).unwrap());
+        let check = |memory_bytes| GUEST.check(MemoryLayout::new(memory_bytes).unwrap(), 1);
         for memory_bytes in [1 << 20, MAX_MEMORY_BYTES + 4096, 1 << 40] {
             assert!(check(memory_bytes).is_err(), "{memory_bytes}");
         }
         assert!(check(MAX_MEMORY_BYTES).is_ok());
         let ram = GuestRam::new(1 << 20).unwrap();
-        let error = GUEST.load(&ram, 1_000_000).unwrap_err();
+        let error = GUEST.load(&ram, 1, 1_000_000).unwrap_err();
         assert!(matches!(error, LoadError::Builtin(BuiltinError::MemorySize(_))), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! A flat image: machine code without a format.
 
-use pagefold_guest::layout::{ENTRY_RSP, IMAGE_GPA};
+use pagefold_guest::layout::{ENTRY_RSP, IMAGE_GPA, STACK_BOTTOM_GPA, STACK_TOP_GPA};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::paging::write_page_tables;
@@ -10,17 +10,38 @@ use crate::memory::{GuestRam, MemoryLayout};
 
 /// Why a flat image could not be loaded; some of it may be in guest memory.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct FlatError(#[from] WriteError);
+pub enum FlatError {
+    /// It does not fit.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// There is not a stack for each vCPU.
+    #[error("a flat image runs on at most {MAX_VCPUS} vCPUs, and {vcpus} were asked for")]
+    Vcpus {
+        /// The number asked for.
+        vcpus: u32,
+    },
+}
+
+/// A vCPU's stack.
+const STACK_BYTES: u64 = 4096;
+
+/// As many stacks as there is room for.
+const MAX_VCPUS: u64 = (STACK_TOP_GPA - STACK_BOTTOM_GPA) / STACK_BYTES;
 
 impl Loader for FlatImage {
     /// Whether the code fits is seen when it is written.
-    fn check(&self, _layout: MemoryLayout) -> Result<(), LoadError> {
+    fn check(&self, _layout: MemoryLayout, vcpus: u32) -> Result<(), LoadError> {
+        if u64::from(vcpus) > MAX_VCPUS {
+            return Err(FlatError::Vcpus { vcpus }.into());
+        }
         Ok(())
     }
 
-    fn load(&self, ram: &GuestRam, _tsc_khz: u32) -> Result<Entry, LoadError> {
-        Ok(load(ram, self)?)
+    fn load(&self, ram: &GuestRam, vcpus: u32, _tsc_khz: u32) -> Result<Vec<Entry>, LoadError> {
+        let first = load(ram, self)?;
+        let entry =
+            |vcpu| Entry { stack: first.stack - vcpu * STACK_BYTES, argument: vcpu, ..first };
+        Ok((0..u64::from(vcpus)).map(entry).collect())
     }
 }
 
@@ -53,7 +74,7 @@ mod tests {
     #[test]
     fn a_vcpu_begins_at_the_first_byte_of_the_code() {
         let ram = GuestRam::new(4 << 20).unwrap();
-        let entry = image(3).loader().load(&ram, 1).unwrap();
+        let entry = image(3).loader().load(&ram, 1, 1).unwrap()[0];
         assert_eq!((entry.instruction.0, entry.privilege), (IMAGE_GPA, Privilege::Kernel));
         let mut code = [0; 4];
         ram.memory().read_slice(&mut code, entry.instruction).unwrap();
@@ -61,9 +82,26 @@ mod tests {
     }
 
     #[test]
+    fn each_vcpu_has_its_number_and_a_stack_of_its_own() {
+        let ram = GuestRam::new(4 << 20).unwrap();
+        let vcpus = u32::try_from(MAX_VCPUS).unwrap();
+        let guest = image(3);
+        let entries = guest.loader().load(&ram, vcpus, 1).unwrap();
+        for (number, entry) in (0..).zip(&entries) {
+            assert_eq!((entry.argument, entry.instruction), (number, entries[0].instruction));
+            assert_eq!(entry.stack, ENTRY_RSP - number * STACK_BYTES);
+        }
+        assert!(entries.last().unwrap().stack >= STACK_BOTTOM_GPA);
+        let layout = MemoryLayout::new(4 << 20).unwrap();
+        assert!(guest.loader().check(layout, vcpus).is_ok());
+        let error = guest.loader().check(layout, vcpus + 1).unwrap_err().to_string();
+        assert!(error.contains("at most 112 vCPUs, and 113 were"), "{error}");
+    }
+
+    #[test]
     fn code_that_does_not_fit_is_refused_with_its_place() {
         let ram = GuestRam::new(2 << 20).unwrap();
-        let error = image(2 << 20).loader().load(&ram, 1).unwrap_err();
+        let error = image(2 << 20).loader().load(&ram, 1, 1).unwrap_err();
         assert!(
             error.to_string().contains("the flat image to guest memory at 0x100000"),
             "{error}"

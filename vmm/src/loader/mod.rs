@@ -26,21 +26,23 @@ pub(crate) use registers::{general_registers, special_registers};
 use crate::config::{Guest, Privilege};
 use crate::memory::{GuestRam, MemoryLayout};
 
-/// What puts a kernel into guest memory, and says how a vCPU begins to execute it.
+/// What puts a kernel into guest memory, and says how vCPUs begin to execute it.
 pub(crate) trait Loader {
-    /// Whether the guest can run in a VM with memory as in `layout`, asked before there is one.
+    /// Whether the guest can run in a VM with memory as in `layout` and `vcpus` vCPUs, asked before
+    /// there is one.
     ///
     /// # Errors
     ///
-    /// When it cannot, or could not use all of it.
-    fn check(&self, layout: MemoryLayout) -> Result<(), LoadError>;
+    /// When it cannot, or could not use all of them.
+    fn check(&self, layout: MemoryLayout, vcpus: u32) -> Result<(), LoadError>;
 
-    /// Fills memory that is still zero; the time-stamp counters of the guest run at `tsc_khz`.
+    /// Fills memory that is still zero, for `vcpus` vCPUs whose time-stamp counters run at `tsc_khz`,
+    /// and says with what each of them begins, in order.
     ///
     /// # Errors
     ///
     /// When the guest does not fit or does not make sense; some of it may be in memory.
-    fn load(&self, ram: &GuestRam, tsc_khz: u32) -> Result<Entry, LoadError>;
+    fn load(&self, ram: &GuestRam, vcpus: u32, tsc_khz: u32) -> Result<Vec<Entry>, LoadError>;
 }
 
 impl Guest {
@@ -64,7 +66,7 @@ pub enum LoadError {
     Flat(#[from] FlatError),
 }
 
-/// With what the vCPU begins.
+/// With what a vCPU begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The first instruction.

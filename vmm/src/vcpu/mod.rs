@@ -7,6 +7,7 @@
 //! | `state` | what the thread is doing, and how commands and steps change that: pure too |
 //! | `kick` | taking a vCPU out of the guest |
 //! | `run` | the thread that puts these together |
+//! | `threads` | all of a VM's |
 //!
 //! Lock order: a vCPU's thread takes only locks that are held for moments and under which nothing
 //! else is taken: a device's, and its VM's watch.
@@ -17,9 +18,11 @@ mod run;
 mod state;
 mod step;
 mod stop;
+mod threads;
 
 pub use exit::InternalError;
 pub use run::SpawnVcpuError;
-pub(crate) use run::{Ended, Vcpu, VcpuHandle};
+pub(crate) use run::{Ended, Vcpu};
 pub(crate) use state::Command;
 pub use stop::StopReason;
+pub(crate) use threads::VcpuThreads;

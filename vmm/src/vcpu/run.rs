@@ -68,11 +68,12 @@ pub(crate) struct VcpuHandle {
 }
 
 impl VcpuHandle {
-    /// Gives `command` and waits until it is done; `false` if the thread has ended and did not.
-    pub(crate) fn command(&self, command: Command) -> bool {
+    /// Gives `command`; what is returned says when it is done, or is closed if the thread has ended
+    /// and did not.
+    pub(crate) fn begin(&self, command: Command) -> Receiver<()> {
         let (done, is_done) = sync_channel(1);
         self.give(Order { command, done: Some(done) });
-        is_done.recv().is_ok()
+        is_done
     }
 
     /// Gives `command` and does not wait.

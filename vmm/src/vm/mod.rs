@@ -15,15 +15,15 @@ use crate::dedup_host::DedupHost;
 use crate::memory::{GuestRam, MemoryReservation};
 use crate::operation::{Operation, OperationError, WaitError};
 use crate::status::{VmState, VmStatus};
-use crate::vcpu::{Command, StopReason, VcpuHandle};
+use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
 
 /// What a VM has until it stops.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    // Fields are dropped in this order: the thread is joined first.
-    pub(crate) vcpu: VcpuHandle,
+    // Fields are dropped in this order: the threads are joined first.
+    pub(crate) vcpus: VcpuThreads,
     pub(crate) dedup: DedupHost,
     /// What is written to its memory, for all who want to know. It keeps KVM's VM open.
     pub(crate) changes: SharedChanges,
@@ -31,7 +31,7 @@ pub(crate) struct Machine {
     pub(crate) reservation: MemoryReservation,
 }
 
-/// A VM. Lock order: `machine`, then whatever the vCPU's thread takes, then the watch.
+/// A VM. Lock order: `machine`, then whatever a vCPU's thread takes, then the watch.
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) id: VmId,
@@ -105,7 +105,7 @@ impl VmHandle {
         self.run(Operation::Resume)
     }
 
-    /// Stops the VM for good, and does nothing if it has stopped. When this returns its thread has
+    /// Stops the VM for good, and does nothing if it has stopped. When this returns its threads have
     /// ended, it is folded no longer, and its memory is given back.
     pub fn stop(&self) -> StopReason {
         self.request_stop();
@@ -115,7 +115,7 @@ impl VmHandle {
     /// Makes the VM stop, and does not wait until it has.
     pub fn request_stop(&self) {
         if let Some(machine) = self.vm.machine().as_ref() {
-            machine.vcpu.post(Command::Stop);
+            machine.vcpus.post(Command::Stop);
         }
     }
 
@@ -160,7 +160,7 @@ impl VmHandle {
         // Until the guest has seen the change, what it last said of resting is out of date.
         self.vm.watch.change(|watched| watched.words.resting = false);
         self.vm.control.set(register);
-        machine.vcpu.post(Command::Wake);
+        machine.vcpus.post(Command::Wake);
         Ok(())
     }
 
@@ -226,14 +226,14 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Gives the vCPU a command and waits until it is done.
+    /// Gives the vCPUs a command and waits until it is done.
     fn command(
         &self,
         machine: &Machine,
         operation: Operation,
         command: Command,
     ) -> Result<(), OperationError> {
-        if machine.vcpu.command(command) { Ok(()) } else { Err(self.stopped(operation)) }
+        if machine.vcpus.command(command) { Ok(()) } else { Err(self.stopped(operation)) }
     }
 
     fn wait_for_end(&self) -> StopReason {
@@ -273,20 +273,19 @@ impl VmHandle {
         OperationError::Stopped { vm: self.vm.id, operation }
     }
 
-    /// Gives back everything the VM has, after its vCPU ended for `reason`. Called by the event
-    /// loop alone.
+    /// Gives back everything the VM has, after the first of its vCPUs ended for `reason`; does nothing
+    /// after the others. Called by the event loop alone.
     pub(crate) fn tear_down(&self, reason: StopReason) {
         // Not in the condition, where the lock would be held to the end.
         let machine = self.vm.machine().take();
-        if let Some(Machine { vcpu, dedup, changes, ram, reservation }) = machine {
-            // The guest is out for good before folding lets go of its memory, and that before the
-            // memory goes.
-            drop(vcpu);
-            dedup.detach_and_discard(self.vm.id);
-            drop(changes);
-            drop(ram);
-            drop(reservation);
-        }
+        let Some(Machine { vcpus, dedup, changes, ram, reservation }) = machine else { return };
+        // The guest is out for good before folding lets go of its memory, and that before the
+        // memory goes.
+        drop(vcpus);
+        dedup.detach_and_discard(self.vm.id);
+        drop(changes);
+        drop(ram);
+        drop(reservation);
         log::info!("VM {} has stopped: {reason}", self.vm.id);
         self.vm.watch.change(|watched| {
             watched.state = VmState::Stopped;

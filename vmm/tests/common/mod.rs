@@ -75,6 +75,7 @@ pub(crate) fn host() -> Host {
 pub(crate) fn flat(host: &Host, code: &[u8], privilege: Privilege) -> VmHandle {
     host.vm(VmConfig {
         memory_bytes: 4 << 20,
+        vcpus: 1,
         guest: Guest::Flat(FlatImage { code: code.to_vec(), privilege }),
         dedup: DedupMode::Off,
         name: None,

@@ -63,8 +63,8 @@ impl Machine {
         let ram = Arc::new(GuestRam::new(memory_bytes).unwrap());
         let vm = Arc::new(MappedVm::new(kvm.kvm.create_vm().unwrap(), ram, log_writes).unwrap());
         let vcpu = vm.fd().create_vcpu(0).unwrap();
-        vcpu.set_cpuid2(&kvm.cpuid).unwrap();
-        let entry = image.load(vm.ram(), 1).unwrap();
+        vcpu.set_cpuid2(&kvm.cpuid_of(0)).unwrap();
+        let entry = image.load(vm.ram(), 1, 1).unwrap()[0];
         let sregs = special_registers(&vcpu.get_sregs().unwrap(), &entry);
         vcpu.set_sregs(&sregs).unwrap();
         vcpu.set_regs(&general_registers(&entry)).unwrap();
