@@ -232,6 +232,6 @@ fn finish(vms: &[VmHandle]) {
     }
     for vm in vms {
         assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }), "{:?}", vm.status());
-        assert_eq!(vm.status().corrupt, Some(0));
+        assert_eq!(vm.status().builtin.and_then(|guest| guest.corrupt), Some(0));
     }
 }

@@ -5,13 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use pagefold_dedup::{DedupMode, SharedChanges, VmId};
-use pagefold_devices::{Buses, ControlWord, InsertError, Paravirt, ParavirtPorts};
-use pagefold_devices::{SERIAL_PORTS, SerialConsole};
-use pagefold_guest::params::Params;
-use pagefold_guest::ports;
+use pagefold_devices::InsertError;
 
-use crate::config::{Guest, VmConfig};
-use crate::console::Console;
+use crate::builtin::{self, Builtin};
+use crate::config::VmConfig;
 use crate::dedup_host::AttachError;
 use crate::host::Host;
 use crate::kvm::OpenKvm;
@@ -161,15 +158,14 @@ impl<'host> VmBuilder<'host> {
         let fds = fds?;
         // All are the same processor's.
         let tsc_khz = fds.first().map_or(0, tsc_khz);
-        let params = params(&ram, &config.guest, tsc_khz)?;
+        let builtin = Builtin::new(&config.guest, ram.len_bytes(), tsc_khz)?;
         let entries = config.guest.loader().load(&ram, config.vcpus, tsc_khz)?;
         fds.iter().zip(&entries).try_for_each(|(fd, entry)| set_registers(fd, entry))?;
 
         let watch = Arc::<Watch>::default();
         watch.change(|watched| watched.dedup = config.dedup);
-        let control = ControlWord::new(ports::Control::Run.to_register());
-        let console = Console::new(id, Arc::clone(&watch), host.dedup().waker());
-        let buses = Arc::new(devices(console, control.clone())?);
+        let output = builtin::output(id, Arc::clone(&watch), host.dedup().waker());
+        let buses = Arc::new(builtin::devices(&builtin, output)?);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
                 .spawn(format!("vm{id}-vcpu{number}"), host.obituaries().of(id))
@@ -192,7 +188,7 @@ impl<'host> VmBuilder<'host> {
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
         let machine = Mutex::new(Some(Machine { vcpus, dedup, changes, ram, reservation }));
-        let vm = Vm { id, config, params, control, watch, machine };
+        let vm = Vm { id, config, builtin, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());
         Ok(handle)
@@ -258,35 +254,11 @@ fn create_vcpu(kvm: &OpenKvm, vm: &VmFd, number: u32) -> Result<VcpuFd, BuildErr
     Ok(vcpu)
 }
 
-/// What the built-in guest is told.
-fn params(ram: &GuestRam, guest: &Guest, tsc_khz: u32) -> Result<Option<Params>, BuiltinError> {
-    match guest {
-        Guest::Builtin(builtin) => Ok(Some(builtin.params(ram.len_bytes(), tsc_khz)?)),
-        Guest::Flat(_) => Ok(None),
-    }
-}
-
 fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), BuildError> {
     let reset = vcpu.get_sregs().map_err(refused("tell the special registers"))?;
     vcpu.set_sregs(&special_registers(&reset, entry))
         .map_err(refused("set the special registers"))?;
     vcpu.set_regs(&general_registers(entry)).map_err(refused("set the registers"))
-}
-
-fn devices(console: Console, control: ControlWord) -> Result<Buses, InsertError> {
-    let mut buses = Buses::default();
-    let serial = ports::SERIAL_PORT..=ports::SERIAL_PORT + (SERIAL_PORTS - 1);
-    let device = Arc::new(Mutex::new(SerialConsole::new(console)));
-    buses.ports.insert("serial port", serial, device)?;
-    let block = ports::BLOCK_PORT..=ports::BLOCK_PORT + (ports::BLOCK_LEN - 1);
-    let offsets = ParavirtPorts {
-        sleep: ports::SLEEP_PORT - ports::BLOCK_PORT,
-        control: ports::CONTROL_PORT - ports::BLOCK_PORT,
-        exit: ports::EXIT_PORT - ports::BLOCK_PORT,
-    };
-    let device = Arc::new(Mutex::new(Paravirt::new(offsets, control)));
-    buses.ports.insert("paravirtual block", block, device)?;
-    Ok(buses)
 }
 
 fn refused(attempted: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {

@@ -32,13 +32,15 @@
 //! | [`memory`] | guest RAM, and what was written to it |
 //! | [`loader`] | from zeroed memory to the first instruction |
 //! | `vcpu` | the thread that runs a guest |
-//! | `console`, `watch` | what a guest says, and waiting for it |
+//! | `builtin` | the built-in guest: its devices, its reports, what it is asked for |
+//! | `console`, `watch` | a guest's lines, and waiting for what a VM does |
 //! | `event_loop`, `registry` | ends of VMs, and all VMs |
 //! | `kvm`, `sys` | the kernel |
 //! | [`limits`] | what this process may have, and which limit an error comes from |
 //! | [`dedup_host`] | folding |
 
 mod builder;
+mod builtin;
 pub mod config;
 mod console;
 pub mod dedup_host;
@@ -70,6 +72,7 @@ pub use pagefold_guest::workload::Preset;
 pub use vm_memory;
 
 pub use builder::{BuildError, VmBuilder};
+pub use builtin::BuiltinStatus;
 pub use config::{BuiltinGuest, Guest, VmConfig};
 pub use dedup_host::{DedupConfig, DedupHost, SettleError};
 pub use event_loop::EventLoopError;

@@ -5,6 +5,7 @@ use std::fmt;
 use pagefold_dedup::VmId;
 use serde::{Deserialize, Serialize};
 
+use crate::builtin::BuiltinStatus;
 use crate::config::DedupMode;
 use crate::vcpu::StopReason;
 
@@ -50,22 +51,50 @@ pub struct VmStatus {
     pub memory_bytes: u64,
     /// Milliseconds from its start until its guest said that it was ready.
     pub ready_ms: Option<u64>,
-    /// Whether the guest, told to rest, has said that every page holds its resting content.
-    pub resting: bool,
-    /// Pages its guest has written since it was ready, by its last word.
-    pub writes: Option<u64>,
-    /// Pages its guest has verified, by its last word.
-    pub verifications: Option<u64>,
-    /// Pages its guest has found wrong, by its last word: not known before the guest's first tally.
-    pub corrupt: Option<u64>,
-    /// The first such findings, as the guest printed them.
-    pub corrupt_lines: Vec<String>,
-    /// What the guest printed when it gave up.
-    pub panic: Option<String>,
+    /// What the built-in guest, or a flat image that prints as it does, has reported; `None` of another.
+    /// In JSON its fields are beside the others.
+    #[serde(flatten)]
+    pub builtin: Option<BuiltinStatus>,
     /// Why it has stopped.
     pub stop_reason: Option<StopReason>,
     /// The same in words.
     pub stop_message: Option<String>,
     /// Whether it ended as it should.
     pub clean: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_json_all_fields_are_beside_each_other_and_read_back() {
+        let mut status = VmStatus {
+            id: VmId(3),
+            name: None,
+            guest: "builtin:mix".to_owned(),
+            dedup: DedupMode::On,
+            state: VmState::Stopped,
+            memory_bytes: 4096,
+            ready_ms: Some(1),
+            builtin: Some(BuiltinStatus { writes: Some(2), ..BuiltinStatus::default() }),
+            stop_reason: Some(StopReason::Exited { code: 0 }),
+            stop_message: Some("ended".to_owned()),
+            clean: Some(true),
+        };
+        let json = serde_json::to_string(&status).unwrap();
+        assert_eq!(
+            json,
+            r#"{"id":3,"name":null,"guest":"builtin:mix","dedup":"on","state":"stopped","#
+                .to_owned()
+                + r#""memory_bytes":4096,"ready_ms":1,"resting":false,"writes":2,"#
+                + r#""verifications":null,"corrupt":null,"corrupt_lines":[],"panic":null,"#
+                + r#""stop_reason":{"kind":"exited","code":0},"stop_message":"ended","clean":true}"#
+        );
+        assert_eq!(serde_json::from_str::<VmStatus>(&json).unwrap(), status);
+        status.builtin = None;
+        let json = serde_json::to_string(&status).unwrap();
+        assert!(!json.contains("corrupt"), "{json}");
+        assert_eq!(serde_json::from_str::<VmStatus>(&json).unwrap(), status);
+    }
 }

@@ -1,10 +1,10 @@
-//! What can be waited for: a VM's state, and its guest's words.
+//! What can be waited for: a VM's state, and its guest's reports.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::builtin::Reports;
 use crate::config::DedupMode;
-use crate::console::GuestWords;
 use crate::status::VmState;
 use crate::vcpu::StopReason;
 
@@ -21,7 +21,10 @@ pub(crate) struct Watched {
     pub(crate) state: VmState,
     pub(crate) started_at: Option<Instant>,
     pub(crate) stop_reason: Option<StopReason>,
-    pub(crate) words: GuestWords,
+    /// When the guest first reported that it was ready.
+    pub(crate) ready_at: Option<Instant>,
+    /// What else it has reported.
+    pub(crate) reports: Reports,
     /// What folding may do with it.
     pub(crate) dedup: DedupMode,
 }
@@ -32,7 +35,8 @@ impl Default for Watched {
             state: VmState::Created,
             started_at: None,
             stop_reason: None,
-            words: GuestWords::default(),
+            ready_at: None,
+            reports: Reports::default(),
             dedup: DedupMode::default(),
         }
     }
@@ -41,7 +45,7 @@ impl Default for Watched {
 impl Watched {
     /// Milliseconds from the start until the guest was ready.
     pub(crate) fn ready_ms(&self) -> Option<u64> {
-        let elapsed = self.words.ready_at?.saturating_duration_since(self.started_at?);
+        let elapsed = self.ready_at?.saturating_duration_since(self.started_at?);
         u64::try_from(elapsed.as_millis()).ok()
     }
 }
@@ -57,14 +61,16 @@ impl Watch {
         self.lock().state
     }
 
-    /// Takes a line of the guest's; says whether it made the guest ready.
-    pub(crate) fn hear(&self, line: &[u8]) -> bool {
+    /// Takes a line of the guest's; true if it is the first that reports the guest as ready.
+    pub(crate) fn take_line(&self, line: &[u8]) -> bool {
         let now = Instant::now();
         let mut becomes_ready = false;
         self.change(|watched| {
-            let was_ready = watched.words.ready_at.is_some();
-            watched.words.hear(line, now);
-            becomes_ready = !was_ready && watched.words.ready_at.is_some();
+            let is_ready = watched.reports.take_line(line);
+            becomes_ready = is_ready && watched.ready_at.is_none();
+            if becomes_ready {
+                watched.ready_at = Some(now);
+            }
         });
         becomes_ready
     }
@@ -101,10 +107,5 @@ impl Watch {
 
     fn lock(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn words(&self) -> GuestWords {
-        self.now().words
     }
 }

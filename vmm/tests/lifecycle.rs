@@ -31,11 +31,12 @@ fn the_builtin_guest_starts_pauses_resumes_and_stops() {
     vm.wait_resting(PATIENCE).unwrap();
     vm.set_control(Control::Rest).unwrap();
     vm.wait_resting(PATIENCE).unwrap();
-    assert_eq!(vm.status().corrupt, Some(0));
+    assert_eq!(vm.status().builtin.unwrap().corrupt, Some(0));
     assert_eq!(vm.stop(), StopReason::Requested);
     let status = vm.status();
     assert_eq!((status.state, status.clean), (VmState::Stopped, Some(true)));
-    assert!(status.verifications.is_some() && status.writes.is_some());
+    let builtin = status.builtin.unwrap();
+    assert!(builtin.verifications.is_some() && builtin.writes.is_some());
 }
 
 #[test]
@@ -47,7 +48,8 @@ fn the_builtin_guest_finishes_when_told_to() {
     vm.set_control(Control::Finish).unwrap();
     assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }));
     let status = vm.status();
-    assert_eq!((status.corrupt, status.panic, status.clean), (Some(0), None, Some(true)));
+    let builtin = status.builtin.unwrap();
+    assert_eq!((builtin.corrupt, builtin.panic, status.clean), (Some(0), None, Some(true)));
 }
 
 #[test]
@@ -224,9 +226,10 @@ fn what_a_guest_prints_by_a_string_instruction_arrives() {
     assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }));
     let status = vm.status();
     assert!(status.ready_ms.is_some());
-    assert_eq!((status.corrupt, status.corrupt_lines.len()), (Some(1), 1));
-    assert_eq!(status.panic.as_deref(), Some("enough"));
-    assert_eq!((status.writes, status.verifications), (None, None));
+    let builtin = status.builtin.unwrap();
+    assert_eq!((builtin.corrupt, builtin.corrupt_lines.len()), (Some(1), 1));
+    assert_eq!(builtin.panic.as_deref(), Some("enough"));
+    assert_eq!((builtin.writes, builtin.verifications), (None, None));
 }
 
 #[test]

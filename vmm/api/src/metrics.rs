@@ -159,9 +159,13 @@ fn guests(page: &mut Exposition, vms: &[VmStatus]) {
         let samples = vms.iter().map(|vm| (labels(vm), value(vm)));
         page.family(&format!("pagefold_guest_{name}_total"), Kind::Counter, help, samples);
     };
-    counter("writes", "Pages written, by the guest's last report.", |vm| vm.writes);
-    counter("verifications", "Pages verified, by the guest's last report.", |vm| vm.verifications);
-    counter("corrupt", "Pages that the guest found wrong.", |vm| vm.corrupt);
+    counter("writes", "Pages written, by the guest's last report.", |vm| {
+        vm.builtin.as_ref()?.writes
+    });
+    counter("verifications", "Pages verified, by the guest's last report.", |vm| {
+        vm.builtin.as_ref()?.verifications
+    });
+    counter("corrupt", "Pages that the guest found wrong.", |vm| vm.builtin.as_ref()?.corrupt);
 }
 
 struct Event {

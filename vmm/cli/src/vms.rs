@@ -186,15 +186,16 @@ fn text(vms: &[VmStatus]) -> String {
     let rows: Vec<Vec<String>> = vms
         .iter()
         .map(|vm| {
+            let builtin = vm.builtin.as_ref();
             vec![
                 vm.id.to_string(),
                 vm.state.to_string(),
                 vm.dedup.to_string(),
                 mib(Some(vm.memory_bytes)),
                 vm.ready_ms.map_or_else(|| "not yet".to_owned(), |ms| format!("{ms} ms")),
-                count(vm.writes),
-                count(vm.verifications),
-                count(vm.corrupt),
+                count(builtin.and_then(|guest| guest.writes)),
+                count(builtin.and_then(|guest| guest.verifications)),
+                count(builtin.and_then(|guest| guest.corrupt)),
                 vm.guest.clone(),
             ]
         })

@@ -44,7 +44,7 @@ pub enum BuiltinError {
 }
 
 impl BuiltinGuest {
-    /// What it is told, in a VM with so much memory and a time-stamp counter at `tsc_khz`.
+    /// Its parameters in a VM with so much memory and a time-stamp counter at `tsc_khz`.
     ///
     /// # Errors
     ///

@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pagefold_dedup::{SharedChanges, VmId};
-use pagefold_devices::ControlWord;
-use pagefold_guest::params::Params;
-use pagefold_guest::ports::Control;
 
+use crate::builtin::Builtin;
 use crate::config::VmConfig;
 use crate::dedup_host::DedupHost;
 use crate::memory::{GuestRam, MemoryReservation};
@@ -36,8 +34,7 @@ pub(crate) struct Machine {
 pub(crate) struct Vm {
     pub(crate) id: VmId,
     pub(crate) config: VmConfig,
-    pub(crate) params: Option<Params>,
-    pub(crate) control: ControlWord,
+    pub(crate) builtin: Builtin,
     pub(crate) watch: Arc<Watch>,
     /// Held throughout an operation, so that one is done before the next begins.
     pub(crate) machine: Mutex<Option<Machine>>,
@@ -61,11 +58,6 @@ impl VmHandle {
     /// What it was built from.
     pub fn config(&self) -> &VmConfig {
         &self.vm.config
-    }
-
-    /// The parameters of the built-in guest; `None` if something else runs in it.
-    pub fn params(&self) -> Option<&Params> {
-        self.vm.params.as_ref()
     }
 
     /// Starts the guest, and does nothing if it runs.
@@ -135,35 +127,6 @@ impl VmHandle {
         self.wait_for("ready", timeout, Watched::ready_ms)
     }
 
-    /// Waits until the guest, told to rest, has put back what it was changing.
-    ///
-    /// # Errors
-    ///
-    /// When it did not within `timeout`, the VM stopped first, or it was never started.
-    pub fn wait_resting(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.wait_for("resting", timeout, |watched| watched.words.resting.then_some(()))
-    }
-
-    /// Tells the built-in guest what to do from now on, and does nothing if it was told so last. It
-    /// learns at once, even if it sleeps. After [`Control::Finish`] it ends by itself.
-    ///
-    /// # Errors
-    ///
-    /// When the VM has stopped.
-    pub fn set_control(&self, control: Control) -> Result<(), OperationError> {
-        let machine = self.vm.machine();
-        let machine = machine.as_ref().ok_or_else(|| self.stopped(Operation::Control))?;
-        let register = control.to_register();
-        if self.vm.control.get() == register {
-            return Ok(());
-        }
-        // Until the guest has seen the change, what it last said of resting is out of date.
-        self.vm.watch.change(|watched| watched.words.resting = false);
-        self.vm.control.set(register);
-        machine.vcpus.post(Command::Wake);
-        Ok(())
-    }
-
     /// Where it is in its life.
     pub fn state(&self) -> VmState {
         self.vm.watch.state()
@@ -181,12 +144,7 @@ impl VmHandle {
             state: watched.state,
             memory_bytes: config.memory_bytes,
             ready_ms: watched.ready_ms(),
-            resting: watched.words.resting,
-            writes: watched.words.tally.map(|tally| tally.writes),
-            verifications: watched.words.tally.map(|tally| tally.verifications),
-            corrupt: watched.words.corrupt(),
-            corrupt_lines: watched.words.corrupt_lines,
-            panic: watched.words.panic,
+            builtin: Some(watched.reports.into_status()),
             stop_message: watched.stop_reason.as_ref().map(ToString::to_string),
             clean: watched.stop_reason.as_ref().map(StopReason::is_clean),
             stop_reason: watched.stop_reason,
@@ -244,7 +202,7 @@ impl VmHandle {
         }
     }
 
-    fn wait_for<T>(
+    pub(crate) fn wait_for<T>(
         &self,
         awaited: &'static str,
         timeout: Duration,
@@ -269,7 +227,7 @@ impl VmHandle {
         OperationError::NotStarted { vm: self.vm.id, operation }
     }
 
-    fn stopped(&self, operation: Operation) -> OperationError {
+    pub(crate) fn stopped(&self, operation: Operation) -> OperationError {
         OperationError::Stopped { vm: self.vm.id, operation }
     }
 
@@ -295,7 +253,7 @@ impl VmHandle {
 }
 
 impl Vm {
-    fn machine(&self) -> MutexGuard<'_, Option<Machine>> {
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Option<Machine>> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,9 +13,9 @@ use pagefold_dedup::{
 use pagefold_api_types::GuestPhys;
 
 use crate::{Control, ControlError};
-use pagefold::StopReason;
 use pagefold::config::DedupMode;
 use pagefold::status::{VmState, VmStatus};
+use pagefold::{BuiltinStatus, StopReason};
 
 /// Two VMs, and a settle that ends when the test says so.
 #[derive(Debug)]
@@ -192,12 +192,11 @@ fn vm(id: u32, state: VmState) -> VmStatus {
         state,
         memory_bytes: 64 << 20,
         ready_ms: Some(12),
-        resting: false,
-        writes: Some(34),
-        verifications: Some(56),
-        corrupt: None,
-        corrupt_lines: Vec::new(),
-        panic: None,
+        builtin: Some(BuiltinStatus {
+            writes: Some(34),
+            verifications: Some(56),
+            ..BuiltinStatus::default()
+        }),
         stop_message: stop_reason.as_ref().map(ToString::to_string),
         clean: stop_reason.as_ref().map(StopReason::is_clean),
         stop_reason,

@@ -116,9 +116,9 @@ fn parts(launched: &Launched, phase: &str) -> Vec<String> {
         format!("{} s {phase}", launched.started.elapsed().as_secs()),
         format!("{ready} of {} ready", statuses.len()),
         format!("saved {} of {}", mib(saved), mib(Some(launched.memory_bytes()))),
-        format!("{} corrupt", sum(|vm| vm.corrupt)),
-        format!("{} verified", sum(|vm| vm.verifications)),
-        format!("{} writes", sum(|vm| vm.writes)),
+        format!("{} corrupt", sum(|vm| vm.builtin.as_ref()?.corrupt)),
+        format!("{} verified", sum(|vm| vm.builtin.as_ref()?.verifications)),
+        format!("{} writes", sum(|vm| vm.builtin.as_ref()?.writes)),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The result of a run.
 
-use pagefold::StopReason;
 use pagefold::status::VmStatus;
+use pagefold::{BuiltinStatus, StopReason};
 use pagefold_dedup::SettleReport;
 use pagefold_dedup::stats::DedupStats;
 use pagefold_guest::ports::EXIT_CORRUPT;
@@ -97,7 +97,12 @@ impl VmReport {
     }
 
     fn is_corrupt(&self) -> bool {
-        self.status.corrupt.is_some_and(|count| count > 0)
+        self.builtin().corrupt.is_some_and(|count| count > 0)
+    }
+
+    /// What its guest has reported.
+    pub(super) fn builtin(&self) -> BuiltinStatus {
+        self.status.builtin.clone().unwrap_or_default()
     }
 
     /// How it ended, in words.
@@ -107,7 +112,7 @@ impl VmReport {
             (_, false) => "did not finish in time, and was stopped".to_owned(),
             (None, true) => "unknown".to_owned(),
         };
-        if let Some(panic) = &self.status.panic {
+        if let Some(panic) = self.builtin().panic {
             end = format!("{end}: {panic}");
         }
         end
@@ -152,12 +157,12 @@ mod tests {
                     state: VmState::Stopped,
                     memory_bytes: 64 << 20,
                     ready_ms: Some(9),
-                    resting: false,
-                    writes: Some(1),
-                    verifications: Some(2),
-                    corrupt: *corrupt,
-                    corrupt_lines: Vec::new(),
-                    panic: None,
+                    builtin: Some(BuiltinStatus {
+                        writes: Some(1),
+                        verifications: Some(2),
+                        corrupt: *corrupt,
+                        ..BuiltinStatus::default()
+                    }),
                     stop_message: Some(reason.to_string()),
                     clean: Some(reason.is_clean()),
                     stop_reason: Some(reason.clone()),

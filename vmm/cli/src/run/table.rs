@@ -11,7 +11,7 @@ pub(super) fn text(report: &Report) -> String {
     let details = report.dedup.as_ref().map(stats::details);
     let sections: Vec<String> = vms.into_iter().chain(details).chain([summary(report)]).collect();
     let mut text = sections.join("\n");
-    for line in report.vms.iter().flat_map(|vm| &vm.status.corrupt_lines) {
+    for line in report.vms.iter().flat_map(|vm| vm.builtin().corrupt_lines) {
         text = format!("{text}{line}\n");
     }
     text
@@ -21,13 +21,13 @@ fn vms(vms: &[VmReport]) -> String {
     let rows: Vec<Vec<String>> = vms
         .iter()
         .map(|vm| {
-            let status = &vm.status;
+            let (status, builtin) = (&vm.status, vm.builtin());
             vec![
                 status.id.to_string(),
                 status.ready_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms")),
-                count(status.writes),
-                count(status.verifications),
-                count(status.corrupt),
+                count(builtin.writes),
+                count(builtin.verifications),
+                count(builtin.corrupt),
                 vm.end(),
             ]
         })
