@@ -88,7 +88,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether anybody but consumer `id` is to be told what the source names.
+    /// Whether any consumer but `id` watches.
     fn has_others(&self, id: u64) -> bool {
         self.consumers.iter().any(|one| one.id != id && one.is_watching)
     }

@@ -86,8 +86,8 @@ impl Admin for LocalBroker {
         &self,
         slot: Slot,
         after: Option<(VmId, LinearIndex)>,
-        pages: &mut Vec<(VmId, LinearIndex)>,
-    ) -> Option<Batch> {
+        pages: &mut [(VmId, LinearIndex)],
+    ) -> Option<usize> {
         self.sharers_after(slot, after, pages)
     }
 
@@ -197,23 +197,23 @@ impl Admin for LocalBroker {
 
     fn extents(&self, vm: VmId, from: LinearIndex, extents: &mut Vec<Extent>) -> Batch {
         let Some(all) = self.extents(vm) else { return Batch::Last };
-        let told = extents.len();
+        let before = extents.len();
         extents.extend(all.overlapping(from, LinearIndex(u32::MAX)).take(BATCH));
-        batch(extents.len() - told)
+        batch(extents.len() - before)
     }
 
     fn item_states(&self, vm: VmId, from: LinearIndex, states: &mut Vec<ItemState>) -> Batch {
         let Some(member) = self.members.get(&vm) else { return Batch::Last };
-        let told = states.len();
+        let before = states.len();
         let pages = (from.0..member.items.count_pages()).take(BATCH);
         states.extend(pages.map(|page| self.item_state(vm, LinearIndex(page))));
-        batch(states.len() - told)
+        batch(states.len() - before)
     }
 }
 
-/// Whether there may be more than have been told of.
-pub(super) fn batch(told: usize) -> Batch {
-    if told < BATCH { Batch::Last } else { Batch::More }
+/// Whether there may be more than the `count` that were appended.
+fn batch(count: usize) -> Batch {
+    if count < BATCH { Batch::Last } else { Batch::More }
 }
 
 #[cfg(test)]
@@ -226,7 +226,7 @@ mod tests {
     const VM: VmId = VmId(3);
     const PAGES: u32 = 2500;
 
-    /// A broker one slot of which all pages of a VM share, which is more than a call tells of; and the slot.
+    /// A broker one slot of which all pages of a VM share, which is more than a batch; and the slot.
     fn crowded() -> (LocalBroker, Slot) {
         let mut broker = LocalBroker::new(8, PAGES).unwrap();
         broker.register(VM, PAGES).unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn sharers_that_are_told_of_in_batches_are_those_of_one_walk_each_once() {
+    fn sharers_in_batches_are_those_of_one_walk_each_once() {
         let (broker, slot) = crowded();
         let mut walked = Vec::new();
         let flow = broker.walk_slot(slot, |vm, linear| {
@@ -254,25 +254,28 @@ mod tests {
             ControlFlow::Continue(())
         });
         assert_eq!((flow, walked.len()), (Some(ControlFlow::Continue(())), PAGES as usize));
-        let (mut told, mut calls) = (Vec::new(), 1);
-        while broker.slot_sharers(slot, told.last().copied(), &mut told) == Some(Batch::More) {
-            assert_eq!(told.len(), calls * BATCH);
-            calls += 1;
+        let (mut listed, mut pages) = (Vec::new(), [(VM, LinearIndex(0)); BATCH]);
+        for expected in [BATCH, BATCH, PAGES as usize - 2 * BATCH] {
+            let count = broker.slot_sharers(slot, listed.last().copied(), &mut pages);
+            assert_eq!(count, Some(expected));
+            listed.extend_from_slice(&pages[..expected]);
         }
-        assert_eq!((told, calls), (walked, 3));
+        assert_eq!(listed, walked);
+        assert_eq!(broker.slot_sharers(slot, listed.last().copied(), &mut pages), Some(0));
         assert_eq!(broker.count_sharers(slot), u64::from(PAGES));
     }
 
     #[test]
     fn a_walk_cannot_go_on_from_a_page_that_has_left() {
         let (mut broker, slot) = crowded();
-        let mut told = Vec::new();
-        assert_eq!(broker.slot_sharers(slot, None, &mut told), Some(Batch::More));
-        let last = told[BATCH - 1];
+        let mut pages = [(VM, LinearIndex(0)); BATCH];
+        assert_eq!(broker.slot_sharers(slot, None, &mut pages), Some(BATCH));
+        let last = pages[BATCH - 1];
         broker.report(VM, &[Outcome::Left { linear: last.1 }]).unwrap();
-        assert_eq!(broker.slot_sharers(slot, Some(last), &mut told), None);
-        assert_eq!(broker.slot_sharers(slot, Some((VmId(9), last.1)), &mut told), None);
-        assert_eq!(told.len(), BATCH);
+        let before = pages;
+        assert_eq!(broker.slot_sharers(slot, Some(last), &mut pages), None);
+        assert_eq!(broker.slot_sharers(slot, Some((VmId(9), last.1)), &mut pages), None);
+        assert_eq!(pages, before);
     }
 
     #[test]

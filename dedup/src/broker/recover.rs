@@ -35,7 +35,7 @@ impl LocalBroker {
         })
     }
 
-    /// Notes that the memory of a slot has failed: nobody is told to read it any more. Does nothing
+    /// Notes that the memory of a slot has failed: no directive names it any more. Does nothing
     /// if that is known. O(items of the slot).
     ///
     /// # Errors

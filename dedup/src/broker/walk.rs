@@ -3,11 +3,9 @@
 use std::ops::ControlFlow;
 
 use super::LocalBroker;
-use super::admin::batch;
 use super::ids::{ItemId, NodeId};
 use super::rmap::RmapItem;
 use super::stable::items_from;
-use crate::protocol::{BATCH, Batch};
 use crate::{LinearIndex, Slot, VmId};
 
 impl LocalBroker {
@@ -28,33 +26,27 @@ impl LocalBroker {
         Some(pages.try_for_each(|(vm, linear)| visit(vm, linear)))
     }
 
-    /// Appends pages that share a slot to `pages`, a batch at most, from the first on or from the one after
-    /// `after`; `None` when the slot holds nothing, or that page does not share it.
+    /// Fills `pages` with pages that share a slot, from the first on or from the one after `after`; returns how
+    /// many, or `None` when the slot holds nothing, or that page does not share it.
     pub(super) fn sharers_after(
         &self,
         slot: Slot,
         after: Option<(VmId, LinearIndex)>,
-        pages: &mut Vec<(VmId, LinearIndex)>,
-    ) -> Option<Batch> {
+        pages: &mut [(VmId, LinearIndex)],
+    ) -> Option<usize> {
         let id = self.filled_node(slot)?;
-        let told = pages.len();
-        let page = |item| self.rmap.page(item);
-        match after {
-            None => {
-                let count_sharers = self.stable.node(id).sharers as usize;
-                pages.reserve(count_sharers.min(BATCH));
-                pages.extend(self.sharers(id).map(page).take(BATCH));
-            }
-            Some((vm, linear)) => {
-                let RmapItem::Stable(link) = self.rmap.item(self.item(vm, linear).ok()?) else {
-                    return None;
-                };
-                let next = (link.node == id).then_some(link.next)?;
-                let sharers = self.sharing(items_from(&self.rmap, next));
-                pages.extend(sharers.map(page).take(BATCH));
-            }
-        }
-        Some(batch(pages.len() - told))
+        let Some((vm, linear)) = after else { return Some(self.put(self.sharers(id), pages)) };
+        let RmapItem::Stable(link) = self.rmap.item(self.item(vm, linear).ok()?) else {
+            return None;
+        };
+        let next = (link.node == id).then_some(link.next)?;
+        Some(self.put(self.sharing(items_from(&self.rmap, next)), pages))
+    }
+
+    /// Puts the pages of items where there is room for them; returns how many.
+    fn put(&self, items: impl Iterator<Item = ItemId>, pages: &mut [(VmId, LinearIndex)]) -> usize {
+        let places = pages.iter_mut().zip(items);
+        places.map(|(place, item)| *place = self.rmap.page(item)).count()
     }
 
     /// How many pages share a slot. O(1).

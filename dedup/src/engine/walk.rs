@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use crate::agent::walk::{Mapping, PageState};
-use crate::protocol::{Admin, Batch};
+use crate::protocol::{Admin, BATCH};
 use crate::{LinearIndex, Slot, VmId};
 
 /// Why nothing was walked.
@@ -107,30 +107,37 @@ impl Engine {
     }
 }
 
+/// Pages that a walk asks for at first: nothing is allocated for a slot with fewer sharers.
+const FIRST_SHARERS: usize = 16;
+
 /// Calls `visit` with each page that shares a slot until it breaks; says whether it did, or `None` when the
 /// slot holds nothing. O(sharers), or at most a batch of them more than are visited.
-pub(super) fn visit_sharers(
+fn visit_sharers(
     broker: &dyn Admin,
     slot: Slot,
     mut visit: impl FnMut(VmId, LinearIndex) -> ControlFlow<()>,
 ) -> Option<ControlFlow<()>> {
-    let (mut pages, mut after) = (Vec::new(), None);
+    const NO_PAGE: (VmId, LinearIndex) = (VmId(0), LinearIndex(0));
+    let (mut first, mut further) = ([NO_PAGE; FIRST_SHARERS], Vec::new());
+    let (mut pages, mut after) = (&mut first[..], None);
     loop {
-        pages.clear();
-        let batch = broker.slot_sharers(slot, after, &mut pages)?;
-        let flow = pages.iter().try_for_each(|&(vm, linear)| visit(vm, linear));
-        if flow.is_break() || batch == Batch::Last {
+        let count = broker.slot_sharers(slot, after, pages)?;
+        let flow = pages[..count].iter().try_for_each(|&(vm, linear)| visit(vm, linear));
+        if flow.is_break() || count < pages.len() {
             return Some(flow);
         }
         after = pages.last().copied();
+        further.resize(BATCH, NO_PAGE);
+        pages = &mut further;
     }
 }
 
 /// The pages that share a slot.
 pub(super) fn sharers_of(broker: &dyn Admin, slot: Slot) -> Vec<(VmId, LinearIndex)> {
-    let (mut pages, mut after) = (Vec::new(), None);
-    while broker.slot_sharers(slot, after, &mut pages) == Some(Batch::More) {
-        after = pages.last().copied();
-    }
+    let mut pages = Vec::new();
+    let _ = visit_sharers(broker, slot, |vm, linear| {
+        pages.push((vm, linear));
+        ControlFlow::Continue(())
+    });
     pages
 }

@@ -20,7 +20,7 @@ pub const TRIM_PAGES: u32 = 4096;
 /// Pages or extents that one call tells of, at most.
 pub const BATCH: usize = 1024;
 
-/// Whether there is more than a call has told.
+/// Whether there is more than a call has appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Batch {
     /// There may be: ask again, for what follows.
@@ -130,9 +130,10 @@ pub trait Admin {
     /// placed by the present one. Nothing has changed.
     fn set_merge_across_nodes(&mut self, allowed: bool) -> Result<(), BusyError>;
 
-    /// Appends pages that share a slot to `pages`, a [batch](BATCH) at most: the first ones, or those that
-    /// follow on page `after`, the last that was told of. `None` when the slot holds nothing, or that page
-    /// does not share it any more. O(sharers told of + pages that are about to share it).
+    /// Fills `pages` with pages that share a slot: the first ones, or those that follow on page `after`, the
+    /// last of the call before. Returns how many they are: fewer than there is room for are the last. `None` when
+    /// the slot holds nothing, or that page does not share it any more. O(pages + pages that are about to share
+    /// it).
     ///
     /// The linear index is the one that the page was registered with, never one worked out from an
     /// address: a page is found wherever its memory has moved since it was merged. A page that was
@@ -141,8 +142,8 @@ pub trait Admin {
         &self,
         slot: Slot,
         after: Option<(VmId, LinearIndex)>,
-        pages: &mut Vec<(VmId, LinearIndex)>,
-    ) -> Option<Batch>;
+        pages: &mut [(VmId, LinearIndex)],
+    ) -> Option<usize>;
 
     /// How many pages share a slot. O(1).
     fn count_sharers(&self, slot: Slot) -> u64;
@@ -216,20 +217,20 @@ pub trait Admin {
     /// O(dups and their items).
     fn copies(&self, slot: Slot) -> Option<Copies>;
 
-    /// Notes that the memory of a slot has failed: nobody is told to read it any more. O(items of the slot).
+    /// Notes that the memory of a slot has failed: no directive names it any more. O(items of the slot).
     ///
     /// # Errors
     ///
     /// When the slot is empty, or is left empty, as pages were only to join it; and while an agent
-    /// has not answered that was told to move a page to it: then nothing has changed.
+    /// has not answered a directive to move a page to it: then nothing has changed.
     fn mark_lost(&mut self, slot: Slot) -> Result<(), MoveError>;
 
     /// Slots whose memory is known to have failed and that are in use still, ascending.
     fn lost_slots(&self) -> Vec<Slot>;
 
     /// Begins to move every sharer of a slot that has failed to another, which is returned: the one
-    /// that they are being moved to already, or a new one, which is filled with `page`. No agent is
-    /// told: whoever calls this has the pages mapped, and does so again for what is left of
+    /// that they are being moved to already, or a new one, which is filled with `page`. No agent gets a
+    /// directive: whoever calls this has the pages mapped, and does so again for what is left of
     /// [`recoveries`](Self::recoveries).
     ///
     /// # Errors

@@ -211,7 +211,7 @@ pub trait Broker {
 
     /// Appends what the broker wants of the VM to `directives`, in ascending order, once each, at
     /// most `limit` at a time. New slots are given out in this order, so that neighbours get
-    /// neighbouring slots. Whoever is told to create must fill before it joins. O(n log n).
+    /// neighbouring slots. A `Create` is filled before its page is merged. O(n log n).
     ///
     /// # Errors
     ///

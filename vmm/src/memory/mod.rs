@@ -1,4 +1,4 @@
-//! A VM's memory: where it lies, the RAM itself, whether the host can bear it, and what was written to it.
+//! A VM's memory: where it lies, the RAM itself, whether the host has room for it, and what was written to it.
 
 pub mod dirty_log;
 pub mod host_check;

@@ -237,7 +237,7 @@ impl VmHandle {
         // Not in the condition, where the lock would be held to the end.
         let machine = self.vm.machine().take();
         let Some(Machine { vcpus, dedup, changes, ram, reservation }) = machine else { return };
-        // The guest is out for good before folding lets go of its memory, and that before the
+        // The guest is out for good before folding detaches its memory, and that before the
         // memory goes.
         drop(vcpus);
         dedup.detach_and_discard(self.vm.id);
