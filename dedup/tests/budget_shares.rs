@@ -144,6 +144,36 @@ fn what_was_put_off_is_tried_again_when_something_has_changed_and_not_before() {
     check_counters(&engine);
 }
 
+// They kept two mappings each for ever, while they saved nothing and others were put off.
+#[test]
+fn pages_that_are_left_alone_with_their_slots_leave_their_mappings_to_others() {
+    const LIMIT: u64 = 4000;
+    for is_detached in [true, false] {
+        let mut engine = with_mappings(LIMIT);
+        let alone = pairs(&mut engine, 0, 400);
+        settle(&mut engine);
+        assert_eq!(engine.stats().vms[0].merging_pages, 400);
+        if is_detached {
+            engine.detach(alone[1].id).unwrap();
+        } else {
+            for number in (0..800).step_by(2) {
+                alone[1].write(number, &page(9_000_000 + number as u32));
+            }
+        }
+        settle(&mut engine);
+        assert_eq!(engine.stats().vms[0].merging_pages, 400, "a new partner finds them");
+        let vms = pairs(&mut engine, 10, 2000);
+        settle(&mut engine);
+        let stats = engine.stats();
+        assert!(stats.vms[0].vmas <= 1, "{stats:?}");
+        assert!(stats.pages_sharing >= LIMIT / 4 * 9 / 10, "{stats:?}");
+        check_counters(&engine);
+        check_bytes(&vms);
+        (0..5).for_each(|_| drop(engine.pass()));
+        assert_eq!(engine.stats().events, stats.events, "nothing goes back and forth");
+    }
+}
+
 /// A VM of which every second page is equal to one other of its own, and no other is.
 fn doubled(engine: &mut Engine, id: u32, count_pages: u32) -> TestVm {
     let vm = TestVm::attached(engine, id, count_pages);

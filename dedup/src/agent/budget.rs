@@ -170,7 +170,7 @@ impl MappingBudget {
     }
 
     /// Whether so much is in use that mappings which save nothing are to come back.
-    pub(super) fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.part(self.committed()) >= SHORT_FROM
     }
 

@@ -147,6 +147,10 @@ impl Admin for LocalBroker {
         self.prune() as u64
     }
 
+    fn unshare_left_alone(&mut self) -> Batch {
+        self.unshare_left_alone()
+    }
+
     fn copies(&self, slot: Slot) -> Option<Copies> {
         self.copies(slot)
     }

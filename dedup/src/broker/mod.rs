@@ -19,6 +19,7 @@ mod give_up;
 mod ids;
 mod knobs;
 mod late_faults;
+mod left_alone;
 mod moves;
 mod nodes;
 mod offer;
@@ -130,6 +131,8 @@ pub struct LocalBroker {
     merge_across_nodes: bool,
     /// Where [`prune`](Self::prune) goes on.
     pruned: PruneAt,
+    /// The number of the node from which [`unshare_left_alone`](Self::unshare_left_alone) goes on.
+    left_alone_from: usize,
     /// The slot that [`punch_empty_slots`](Self::punch_empty_slots) goes on from.
     punched: u32,
     /// VMs pages of which may have been set aside because the store was full: all of which any are.
@@ -170,6 +173,7 @@ impl LocalBroker {
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: PruneAt::default(),
+            left_alone_from: 0,
             punched: 0,
             lacking: BTreeSet::new(),
             count_put_off: 0,

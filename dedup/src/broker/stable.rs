@@ -7,6 +7,8 @@ mod place;
 
 pub(super) use items::items_from;
 
+use std::ops::Range;
+
 use super::arena::Arena;
 use super::chain::{Chains, Entry};
 use super::ids::NodeId;
@@ -25,6 +27,8 @@ pub(super) struct StableTree {
     max_page_sharing: u32,
     /// Nodes with at least one sharer.
     pub(super) shared: u64,
+    /// Those with one sharer that is [left](StableNode::is_left_alone).
+    pub(super) count_left_alone: u64,
     /// Items that are stable.
     pub(super) sharers: u64,
     /// Items that are pending.
@@ -39,6 +43,7 @@ impl StableTree {
             nodes: Arena::default(),
             max_page_sharing,
             shared: 0,
+            count_left_alone: 0,
             sharers: 0,
             pending: PendingCounts::default(),
         }
@@ -99,6 +104,27 @@ impl StableTree {
     /// How many nodes there are, shared or about to be.
     pub(super) fn count_nodes(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Has the only sharer of a node count as one whose partner never came, if it is what others have left.
+    pub(super) fn unpair(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        let was_left_alone = node.is_left_alone();
+        node.paired &= node.sharers > 1;
+        self.count_left_alone -= u64::from(was_left_alone);
+    }
+
+    /// Nodes whose sharer is [left alone](StableNode::is_left_alone), of those with numbers within `numbers`.
+    pub(super) fn left_alone_within(&self, numbers: Range<usize>) -> impl Iterator<Item = NodeId> {
+        // One that is free has no sharers.
+        let is_left_alone =
+            |&number: &usize| self.nodes.get(number).is_some_and(StableNode::is_left_alone);
+        numbers.filter(is_left_alone).filter_map(NodeId::from_index)
+    }
+
+    /// One above the highest number of a node.
+    pub(super) fn end(&self) -> usize {
+        self.nodes.end()
     }
 
     /// Whether a node has just come to have room again.

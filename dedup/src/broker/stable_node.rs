@@ -70,6 +70,11 @@ impl StableNode {
         self.sharers + self.pending
     }
 
+    /// Whether it has one sharer, which had others.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.sharers == 1 && self.paired
+    }
+
     pub(super) fn stage(&self) -> Stage {
         self.stage
     }

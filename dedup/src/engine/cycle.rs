@@ -8,7 +8,7 @@ use super::{Domain, Engine, Member, PassReport};
 use crate::VmId;
 use crate::agent::{Agent, AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
-use crate::protocol::Broker;
+use crate::protocol::{Batch, Broker};
 use crate::stats::Events;
 use crate::sys::note_locked_bytes;
 
@@ -44,6 +44,8 @@ pub(super) struct Cycle {
     errors: Vec<(VmId, AgentError)>,
     /// Pages that are still to be looked at before it is time to rest, if any have been.
     left: Option<u32>,
+    /// Domains in which pages may be left alone with their slots, for whose mappings others wait.
+    unsearched_domains: u64,
 }
 
 #[derive(Debug)]
@@ -141,10 +143,15 @@ impl Engine {
             self.pruned_at = Instant::now();
         }
         self.resume_recoveries();
+        let is_short = self.budget.is_short();
+        let mut unsearched_domains = 0;
         for domain in self.domains.values_mut() {
             domain.broker.resume_moves();
             if prune {
                 domain.broker.prune();
+            }
+            if is_short && domain.broker.unshare_left_alone() == Batch::More {
+                unsearched_domains += 1;
             }
         }
         Cycle {
@@ -156,6 +163,7 @@ impl Engine {
             cpu_before: self.workers.cpu_time(),
             errors: Vec::new(),
             left: None,
+            unsearched_domains,
         }
     }
 
@@ -180,7 +188,9 @@ impl Engine {
                 self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
             }
         }
-        let backlog = self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
+        let backlog: u64 =
+            self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
+        let backlog = backlog + cycle.unsearched_domains;
         PassReport::new(&cycle.before, &self.events(), backlog, cycle.errors)
     }
 }

@@ -213,6 +213,10 @@ pub trait Admin {
     /// O(1): some thousand dups, and some thousand sharers that are to move.
     fn prune(&mut self) -> u64;
 
+    /// Has pages that share their slots with nobody any more be made private, going on where the last call ended;
+    /// returns whether there may be others. O(1): some ten thousand nodes.
+    fn unshare_left_alone(&mut self) -> Batch;
+
     /// Where the bytes of a slot may be found once more; `None` when it holds nothing.
     /// O(dups and their items).
     fn copies(&self, slot: Slot) -> Option<Copies>;

@@ -44,6 +44,7 @@ struct Tally {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     shared: u64,
+    left_alone: u64,
     sharers: u64,
     slots: u32,
 }
@@ -144,6 +145,7 @@ impl LocalBroker {
         }
         let counted = Sums {
             shared: self.stable.shared,
+            left_alone: self.stable.count_left_alone,
             sharers: self.stable.sharers,
             slots: self.store.slots.live(),
         };
@@ -207,6 +209,7 @@ impl LocalBroker {
         let listed = self.check_list(id)?;
         ensure!(listed == node.load(), "{id:?}: {listed} items on its list");
         sums.shared += u64::from(node.sharers > 0);
+        sums.left_alone += u64::from(node.is_left_alone());
         sums.sharers += u64::from(node.sharers);
         Ok(())
     }
