@@ -275,6 +275,47 @@ fn partner_content(vm: &TestVm, number: u32) -> u32 {
     60_000_000 + whose * 1_000_000 + number
 }
 
+// Its partners were within their shares, so it gave nothing back, and who came last had next to nothing: another
+// partner, or VMs that have nothing to do with it.
+#[test]
+fn a_vm_whose_pages_have_their_twins_in_many_others_leaves_each_half_its_share() {
+    const LIMIT: u64 = 4000;
+    const PAGES: u32 = 800;
+    for count_partners in [3, 5] {
+        let mut engine = with_mappings(LIMIT);
+        let hub = TestVm::attached(&mut engine, 0, 2 * PAGES * count_partners);
+        let content = |vm: &TestVm, id: u32, number: u32| {
+            let whose = if number.is_multiple_of(2) { 500 + id } else { 600 + 20 * vm.id.0 + id };
+            page(whose * 1_000_000 + number)
+        };
+        let mut vms = Vec::new();
+        for id in 1..=count_partners {
+            let vm = TestVm::attached(&mut engine, id, 2 * PAGES);
+            for number in 0..2 * PAGES {
+                vm.write(number as usize, &content(&vm, id, number));
+                let at = (id - 1) * 2 * PAGES + number;
+                hub.write(at as usize, &content(&hub, id, number));
+            }
+            vms.push(vm);
+        }
+        settle(&mut engine);
+        let alone = engine.stats();
+        assert!(alone.pages_sharing >= LIMIT / 4 * 9 / 10, "{alone:?}");
+        let newcomers = pairs(&mut engine, 50, PAGES);
+        settle(&mut engine);
+        check_counters(&engine);
+        let stats = engine.stats();
+        let share = LIMIT * 60 / 64 / (u64::from(count_partners) + 3);
+        for vm in &stats.vms {
+            assert!(vm.vmas + 4 >= share / 2, "{count_partners}, share {share}: {vm:?}");
+        }
+        assert!(stats.pages_sharing >= alone.pages_sharing * 9 / 10, "{alone:?}, then {stats:?}");
+        (0..5).for_each(|_| drop(engine.pass()));
+        assert_eq!(engine.stats().events, stats.events, "nothing goes back and forth");
+        check_bytes(&newcomers);
+    }
+}
+
 // Pages that were to join slots which stayed empty took mappings that others were put off for.
 #[test]
 fn few_mappings_for_few_contents_are_given_out_once_and_not_tried_for_ever() {

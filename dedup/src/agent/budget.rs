@@ -12,7 +12,9 @@
 //! Each VM has a share: what runs of one page may take, divided by the VMs that hold mappings for what they
 //! have folded, or want some. What one does not use is lent to the others, nearly all of it.
 //! When so much is in use that a VM that has not got its share is held back, the VMs beyond theirs give back
-//! what saves least (`reclaim`), and merge nothing at a cost until it has what it wants or its share.
+//! what saves least (`reclaim`), and merge nothing at a cost until it has what it wants or its share. As a page is
+//! of use only with its twin, that may take something from VMs within their shares, too, but only for one that has not got
+//! half of its own, and no more than leaves them half of theirs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -58,13 +60,17 @@ pub(super) const VMAS_PER_PAIR: u64 = 4;
 /// What a VM must lack of its share for others to give something back: a part of it.
 const LACK_DIVISOR: u64 = 16;
 
+/// Who has less than this part of its share, and is held back, gets mappings of those that have more than it,
+/// even if others lose what they share with these.
+const FLOOR_DIVISOR: u64 = 2;
+
 /// One engine's part of a budget.
 #[derive(Debug)]
 pub struct MappingBudget {
     pool: Arc<Pool>,
     used: AtomicU64,
     pledged: AtomicU64,
-    /// What each of its VMs holds of that.
+    /// What each of its VMs holds of that for pages that it shares.
     held: Mutex<BTreeMap<VmId, u64>>,
 }
 
@@ -81,6 +87,8 @@ struct Pool {
     folded_vms: AtomicU64,
     /// VMs that have not got their share and put off runs.
     held_back_vms: AtomicU64,
+    /// Those among them that have not got [half](FLOOR_DIVISOR) of it.
+    starved_vms: AtomicU64,
     /// How often mappings were given back for them.
     reclaims: AtomicU64,
     /// How often the kernel has refused a mapping.
@@ -93,6 +101,19 @@ pub(super) struct BudgetState {
     limit: u64,
     committed: u64,
     steps: &'static Steps,
+    is_anyone_starved: bool,
+}
+
+/// How far a VM is from its share, that puts off runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// It has its share, or lacks too little to take anything from others.
+    #[default]
+    Nothing,
+    /// It lacks some of it.
+    Share,
+    /// It has not even [half](FLOOR_DIVISOR) of it.
+    Half,
 }
 
 /// What a run asks of the budget.
@@ -183,13 +204,13 @@ impl MappingBudget {
         }
     }
 
-    /// Replaces the count of a VM by its new one. O(log VMs).
-    pub(super) fn update(&self, vm: VmId, before: u64, after: u64) {
+    /// Replaces the count of a VM by its new one, of which `shared` are for pages that it shares. O(log VMs).
+    pub(super) fn update(&self, vm: VmId, before: u64, after: u64, shared: u64) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if after == 0 {
             held.remove(&vm);
         } else {
-            held.insert(vm, after);
+            held.insert(vm, shared);
         }
         drop(held);
         for used in [&self.used, &self.pool.used] {
@@ -224,39 +245,65 @@ impl MappingBudget {
 
     /// All that what a VM that holds `held` may take depends on.
     pub(super) fn state(&self, held: u64) -> BudgetState {
-        BudgetState { limit: self.limit(), committed: self.committed(), steps: self.steps(held) }
+        BudgetState {
+            limit: self.limit(),
+            committed: self.committed(),
+            steps: self.steps(held),
+            is_anyone_starved: self.is_anyone_starved(),
+        }
     }
 
     /// How many mappings a VM that holds `held` has beyond its share; 0 if it is within.
     pub(super) fn beyond_share(&self, held: u64) -> u64 {
-        held.saturating_sub(self.share_among(self.pool.folded_vms.load(Ordering::Relaxed)))
+        held.saturating_sub(self.share())
     }
 
-    /// Whether a VM of the engine holds no more than its share; not one that is unknown. O(log VMs).
-    pub(super) fn is_within_share(&self, vm: VmId) -> bool {
+    /// Whether a VM of the engine is to keep all that it holds for pages that it shares, but for `lost`, whoever lacks
+    /// something; not one that is unknown. O(log VMs).
+    pub(super) fn is_entitled(&self, vm: VmId, lost: u64) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).copied();
-        held.is_some_and(|held| self.beyond_share(held) == 0)
+        let share = self.share();
+        let limit = if self.is_anyone_starved() { share / FLOOR_DIVISOR } else { share };
+        held.is_some_and(|held| held.saturating_sub(lost) <= limit)
     }
 
-    /// Whether a VM that holds `held` lacks so much of its share that others are to give something back.
-    /// A VM that is not counted among those that share would be.
-    pub(super) fn is_lacking(&self, held: u64, is_counted: bool) -> bool {
+    /// What a VM that holds `held` and puts off runs is to get of what others have beyond theirs. A VM that is
+    /// not counted among those that share would be.
+    pub(super) fn lack(&self, held: u64, is_counted: bool) -> Lack {
         let count_vms = self.pool.folded_vms.load(Ordering::Relaxed) + u64::from(!is_counted);
         let share = self.share_among(count_vms);
-        share.saturating_sub(held) >= (share / LACK_DIVISOR).max(VMAS_PER_PAIR)
+        if share.saturating_sub(held) < (share / LACK_DIVISOR).max(VMAS_PER_PAIR) {
+            Lack::Nothing
+        } else if held + VMAS_PER_PAIR > share / FLOOR_DIVISOR {
+            Lack::Share
+        } else {
+            Lack::Half
+        }
+    }
+
+    fn share(&self) -> u64 {
+        self.share_among(self.pool.folded_vms.load(Ordering::Relaxed))
     }
 
     fn share_among(&self, count_vms: u64) -> u64 {
         part_of(self.limit(), SHARED_PART) / count_vms.max(1)
     }
 
-    /// Counts a VM among those that lack some of their share and put off runs, or no more.
-    pub(super) fn count_held_back(&self, is_held_back: bool) {
-        if is_held_back {
-            self.pool.held_back_vms.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.pool.held_back_vms.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a VM by what it wants and puts off runs for, instead of by what it wanted `before`.
+    pub(super) fn count_lack(&self, before: Lack, now: Lack) {
+        let Pool { held_back_vms, starved_vms, .. } = &*self.pool;
+        let is_starved = |lack| lack == Lack::Half;
+        for (vms, was, is) in [
+            (held_back_vms, before != Lack::Nothing, now != Lack::Nothing),
+            (starved_vms, is_starved(before), is_starved(now)),
+        ] {
+            vms.fetch_add(is.into(), Ordering::Relaxed);
+            vms.fetch_sub(was.into(), Ordering::Relaxed);
         }
+    }
+
+    fn is_anyone_starved(&self) -> bool {
+        self.pool.starved_vms.load(Ordering::Relaxed) > 0
     }
 
     fn is_anyone_held_back(&self) -> bool {
@@ -392,9 +439,9 @@ mod tests {
         let budget = MappingBudget::new(1600);
         (0..4).for_each(|_| budget.count_vm(true));
         let asked = |used, held| {
-            budget.update(VM, 0, used);
+            budget.update(VM, 0, used, used);
             let shortest = shortest(&budget, held);
-            budget.update(VM, used, 0);
+            budget.update(VM, used, 0, 0);
             shortest
         };
         let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 375));
@@ -417,10 +464,10 @@ mod tests {
     fn a_pair_that_would_take_its_vm_beyond_its_share_is_not_begun_while_others_lack_theirs() {
         let budget = MappingBudget::new(1600);
         (0..4).for_each(|_| budget.count_vm(true));
-        budget.count_held_back(true);
+        budget.count_lack(Lack::Nothing, Lack::Share);
         let pair = |held| budget.allows(1, &Ask { held, more: 2, pledge: 2, ..Ask::default() });
         assert_eq!([370, 371, 372, 373].map(pair), [true, true, false, false]);
-        budget.count_held_back(false);
+        budget.count_lack(Lack::Share, Lack::Nothing);
         assert!(pair(373), "what nobody lacks is lent");
     }
 
@@ -429,21 +476,23 @@ mod tests {
         let pool = Arc::new(Pool { limit: AtomicU64::new(1600), ..Pool::default() });
         let [first, other] = [0, 1].map(|_| MappingBudget::of(Arc::clone(&pool)));
         first.count_vm(true);
-        first.update(VM, 0, 1500);
-        assert!(!first.is_owing() && other.is_lacking(1, false));
+        first.update(VM, 0, 1500, 1500);
+        assert!(!first.is_owing() && other.lack(1, false) == Lack::Half);
         other.count_vm(true);
-        other.count_held_back(true);
+        other.count_lack(Lack::Nothing, Lack::Share);
         assert!(first.is_owing());
         // Down to what nobody beyond its share may take, and then to its share.
         assert_eq!([first.owed(1500), first.owed(760), first.owed(750)], [75, 10, 0]);
-        first.update(VM, 1500, 1000);
+        first.update(VM, 1500, 1000, 1000);
         assert_eq!((first.is_owing(), first.owed(1000)), (false, 0));
         assert_eq!([shortest(&first, 1000), shortest(&first, 700)], [None, Some(1)]);
         assert_eq!((first.room(1000, 32), other.room(1, 1)), (0, 500));
-        other.count_held_back(false);
+        other.count_lack(Lack::Share, Lack::Nothing);
         assert_eq!(shortest(&first, 1000), Some(1));
         // What is left of a share is not worth taking anything from anybody.
-        assert!(other.is_lacking(704, true) && !other.is_lacking(705, true));
+        let lacks = [370, 371, 372, 704, 705].map(|held| other.lack(held, true));
+        let [half, share, nothing] = [Lack::Half, Lack::Share, Lack::Nothing];
+        assert_eq!(lacks, [half, half, share, share, nothing]);
     }
 
     #[test]
@@ -452,12 +501,12 @@ mod tests {
         let budget = MappingBudget::of(Arc::new(pool));
         budget.follow_kernel();
         assert_eq!(budget.limit(), 100);
-        budget.update(VM, 0, 100);
+        budget.update(VM, 0, 100, 100);
         let before = budget.state(0);
         budget.follow_kernel();
         assert!(budget.limit() > 100 && budget.state(0) != before, "{budget:?}");
         let set = MappingBudget::new(100);
-        set.update(VM, 0, 100);
+        set.update(VM, 0, 100, 100);
         set.follow_kernel();
         assert_eq!(set.limit(), 100);
     }

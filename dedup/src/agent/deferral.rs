@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::budget::{BudgetState, VMAS_PER_PAIR};
+use super::budget::{BudgetState, Lack, VMAS_PER_PAIR};
 use super::changes::{WORD_PAGES, linear_index};
 use super::mappings::BudgetShare;
 use super::runs::Run;
@@ -25,8 +25,8 @@ const SETS_TRIED: usize = 4;
 /// Where the search for pages to try again stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Deferral {
-    /// Whether pages have been put off although the VM has not got its share.
-    pub(super) is_held_back: bool,
+    /// What pages have been put off for, although others have more than their share.
+    pub(super) lack: Lack,
     /// How often mappings had been given back for such VMs when it was last looked at.
     reclaims_seen: u64,
     /// What the budget was when they were last tried.
@@ -49,37 +49,36 @@ impl Agent {
             self.deferred.insert(page);
         }
         self.events.budget_skips += u64::from(run.count_pages);
-        if !self.deferral.is_held_back && self.is_lacking() {
+        if self.deferral.lack == Lack::Nothing && self.lack() != Lack::Nothing {
             // The next pass has others know.
             self.note_work(run.positions());
         }
     }
 
-    /// Whether the VM lacks so much of its share that others are to give something back.
-    fn is_lacking(&self) -> bool {
-        self.budget.is_lacking(self.vmas, self.share == BudgetShare::Counted)
+    /// What the VM lacks of its share, if it puts off runs.
+    fn lack(&self) -> Lack {
+        self.budget.lack(self.vmas, self.share == BudgetShare::Counted)
     }
 
     /// Has the budget know whether runs have been put off although the VM has not got its share, while it
     /// `is_scanning`. O(pages / 64) where some are deferred.
     pub(super) fn note_held_back(&mut self, is_scanning: bool) {
-        let is_held_back = is_scanning
-            && self.mode == DedupMode::On
-            && !self.deferred.is_empty()
-            && self.is_lacking();
+        let puts_off = is_scanning && self.mode == DedupMode::On && !self.deferred.is_empty();
+        let lack = if puts_off { self.lack() } else { Lack::Nothing };
         let reclaims = self.budget.reclaims();
-        let is_progress = reclaims != self.deferral.reclaims_seen || !self.deferral.is_held_back;
+        let is_progress = reclaims != self.deferral.reclaims_seen || lack != self.deferral.lack;
         self.deferral.reclaims_seen = reclaims;
-        if is_held_back && is_progress && !self.deferred.is_subset(&self.touched) {
+        if lack != Lack::Nothing && is_progress && !self.deferred.is_subset(&self.touched) {
             // Others may give back what its pages are put off for.
             self.backlog_pages += 1;
         }
-        self.set_held_back(is_held_back);
+        self.set_lack(lack);
     }
 
-    pub(super) fn set_held_back(&mut self, is_held_back: bool) {
-        if std::mem::replace(&mut self.deferral.is_held_back, is_held_back) != is_held_back {
-            self.budget.count_held_back(is_held_back);
+    pub(super) fn set_lack(&mut self, lack: Lack) {
+        let before = std::mem::replace(&mut self.deferral.lack, lack);
+        if before != lack {
+            self.budget.count_lack(before, lack);
             self.count_mappings(self.vmas);
         }
     }

@@ -30,6 +30,10 @@ impl Agent {
         broker.directives(self.vm, limit, &mut directives)?;
         self.work.directed_pages += 1 + directives.len() as u64;
         self.obey(broker, &directives)?;
+        if !directives.is_empty() {
+            // Others see what is left of what the VM shares.
+            self.count_mappings(self.vmas);
+        }
         Ok(count(directives.len()))
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::Agent;
+use super::budget::Lack;
 use super::changes::{count, linear_index};
 use super::runs::{Action, Run};
 use crate::extents::ExtentMap;
@@ -201,12 +202,15 @@ impl Agent {
 
     pub(super) fn count_mappings(&mut self, vmas: u64) {
         // In as many pieces as it has now: it may have been moved since.
-        let is_counted = vmas > self.space.pieces().len() as u64 || self.deferral.is_held_back;
+        let is_counted =
+            vmas > self.space.pieces().len() as u64 || self.deferral.lack != Lack::Nothing;
         let share = if is_counted { BudgetShare::Counted } else { BudgetShare::None };
         if std::mem::replace(&mut self.share, share) != share {
             self.budget.count_vm(is_counted);
         }
-        self.budget.update(self.vm, self.vmas, vmas);
+        // Those of pages that have left their slots come back one by one.
+        let shared = vmas.min(2 * self.shared.count() as u64 + 1);
+        self.budget.update(self.vm, self.vmas, vmas, shared);
         self.vmas = vmas;
     }
 }

@@ -72,7 +72,7 @@ use crate::stats::Events;
 use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdError};
 use crate::workers::Workers;
 use crate::{ChangeSource, LinearIndex, VmId};
-use budget::MappingBudget;
+use budget::{Lack, MappingBudget};
 use check_breaks::OwnCopies;
 use deferral::Deferral;
 use locked::Locked;
@@ -343,7 +343,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.set_held_back(false);
+        self.set_lack(Lack::Nothing);
         self.count_mappings(0);
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Agent;
+use super::budget::Lack;
 use super::changes::linear_index;
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
@@ -39,7 +40,7 @@ impl Agent {
         self.is_scanning = false;
         self.look_again(0..self.pending.len());
         if mode != DedupMode::On {
-            self.set_held_back(false);
+            self.set_lack(Lack::Nothing);
         }
     }
 

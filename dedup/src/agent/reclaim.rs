@@ -3,11 +3,13 @@
 //! A VM that was alone may have been lent nearly all mappings. When others come and are held back, it
 //! gives back what it has beyond its share, a part of it each pass: extents that few pages share are unmerged
 //! and become ordinary anonymous memory, one mapping with what is around them. A page is kept whose only twin
-//! belongs to a VM within its share, which would lose what it is entitled to.
+//! belongs to a VM within its share, which would lose what it is entitled to. If a VM has not got half of its share,
+//! others are entitled to half of theirs: one VM whose twins are in many could leave it nothing.
 //!
 //! The pages count as put off, and a VM beyond its share takes nothing at a cost while others lack theirs, so
 //! what was given back is not merged again to be given back once more.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::ops::Range;
 
@@ -17,10 +19,10 @@ use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
 use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE, STALE_PAGES};
 use super::{Agent, AgentError};
-use crate::LinearIndex;
 use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome};
 use crate::sys::PageMover;
+use crate::{LinearIndex, VmId};
 
 /// The part of what a VM has beyond its share that it gives back in a pass at most, and what it may in any:
 /// several VMs that are beyond theirs take turns.
@@ -31,7 +33,7 @@ const LEAST_PER_PASS: u64 = 64;
 const VMAS_PER_EXTENT: u64 = 2;
 
 /// Where giving back stands.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Reclaim {
     /// The page from which the search goes on, if there is one.
     next: Option<LinearIndex>,
@@ -41,6 +43,8 @@ pub(super) struct Reclaim {
     worth: u32,
     /// The fewest in an extent that was passed over because there are more.
     next_worth: Option<u32>,
+    /// Mappings that others lose by what this pass has given back: they give them up later in the pass.
+    taken: BTreeMap<VmId, u64>,
     /// What the budget was when the search began, until something has been given back.
     began_at: Option<BudgetState>,
     /// What it was when a search of everything came to nothing.
@@ -202,7 +206,8 @@ impl Agent {
             // Each page that the broker is asked about counts as one that is looked at.
             let asked = worth.unwrap_or(0).saturating_mul(PASSED_PER_PAGE);
             passed = passed.saturating_add(asked);
-            if self.is_owed_to_others(broker, extent)? {
+            let partners = self.partners_in(broker, extent)?;
+            if partners.iter().any(|&partner| self.is_entitled(partner)) {
                 if found.is_some() {
                     break;
                 }
@@ -219,6 +224,9 @@ impl Agent {
                 Some(found) => found.end = extent.end(),
                 None => found = Some(first..extent.end()),
             }
+            for partner in partners {
+                *self.reclaim.taken.entry(partner).or_default() += VMAS_PER_EXTENT;
+            }
             left -= 1;
             if left == 0 {
                 break;
@@ -227,18 +235,22 @@ impl Agent {
         Ok((found.map_or(Window::None, Window::Found), passed))
     }
 
-    /// Whether a page of an extent is all that a page of a VM within its share has to share with. O(pages).
-    fn is_owed_to_others(
+    /// The other VMs a page of which has nothing but a page of an extent to share with. O(pages).
+    fn partners_in(
         &self,
         broker: &mut dyn Broker,
         extent: Extent,
-    ) -> Result<bool, AgentError> {
+    ) -> Result<BTreeSet<VmId>, AgentError> {
         let pages = self.shared.runs_within(extent.linear.0 as usize..extent.end() as usize);
         let pages: Vec<LinearIndex> = pages.flatten().map(linear_index).collect();
         let mut partners = Vec::with_capacity(pages.len());
         broker.partners(self.vm, &pages, &mut partners)?;
-        let mut others = partners.into_iter().flatten().filter(|&partner| partner != self.vm);
-        Ok(others.any(|partner| self.budget.is_within_share(partner)))
+        Ok(partners.into_iter().flatten().filter(|&partner| partner != self.vm).collect())
+    }
+
+    /// Whether another VM is to keep what it holds, but for what it loses already. O(log VMs).
+    fn is_entitled(&self, vm: VmId) -> bool {
+        self.budget.is_entitled(vm, self.reclaim.taken.get(&vm).copied().unwrap_or(0))
     }
 
     /// Pages of an extent that share their slots; `None` if it is not to be given back, because it cannot be
