@@ -11,8 +11,9 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use common::{TestVm, check_counters, config, page, settle};
+use common::{Random, TestVm, check_counters, config, page, settle};
 use pagefold_dedup::{
     AnonymousMemory, DedupMode, Engine, EngineConfig, LinearIndex, PAGE_SIZE, PageState,
 };
@@ -313,6 +314,101 @@ fn a_vm_whose_pages_have_their_twins_in_many_others_leaves_each_half_its_share()
         (0..5).for_each(|_| drop(engine.pass()));
         assert_eq!(engine.stats().events, stats.events, "nothing goes back and forth");
         check_bytes(&newcomers);
+    }
+}
+
+/// VMs that are not attached yet. Each of `groups` has so many pages in common, or a single VM twice, with a page of its
+/// own after each.
+fn sharing_in(groups: &[(Vec<usize>, u32)]) -> Vec<TestVm> {
+    let count_vms = groups.iter().flat_map(|(vms, _)| vms).max().map_or(0, |last| last + 1);
+    let mut contents = vec![Vec::new(); count_vms];
+    let (mut common, mut own) = (0, 1_000_000);
+    for (vms, count_pages) in groups {
+        for &vm in vms.iter().cycle().take(vms.len().max(2)) {
+            for number in 0..*count_pages {
+                contents[vm].extend([common + number, own]);
+                own += 1;
+            }
+        }
+        common += count_pages;
+    }
+    let vms = (0..).zip(&contents).map(|(id, contents)| {
+        let vm = TestVm::new(id, contents.len() as u32);
+        (0..).zip(contents).for_each(|(number, &content)| vm.write(number, &page(content)));
+        vm
+    });
+    vms.collect()
+}
+
+fn attach_all(engine: &mut Engine, vms: &[TestVm]) {
+    for vm in vms {
+        vm.attach(engine, "test", DedupMode::On);
+    }
+}
+
+// One of them took what another had given back, for whom it would go on: for hundreds of passes.
+#[test]
+fn vms_that_all_want_more_than_their_share_of_each_other_are_done_soon() {
+    const LIMIT: u64 = 600;
+    const VMS: u32 = 11;
+    let mut random = Random::new(5);
+    let mut groups = Vec::new();
+    for vm in (0..VMS).flat_map(|vm| [vm; 3]) {
+        let other = (vm + random.within(1..VMS)) % VMS;
+        groups.push((vec![vm as usize, other as usize], random.within(1..300)));
+    }
+    let vms = sharing_in(&groups);
+    let mut engine = with_mappings(LIMIT);
+    attach_all(&mut engine, &vms);
+    let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
+    assert!(report.settled && report.passes < 50, "{report:?}");
+    check_counters(&engine);
+    let stats = engine.stats();
+    assert!(stats.pages_sharing >= LIMIT / 4 * 9 / 10, "{stats:?}");
+    (0..5).for_each(|_| drop(engine.pass()));
+    assert_eq!(engine.stats().events, stats.events, "nothing goes back and forth");
+}
+
+// Everything was given back in the order of addresses: the partner lost half of its share, and all others nothing.
+#[test]
+fn a_vm_keeps_its_share_while_there_is_something_else_to_be_given_back() {
+    const LIMIT: u64 = 750;
+    let quiet = (4..16).map(|vm| (vec![vm], 2));
+    let groups = [(vec![0, 1], 19), (vec![1], 400), (vec![2, 3], 400)];
+    let vms = sharing_in(&groups.into_iter().chain(quiet).collect::<Vec<_>>());
+    let [partner, hub, newcomers, quiet] = [&vms[..1], &vms[1..2], &vms[2..4], &vms[4..]];
+    let mut engine = with_mappings(LIMIT);
+    for earlier in [partner, quiet, hub] {
+        attach_all(&mut engine, earlier);
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().vms[0].merging_pages, 19, "{:?}", engine.stats());
+    attach_all(&mut engine, newcomers);
+    settle(&mut engine);
+    check_counters(&engine);
+    let (stats, share) = (engine.stats(), LIMIT * 60 / 64 / 16);
+    assert_eq!(stats.vms[0].merging_pages, 19, "share {share}: {stats:?}");
+    assert!(stats.vms[2..4].iter().all(|vm| vm.vmas >= share * 7 / 8), "{share}: {stats:?}");
+}
+
+// Each of them left it half of its share, as far as it knew.
+#[test]
+fn several_vms_that_give_back_what_they_share_with_one_leave_it_half_its_share() {
+    const LIMIT: u32 = 600;
+    const HUBS: usize = 5;
+    let shared = (1..=HUBS).map(|hub| (vec![0, hub], 5));
+    let own = (1..=HUBS).map(|hub| (vec![hub], LIMIT));
+    let newcomers = (vec![HUBS + 1, HUBS + 2], LIMIT);
+    let vms = sharing_in(&shared.chain(own).chain([newcomers]).collect::<Vec<_>>());
+    let mut engine = with_mappings(LIMIT.into());
+    attach_all(&mut engine, &vms[..=HUBS]);
+    settle(&mut engine);
+    attach_all(&mut engine, &vms[HUBS + 1..]);
+    settle(&mut engine);
+    check_counters(&engine);
+    let (stats, share) = (engine.stats(), u64::from(LIMIT) * 60 / 64 / vms.len() as u64);
+    for vm in &stats.vms {
+        assert!(vm.vmas + 4 >= share / 2, "share {share}: {vm:?}");
     }
 }
 

@@ -9,19 +9,17 @@
 //! *pledges* what the twin's side will need, and that is not there for anybody else until the twin
 //! was merged, or the pass is over.
 //!
-//! Each VM has a share: what runs of one page may take, divided by the VMs that hold mappings for what they
-//! have folded, or want some. What one does not use is lent to the others, nearly all of it.
-//! When so much is in use that a VM that has not got its share is held back, the VMs beyond theirs give back
-//! what saves least (`reclaim`), and merge nothing at a cost until it has what it wants or its share. As a page is
-//! of use only with its twin, that may take something from VMs within their shares, too, but only for one that has not got
-//! half of its own, and no more than leaves them half of theirs.
+//! Each VM has a share (`shares`), and what one does not use is lent to the others, nearly all of it.
 
-use std::collections::BTreeMap;
+mod shares;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::VmId;
+use shares::Holdings;
+pub(super) use shares::{Entitlement, Lack};
 
 /// Mappings kept free for the rest of the process, in parts of the kernel's limit.
 const RESERVE_DIVISOR: u64 = 8;
@@ -38,7 +36,8 @@ const WITHIN_SHARE: Steps = [(60, 1), (61, 2), (62, 4), (63, 8), (64, 32)];
 /// For a VM that is lent something. It leaves little: what is lent comes back (`reclaim`) when another lacks it.
 const BEYOND_SHARE: Steps = [(59, 1), (60, 2), (61, 4), (62, 8), (63, 32)];
 
-/// For a VM that is lent something while another has not got its share.
+/// For a VM that is lent something while another has not got its share, or that has half of its own while another
+/// has not.
 const OWED: Steps = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 32)];
 
 /// The part of the budget that VMs may take for single pages, which is what they share.
@@ -57,21 +56,13 @@ const SHORT_FROM: u64 = 52;
 /// Mappings that a pair of runs takes on both sides, at most.
 pub(super) const VMAS_PER_PAIR: u64 = 4;
 
-/// What a VM must lack of its share for others to give something back: a part of it.
-const LACK_DIVISOR: u64 = 16;
-
-/// Who has less than this part of its share, and is held back, gets mappings of those that have more than it,
-/// even if others lose what they share with these.
-const FLOOR_DIVISOR: u64 = 2;
-
 /// One engine's part of a budget.
 #[derive(Debug)]
 pub struct MappingBudget {
     pool: Arc<Pool>,
     used: AtomicU64,
     pledged: AtomicU64,
-    /// What each of its VMs holds of that for pages that it shares.
-    held: Mutex<BTreeMap<VmId, u64>>,
+    holdings: Mutex<Holdings>,
 }
 
 /// What all engines of a budget use together.
@@ -87,7 +78,7 @@ struct Pool {
     folded_vms: AtomicU64,
     /// VMs that have not got their share and put off runs.
     held_back_vms: AtomicU64,
-    /// Those among them that have not got [half](FLOOR_DIVISOR) of it.
+    /// Those among them that have not got half of it.
     starved_vms: AtomicU64,
     /// How often mappings were given back for them.
     reclaims: AtomicU64,
@@ -102,18 +93,6 @@ pub(super) struct BudgetState {
     committed: u64,
     steps: &'static Steps,
     is_anyone_starved: bool,
-}
-
-/// How far a VM is from its share, that puts off runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Lack {
-    /// It has its share, or lacks too little to take anything from others.
-    #[default]
-    Nothing,
-    /// It lacks some of it.
-    Share,
-    /// It has not even [half](FLOOR_DIVISOR) of it.
-    Half,
 }
 
 /// What a run asks of the budget.
@@ -136,7 +115,12 @@ impl MappingBudget {
     }
 
     fn of(pool: Arc<Pool>) -> Self {
-        Self { pool, used: AtomicU64::new(0), pledged: AtomicU64::new(0), held: Mutex::default() }
+        Self {
+            pool,
+            used: AtomicU64::new(0),
+            pledged: AtomicU64::new(0),
+            holdings: Mutex::default(),
+        }
     }
 
     /// A part of the budget of the process, which all have that ask for it: what `vm.max_map_count`
@@ -206,13 +190,7 @@ impl MappingBudget {
 
     /// Replaces the count of a VM by its new one, of which `shared` are for pages that it shares. O(log VMs).
     pub(super) fn update(&self, vm: VmId, before: u64, after: u64, shared: u64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if after == 0 {
-            held.remove(&vm);
-        } else {
-            held.insert(vm, shared);
-        }
-        drop(held);
+        self.holdings().set(vm, (after > 0).then_some(shared));
         for used in [&self.used, &self.pool.used] {
             used.fetch_add(after, Ordering::Relaxed);
             used.fetch_sub(before, Ordering::Relaxed);
@@ -248,88 +226,9 @@ impl MappingBudget {
         BudgetState {
             limit: self.limit(),
             committed: self.committed(),
-            steps: self.steps(held),
+            steps: self.steps(held, held),
             is_anyone_starved: self.is_anyone_starved(),
         }
-    }
-
-    /// How many mappings a VM that holds `held` has beyond its share; 0 if it is within.
-    pub(super) fn beyond_share(&self, held: u64) -> u64 {
-        held.saturating_sub(self.share())
-    }
-
-    /// Whether a VM of the engine is to keep all that it holds for pages that it shares, but for `lost`, whoever lacks
-    /// something; not one that is unknown. O(log VMs).
-    pub(super) fn is_entitled(&self, vm: VmId, lost: u64) -> bool {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).copied();
-        let share = self.share();
-        let limit = if self.is_anyone_starved() { share / FLOOR_DIVISOR } else { share };
-        held.is_some_and(|held| held.saturating_sub(lost) <= limit)
-    }
-
-    /// What a VM that holds `held` and puts off runs is to get of what others have beyond theirs. A VM that is
-    /// not counted among those that share would be.
-    pub(super) fn lack(&self, held: u64, is_counted: bool) -> Lack {
-        let count_vms = self.pool.folded_vms.load(Ordering::Relaxed) + u64::from(!is_counted);
-        let share = self.share_among(count_vms);
-        if share.saturating_sub(held) < (share / LACK_DIVISOR).max(VMAS_PER_PAIR) {
-            Lack::Nothing
-        } else if held + VMAS_PER_PAIR > share / FLOOR_DIVISOR {
-            Lack::Share
-        } else {
-            Lack::Half
-        }
-    }
-
-    fn share(&self) -> u64 {
-        self.share_among(self.pool.folded_vms.load(Ordering::Relaxed))
-    }
-
-    fn share_among(&self, count_vms: u64) -> u64 {
-        part_of(self.limit(), SHARED_PART) / count_vms.max(1)
-    }
-
-    /// Counts a VM by what it wants and puts off runs for, instead of by what it wanted `before`.
-    pub(super) fn count_lack(&self, before: Lack, now: Lack) {
-        let Pool { held_back_vms, starved_vms, .. } = &*self.pool;
-        let is_starved = |lack| lack == Lack::Half;
-        for (vms, was, is) in [
-            (held_back_vms, before != Lack::Nothing, now != Lack::Nothing),
-            (starved_vms, is_starved(before), is_starved(now)),
-        ] {
-            vms.fetch_add(is.into(), Ordering::Relaxed);
-            vms.fetch_sub(was.into(), Ordering::Relaxed);
-        }
-    }
-
-    fn is_anyone_starved(&self) -> bool {
-        self.pool.starved_vms.load(Ordering::Relaxed) > 0
-    }
-
-    fn is_anyone_held_back(&self) -> bool {
-        self.pool.held_back_vms.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether VMs beyond their shares are to give back mappings: others are held back, and nearly all
-    /// is in use.
-    pub(super) fn is_owing(&self) -> bool {
-        self.is_anyone_held_back() && self.committed() >= part_of(self.limit(), RECLAIM_FROM)
-    }
-
-    /// How many mappings a VM that holds `held` is to give back, others permitting, once it has begun to.
-    pub(super) fn owed(&self, held: u64) -> u64 {
-        let over = self.committed().saturating_sub(part_of(self.limit(), RECLAIM_TO));
-        if self.is_anyone_held_back() { self.beyond_share(held).min(over) } else { 0 }
-    }
-
-    /// How often mappings were given back for others.
-    pub(super) fn reclaims(&self) -> u64 {
-        self.pool.reclaims.load(Ordering::Relaxed)
-    }
-
-    /// Takes note that mappings were given back for others.
-    pub(super) fn note_reclaim(&self) {
-        self.pool.reclaims.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether a run that saves `worth` pages for each two mappings can be paid for.
@@ -337,8 +236,8 @@ impl MappingBudget {
         let before = self.committed().saturating_add_signed(ask.planned);
         // As if what is set aside were for its own pages, so that no VM goes beyond its share by a pair, gives
         // a half of it back, and takes it again.
-        let held = ask.held.saturating_add_signed(ask.more).saturating_add(ask.pledge);
-        let min_pages = min_pages(self.steps(held), self.part(before));
+        let with = ask.held.saturating_add_signed(ask.more).saturating_add(ask.pledge);
+        let min_pages = min_pages(self.steps(ask.held, with), self.part(before));
         let after = before.saturating_add_signed(ask.more).saturating_add(ask.pledge);
         worth >= min_pages && after <= self.limit()
     }
@@ -352,14 +251,16 @@ impl MappingBudget {
 
     /// How many mappings a VM that holds `held` may still make for runs of `pages` pages.
     pub(super) fn room(&self, held: u64, pages: u32) -> u64 {
-        let steps = self.steps(held).iter().rev();
+        let steps = self.steps(held, held).iter().rev();
         let up_to = steps.copied().find(|&(_, min_pages)| pages >= min_pages);
         let up_to = up_to.map_or(0, |(part, _)| part_of(self.limit(), part));
         up_to.saturating_sub(self.committed())
     }
 
-    fn steps(&self, held: u64) -> &'static Steps {
-        match (self.beyond_share(held) > 0, self.is_anyone_held_back()) {
+    /// What a VM may take that holds `held`, and would hold `with` then.
+    fn steps(&self, held: u64, with: u64) -> &'static Steps {
+        let is_beyond = self.beyond_share(with) > 0;
+        match (is_beyond || self.is_to_leave_the_rest(held), self.is_anyone_held_back()) {
             (false, _) => &WITHIN_SHARE,
             (true, false) => &BEYOND_SHARE,
             (true, true) => &OWED,

@@ -3,17 +3,18 @@
 //! A VM that was alone may have been lent nearly all mappings. When others come and are held back, it
 //! gives back what it has beyond its share, a part of it each pass: extents that few pages share are unmerged
 //! and become ordinary anonymous memory, one mapping with what is around them. A page is kept whose only twin
-//! belongs to a VM within its share, which would lose what it is entitled to. If a VM has not got half of its share,
-//! others are entitled to half of theirs: one VM whose twins are in many could leave it nothing.
+//! belongs to a VM within its share, which would lose what it is entitled to. When nobody finds anything else, and a VM
+//! has not got half of its share, others are entitled to half of theirs: one VM whose twins are in many could leave it
+//! nothing.
 //!
 //! The pages count as put off, and a VM beyond its share takes nothing at a cost while others lack theirs, so
 //! what was given back is not merged again to be given back once more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::iter;
 use std::ops::Range;
 
-use super::budget::BudgetState;
+use super::budget::{BudgetState, Entitlement};
 use super::changes::{count, linear_index};
 use super::mappings::more_vmas_with;
 use super::runs::{Action, Run};
@@ -43,12 +44,23 @@ pub(super) struct Reclaim {
     worth: u32,
     /// The fewest in an extent that was passed over because there are more.
     next_worth: Option<u32>,
-    /// Mappings that others lose by what this pass has given back: they give them up later in the pass.
-    taken: BTreeMap<VmId, u64>,
-    /// What the budget was when the search began, until something has been given back.
+    /// What others keep, whose pages share slots with those that are given back.
+    entitlement: Entitlement,
+    /// How often mappings had been given back when the search began, and what the budget was, until this one has given
+    /// something back.
+    reclaims: u64,
     began_at: Option<BudgetState>,
-    /// What it was when a search of everything came to nothing.
-    vain_at: Option<BudgetState>,
+    /// The last search of everything that came to nothing.
+    vain: Option<Vain>,
+}
+
+/// A search of everything that has come to nothing.
+#[derive(Debug, Clone, Copy)]
+struct Vain {
+    entitlement: Entitlement,
+    /// How often mappings had been given back when it began, and what the budget was.
+    reclaims: u64,
+    began_at: BudgetState,
 }
 
 impl Reclaim {
@@ -68,7 +80,8 @@ impl Reclaim {
         // Within a factor of two of the worst, so that there are few rounds.
         self.worth = self.next_worth.take().map_or(0, u32::next_power_of_two);
         if self.next.is_none() {
-            self.vain_at = self.began_at;
+            let Self { entitlement, reclaims, .. } = *self;
+            self.vain = self.began_at.map(|began_at| Vain { entitlement, reclaims, began_at });
         }
     }
 }
@@ -82,11 +95,18 @@ impl Agent {
             return;
         }
         let owed = self.budget.owed(self.vmas);
-        let state = self.budget.state(self.vmas);
-        let is_vain = || self.reclaim.vain_at == Some(state);
-        if !self.budget.is_owing() || owed < VMAS_PER_EXTENT || is_vain() {
+        if !self.budget.is_owing() || owed < VMAS_PER_EXTENT {
             return;
         }
+        let (state, reclaims) = (self.budget.state(self.vmas), self.budget.reclaims());
+        let entitlement = match self.reclaim.vain {
+            // The last resort: nobody has found anything else since.
+            Some(vain) if self.is_half_next(&vain) && vain.reclaims == reclaims => {
+                Entitlement::Half
+            }
+            Some(vain) if vain.began_at == state => return,
+            _ => Entitlement::Share,
+        };
         // Otherwise pages would be unmerged, and the mappings stay.
         if !self.process.page_mover().is_some_and(PageMover::joins_neighbours) {
             return;
@@ -94,7 +114,13 @@ impl Agent {
         let some = self.budget.beyond_share(self.vmas) / PASS_DIVISOR;
         let quota = owed.min(some.max(LEAST_PER_PASS));
         let (next, began_at) = (Some(LinearIndex(0)), Some(state));
-        self.reclaim = Reclaim { next, quota, began_at, ..Reclaim::default() };
+        self.reclaim =
+            Reclaim { next, quota, entitlement, reclaims, began_at, ..Reclaim::default() };
+    }
+
+    /// Whether others are to keep less now than when a search came to nothing.
+    fn is_half_next(&self, vain: &Vain) -> bool {
+        vain.entitlement == Entitlement::Share && self.budget.is_anyone_starved()
     }
 
     /// Goes on giving mappings back for others, if that is under way: extents of `limit_pages` pages at most,
@@ -131,7 +157,13 @@ impl Agent {
                     given?;
                 }
                 Window::Further(next) => self.reclaim.next = Some(next),
-                Window::None => self.reclaim.next_round(),
+                Window::None => {
+                    self.reclaim.next_round();
+                    if self.reclaim.vain.is_some_and(|vain| self.is_half_next(&vain)) {
+                        // By the next pass.
+                        self.backlog_pages += 1;
+                    }
+                }
             }
             if self.work.is_enough() {
                 break;
@@ -207,7 +239,8 @@ impl Agent {
             let asked = worth.unwrap_or(0).saturating_mul(PASSED_PER_PAGE);
             passed = passed.saturating_add(asked);
             let partners = self.partners_in(broker, extent)?;
-            if partners.iter().any(|&partner| self.is_entitled(partner)) {
+            let to = self.reclaim.entitlement;
+            if partners.iter().any(|&partner| self.budget.is_entitled(partner, to)) {
                 if found.is_some() {
                     break;
                 }
@@ -225,7 +258,7 @@ impl Agent {
                 None => found = Some(first..extent.end()),
             }
             for partner in partners {
-                *self.reclaim.taken.entry(partner).or_default() += VMAS_PER_EXTENT;
+                self.budget.take(partner, VMAS_PER_EXTENT);
             }
             left -= 1;
             if left == 0 {
@@ -246,11 +279,6 @@ impl Agent {
         let mut partners = Vec::with_capacity(pages.len());
         broker.partners(self.vm, &pages, &mut partners)?;
         Ok(partners.into_iter().flatten().filter(|&partner| partner != self.vm).collect())
-    }
-
-    /// Whether another VM is to keep what it holds, but for what it loses already. O(log VMs).
-    fn is_entitled(&self, vm: VmId) -> bool {
-        self.budget.is_entitled(vm, self.reclaim.taken.get(&vm).copied().unwrap_or(0))
     }
 
     /// Pages of an extent that share their slots; `None` if it is not to be given back, because it cannot be

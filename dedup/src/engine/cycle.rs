@@ -135,6 +135,7 @@ impl Engine {
     fn begin_cycle(&mut self) -> Cycle {
         // Whatever was to be merged by the last pass was, or has been declined.
         self.budget.redeem_all();
+        self.budget.begin_pass();
         self.budget.follow_kernel();
         note_locked_bytes();
         let period = self.knobs.stable_node_chains_prune_millisecs;
