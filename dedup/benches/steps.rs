@@ -59,15 +59,15 @@ fn main() {
         sizes = SIZES.to_vec();
     }
     println!("{:>10}  {:<28}{:>12}{:>14}", "pages", "step", "looked at", "longest");
-    for count_pages in sizes {
-        declines(count_pages);
-        full_store(count_pages);
-        compaction(count_pages);
+    for page_count in sizes {
+        declines(page_count);
+        full_store(page_count);
+        compaction(page_count);
     }
 }
 
-fn print(count_pages: u32, step: &str, looked_at: u64, longest: Duration) {
-    println!("{count_pages:>10}  {step:<28}{looked_at:>12}{longest:>14.1?}");
+fn print(page_count: u32, step: &str, looked_at: u64, longest: Duration) {
+    println!("{page_count:>10}  {step:<28}{looked_at:>12}{longest:>14.1?}");
 }
 
 /// What `call` returns, and how long it took if that was longer than `longest`.
@@ -87,14 +87,14 @@ fn page(content: u32) -> [u8; PAGE_SIZE] {
 
 /// A domain with a store of so many slots, and two VMs, each page of which has its twin in the other.
 /// None of them has a slot yet.
-fn matched(count_slots: u32, count_pages: u32) -> LocalBroker {
-    let mut broker = LocalBroker::new(count_slots, 256).unwrap();
+fn matched(slot_count: u32, page_count: u32) -> LocalBroker {
+    let mut broker = LocalBroker::new(slot_count, 256).unwrap();
     for vm in VMS {
-        broker.register(vm, count_pages / 2).unwrap();
+        broker.register(vm, page_count / 2).unwrap();
     }
     let mut decisions = Vec::new();
-    for first in (0..count_pages / 2).step_by(BATCH) {
-        let pages = first..(first + BATCH as u32).min(count_pages / 2);
+    for first in (0..page_count / 2).step_by(BATCH) {
+        let pages = first..(first + BATCH as u32).min(page_count / 2);
         // Of pages that nobody fills the bytes do not matter.
         let fingerprint = |number: u32| match number {
             0..SLOTS => broker.secret().fingerprint(&page(number)),
@@ -125,8 +125,8 @@ fn poll(
 }
 
 /// An agent that declines each page by itself, while all others wait to be asked about.
-fn declines(count_pages: u32) {
-    let mut broker = matched(count_pages, count_pages);
+fn declines(page_count: u32) {
+    let mut broker = matched(page_count, page_count);
     let (mut looked_at, mut longest) = (0, Duration::ZERO);
     for _ in 0..DECLINES {
         let (directives, looked) = poll(&mut broker, VMS[0], 1, &mut longest);
@@ -138,12 +138,12 @@ fn declines(count_pages: u32) {
         assert_eq!(looked, 1, "pages looked at for one directive");
         looked_at = looked.max(looked_at);
     }
-    print(count_pages, "one decline", looked_at, longest);
+    print(page_count, "one decline", looked_at, longest);
 }
 
 /// Pages that wait while a store is full, and one slot that becomes free.
-fn full_store(count_pages: u32) {
-    let mut broker = matched(SLOTS, count_pages);
+fn full_store(page_count: u32) {
+    let mut broker = matched(SLOTS, page_count);
     let mut longest = Duration::ZERO;
     for vm in VMS {
         fold(&mut broker, vm, |linear| linear);
@@ -154,16 +154,16 @@ fn full_store(count_pages: u32) {
             assert_eq!((directives.len(), looked), (0, 0), "an idle poll of a full store");
         }
     }
-    print(count_pages, "idle poll, store full", 0, longest);
+    print(page_count, "idle poll, store full", 0, longest);
     let linear = LinearIndex(7);
     for vm in VMS {
-        let gone = [Outcome::Left { linear }, Outcome::Unbacked { linear, count_pages: 1 }];
+        let gone = [Outcome::Left { linear }, Outcome::Unbacked { linear, page_count: 1 }];
         broker.report(vm, &gone).unwrap();
     }
     longest = Duration::ZERO;
     let (directives, looked) = poll(&mut broker, VMS[0], BATCH, &mut longest);
     assert_eq!((directives.len(), looked), (1, 1), "there is room for one");
-    print(count_pages, "poll, one slot free", looked, longest);
+    print(page_count, "poll, one slot free", looked, longest);
 }
 
 /// Does what the broker wants of a VM, until it wants nothing more.
@@ -188,7 +188,7 @@ fn fold(broker: &mut LocalBroker, vm: VmId, content: impl Fn(u32) -> u32) {
 }
 
 /// Two VMs with the same pages in the same order, all over slots that lie in another.
-fn scattered(count_pages: u32) -> LocalBroker {
+fn scattered(page_count: u32) -> LocalBroker {
     let mut broker = LocalBroker::new(4 * CONTENTS, 1024).unwrap();
     let secret = broker.secret().clone();
     let fingerprints: Vec<Fingerprint> =
@@ -211,9 +211,9 @@ fn scattered(count_pages: u32) -> LocalBroker {
     }
     let mut decisions = Vec::new();
     for vm in VMS {
-        broker.register(vm, count_pages / 2).unwrap();
-        for start in (0..count_pages / 2).step_by(BATCH) {
-            let pages = start..(start + BATCH as u32).min(count_pages / 2);
+        broker.register(vm, page_count / 2).unwrap();
+        for start in (0..page_count / 2).step_by(BATCH) {
+            let pages = start..(start + BATCH as u32).min(page_count / 2);
             let offers: Vec<Offer> = pages.map(|linear| offer(linear, linear % CONTENTS)).collect();
             decisions.clear();
             broker.offer(vm, &offers, &mut decisions).unwrap();
@@ -235,8 +235,8 @@ fn scattered(count_pages: u32) -> LocalBroker {
 }
 
 /// Compaction of pages every one of which is a run by itself.
-fn compaction(count_pages: u32) {
-    let mut broker = scattered(count_pages);
+fn compaction(page_count: u32) {
+    let mut broker = scattered(page_count);
     let (mut cursor, mut longest) = (CompactCursor::default(), Duration::ZERO);
     let (mut moved_slots, mut most_sharers, mut idle_calls, mut groups) = (0, 0, 0, 0);
     for vm in VMS {
@@ -253,14 +253,14 @@ fn compaction(count_pages: u32) {
             assert!(group.len() <= GROUP_SLOTS, "{} slots in one group", group.len());
         }
     }
-    let slot_sharers = count_pages.div_ceil(CONTENTS);
-    assert_eq!(moved_slots, CONTENTS.min(count_pages / 2), "each slot moves once");
+    let slot_sharers = page_count.div_ceil(CONTENTS);
+    assert_eq!(moved_slots, CONTENTS.min(page_count / 2), "each slot moves once");
     assert!(most_sharers < GROUP_SHARERS + slot_sharers, "{most_sharers} sharers in one group");
     // Each group is looked for, and its sharers are counted, in calls of their own.
-    let calls_of_groups = 2 * groups + count_pages / COUNTED_SHARERS;
-    let most = count_pages.div_ceil(LOOK_PAGES) + VMS.len() as u32 + calls_of_groups;
+    let calls_of_groups = 2 * groups + page_count / COUNTED_SHARERS;
+    let most = page_count.div_ceil(LOOK_PAGES) + VMS.len() as u32 + calls_of_groups;
     assert!(idle_calls <= most, "{idle_calls} calls that moved nothing");
-    print(count_pages, "sharers of a group", u64::from(most_sharers), longest);
+    print(page_count, "sharers of a group", u64::from(most_sharers), longest);
 }
 
 /// Has all sharers of slots go where these are being moved; says how many there are.
@@ -290,5 +290,5 @@ fn follow_moves(broker: &mut LocalBroker, group: &[(Slot, Slot)]) -> u32 {
 }
 
 fn merged(linear: LinearIndex, slot: Slot) -> Outcome {
-    Outcome::Merged(Extent { linear, slot, count_pages: 1 })
+    Outcome::Merged(Extent { linear, slot, page_count: 1 })
 }

@@ -60,15 +60,15 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(count_regions: u32) -> Self {
+    fn new(region_count: u32) -> Self {
         // No budget: each region counts as a mapping, and there are more than a process may have.
         let config = EngineConfig { max_mappings: Some(u64::MAX), ..EngineConfig::default() };
         let mut engine = Engine::new(config).unwrap();
-        let piece_pages = SHARED_PAGES.div_ceil(count_regions);
-        let place = |number: u32| u64::from(number) * 7919 % u64::from(count_regions);
+        let piece_pages = SHARED_PAGES.div_ceil(region_count);
+        let place = |number: u32| u64::from(number) * 7919 % u64::from(region_count);
         let stride = u64::from(piece_pages) * 2 * PAGE_SIZE as u64;
         let pieces: Vec<(u64, u32)> =
-            (0..count_regions).map(|number| (place(number) * stride, piece_pages)).collect();
+            (0..region_count).map(|number| (place(number) * stride, piece_pages)).collect();
         let layouts = [pieces, vec![(0, SHARED_PAGES)]];
         let memories =
             layouts.map(|pieces| Arc::new(AnonymousMemory::with_layout(&pieces).unwrap()));

@@ -20,13 +20,13 @@ pub struct Extent {
     /// The slot under it.
     pub slot: Slot,
     /// How many pages.
-    pub count_pages: u32,
+    pub page_count: u32,
 }
 
 impl Extent {
     /// One above the last page.
     pub fn end(&self) -> u32 {
-        self.linear.0 + self.count_pages
+        self.linear.0 + self.page_count
     }
 
     /// The part of the extent from page `from` up to page `to`, both inside it.
@@ -34,13 +34,13 @@ impl Extent {
         Self {
             linear: LinearIndex(from),
             slot: self.slot.offset(from - self.linear.0),
-            count_pages: to - from,
+            page_count: to - from,
         }
     }
 
     /// Whether `next` continues this run.
     fn continues(&self, next: &Self) -> bool {
-        self.end() == next.linear.0 && self.slot.offset(self.count_pages) == next.slot
+        self.end() == next.linear.0 && self.slot.offset(self.page_count) == next.slot
     }
 }
 
@@ -76,23 +76,23 @@ impl ExtentMap {
     /// Puts a run of pages over slots and calls `removed` with what lay under them before.
     /// O(log n + extents removed).
     pub fn insert(&mut self, run: Extent, removed: impl FnMut(Extent)) {
-        if run.count_pages == 0 {
+        if run.page_count == 0 {
             return;
         }
-        self.remove(run.linear, run.count_pages, removed);
+        self.remove(run.linear, run.page_count, removed);
         let mut merged = run;
         if let Some(before) = self.at_or_before(run.linear.0)
             && before.continues(&merged)
         {
-            merged = Extent { count_pages: before.count_pages + merged.count_pages, ..before };
+            merged = Extent { page_count: before.page_count + merged.page_count, ..before };
         }
         if let Some(&after) = self.runs.get(&merged.end())
             && merged.continues(&extent(merged.end(), after))
         {
             self.runs.remove(&merged.end());
-            merged.count_pages += after.1;
+            merged.page_count += after.1;
         }
-        self.runs.insert(merged.linear.0, (merged.slot, merged.count_pages));
+        self.runs.insert(merged.linear.0, (merged.slot, merged.page_count));
     }
 
     /// Takes pages off their slots and calls `removed` with each run that was there.
@@ -100,10 +100,10 @@ impl ExtentMap {
     pub fn remove(
         &mut self,
         linear: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
         mut removed: impl FnMut(Extent),
     ) {
-        let (start, end) = (linear.0, linear.0 + count_pages);
+        let (start, end) = (linear.0, linear.0 + page_count);
         if start == end {
             return;
         }
@@ -114,14 +114,14 @@ impl ExtentMap {
         {
             self.runs.insert(before.linear.0, (before.slot, start - before.linear.0));
             let rest = before.part(start, before.end());
-            self.runs.insert(start, (rest.slot, rest.count_pages));
+            self.runs.insert(start, (rest.slot, rest.page_count));
         }
         while let Some((&first, &run)) = self.runs.range(start..end).next() {
             let inside = extent(first, run);
             self.runs.remove(&first);
             if inside.end() > end {
                 let rest = inside.part(end, inside.end());
-                self.runs.insert(end, (rest.slot, rest.count_pages));
+                self.runs.insert(end, (rest.slot, rest.page_count));
             }
             removed(inside.part(first, inside.end().min(end)));
         }
@@ -169,13 +169,13 @@ impl ExtentMap {
     pub fn pages_over(&self, slot: Slot) -> impl Iterator<Item = LinearIndex> + '_ {
         self.iter().filter_map(move |extent| {
             let offset = slot.0.checked_sub(extent.slot.0)?;
-            (offset < extent.count_pages).then(|| extent.linear.offset(offset))
+            (offset < extent.page_count).then(|| extent.linear.offset(offset))
         })
     }
 
     /// How many mappings the kernel needs for the pages from `start` up to `end`: the extents in
     /// there and the gaps between them. O(extents in the range).
-    pub fn count_vmas(&self, start: LinearIndex, end: LinearIndex) -> usize {
+    pub fn vma_count(&self, start: LinearIndex, end: LinearIndex) -> usize {
         let (mut vmas, mut next) = (0, start.0);
         for extent in self.overlapping(start, end) {
             vmas += 1 + usize::from(next < extent.linear.0);
@@ -194,8 +194,8 @@ impl ExtentMap {
     }
 }
 
-fn extent(linear: u32, (slot, count_pages): (Slot, u32)) -> Extent {
-    Extent { linear: LinearIndex(linear), slot, count_pages }
+fn extent(linear: u32, (slot, page_count): (Slot, u32)) -> Extent {
+    Extent { linear: LinearIndex(linear), slot, page_count }
 }
 
 #[cfg(test)]
@@ -215,19 +215,19 @@ mod tests {
             let mut map = ExtentMap::default();
             let mut model = vec![None; PAGES as usize];
             for (insert, linear, count, slot) in ops {
-                let count_pages = count.min(PAGES - linear);
+                let page_count = count.min(PAGES - linear);
                 let mut removed = Vec::new();
                 let collect = |run: Extent| {
-                    removed.extend((0..run.count_pages).map(|i| (run.linear.0 + i, run.slot.0 + i)));
+                    removed.extend((0..run.page_count).map(|i| (run.linear.0 + i, run.slot.0 + i)));
                 };
                 if insert {
-                    let run = Extent { linear: LinearIndex(linear), slot: Slot(slot), count_pages };
+                    let run = Extent { linear: LinearIndex(linear), slot: Slot(slot), page_count };
                     map.insert(run, collect);
                 } else {
-                    map.remove(LinearIndex(linear), count_pages, collect);
+                    map.remove(LinearIndex(linear), page_count, collect);
                 }
                 let mut expected = Vec::new();
-                for page in linear..linear + count_pages {
+                for page in linear..linear + page_count {
                     if let Some(old) = model[page as usize].take() {
                         expected.push((page, old));
                     }
@@ -252,13 +252,13 @@ mod tests {
                 let gap_begins = |page: usize| model[page].is_none()
                     && page.checked_sub(1).is_none_or(|before| model[before].is_some());
                 let gaps = (0..PAGES as usize).filter(|&page| gap_begins(page)).count();
-                let vmas = map.count_vmas(LinearIndex(0), LinearIndex(PAGES));
+                let vmas = map.vma_count(LinearIndex(0), LinearIndex(PAGES));
                 prop_assert_eq!(vmas, map.len() + gaps);
                 let all = LinearIndex(0)..LinearIndex(PAGES);
                 let joins = (0..PAGES).filter(|&page| map.joins(LinearIndex(page))).count();
                 prop_assert_eq!(joins + vmas, PAGES as usize);
                 // A part says of its pages what the whole says, and nothing of others.
-                let (start, end) = (LinearIndex(linear), LinearIndex(linear + count_pages));
+                let (start, end) = (LinearIndex(linear), LinearIndex(linear + page_count));
                 let part = map.within([start..end]);
                 prop_assert!(part.iter().eq(map.overlapping(start, end)));
                 prop_assert_eq!(map.within([start..end, all]), map.clone());
@@ -270,12 +270,12 @@ mod tests {
     fn mappings_of_a_part_are_counted_within_it() {
         let mut map = ExtentMap::default();
         map.insert(
-            Extent { linear: LinearIndex(10), slot: Slot(0), count_pages: 10 },
+            Extent { linear: LinearIndex(10), slot: Slot(0), page_count: 10 },
             |_| unreachable!(),
         );
-        assert_eq!(map.count_vmas(LinearIndex(12), LinearIndex(15)), 1);
-        assert_eq!(map.count_vmas(LinearIndex(0), LinearIndex(15)), 2);
-        assert_eq!(map.count_vmas(LinearIndex(15), LinearIndex(30)), 2);
-        assert_eq!(map.count_vmas(LinearIndex(20), LinearIndex(30)), 1);
+        assert_eq!(map.vma_count(LinearIndex(12), LinearIndex(15)), 1);
+        assert_eq!(map.vma_count(LinearIndex(0), LinearIndex(15)), 2);
+        assert_eq!(map.vma_count(LinearIndex(15), LinearIndex(30)), 2);
+        assert_eq!(map.vma_count(LinearIndex(20), LinearIndex(30)), 1);
     }
 }

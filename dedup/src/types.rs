@@ -32,17 +32,17 @@ impl std::fmt::Display for VmId {
 }
 
 impl LinearIndex {
-    /// The index `count_pages` further on.
+    /// The index `page_count` further on.
     #[must_use]
-    pub fn offset(self, count_pages: u32) -> Self {
-        Self(self.0 + count_pages)
+    pub fn offset(self, page_count: u32) -> Self {
+        Self(self.0 + page_count)
     }
 }
 
 impl Slot {
-    /// The slot `count_pages` further on.
+    /// The slot `page_count` further on.
     #[must_use]
-    pub fn offset(self, count_pages: u32) -> Self {
-        Self(self.0 + count_pages)
+    pub fn offset(self, page_count: u32) -> Self {
+        Self(self.0 + page_count)
     }
 }

@@ -17,7 +17,7 @@ impl VmStats {
             id: vm.0,
             domain: domain.to_owned(),
             mode: DedupMode::Off.to_string(),
-            pages: regions.iter().map(|region| u64::from(region.count_pages)).sum(),
+            pages: regions.iter().map(|region| u64::from(region.page_count)).sum(),
             merging_pages: 0,
             zero_pages: 0,
             rmap_items: 0,
@@ -51,9 +51,9 @@ fn own_memory(memory: &Arc<dyn GuestMemory>) -> io::Result<(u64, u64)> {
     let pagemap = Pagemap::open()?;
     let (mut private, mut swapped) = (0, 0);
     for piece in space.pieces() {
-        pagemap.scan(space.whole(piece), |_, count_pages, kind| match kind {
-            PageKind::Private => private += u64::from(count_pages),
-            PageKind::Swapped => swapped += u64::from(count_pages),
+        pagemap.scan(space.whole(piece), |_, page_count, kind| match kind {
+            PageKind::Private => private += u64::from(page_count),
+            PageKind::Swapped => swapped += u64::from(page_count),
             PageKind::Slot | PageKind::ZeroPage => {}
         })?;
     }

@@ -28,18 +28,18 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count_threads` threads, or one a processor.
+    /// Starts `thread_count` threads, or one a processor.
     ///
     /// # Errors
     ///
     /// When threads cannot be started; none is left running.
-    pub(crate) fn new(count_threads: Option<usize>) -> Result<Self, ThreadPoolBuildError> {
+    pub(crate) fn new(thread_count: Option<usize>) -> Result<Self, ThreadPoolBuildError> {
         let clocks = Arc::new(Mutex::new(Vec::new()));
         let register = Arc::clone(&clocks);
         let (alive, ended) = channel::<Infallible>();
         let (announce, announced) = channel();
         let pool = ThreadPoolBuilder::new()
-            .num_threads(count_threads.unwrap_or(0))
+            .num_threads(thread_count.unwrap_or(0))
             .thread_name(|number| format!("pagefold-fold{number}"))
             .start_handler(move |_| {
                 let mut clocks = register.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,8 +84,8 @@ impl Workers {
         part: usize,
         task: impl Fn(&T) -> R + Sync,
     ) -> Vec<R> {
-        let count_threads = self.pool.as_ref().map_or(0, ThreadPool::current_num_threads);
-        let is_worth_it = items.len() > (LEAST_PARTS - 1) * part && count_threads > 1;
+        let thread_count = self.pool.as_ref().map_or(0, ThreadPool::current_num_threads);
+        let is_worth_it = items.len() > (LEAST_PARTS - 1) * part && thread_count > 1;
         let (Some(pool), true) =
             (&self.pool, is_worth_it && rayon::current_thread_index().is_none())
         else {
@@ -101,8 +101,8 @@ impl Workers {
         };
         // The caller does not wait for threads to wake up before it begins.
         pool.in_place_scope(|scope| {
-            let count_helpers = count_threads.min(parts.len()) - 1;
-            (0..count_helpers).for_each(|_| scope.spawn(|_| help()));
+            let helper_count = thread_count.min(parts.len()) - 1;
+            (0..helper_count).for_each(|_| scope.spawn(|_| help()));
             help();
         });
         parts.into_iter().filter_map(|(_, results)| results.into_inner()).flatten().collect()
@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn results_are_in_the_order_of_the_items_whoever_computes_them() {
-        for (count_threads, part) in [(1, 1), (2, 7), (4, 1), (4, 64), (4, 1000)] {
-            let workers = Workers::new(Some(count_threads)).unwrap();
+        for (thread_count, part) in [(1, 1), (2, 7), (4, 1), (4, 64), (4, 1000)] {
+            let workers = Workers::new(Some(thread_count)).unwrap();
             for count in [0, 1, 3, 4, 255, 1000] {
                 let items: Vec<u32> = (0..count).collect();
                 let doubled = workers.map(&items, part, |&item| 2 * item);

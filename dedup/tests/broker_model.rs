@@ -170,7 +170,7 @@ impl World {
                 let State::Shared(slot) = self.vms[vm].1[page].state else { return };
                 match self.broker.begin_move(slot) {
                     Ok(to) => {
-                        assert!(self.broker.count_moves() > 0);
+                        assert!(self.broker.move_count() > 0);
                         self.slots.insert(to, self.slots[&slot]);
                     }
                     Err(error) => self.assert_unmovable(slot, &error),
@@ -316,7 +316,7 @@ impl World {
                 if page.state == State::Shared(slot) && !page.changed && refuse >> number & 1 == 0 {
                     page.state = State::Shared(to);
                     let linear = LinearIndex(number as u32);
-                    let run = Extent { linear, slot: to, count_pages: 1 };
+                    let run = Extent { linear, slot: to, page_count: 1 };
                     self.broker.report(*id, &[Outcome::Merged(run)]).unwrap();
                 }
             }
@@ -492,7 +492,7 @@ impl World {
             let equal = node_is_there && self.slots.get(&slot) == Some(&page.content);
             let outcome = if equal && decline >> number & 1 == 0 {
                 page.state = State::Shared(slot);
-                Outcome::Merged(Extent { linear, slot, count_pages: 1 })
+                Outcome::Merged(Extent { linear, slot, page_count: 1 })
             } else {
                 // A page that was to move keeps what it has.
                 if page.state == State::Waiting {
@@ -524,7 +524,7 @@ impl World {
             }
             self.broker.check().unwrap();
         }
-        assert_eq!(self.broker.count_moves(), 0, "a move did not end");
+        assert_eq!(self.broker.move_count(), 0, "a move did not end");
         // For each content the sharers of each of its slots, and the pages that wait.
         let mut contents = BTreeMap::<u32, (BTreeMap<Slot, u32>, u32)>::new();
         for page in self.vms.iter().flat_map(|(_, pages)| pages) {
@@ -600,13 +600,12 @@ fn messages_about_what_was_not_proposed_are_refused_and_change_nothing() {
     assert!(broker.fill(vm, slot, &[0; 100], &mut accepted).is_err(), "not a page");
     assert!(broker.fill(vm, Slot(999), &page(0), &mut accepted).is_err(), "no such slot");
     assert!(accepted.is_empty());
-    let merged = |linear, slot| {
-        Outcome::Merged(Extent { linear: LinearIndex(linear), slot, count_pages: 1 })
-    };
+    let merged =
+        |linear, slot| Outcome::Merged(Extent { linear: LinearIndex(linear), slot, page_count: 1 });
     assert!(broker.report(vm, &[merged(1, slot)]).is_err(), "merged with an empty slot");
     assert!(broker.report(vm, &[merged(3, slot)]).is_err(), "merged without being asked");
     assert!(broker.report(stranger, &[merged(1, slot)]).is_err(), "somebody else's merge");
-    let unbacked = Outcome::Unbacked { linear: LinearIndex(2), count_pages: u32::MAX };
+    let unbacked = Outcome::Unbacked { linear: LinearIndex(2), page_count: u32::MAX };
     assert!(broker.report(vm, &[unbacked]).is_err(), "more pages than there are");
     broker.check().unwrap();
     // The wrong bytes for the fingerprint: the node is no more.

@@ -37,7 +37,7 @@ fn created(directives: &[Directive]) -> Slot {
 }
 
 fn merged(page: u32, slot: Slot) -> Outcome {
-    Outcome::Merged(Extent { linear: LinearIndex(page), slot, count_pages: 1 })
+    Outcome::Merged(Extent { linear: LinearIndex(page), slot, page_count: 1 })
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn pages_that_were_to_join_a_slot_that_is_never_filled_are_let_go() {
     let declined = |page| Outcome::Declined { linear: LinearIndex(page), slot };
     broker.report(VM, &[declined(0), declined(1), declined(2)]).unwrap();
     broker.check().unwrap();
-    assert_eq!(broker.count_nodes(), 0);
+    assert_eq!(broker.node_count(), 0);
 
     let newcomer = VmId(1);
     broker.register(newcomer, 8).unwrap();
@@ -71,7 +71,7 @@ fn room_that_such_pages_leave_goes_to_one_that_waits() {
     broker.fill(VM, slot, &[2; PAGE_SIZE], &mut accepted).unwrap();
     broker.check().unwrap();
     assert_eq!(broker.stats("test").pages_unshared, 1, "and waits for a twin now");
-    assert_eq!(broker.count_nodes(), 0);
+    assert_eq!(broker.node_count(), 0);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn pages_that_share_are_not_without_backing() {
     let slot = created(&directives);
     broker.fill(VM, slot, &PAGE, &mut Vec::new()).unwrap();
     broker.report(VM, &[merged(0, slot), merged(1, slot)]).unwrap();
-    let unbacked = Outcome::Unbacked { linear: LinearIndex(0), count_pages: 8 };
+    let unbacked = Outcome::Unbacked { linear: LinearIndex(0), page_count: 8 };
     let refused = broker.report(VM, &[unbacked]).unwrap_err();
     assert_eq!(refused.done, 0);
     assert!(matches!(refused.source, BrokerError::StillShared { linear: LinearIndex(0), .. }));
@@ -88,7 +88,7 @@ fn pages_that_share_are_not_without_backing() {
     let left = |page| Outcome::Left { linear: LinearIndex(page) };
     broker.report(VM, &[left(0), left(1), unbacked]).unwrap();
     broker.check().unwrap();
-    assert_eq!(broker.count_nodes(), 0);
+    assert_eq!(broker.node_count(), 0);
 }
 
 #[test]
@@ -99,13 +99,13 @@ fn numbers_at_the_end_of_their_range_are_refused() {
     assert!(broker.fill(VM, last, &PAGE, &mut accepted).is_err());
     assert!(broker.fill(VM, last, &[PAGE, PAGE].concat(), &mut accepted).is_err());
     let end = LinearIndex(u32::MAX);
-    for count_pages in [0, 1, 2, u32::MAX] {
+    for page_count in [0, 1, 2, u32::MAX] {
         for linear in [LinearIndex(7), end] {
-            let run = Extent { linear, slot: last, count_pages };
-            let nothing = count_pages == 0;
+            let run = Extent { linear, slot: last, page_count };
+            let nothing = page_count == 0;
             assert!(nothing || broker.report(VM, &[Outcome::Merged(run)]).is_err());
         }
-        let unbacked = Outcome::Unbacked { linear: end, count_pages };
+        let unbacked = Outcome::Unbacked { linear: end, page_count };
         assert!(broker.report(VM, &[unbacked]).is_err());
     }
     let declined = Outcome::Declined { linear: LinearIndex(0), slot: last };
@@ -179,9 +179,9 @@ fn bytes_that_nobody_asked_for_change_nothing() {
     assert!(matches!(again, Err(BrokerError::BadSlot { .. })), "it is filled");
     let beyond = broker.fill(VM, reserved, &[PAGE; 2].concat(), &mut accepted);
     assert!(matches!(beyond, Err(BrokerError::BadSlot { .. })), "one slot was given out");
-    for count_bytes in [1, PAGE_SIZE - 1, PAGE_SIZE + 1] {
-        let cut = broker.fill(VM, reserved, &vec![2; count_bytes], &mut accepted);
-        assert!(matches!(cut, Err(BrokerError::BadLength(bytes)) if bytes == count_bytes));
+    for byte_count in [1, PAGE_SIZE - 1, PAGE_SIZE + 1] {
+        let cut = broker.fill(VM, reserved, &vec![2; byte_count], &mut accepted);
+        assert!(matches!(cut, Err(BrokerError::BadLength(bytes)) if bytes == byte_count));
     }
     assert!(accepted.is_empty());
     assert_eq!(state(&broker), before);
@@ -191,8 +191,8 @@ fn bytes_that_nobody_asked_for_change_nothing() {
 fn a_merge_that_was_not_proposed_or_is_reported_twice_changes_nothing() {
     let (mut broker, [shared, reserved]) = peopled();
     let before = state(&broker);
-    let run = |linear, slot, count_pages| {
-        Outcome::Merged(Extent { linear: LinearIndex(linear), slot, count_pages })
+    let run = |linear, slot, page_count| {
+        Outcome::Merged(Extent { linear: LinearIndex(linear), slot, page_count })
     };
     for outcome in [
         merged(0, shared),
@@ -220,7 +220,7 @@ fn a_vm_that_has_left_is_refused_by_name_and_may_come_again() {
     let (mut broker, _) = peopled();
     assert!(matches!(broker.register(VM, 8), Err(BrokerError::VmExists(VM))));
     broker.unregister(VM).unwrap();
-    assert_eq!((broker.count_nodes(), broker.stats("test").pages_unshared), (0, 0));
+    assert_eq!((broker.node_count(), broker.stats("test").pages_unshared), (0, 0));
     let before = state(&broker);
     let left = Outcome::Left { linear: LinearIndex(0) };
     let refusals = [
@@ -261,8 +261,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     let slot = || number().prop_map(Slot);
     let count = || prop_oneof![9 => 1..4u32, 1 => Just(0u32), 1 => Just(u32::MAX)];
     prop_oneof![
-        3 => (linear(), slot(), count()).prop_map(|(linear, slot, count_pages)| {
-            Outcome::Merged(Extent { linear, slot, count_pages })
+        3 => (linear(), slot(), count()).prop_map(|(linear, slot, page_count)| {
+            Outcome::Merged(Extent { linear, slot, page_count })
         }),
         1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Declined { linear, slot }),
         1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::PutOff { linear, slot }),
@@ -270,7 +270,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => linear().prop_map(|linear| Outcome::Left { linear }),
         1 => linear().prop_map(|linear| Outcome::Broken { linear }),
         1 => (linear(), count())
-            .prop_map(|(linear, count_pages)| Outcome::Unbacked { linear, count_pages }),
+            .prop_map(|(linear, page_count)| Outcome::Unbacked { linear, page_count }),
     ]
 }
 
@@ -329,7 +329,7 @@ fn send(broker: &mut LocalBroker, vm: VmId, message: &Message) -> bool {
         Message::Move(slot) => {
             let moved = broker.begin_move(Slot(*slot));
             broker.resume_moves();
-            moved.is_err() && broker.count_moves() == 0
+            moved.is_err() && broker.move_count() == 0
         }
         Message::Again => {
             broker.unregister(vm).unwrap();

@@ -73,12 +73,12 @@ fn check_count(engine: &Engine, index: usize, memory: &AnonymousMemory) -> u64 {
 }
 
 /// Has VM 0 hold pages that no other has, and its memory be elsewhere than it was made.
-fn relocated(engine: &mut Engine, count_pages: u32) -> (TestVm, Arc<AnonymousMemory>) {
-    let vm = TestVm::attached(engine, 0, count_pages);
-    (0..count_pages).for_each(|number| vm.write(number as usize, &page(number)));
+fn relocated(engine: &mut Engine, page_count: u32) -> (TestVm, Arc<AnonymousMemory>) {
+    let vm = TestVm::attached(engine, 0, page_count);
+    (0..page_count).for_each(|number| vm.write(number as usize, &page(number)));
     settle(engine);
-    let memory = Arc::new(AnonymousMemory::new(count_pages).unwrap());
-    engine.relocate(vm.id, LinearIndex(0), count_pages, memory.clone()).unwrap();
+    let memory = Arc::new(AnonymousMemory::new(page_count).unwrap());
+    engine.relocate(vm.id, LinearIndex(0), page_count, memory.clone()).unwrap();
     (vm, memory)
 }
 
@@ -308,12 +308,12 @@ fn mappings_are_counted_right_while_the_guest_writes_what_is_discarded() {
 /// many extents: the least of many.
 fn discard_times(extents: u32) -> [Duration; 2] {
     let mut engine = with_mappings(1_000_000);
-    let count_pages = 2 * extents;
-    let a = TestVm::attached(&mut engine, 0, count_pages);
-    let b = TestVm::attached(&mut engine, 1, count_pages);
-    for number in (0..count_pages).step_by(2) {
+    let page_count = 2 * extents;
+    let a = TestVm::attached(&mut engine, 0, page_count);
+    let b = TestVm::attached(&mut engine, 1, page_count);
+    for number in (0..page_count).step_by(2) {
         a.write(number as usize, &page(number));
-        b.write((number as usize * 7919) % count_pages as usize, &page(number));
+        b.write((number as usize * 7919) % page_count as usize, &page(number));
     }
     settle(&mut engine);
     let before = engine.stats();

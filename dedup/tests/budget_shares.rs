@@ -24,10 +24,10 @@ fn with_mappings(max_mappings: u64) -> Engine {
 }
 
 /// Two VMs with that many pairs of equal pages, each between two pages that no other has.
-fn pairs(engine: &mut Engine, first_id: u32, count_pairs: u32) -> [TestVm; 2] {
-    let vms = [0, 1].map(|n| TestVm::attached(engine, first_id + n, 2 * count_pairs));
+fn pairs(engine: &mut Engine, first_id: u32, pair_count: u32) -> [TestVm; 2] {
+    let vms = [0, 1].map(|n| TestVm::attached(engine, first_id + n, 2 * pair_count));
     for vm in &vms {
-        for number in 0..2 * count_pairs {
+        for number in 0..2 * pair_count {
             vm.write(number as usize, &page(content(vm, first_id, number)));
         }
     }
@@ -50,17 +50,17 @@ fn check_bytes(vms: &[TestVm; 2]) {
 #[test]
 fn savings_level_off_at_what_the_mappings_buy_and_never_fall() {
     let mut before = 0;
-    for count_pairs in [50, 80, 95, 120, 200, 1000] {
+    for pair_count in [50, 80, 95, 120, 200, 1000] {
         let mut engine = with_mappings(400);
-        let vms = pairs(&mut engine, 0, count_pairs);
+        let vms = pairs(&mut engine, 0, pair_count);
         settle(&mut engine);
         let stats = engine.stats();
         // A pair takes two mappings on either side.
-        let bought = u64::from(count_pairs).min(400 / 4 * 9 / 10);
-        assert!(stats.pages_sharing >= bought, "{count_pairs}: {}", stats.pages_sharing);
-        assert!(stats.pages_sharing >= before, "{count_pairs}: {}", stats.pages_sharing);
+        let bought = u64::from(pair_count).min(400 / 4 * 9 / 10);
+        assert!(stats.pages_sharing >= bought, "{pair_count}: {}", stats.pages_sharing);
+        assert!(stats.pages_sharing >= before, "{pair_count}: {}", stats.pages_sharing);
         before = stats.pages_sharing;
-        assert!(stats.vmas_used <= 400, "{count_pairs}: {}", stats.vmas_used);
+        assert!(stats.vmas_used <= 400, "{pair_count}: {}", stats.vmas_used);
         assert_eq!(stats.events.unshares, 0, "merged for a twin that was put off");
         check_counters(&engine);
         check_bytes(&vms);
@@ -71,16 +71,16 @@ fn savings_level_off_at_what_the_mappings_buy_and_never_fall() {
 #[test]
 fn what_nobody_lacks_is_lent_however_many_vms_share_the_budget() {
     const LIMIT: u64 = 4000;
-    for count_quiet in [1, 2, 6] {
+    for quiet_count in [1, 2, 6] {
         let mut engine = with_mappings(LIMIT);
         // Each shares two pages, and wants no more.
         let quiet: Vec<TestVm> =
-            (10..10 + count_quiet).map(|id| doubled(&mut engine, id, 4)).collect();
+            (10..10 + quiet_count).map(|id| doubled(&mut engine, id, 4)).collect();
         settle(&mut engine);
         let vms = pairs(&mut engine, 0, 2000);
         settle(&mut engine);
         let stats = engine.stats();
-        assert!(stats.pages_sharing >= LIMIT / 4 * 9 / 10, "{count_quiet}: {stats:?}");
+        assert!(stats.pages_sharing >= LIMIT / 4 * 9 / 10, "{quiet_count}: {stats:?}");
         check_counters(&engine);
         check_bytes(&vms);
         // It stays so.
@@ -98,9 +98,9 @@ fn what_vms_may_take_does_not_depend_on_others_whose_memory_has_moved() {
     for id in 10..14 {
         let vm = TestVm::attached(&mut engine, id, 64);
         // In two pieces, and in one again.
-        for (first, count_pages) in [(32, 32), (0, 64)] {
-            let place = Arc::new(AnonymousMemory::new(count_pages).unwrap());
-            engine.relocate(vm.id, LinearIndex(first), count_pages, place).unwrap();
+        for (first, page_count) in [(32, 32), (0, 64)] {
+            let place = Arc::new(AnonymousMemory::new(page_count).unwrap());
+            engine.relocate(vm.id, LinearIndex(first), page_count, place).unwrap();
         }
         engine.detach(vm.id).unwrap();
     }
@@ -176,9 +176,9 @@ fn pages_that_are_left_alone_with_their_slots_leave_their_mappings_to_others() {
 }
 
 /// A VM of which every second page is equal to one other of its own, and no other is.
-fn doubled(engine: &mut Engine, id: u32, count_pages: u32) -> TestVm {
-    let vm = TestVm::attached(engine, id, count_pages);
-    (0..count_pages).for_each(|number| vm.write(number as usize, &doubled_page(&vm, number)));
+fn doubled(engine: &mut Engine, id: u32, page_count: u32) -> TestVm {
+    let vm = TestVm::attached(engine, id, page_count);
+    (0..page_count).for_each(|number| vm.write(number as usize, &doubled_page(&vm, number)));
     vm
 }
 
@@ -236,8 +236,8 @@ fn a_vm_that_was_alone_gives_newcomers_their_shares_back() {
     assert!(stats.vms[0].vmas >= share * 7 / 8, "{stats:?}");
     assert!(stats.pages_sharing >= alone.pages_sharing * 9 / 10, "{alone:?}, then {stats:?}");
     for vm in &newcomers {
-        let count_pages = vm.memory.len_bytes() / PAGE_SIZE;
-        (0..count_pages).for_each(|n| assert_eq!(vm.read(n), doubled_page(vm, n as u32)));
+        let page_count = vm.memory.len_bytes() / PAGE_SIZE;
+        (0..page_count).for_each(|n| assert_eq!(vm.read(n), doubled_page(vm, n as u32)));
     }
     // It stays so: nothing goes back and forth.
     (0..5).for_each(|_| drop(engine.pass()));
@@ -253,16 +253,16 @@ fn a_vm_that_was_alone_gives_newcomers_their_shares_back() {
     check_counters(&engine);
 }
 
-/// A VM that takes all mappings, whose first `count_pages` pages have their twins, every second of them, in a
+/// A VM that takes all mappings, whose first `page_count` pages have their twins, every second of them, in a
 /// later VM only; and the share of each of the two.
-fn hoarder(engine: &mut Engine, limit: u64, count_pages: u32) -> (TestVm, u64) {
+fn hoarder(engine: &mut Engine, limit: u64, page_count: u32) -> (TestVm, u64) {
     let own = 2 * limit as u32;
-    let vm = TestVm::attached(engine, 0, own + count_pages);
+    let vm = TestVm::attached(engine, 0, own + page_count);
     for number in 0..own {
         let twin = if number.is_multiple_of(2) { number % (own / 2) } else { number };
-        vm.write((count_pages + number) as usize, &page(twin));
+        vm.write((page_count + number) as usize, &page(twin));
     }
-    for number in 0..count_pages {
+    for number in 0..page_count {
         vm.write(number as usize, &page(partner_content(&vm, number)));
     }
     settle(engine);
@@ -282,15 +282,15 @@ fn partner_content(vm: &TestVm, number: u32) -> u32 {
 fn a_vm_whose_pages_have_their_twins_in_many_others_leaves_each_half_its_share() {
     const LIMIT: u64 = 4000;
     const PAGES: u32 = 800;
-    for count_partners in [3, 5] {
+    for partner_count in [3, 5] {
         let mut engine = with_mappings(LIMIT);
-        let hub = TestVm::attached(&mut engine, 0, 2 * PAGES * count_partners);
+        let hub = TestVm::attached(&mut engine, 0, 2 * PAGES * partner_count);
         let content = |vm: &TestVm, id: u32, number: u32| {
             let whose = if number.is_multiple_of(2) { 500 + id } else { 600 + 20 * vm.id.0 + id };
             page(whose * 1_000_000 + number)
         };
         let mut vms = Vec::new();
-        for id in 1..=count_partners {
+        for id in 1..=partner_count {
             let vm = TestVm::attached(&mut engine, id, 2 * PAGES);
             for number in 0..2 * PAGES {
                 vm.write(number as usize, &content(&vm, id, number));
@@ -306,9 +306,9 @@ fn a_vm_whose_pages_have_their_twins_in_many_others_leaves_each_half_its_share()
         settle(&mut engine);
         check_counters(&engine);
         let stats = engine.stats();
-        let share = LIMIT * 60 / 64 / (u64::from(count_partners) + 3);
+        let share = LIMIT * 60 / 64 / (u64::from(partner_count) + 3);
         for vm in &stats.vms {
-            assert!(vm.vmas + 4 >= share / 2, "{count_partners}, share {share}: {vm:?}");
+            assert!(vm.vmas + 4 >= share / 2, "{partner_count}, share {share}: {vm:?}");
         }
         assert!(stats.pages_sharing >= alone.pages_sharing * 9 / 10, "{alone:?}, then {stats:?}");
         (0..5).for_each(|_| drop(engine.pass()));
@@ -320,17 +320,17 @@ fn a_vm_whose_pages_have_their_twins_in_many_others_leaves_each_half_its_share()
 /// VMs that are not attached yet. Each of `groups` has so many pages in common, or a single VM twice, with a page of its
 /// own after each.
 fn sharing_in(groups: &[(Vec<usize>, u32)]) -> Vec<TestVm> {
-    let count_vms = groups.iter().flat_map(|(vms, _)| vms).max().map_or(0, |last| last + 1);
-    let mut contents = vec![Vec::new(); count_vms];
+    let vm_count = groups.iter().flat_map(|(vms, _)| vms).max().map_or(0, |last| last + 1);
+    let mut contents = vec![Vec::new(); vm_count];
     let (mut common, mut own) = (0, 1_000_000);
-    for (vms, count_pages) in groups {
+    for (vms, page_count) in groups {
         for &vm in vms.iter().cycle().take(vms.len().max(2)) {
-            for number in 0..*count_pages {
+            for number in 0..*page_count {
                 contents[vm].extend([common + number, own]);
                 own += 1;
             }
         }
-        common += count_pages;
+        common += page_count;
     }
     let vms = (0..).zip(&contents).map(|(id, contents)| {
         let vm = TestVm::new(id, contents.len() as u32);
@@ -415,13 +415,13 @@ fn several_vms_that_give_back_what_they_share_with_one_leave_it_half_its_share()
 // Pages that were to join slots which stayed empty took mappings that others were put off for.
 #[test]
 fn few_mappings_for_few_contents_are_given_out_once_and_not_tried_for_ever() {
-    for (limit, count_contents) in [(60, 20), (120, 40), (200, 20), (200, 40), (400, 60)] {
+    for (limit, content_count) in [(60, 20), (120, 40), (200, 20), (200, 40), (400, 60)] {
         let mut engine = with_mappings(limit);
         let mut random = limit;
         let vms: Vec<TestVm> = (0..4).map(|id| TestVm::attached(&mut engine, id, 500)).collect();
         for (vm, number) in vms.iter().flat_map(|vm| (0..500).map(move |number| (vm, number))) {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            vm.write(number, &page((random >> 33) as u32 % count_contents));
+            vm.write(number, &page((random >> 33) as u32 % content_count));
         }
         settle(&mut engine);
         check_counters(&engine);
@@ -430,7 +430,7 @@ fn few_mappings_for_few_contents_are_given_out_once_and_not_tried_for_ever() {
         (0..70).for_each(|_| drop(engine.pass()));
         let before = engine.stats().events;
         (0..5).for_each(|_| drop(engine.pass()));
-        assert_eq!(engine.stats().events, before, "limit {limit}, {count_contents} contents");
+        assert_eq!(engine.stats().events, before, "limit {limit}, {content_count} contents");
     }
 }
 

@@ -12,8 +12,8 @@ use pagefold_dedup::{Engine, EngineConfig, EngineError, KnobError, Knobs, LimitE
 fn limits_that_make_no_sense_are_refused_by_name() {
     let defaults = EngineConfig::default;
     for (name, config) in [
-        ("count_threads", EngineConfig { count_threads: Some(0), ..defaults() }),
-        ("count_threads", EngineConfig { count_threads: Some(usize::MAX), ..defaults() }),
+        ("thread_count", EngineConfig { thread_count: Some(0), ..defaults() }),
+        ("thread_count", EngineConfig { thread_count: Some(usize::MAX), ..defaults() }),
         ("store_pages", EngineConfig { store_pages: Some(0), ..defaults() }),
         ("store_pages", EngineConfig { store_pages: Some(u32::MAX), ..defaults() }),
         ("max_mappings", EngineConfig { max_mappings: Some(0), ..defaults() }),
@@ -49,7 +49,7 @@ fn knobs_that_make_no_sense_are_refused_by_name() {
 #[test]
 fn the_least_limits_are_enough_to_fold_a_page() {
     let config = EngineConfig {
-        count_threads: Some(1),
+        thread_count: Some(1),
         store_pages: Some(1),
         max_mappings: Some(u64::MAX),
         ..EngineConfig::default()

@@ -13,17 +13,17 @@ use pagefold_dedup::{AttachError, DedupMode, Engine, EngineConfig, PAGE_SIZE, Vm
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
-/// Two VMs of `count_pages` pages, each equal to the other's and to no other, all shared.
-fn twins(count_pages: u32) -> (Engine, TestVm, TestVm) {
+/// Two VMs of `page_count` pages, each equal to the other's and to no other, all shared.
+fn twins(page_count: u32) -> (Engine, TestVm, TestVm) {
     let mut engine = engine();
-    let a = TestVm::attached(&mut engine, 0, count_pages);
-    let b = TestVm::attached(&mut engine, 1, count_pages);
-    for number in 0..count_pages {
+    let a = TestVm::attached(&mut engine, 0, page_count);
+    let b = TestVm::attached(&mut engine, 1, page_count);
+    for number in 0..page_count {
         a.write(number as usize, &page(number));
         b.write(number as usize, &page(number));
     }
     settle(&mut engine);
-    assert_eq!(engine.stats().pages_sharing, u64::from(count_pages));
+    assert_eq!(engine.stats().pages_sharing, u64::from(page_count));
     (engine, a, b)
 }
 
@@ -310,26 +310,26 @@ fn short_runs_are_put_off_when_mappings_are_short_and_taken_up_when_they_are_not
 }
 
 /// What the kernel's `ksm_tests -M` expects of that many equal pages and that limit.
-fn expected_of_equal_pages(count_pages: u64, limit: u64) -> (u64, u64) {
-    match count_pages % limit {
-        0 | 1 => (count_pages / limit, count_pages / limit * (limit - 1)),
-        _ => (count_pages / limit + 1, count_pages - (count_pages / limit + 1)),
+fn expected_of_equal_pages(page_count: u64, limit: u64) -> (u64, u64) {
+    match page_count % limit {
+        0 | 1 => (page_count / limit, page_count / limit * (limit - 1)),
+        _ => (page_count / limit + 1, page_count - (page_count / limit + 1)),
     }
 }
 
 // The kernel's ksm_tests -M (docs/kernel-selftests.md).
 #[test]
 fn no_slot_has_more_sharers_than_allowed() {
-    for (count_pages, limit) in [(9, 3), (10, 3), (11, 3), (2, 2), (3, 2), (64, 2), (600, 256)] {
+    for (page_count, limit) in [(9, 3), (10, 3), (11, 3), (2, 2), (3, 2), (64, 2), (600, 256)] {
         let config = sharing_limit(limit);
         let mut engine = Engine::new(config).unwrap();
-        let vm = TestVm::attached(&mut engine, 0, count_pages);
-        (0..count_pages as usize).for_each(|number| vm.write(number, &page(7)));
+        let vm = TestVm::attached(&mut engine, 0, page_count);
+        (0..page_count as usize).for_each(|number| vm.write(number, &page(7)));
         settle(&mut engine);
         let stats = engine.stats();
-        let expected = expected_of_equal_pages(count_pages.into(), limit.into());
-        assert_eq!((stats.pages_shared, stats.pages_sharing), expected, "{count_pages} by {limit}");
-        (0..count_pages as usize).for_each(|number| assert_eq!(vm.read(number), page(7)));
+        let expected = expected_of_equal_pages(page_count.into(), limit.into());
+        assert_eq!((stats.pages_shared, stats.pages_sharing), expected, "{page_count} by {limit}");
+        (0..page_count as usize).for_each(|number| assert_eq!(vm.read(number), page(7)));
     }
 }
 

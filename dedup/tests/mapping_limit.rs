@@ -26,9 +26,9 @@ fn a_process_at_its_limit_of_mappings_loses_nothing_and_says_so() {
     // A budget that does not hold us back.
     let config = EngineConfig { max_mappings: Some(u64::MAX), ..config() };
     let mut engine = Engine::new(config).unwrap();
-    let count_pages = 2 * CONTENTS as u32;
-    let one = TestVm::attached(&mut engine, 0, count_pages);
-    let other = TestVm::attached(&mut engine, 1, count_pages);
+    let page_count = 2 * CONTENTS as u32;
+    let one = TestVm::attached(&mut engine, 0, page_count);
+    let other = TestVm::attached(&mut engine, 1, page_count);
     let place = |number: usize| 2 * ((number * 7919) % CONTENTS);
     for number in 0..CONTENTS {
         one.write(2 * number, &page(number as u32));

@@ -118,8 +118,8 @@ fn moving_a_slot_does_nothing_about_pages_that_wait_to_be_merged() {
     const PAGES: usize = 2000;
     for run in [Run::Stop, Run::Unmerge, Run::Fold] {
         let mut engine = engine();
-        let count_pages = PAGES as u32 + 1;
-        let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, count_pages));
+        let page_count = PAGES as u32 + 1;
+        let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, page_count));
         for vm in &vms {
             vm.write(PAGES, &page(1_000_000));
         }
@@ -333,12 +333,12 @@ fn chains_are_left_alone_until_the_period_is_over() {
 }
 
 /// Two VMs with the same pages, which come to rest in an order that scatters their slots.
-fn scattered(engine: &mut Engine, count_pages: usize) -> (TestVm, TestVm) {
-    let one = TestVm::attached(engine, 0, count_pages as u32);
-    let other = TestVm::attached(engine, 1, count_pages as u32);
-    let mut written = vec![false; count_pages];
+fn scattered(engine: &mut Engine, page_count: usize) -> (TestVm, TestVm) {
+    let one = TestVm::attached(engine, 0, page_count as u32);
+    let other = TestVm::attached(engine, 1, page_count as u32);
+    let mut written = vec![false; page_count];
     for step in [7, 5, 3, 1] {
-        for number in (0..count_pages).step_by(step) {
+        for number in (0..page_count).step_by(step) {
             if std::mem::replace(&mut written[number], true) {
                 continue;
             }

@@ -76,18 +76,18 @@ fn assert_unharmed(engine: &Engine, vms: &[common::TestVm]) {
 fn ranges_that_end_beyond_a_vm_are_refused_and_do_not_wrap() {
     let (mut engine, vms) = folded();
     let vm = vms[0].id;
-    for (first, count_pages) in beyond() {
-        let range = format!("{count_pages} pages from {} on", first.0);
-        assert!(engine.begin_discard(vm, first, count_pages).is_err(), "{range}");
-        assert!(engine.discard(vm, first, count_pages).is_err(), "{range}");
+    for (first, page_count) in beyond() {
+        let range = format!("{page_count} pages from {} on", first.0);
+        assert!(engine.begin_discard(vm, first, page_count).is_err(), "{range}");
+        assert!(engine.discard(vm, first, page_count).is_err(), "{range}");
         for mergeable in [false, true] {
-            assert!(engine.set_mergeable(vm, first, count_pages, mergeable).is_err(), "{range}");
+            assert!(engine.set_mergeable(vm, first, page_count, mergeable).is_err(), "{range}");
         }
         let destination = Arc::new(AnonymousMemory::new(1).unwrap());
-        assert!(engine.relocate(vm, first, count_pages, destination).is_err(), "{range}");
-        for guest_phys in ADDRESSES {
-            let change = LayoutChange::Add { linear: first, count_pages, guest_phys };
-            assert!(engine.change_layout(vm, change).is_err(), "{range} at {guest_phys:#x}");
+        assert!(engine.relocate(vm, first, page_count, destination).is_err(), "{range}");
+        for gpa in ADDRESSES {
+            let change = LayoutChange::Add { linear: first, page_count, gpa };
+            assert!(engine.change_layout(vm, change).is_err(), "{range} at {gpa:#x}");
         }
     }
     assert_unharmed(&engine, &vms);
@@ -97,17 +97,17 @@ fn ranges_that_end_beyond_a_vm_are_refused_and_do_not_wrap() {
 fn addresses_and_regions_at_the_end_of_numbers_are_refused_and_do_not_wrap() {
     let (mut engine, vms) = folded();
     let vm = vms[0].id;
-    for guest_phys in ADDRESSES {
-        assert_eq!(engine.find(vm, guest_phys), None, "{guest_phys:#x}");
-        assert!(engine.explain(vm, guest_phys).is_none(), "{guest_phys:#x}");
-        for count_pages in EDGES {
-            let split = LayoutChange::Split { guest_phys, count_pages };
-            assert!(engine.change_layout(vm, split).is_err(), "{guest_phys:#x}");
+    for gpa in ADDRESSES {
+        assert_eq!(engine.find(vm, gpa), None, "{gpa:#x}");
+        assert!(engine.explain(vm, gpa).is_none(), "{gpa:#x}");
+        for page_count in EDGES {
+            let split = LayoutChange::Split { gpa, page_count };
+            assert!(engine.change_layout(vm, split).is_err(), "{gpa:#x}");
         }
-        assert!(engine.change_layout(vm, LayoutChange::Remove { guest_phys }).is_err());
+        assert!(engine.change_layout(vm, LayoutChange::Remove { gpa }).is_err());
     }
     for to in [u64::MAX, u64::MAX - 4095, u64::MAX - 2 * 4096 + 1] {
-        let change = LayoutChange::Move { guest_phys: 0, to_guest_phys: to };
+        let change = LayoutChange::Move { gpa: 0, to_gpa: to };
         assert!(engine.change_layout(vm, change).is_err(), "to {to:#x}");
         let memory = AnonymousMemory::with_layout(&[(0, 1), (to, 2)]).unwrap();
         let child = Arc::new(memory);
@@ -142,14 +142,14 @@ fn what_agents_report_beyond_their_vm_is_refused_by_a_broker() {
     assert!(broker.register(VmId(1), u32::MAX).is_err(), "more than can be numbered");
     broker.register(VM, PAGES).unwrap();
     let fingerprint = broker.secret().fingerprint(&page(1));
-    for (linear, count_pages) in beyond() {
+    for (linear, page_count) in beyond() {
         for slot in EDGES.map(Slot) {
-            let run = Extent { linear, slot, count_pages };
-            if count_pages > 0 {
+            let run = Extent { linear, slot, page_count };
+            if page_count > 0 {
                 assert!(broker.report(VM, &[Outcome::Merged(run)]).is_err(), "{run:?}");
             }
         }
-        let gone = Outcome::Unbacked { linear, count_pages };
+        let gone = Outcome::Unbacked { linear, page_count };
         assert!(broker.report(VM, &[gone]).is_err(), "{gone:?}");
         if linear.0 < PAGES {
             continue;

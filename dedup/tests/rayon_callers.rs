@@ -15,7 +15,7 @@ const PAGES: u32 = 4096;
 
 #[test]
 fn no_other_task_of_its_callers_pool_runs_inside_a_pass() {
-    let config = EngineConfig { count_threads: Some(2), ..config() };
+    let config = EngineConfig { thread_count: Some(2), ..config() };
     let mut engine = Engine::new(config).unwrap();
     let _vms = twins(&mut engine, PAGES);
     let engine = Mutex::new(engine);

@@ -33,12 +33,12 @@ struct Moved {
 }
 
 impl Moved {
-    fn new(engine: &mut Engine, vm: &TestVm, first: u32, count_pages: u32) -> Self {
-        let memory = Arc::new(AnonymousMemory::new(count_pages).unwrap());
+    fn new(engine: &mut Engine, vm: &TestVm, first: u32, page_count: u32) -> Self {
+        let memory = Arc::new(AnonymousMemory::new(page_count).unwrap());
         // Nothing of the destination may be left.
-        (0..count_pages as usize).for_each(|page| memory.write(page * PAGE_SIZE, &[0xee]));
+        (0..page_count as usize).for_each(|page| memory.write(page * PAGE_SIZE, &[0xee]));
         let to = memory.clone();
-        let report = engine.relocate(vm.id, LinearIndex(first), count_pages, to).unwrap();
+        let report = engine.relocate(vm.id, LinearIndex(first), page_count, to).unwrap();
         engine.check().unwrap();
         Self { vm: vm.clone(), first, memory, report }
     }
@@ -63,28 +63,28 @@ impl Moved {
     }
 }
 
-/// Two VMs of `count_pages` pages, each equal to the other's and to no other, all shared.
-fn twins(count_pages: u32) -> (Engine, TestVm, TestVm) {
+/// Two VMs of `page_count` pages, each equal to the other's and to no other, all shared.
+fn twins(page_count: u32) -> (Engine, TestVm, TestVm) {
     let mut engine = engine();
-    let a = TestVm::attached(&mut engine, 0, count_pages);
-    let b = TestVm::attached(&mut engine, 1, count_pages);
-    for number in 0..count_pages {
+    let a = TestVm::attached(&mut engine, 0, page_count);
+    let b = TestVm::attached(&mut engine, 1, page_count);
+    for number in 0..page_count {
         a.write(number as usize, &page(number));
         b.write(number as usize, &page(number));
     }
     settle(&mut engine);
-    assert_eq!(engine.stats().pages_sharing, u64::from(count_pages));
+    assert_eq!(engine.stats().pages_sharing, u64::from(page_count));
     (engine, a, b)
 }
 
-fn state(engine: &Engine, vm: &TestVm, guest_phys: u64) -> PageState {
-    engine.find(vm.id, guest_phys).unwrap().state
+fn state(engine: &Engine, vm: &TestVm, gpa: u64) -> PageState {
+    engine.find(vm.id, gpa).unwrap().state
 }
 
-fn slot(engine: &Engine, vm: &TestVm, guest_phys: u64) -> Slot {
-    match state(engine, vm, guest_phys) {
+fn slot(engine: &Engine, vm: &TestVm, gpa: u64) -> Slot {
+    match state(engine, vm, gpa) {
         PageState::Shared(slot) => slot,
-        other => panic!("{guest_phys:#x} is {other:?}"),
+        other => panic!("{gpa:#x} is {other:?}"),
     }
 }
 
@@ -93,7 +93,7 @@ fn seen(engine: &Engine, vm: &TestVm, slot: Slot) -> Vec<(u64, usize)> {
     let mut found = Vec::new();
     let visit = |mapping: &Mapping| {
         if mapping.vm == vm.id {
-            found.push((mapping.guest_phys, mapping.host_addr));
+            found.push((mapping.gpa, mapping.host_addr));
         }
         ControlFlow::Continue(())
     };
@@ -106,9 +106,9 @@ fn host_addr(vm: &TestVm, page: usize) -> usize {
     vm.memory.regions()[0].host_addr + page * PAGE_SIZE
 }
 
-/// How many mappings of files are among the `count_pages` pages from an address on.
-fn count_files(host_addr: usize, count_pages: usize) -> usize {
-    let end = host_addr + count_pages * PAGE_SIZE;
+/// How many mappings of files are among the `page_count` pages from an address on.
+fn count_files(host_addr: usize, page_count: usize) -> usize {
+    let end = host_addr + page_count * PAGE_SIZE;
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let is_file = |line: &&str| {
         let mut fields = line.split_ascii_whitespace();
@@ -134,12 +134,12 @@ fn what_was_merged_before_a_move_stays_merged_and_is_found_at_its_new_address() 
     assert_eq!(after.vmas_used, before.vmas_used);
     assert_eq!(after.resident_bytes, before.resident_bytes, "and nothing was copied");
     for number in 0..16 {
-        let guest_phys = u64::from(number) * PAGE;
-        assert_eq!(slot(&engine, &a, guest_phys), slots[number as usize]);
+        let gpa = u64::from(number) * PAGE;
+        assert_eq!(slot(&engine, &a, gpa), slots[number as usize]);
         let found = seen(&engine, &a, slots[number as usize]);
-        assert_eq!(found, [(guest_phys, moved.host_addr(number))]);
+        assert_eq!(found, [(gpa, moved.host_addr(number))]);
         let found = seen(&engine, &b, slots[number as usize]);
-        assert_eq!(found, [(guest_phys, host_addr(&b, number as usize))]);
+        assert_eq!(found, [(gpa, host_addr(&b, number as usize))]);
         assert_eq!(moved.read(number), page(number));
         assert_eq!(b.read(number as usize), page(number));
         assert_eq!(a.read(number as usize), ZEROES, "the old address");
@@ -323,24 +323,24 @@ fn half_of_a_region_moves_and_the_whole_moves_back() {
 fn pages_that_are_seen_at_two_addresses_move_for_both() {
     const ALIAS: u64 = 1 << 40;
     let (mut engine, a, _b) = twins(16);
-    let alias = LayoutChange::Add { linear: LinearIndex(4), count_pages: 8, guest_phys: ALIAS };
+    let alias = LayoutChange::Add { linear: LinearIndex(4), page_count: 8, gpa: ALIAS };
     engine.change_layout(a.id, alias).unwrap();
     let moved = Moved::new(&mut engine, &a, 6, 4);
     assert_eq!(moved.report.regions, 2);
     for number in 0..16 {
-        let guest_phys = u64::from(number) * PAGE;
+        let gpa = u64::from(number) * PAGE;
         let host_addr = match number {
             6..10 => moved.host_addr(number),
             _ => host_addr(&a, number as usize),
         };
-        let mut expected = vec![(guest_phys, host_addr)];
+        let mut expected = vec![(gpa, host_addr)];
         if (4..12).contains(&number) {
-            expected.push((ALIAS + guest_phys - 4 * PAGE, host_addr));
+            expected.push((ALIAS + gpa - 4 * PAGE, host_addr));
         }
-        assert_eq!(seen(&engine, &a, slot(&engine, &a, guest_phys)), expected);
+        assert_eq!(seen(&engine, &a, slot(&engine, &a, gpa)), expected);
     }
     // The pages that moved are regions of their own now.
-    engine.change_layout(a.id, LayoutChange::Remove { guest_phys: 6 * PAGE }).unwrap();
+    engine.change_layout(a.id, LayoutChange::Remove { gpa: 6 * PAGE }).unwrap();
     assert_eq!(engine.find(a.id, 9 * PAGE), None);
     assert!(engine.find(a.id, 10 * PAGE).is_some());
     engine.check().unwrap();
@@ -352,9 +352,9 @@ fn a_refused_move_changes_nothing() {
     let idle = TestVm::new(7, 16);
     let slots: Vec<Slot> = (0..16).map(|number| slot(&engine, &a, number * PAGE)).collect();
     let before = engine.stats();
-    let refuse = |engine: &mut Engine, vm: &TestVm, first, count_pages, to: &TestVm| {
+    let refuse = |engine: &mut Engine, vm: &TestVm, first, page_count, to: &TestVm| {
         let to = to.memory.clone();
-        let result = engine.relocate(vm.id, LinearIndex(first), count_pages, to);
+        let result = engine.relocate(vm.id, LinearIndex(first), page_count, to);
         engine.check().unwrap();
         result.unwrap_err()
     };
@@ -367,14 +367,14 @@ fn a_refused_move_changes_nothing() {
             "{error:?}"
         );
     }
-    for (first, count_pages) in [(0, 8), (0, 15)] {
-        let error = refuse(&mut engine, &a, first, count_pages, &idle);
+    for (first, page_count) in [(0, 8), (0, 15)] {
+        let error = refuse(&mut engine, &a, first, page_count, &idle);
         let RelocateError::Memory { source: RemapError::Destination { .. }, .. } = error else {
             panic!("{error:?}");
         };
     }
-    for (first, count_pages) in [(0, 17), (1, 16), (16, 1), (0, 0), (u32::MAX, u32::MAX)] {
-        let error = refuse(&mut engine, &a, first, count_pages, &idle);
+    for (first, page_count) in [(0, 17), (1, 16), (16, 1), (0, 0), (u32::MAX, u32::MAX)] {
+        let error = refuse(&mut engine, &a, first, page_count, &idle);
         let RelocateError::Memory { source: RemapError::NoPages { .. }, .. } = error else {
             panic!("{error:?}");
         };
@@ -387,7 +387,7 @@ fn a_refused_move_changes_nothing() {
         assert_eq!((a.read(number), b.read(number)), (page(number as u32), page(number as u32)));
         assert_eq!(idle.read(number), ZEROES);
     }
-    engine.change_layout(a.id, LayoutChange::Remove { guest_phys: 0 }).unwrap();
+    engine.change_layout(a.id, LayoutChange::Remove { gpa: 0 }).unwrap();
     assert_eq!(engine.find(a.id, 15 * PAGE), None, "it is still one region");
 }
 
@@ -457,12 +457,12 @@ fn thirty_two_equal_pages_are_on_one_slot_after_half_moved_over_the_other_half()
 
     // mremap(map + 16 pages, 16 pages, 16 pages, MREMAP_MAYMOVE | MREMAP_FIXED, map), as the guest
     // sees it and as the host does.
-    let split = LayoutChange::Split { guest_phys: 0, count_pages: 16 };
+    let split = LayoutChange::Split { gpa: 0, page_count: 16 };
     engine.change_layout(vm.id, split).unwrap();
-    engine.change_layout(vm.id, LayoutChange::Remove { guest_phys: 0 }).unwrap();
+    engine.change_layout(vm.id, LayoutChange::Remove { gpa: 0 }).unwrap();
     engine.discard(vm.id, LinearIndex(0), 16).unwrap();
     let moved = Moved::new(&mut engine, &vm, 16, 16);
-    let over = LayoutChange::Move { guest_phys: 16 * PAGE, to_guest_phys: 0 };
+    let over = LayoutChange::Move { gpa: 16 * PAGE, to_gpa: 0 };
     engine.change_layout(vm.id, over).unwrap();
     settle(&mut engine);
 
@@ -478,8 +478,8 @@ fn thirty_two_equal_pages_are_on_one_slot_after_half_moved_over_the_other_half()
     let one = report.to;
     assert_eq!(seen(&engine, &vm, one), expected);
     for number in 16..32 {
-        let guest_phys = u64::from(number - 16) * PAGE;
-        let found = engine.find(vm.id, guest_phys).unwrap();
+        let gpa = u64::from(number - 16) * PAGE;
+        let found = engine.find(vm.id, gpa).unwrap();
         assert_eq!((found.linear, found.state), (LinearIndex(number), PageState::Shared(one)));
         assert_eq!(moved.read(number), page(1));
     }

@@ -31,15 +31,15 @@ fn a_move_at_the_limit_of_mappings_is_refused_and_succeeds_when_there_are_some_a
     }
     let config = EngineConfig { max_mappings: Some(u64::MAX), ..config() };
     let mut engine = Engine::new(config).unwrap();
-    let count_pages = 2 * CONTENTS as u32;
-    let one = TestVm::attached(&mut engine, 0, count_pages);
-    let other = TestVm::attached(&mut engine, 1, count_pages);
+    let page_count = 2 * CONTENTS as u32;
+    let one = TestVm::attached(&mut engine, 0, page_count);
+    let other = TestVm::attached(&mut engine, 1, page_count);
     let place = |number: usize| 2 * ((number * 7919) % CONTENTS);
     for number in 0..CONTENTS {
         one.write(2 * number, &page(number as u32));
         other.write(place(number), &page(number as u32));
     }
-    let destination = Arc::new(AnonymousMemory::new(count_pages).unwrap());
+    let destination = Arc::new(AnonymousMemory::new(page_count).unwrap());
     let reserve = Reserve::new();
     engine.pass();
     engine.pass();
@@ -52,7 +52,7 @@ fn a_move_at_the_limit_of_mappings_is_refused_and_succeeds_when_there_are_some_a
             assert_eq!(vm.read(place(number)), page(number as u32));
         }
     };
-    let first = engine.relocate(one.id, LinearIndex(0), count_pages, destination.clone());
+    let first = engine.relocate(one.id, LinearIndex(0), page_count, destination.clone());
     drop(reserve);
     engine.check().unwrap();
     if is_limited {
@@ -65,7 +65,7 @@ fn a_move_at_the_limit_of_mappings_is_refused_and_succeeds_when_there_are_some_a
         read_all(&one.memory, &other);
         // Somebody else ends, and there are mappings again.
         engine.detach_and_discard(other.id);
-        engine.relocate(one.id, LinearIndex(0), count_pages, destination.clone()).unwrap();
+        engine.relocate(one.id, LinearIndex(0), page_count, destination.clone()).unwrap();
         engine.check().unwrap();
     }
     let mut bytes = [0; PAGE_SIZE];

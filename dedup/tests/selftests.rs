@@ -83,10 +83,10 @@ fn next(state: &mut u64) -> u64 {
 }
 
 /// The hash of all that each VM's guest can read.
-fn hashes(vms: &[TestVm], count_pages: usize) -> Vec<blake3::Hash> {
+fn hashes(vms: &[TestVm], page_count: usize) -> Vec<blake3::Hash> {
     let hash = |vm: &TestVm| {
         let mut hasher = blake3::Hasher::new();
-        (0..count_pages).for_each(|number| {
+        (0..page_count).for_each(|number| {
             hasher.update(&vm.read(number));
         });
         hasher.finalize()

@@ -183,15 +183,15 @@ fn a_vm_that_is_switched_off_in_the_middle_of_a_pass_is_not_folded_by_the_rest_o
 
 /// Two VMs of so many equal pages, at the point of a pass at which all twins are found and none is
 /// merged.
-fn matched(count_pages: u32) -> (Engine, TestVm, TestVm) {
+fn matched(page_count: u32) -> (Engine, TestVm, TestVm) {
     let mut engine = engine();
-    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, count_pages));
+    let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, page_count));
     for vm in &vms {
-        (0..count_pages).for_each(|number| vm.write(number as usize, &page(number)));
+        (0..page_count).for_each(|number| vm.write(number as usize, &page(number)));
     }
     engine.pass();
     engine.set_knobs(Knobs { pages_to_scan: 256, ..engine.knobs() }).unwrap();
-    while engine.stats().events.pages_scanned < 2 * u64::from(count_pages) {
+    while engine.stats().events.pages_scanned < 2 * u64::from(page_count) {
         engine.step();
     }
     assert_eq!(engine.stats().events.merges, 0);

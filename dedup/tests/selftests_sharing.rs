@@ -32,10 +32,10 @@ fn clone_of(engine: &mut Engine, parent: &TestVm, id: u32) -> TestVm {
 }
 
 /// What the kernel's `ksm_tests -M` expects of that many equal pages and that limit.
-fn expected_of_equal_pages(count_pages: u64, limit: u64) -> (u64, u64) {
-    match count_pages % limit {
-        0 | 1 => (count_pages / limit, count_pages / limit * (limit - 1)),
-        _ => (count_pages / limit + 1, count_pages - (count_pages / limit + 1)),
+fn expected_of_equal_pages(page_count: u64, limit: u64) -> (u64, u64) {
+    match page_count % limit {
+        0 | 1 => (page_count / limit, page_count / limit * (limit - 1)),
+        _ => (page_count / limit + 1, page_count - (page_count / limit + 1)),
     }
 }
 
@@ -231,22 +231,22 @@ fn two_pages_that_differ_in_one_byte_anywhere_are_not_shared() {
 // ksm_tests -Z.
 #[test]
 fn zero_pages_are_shared_like_others_only_when_they_are_not_given_back() {
-    for (count_pages, limit) in [(2, 2), (64, 3), (65, 3), (66, 4), (300, 256)] {
+    for (page_count, limit) in [(2, 2), (64, 3), (65, 3), (66, 4), (300, 256)] {
         for use_zero_pages in [true, false] {
             let max_page_sharing = limit;
             let mut engine =
                 engine_with(Knobs { use_zero_pages, max_page_sharing, ..Knobs::default() });
-            let vm = TestVm::attached(&mut engine, 0, count_pages);
-            (0..count_pages as usize).for_each(|number| vm.write(number, &ZEROES));
+            let vm = TestVm::attached(&mut engine, 0, page_count);
+            (0..page_count as usize).for_each(|number| vm.write(number, &ZEROES));
             settle(&mut engine);
             let stats = engine.stats();
-            let shared = expected_of_equal_pages(count_pages.into(), limit.into());
+            let shared = expected_of_equal_pages(page_count.into(), limit.into());
             let expected = if use_zero_pages { (0, 0) } else { shared };
-            let what = format!("{count_pages} by {limit}, {use_zero_pages}");
+            let what = format!("{page_count} by {limit}, {use_zero_pages}");
             assert_eq!((stats.pages_shared, stats.pages_sharing), expected, "{what}");
-            let zero = if use_zero_pages { u64::from(count_pages) } else { 0 };
+            let zero = if use_zero_pages { u64::from(page_count) } else { 0 };
             assert_eq!(stats.pages_zero, zero, "{what}");
-            (0..count_pages as usize).for_each(|number| assert_eq!(vm.read(number), ZEROES));
+            (0..page_count as usize).for_each(|number| assert_eq!(vm.read(number), ZEROES));
         }
     }
 }

@@ -27,7 +27,7 @@ const FRAME: u64 = (1 << 55) - 1;
 fn frames(vm: &TestVm) -> Vec<Option<u64>> {
     let region = vm.memory.regions()[0];
     let pagemap = File::open("/proc/self/pagemap").unwrap();
-    let mut entries = vec![0; region.count_pages as usize * size_of::<u64>()];
+    let mut entries = vec![0; region.page_count as usize * size_of::<u64>()];
     let first = region.host_addr / PAGE_SIZE * size_of::<u64>();
     pagemap.read_exact_at(&mut entries, first as u64).unwrap();
     let (entries, _) = entries.as_chunks::<8>();
@@ -64,11 +64,11 @@ fn unmerge(engine: &mut Engine) {
 }
 
 /// A VM whose pages are all equal, and shared.
-fn uniform(engine: &mut Engine, id: u32, count_pages: u32) -> TestVm {
-    let vm = TestVm::attached(engine, id, count_pages);
-    (0..count_pages as usize).for_each(|number| vm.write(number, &[0xcf; PAGE_SIZE]));
+fn uniform(engine: &mut Engine, id: u32, page_count: u32) -> TestVm {
+    let vm = TestVm::attached(engine, id, page_count);
+    (0..page_count as usize).for_each(|number| vm.write(number, &[0xcf; PAGE_SIZE]));
     settle(engine);
-    assert_eq!(engine.stats().vms[id as usize].merging_pages, u64::from(count_pages));
+    assert_eq!(engine.stats().vms[id as usize].merging_pages, u64::from(page_count));
     vm
 }
 
@@ -137,7 +137,7 @@ fn what_was_discarded_reads_as_zero_after_the_rest_was_unmerged() {
 fn memory_that_is_closed_to_its_guest_can_be_written_by_the_host_and_unmerged() {
     let mut engine = engine();
     let vm = uniform(&mut engine, 0, 512);
-    engine.change_layout(vm.id, LayoutChange::Remove { guest_phys: 0 }).unwrap();
+    engine.change_layout(vm.id, LayoutChange::Remove { gpa: 0 }).unwrap();
     assert_eq!(engine.find(vm.id, 0), None);
 
     (0..256).for_each(|number| vm.write(number, &page(number as u32)));

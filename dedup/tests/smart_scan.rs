@@ -181,7 +181,7 @@ fn merge_without_ages(broker: &mut LocalBroker) {
     };
     never_skipped(broker);
     broker.fill(VM, slot, &page(1), &mut Vec::new()).unwrap();
-    report(broker, |linear| Outcome::Merged(Extent { linear, slot, count_pages: 1 }));
+    report(broker, |linear| Outcome::Merged(Extent { linear, slot, page_count: 1 }));
     assert_eq!(broker.stats("test").pages_sharing, 7);
     never_skipped(broker);
 }

@@ -54,8 +54,8 @@ fn pass(engine: &mut Engine) -> u32 {
     unreachable!("there is no end of numbers")
 }
 
-fn there(count_pages: u32) -> BTreeSet<u32> {
-    let spread = (1..=SPREAD).map(move |number| (count_pages - 1) / SPREAD * number);
+fn there(page_count: u32) -> BTreeSet<u32> {
+    let spread = (1..=SPREAD).map(move |number| (page_count - 1) / SPREAD * number);
     (0..DENSE).chain(spread).collect()
 }
 
@@ -67,12 +67,12 @@ fn set(engine: &mut Engine, change: impl FnOnce(&mut Knobs)) {
 
 #[test]
 fn every_step_is_bounded_whatever_the_size_of_a_vm_and_the_pace() {
-    for count_pages in SIZES {
+    for page_count in SIZES {
         let mut engine = engine();
         set(&mut engine, |knobs| knobs.pages_to_scan = u32::MAX);
-        let there = there(count_pages);
+        let there = there(page_count);
         let all = there.len() as u64;
-        let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, count_pages));
+        let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, page_count));
         for (vm, &number) in vms.iter().flat_map(|vm| there.iter().map(move |page| (vm, page))) {
             vm.write(number as usize, &page(number));
         }
@@ -149,13 +149,13 @@ fn merges_that_lie_far_apart_leave_the_mappings_between_them_alone() {
 }
 
 /// A VM of so many pages each of which another VM has, too.
-fn two_of(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
-    let vms = [0, 1].map(|id| TestVm::attached(engine, id, count_pages));
-    for (vm, number) in vms.iter().flat_map(|vm| (0..count_pages).map(move |page| (vm, page))) {
+fn two_of(engine: &mut Engine, page_count: u32) -> [TestVm; 2] {
+    let vms = [0, 1].map(|id| TestVm::attached(engine, id, page_count));
+    for (vm, number) in vms.iter().flat_map(|vm| (0..page_count).map(move |page| (vm, page))) {
         vm.write(number as usize, &page(number));
     }
     settle(engine);
-    assert_eq!(engine.stats().pages_sharing, u64::from(count_pages));
+    assert_eq!(engine.stats().pages_sharing, u64::from(page_count));
     vms
 }
 
@@ -190,9 +190,9 @@ fn a_vm_is_detached_in_steps_and_keeps_its_bytes_while_others_are_folded() {
 }
 
 /// A VM, each page of which has an item, and another, so that their domain stays.
-fn with_items(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
-    let vms = [(0, count_pages), (1, 1)].map(|(id, count)| TestVm::attached(engine, id, count));
-    for number in 0..count_pages {
+fn with_items(engine: &mut Engine, page_count: u32) -> [TestVm; 2] {
+    let vms = [(0, page_count), (1, 1)].map(|(id, count)| TestVm::attached(engine, id, count));
+    for number in 0..page_count {
         vms[0].write(number as usize, &page(number));
     }
     settle(engine);
@@ -437,13 +437,13 @@ fn going_through_what_was_put_off_counts_as_work_and_is_shared_out_among_steps()
 }
 
 /// A domain in which this many pages of one content share two each.
-fn pairs_of_one_content(count_pages: u32) -> LocalBroker {
-    let mut broker = LocalBroker::new(count_pages, 2).unwrap();
+fn pairs_of_one_content(page_count: u32) -> LocalBroker {
+    let mut broker = LocalBroker::new(page_count, 2).unwrap();
     let vm = VmId(0);
-    broker.register(vm, count_pages).unwrap();
+    broker.register(vm, page_count).unwrap();
     let bytes = page(1);
     let fingerprint = broker.secret().fingerprint(&bytes);
-    let pages = (0..count_pages).map(LinearIndex);
+    let pages = (0..page_count).map(LinearIndex);
     let offers: Vec<Offer> = pages.map(|linear| Offer { linear, fingerprint }).collect();
     broker.offer(vm, &offers, &mut Vec::new()).unwrap();
     loop {
@@ -461,7 +461,7 @@ fn pairs_of_one_content(count_pages: u32) -> LocalBroker {
                 Directive::Merge { linear, slot, .. } => (linear, slot),
                 other => panic!("{other:?}"),
             };
-            let run = Extent { linear, slot, count_pages: 1 };
+            let run = Extent { linear, slot, page_count: 1 };
             broker.report(vm, &[Outcome::Merged(run)]).unwrap();
         }
     }
@@ -469,17 +469,17 @@ fn pairs_of_one_content(count_pages: u32) -> LocalBroker {
 
 #[test]
 fn dups_that_fit_together_are_joined_some_thousand_at_a_time() {
-    let count_pages = 1 << 16;
-    let mut broker = pairs_of_one_content(count_pages);
-    assert_eq!(broker.count_nodes(), count_pages as usize / 2);
+    let page_count = 1 << 16;
+    let mut broker = pairs_of_one_content(page_count);
+    assert_eq!(broker.node_count(), page_count as usize / 2);
     let left: Vec<Outcome> =
-        (0..count_pages / 2).map(|pair| Outcome::Left { linear: LinearIndex(2 * pair) }).collect();
+        (0..page_count / 2).map(|pair| Outcome::Left { linear: LinearIndex(2 * pair) }).collect();
     broker.report(VmId(0), &left).unwrap();
     broker.check().unwrap();
     let most = (1 << 13) / 2;
     let joined: Vec<usize> = (0..16).map(|_| broker.prune()).collect();
     assert!(joined.iter().all(|&pairs| pairs <= most), "{joined:?}");
-    assert!(joined.iter().sum::<usize>() > count_pages as usize / 4 * 9 / 10, "{joined:?}");
+    assert!(joined.iter().sum::<usize>() > page_count as usize / 4 * 9 / 10, "{joined:?}");
     broker.check().unwrap();
 }
 

@@ -30,8 +30,8 @@ fn walk(engine: &Engine, slot: Slot) -> (Vec<Mapping>, WalkReport) {
     (found, report.unwrap())
 }
 
-fn state(engine: &Engine, vm: &TestVm, guest_phys: u64) -> Option<PageState> {
-    engine.find(vm.id, guest_phys).map(|found| found.state)
+fn state(engine: &Engine, vm: &TestVm, gpa: u64) -> Option<PageState> {
+    engine.find(vm.id, gpa).map(|found| found.state)
 }
 
 /// Every mapping of every slot, by looking at each page of each region of each VM.
@@ -40,15 +40,15 @@ fn enumerate(engine: &Engine, vms: &[&TestVm]) -> BTreeMap<Slot, Vec<Mapping>> {
     for vm in vms {
         let regions = Regions::of(vm.memory.regions()).unwrap();
         regions.all(|region| {
-            for number in 0..region.count_pages {
+            for number in 0..region.page_count {
                 let skip = number as usize * PAGE_SIZE;
-                let guest_phys = region.guest_phys + skip as u64;
-                let found = engine.find(vm.id, guest_phys).unwrap();
+                let gpa = region.gpa + skip as u64;
+                let found = engine.find(vm.id, gpa).unwrap();
                 assert_eq!(found.linear, region.linear.offset(number));
                 assert_eq!(found.domain, DOMAIN);
                 if let PageState::Shared(slot) = found.state {
                     let (vm, linear, host_addr) = (vm.id, found.linear, region.host_addr + skip);
-                    let mapping = Mapping { vm, linear, guest_phys, host_addr };
+                    let mapping = Mapping { vm, linear, gpa, host_addr };
                     mappings.entry(slot).or_default().push(mapping);
                 }
             }
@@ -61,10 +61,10 @@ fn enumerate(engine: &Engine, vms: &[&TestVm]) -> BTreeMap<Slot, Vec<Mapping>> {
     mappings
 }
 
-/// A place for each of `count` regions of `count_pages` pages, apart and in no order.
-fn scattered(count: u64, count_pages: u32) -> Vec<(u64, u32)> {
-    let stride = u64::from(count_pages) * 2 * PAGE_SIZE as u64;
-    (0..count).map(|number| (number * 7919 % count * stride, count_pages)).collect()
+/// A place for each of `count` regions of `page_count` pages, apart and in no order.
+fn scattered(count: u64, page_count: u32) -> Vec<(u64, u32)> {
+    let stride = u64::from(page_count) * 2 * PAGE_SIZE as u64;
+    (0..count).map(|number| (number * 7919 % count * stride, page_count)).collect()
 }
 
 #[test]
@@ -281,13 +281,13 @@ fn a_page_is_found_wherever_its_guest_sees_it_now() {
         assert_eq!((report.items, report.intervals_visited), (2, found.len() as u64));
         let host = |mapping: &Mapping| vms[mapping.vm.0 as usize].read(number);
         assert!(found.iter().all(|mapping| host(mapping) == page(number as u32)));
-        found.iter().filter(|mapping| mapping.vm == vm).map(|mapping| mapping.guest_phys).collect()
+        found.iter().filter(|mapping| mapping.vm == vm).map(|mapping| mapping.gpa).collect()
     };
 
     // A part moves after the merge. An index worked out from where the page is now would miss it.
-    engine.change_layout(vm, LayoutChange::Split { guest_phys: 0, count_pages: 8 }).unwrap();
+    engine.change_layout(vm, LayoutChange::Split { gpa: 0, page_count: 8 }).unwrap();
     let half = 8 * page_size;
-    let to_elsewhere = LayoutChange::Move { guest_phys: half, to_guest_phys: ELSEWHERE };
+    let to_elsewhere = LayoutChange::Move { gpa: half, to_gpa: ELSEWHERE };
     engine.change_layout(vm, to_elsewhere).unwrap();
     engine.check().unwrap();
     assert_eq!(seen(&engine, 3), [3 * page_size]);
@@ -298,11 +298,11 @@ fn a_page_is_found_wherever_its_guest_sees_it_now() {
 
     // Another is seen at a second address, then there alone.
     let linear = LinearIndex(6);
-    let alias = LayoutChange::Add { linear, count_pages: 4, guest_phys: ALIAS };
+    let alias = LayoutChange::Add { linear, page_count: 4, gpa: ALIAS };
     engine.change_layout(vm, alias).unwrap();
     engine.check().unwrap();
     assert_eq!(seen(&engine, 7), [7 * page_size, ALIAS + page_size]);
-    engine.change_layout(vm, LayoutChange::Remove { guest_phys: 0 }).unwrap();
+    engine.change_layout(vm, LayoutChange::Remove { gpa: 0 }).unwrap();
     assert_eq!(seen(&engine, 7), [ALIAS + page_size]);
     assert_eq!(seen(&engine, 3), [0_u64; 0], "it shares its slot, and no guest address shows it");
 
@@ -311,12 +311,12 @@ fn a_page_is_found_wherever_its_guest_sees_it_now() {
         Err(LayoutChangeError::Refused { source, .. }) => source,
         other => panic!("{change:?}: {other:?}"),
     };
-    let beyond = LayoutChange::Add { linear: LinearIndex(12), count_pages: 5, guest_phys: 0 };
+    let beyond = LayoutChange::Add { linear: LinearIndex(12), page_count: 5, gpa: 0 };
     assert!(matches!(refused(&mut engine, beyond), LayoutError::NoMemory(_)));
-    let onto = LayoutChange::Move { guest_phys: ELSEWHERE, to_guest_phys: ALIAS + page_size };
+    let onto = LayoutChange::Move { gpa: ELSEWHERE, to_gpa: ALIAS + page_size };
     assert!(matches!(refused(&mut engine, onto), LayoutError::GuestOverlap { .. }));
-    let absent = LayoutChange::Remove { guest_phys: page_size };
-    assert_eq!(refused(&mut engine, absent), LayoutError::NoRegion { guest_phys: page_size });
+    let absent = LayoutChange::Remove { gpa: page_size };
+    assert_eq!(refused(&mut engine, absent), LayoutError::NoRegion { gpa: page_size });
     assert_eq!(seen(&engine, 11), [ELSEWHERE + 3 * page_size]);
 
     // Folding goes on, whatever the guest sees.

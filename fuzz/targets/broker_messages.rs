@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = lives.broker.unregister(vm);
     }
     lives.broker.check().expect("a broker without VMs contradicts itself");
-    assert_eq!(lives.broker.count_nodes(), 0, "a node without sharers");
+    assert_eq!(lives.broker.node_count(), 0, "a node without sharers");
 });
 
 struct Lives {
@@ -110,16 +110,16 @@ impl Lives {
         let mut outcomes = Vec::new();
         for _ in 0..input.int_in_range(0..=3)? {
             let (linear, slot) = self.place(vm, input)?;
-            let count_pages = input.int_in_range(0..=3)?;
+            let page_count = input.int_in_range(0..=3)?;
             outcomes.push(match input.int_in_range(0..=7)? {
-                0 => Outcome::Merged(Extent { linear, slot, count_pages: count_pages.max(1) }),
+                0 => Outcome::Merged(Extent { linear, slot, page_count: page_count.max(1) }),
                 1 => Outcome::Declined { linear, slot },
                 2 => Outcome::PutOff { linear, slot },
                 3 => Outcome::Differs { linear, slot },
                 4 => Outcome::Broken { linear },
                 5 => Outcome::Left { linear },
                 6 => Outcome::Yielded { linear },
-                _ => Outcome::Unbacked { linear, count_pages },
+                _ => Outcome::Unbacked { linear, page_count },
             });
         }
         let _ = self.broker.report(vm, &outcomes);

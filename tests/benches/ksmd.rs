@@ -97,8 +97,7 @@ fn exit_code(error: &(dyn Error + 'static)) -> u8 {
 
 fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
     let interrupt = Interrupt::by_signals()?;
-    let config =
-        EngineConfig { count_threads: args.threads.map(usize::from), ..Default::default() };
+    let config = EngineConfig { thread_count: args.threads.map(usize::from), ..Default::default() };
     if args.only_pagefold {
         return only_pagefold(args, config, &interrupt);
     }
@@ -159,8 +158,8 @@ fn only_pagefold(
 
 fn images(args: &Args) -> Result<Vec<Image>, Box<dyn Error>> {
     if args.images.is_empty() {
-        let Args { seed, vms: count_vms, memory_mib, .. } = *args;
-        return Ok(Shape { seed, count_vms, memory_bytes: memory_mib << 20 }.generate()?);
+        let Args { seed, vms: vm_count, memory_mib, .. } = *args;
+        return Ok(Shape { seed, vm_count, memory_bytes: memory_mib << 20 }.generate()?);
     }
     Ok(args.images.iter().map(|path| Image::read(path)).collect::<Result<_, _>>()?)
 }

@@ -391,12 +391,12 @@ fn put(socket: &Path, target: &str) -> Value {
 }
 
 /// Asserts that counters fit each other, and the kernel's figures.
-fn assert_exact(served: &Served, stats: &Value, count_vms: u64) {
+fn assert_exact(served: &Served, stats: &Value, vm_count: u64) {
     let number = |object: &Value, field: &str| {
         object[field].as_u64().unwrap_or_else(|| panic!("{field}: {object}"))
     };
     let vms = stats["vms"].as_array().expect("an array");
-    assert_eq!(vms.len() as u64, count_vms);
+    assert_eq!(vms.len() as u64, vm_count);
     let sum = |field| vms.iter().map(|vm| number(vm, field)).sum::<u64>();
     let (shared, sharing) = (number(stats, "pages_shared"), number(stats, "pages_sharing"));
     assert_eq!(sum("merging_pages"), shared + sharing, "{stats}");

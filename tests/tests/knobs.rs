@@ -249,10 +249,10 @@ fn the_places_of_a_shared_page_name_each_other_and_a_range_that_is_opted_out_is_
             && page["mappings"].as_array().is_some_and(|all| all.len() >= 3)
     });
     let shared = shared.expect("three guests have equal pages");
-    let gpa = number(&shared, "guest_phys");
+    let gpa = number(&shared, "gpa");
     let places = shared["mappings"].as_array().expect("an array");
     for place in places {
-        let other = rmap(number(place, "vm"), number(place, "guest_phys"));
+        let other = rmap(number(place, "vm"), number(place, "gpa"));
         assert_eq!((&other["state"], &other["reason"]), (&shared["state"], &shared["reason"]));
         assert_eq!(other["mappings"].as_array().map(Vec::len), Some(places.len()), "{other}");
     }

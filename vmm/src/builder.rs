@@ -175,7 +175,7 @@ impl<'host> VmBuilder<'host> {
 
         // Last, so that nothing can fail after it and leave the VM registered.
         let log = Box::new(KvmDirtyLog::new(mapped));
-        let changes = SharedChanges::new(log, ram.count_pages(), config.dedup != DedupMode::Off);
+        let changes = SharedChanges::new(log, ram.page_count(), config.dedup != DedupMode::Off);
         let dedup = host.dedup().clone();
         let attached = if config.dedup == DedupMode::Off {
             dedup.leave_unfolded(id, &ram)

@@ -74,7 +74,7 @@ fn pages_above_the_hole_are_the_guests_and_are_shared() {
             assert!(matches!(explanation.state, PageState::Shared(_)), "{explanation:?}");
             let below = u32::try_from(HOLE_START / PAGE_BYTES).unwrap();
             assert_eq!(explanation.linear, LinearIndex(below + page));
-            assert_eq!(explanation.mappings[0].guest_phys, address);
+            assert_eq!(explanation.mappings[0].gpa, address);
         }
         assert!(vm.explain(HOLE_START).is_err());
         assert!(vm.set_mergeable(HOLE_START - PAGE_BYTES, 2 * PAGE_BYTES, false).is_err());

@@ -22,7 +22,7 @@ fn descriptors() -> Vec<String> {
     targets
 }
 
-fn count_threads() -> usize {
+fn thread_count() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }
 
@@ -48,7 +48,7 @@ fn live_and_die() {
 
 #[test]
 fn descriptors_threads_and_mappings_go_with_the_host() {
-    let (descriptors_before, threads_before) = (descriptors(), count_threads());
+    let (descriptors_before, threads_before) = (descriptors(), thread_count());
     // The first time, allocators and the cache of thread stacks fill.
     live_and_die();
     let mappings_before = count_mappings();
@@ -57,8 +57,8 @@ fn descriptors_threads_and_mappings_go_with_the_host() {
     assert_eq!(descriptors(), descriptors_before);
     // A thread that has been joined, or one of KVM's own, leaves /proc a moment later.
     let end = Instant::now() + PATIENCE;
-    while count_threads() > threads_before {
-        assert!(Instant::now() < end, "{} threads, not {threads_before}", count_threads());
+    while thread_count() > threads_before {
+        assert!(Instant::now() < end, "{} threads, not {threads_before}", thread_count());
         std::thread::yield_now();
     }
     // The C library keeps stacks for new threads: a few mappings may differ, but not one for each

@@ -64,7 +64,7 @@ fn wait_for_progress_of_all(vm: &VmHandle) {
 }
 
 /// How many threads there are of a VM's vCPUs.
-fn count_threads(vm: &VmHandle) -> usize {
+fn thread_count(vm: &VmHandle) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let name = |task: std::io::Result<std::fs::DirEntry>| {
         std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default()
@@ -81,7 +81,7 @@ fn all_vcpus_run_pause_resume_and_stop_together() {
         host.vm(config(&[], 0)).build().unwrap_err();
     }
     let vm = &build(&host, COUNTERS);
-    assert_eq!((count_threads(vm), counts(vm)), (3, vec![0; 3]));
+    assert_eq!((thread_count(vm), counts(vm)), (3, vec![0; 3]));
     vm.start().unwrap();
     wait_for_progress_of_all(vm);
     for _ in 0..100 {
@@ -93,7 +93,7 @@ fn all_vcpus_run_pause_resume_and_stop_together() {
     }
     wait_for_progress_of_all(vm);
     assert_eq!(vm.stop(), StopReason::Requested);
-    assert_eq!(count_threads(vm), 0);
+    assert_eq!(thread_count(vm), 0);
     assert!(matches!(vm.pause(), Err(OperationError::Stopped { .. })));
 }
 

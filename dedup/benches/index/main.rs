@@ -27,9 +27,9 @@ const SIZES: [u32; 3] = [1_000_000, 10_000_000, 60_000_000];
 const MAX_PER_CENT: f64 = 0.5;
 
 const CASES: [Case; 3] = [
-    Case { name: "64 VMs", count_vms: 64, max_pages: u32::MAX, pairs: false },
-    Case { name: "4 VMs", count_vms: 4, max_pages: u32::MAX, pairs: false },
-    Case { name: "pairs", count_vms: 2, max_pages: 1_000_000, pairs: true },
+    Case { name: "64 VMs", vm_count: 64, max_pages: u32::MAX, pairs: false },
+    Case { name: "4 VMs", vm_count: 4, max_pages: u32::MAX, pairs: false },
+    Case { name: "pairs", vm_count: 2, max_pages: 1_000_000, pairs: true },
 ];
 
 fn main() {
@@ -58,10 +58,10 @@ fn main() {
 /// Measures a case with each of the numbers of pages, and prints a row for each.
 fn measure_sizes(case: Case, sizes: &[u32], agent_bytes: f64, json: bool) -> Vec<Measured> {
     let mut all = Vec::new();
-    for &count_pages in sizes.iter().filter(|&&count_pages| count_pages <= case.max_pages) {
-        let Some(measured) = measure::measure(case, count_pages, agent_bytes) else {
+    for &page_count in sizes.iter().filter(|&&page_count| page_count <= case.max_pages) {
+        let Some(measured) = measure::measure(case, page_count, agent_bytes) else {
             if !json {
-                table::print_left_out(case, count_pages);
+                table::print_left_out(case, page_count);
             }
             continue;
         };
@@ -71,7 +71,7 @@ fn measure_sizes(case: Case, sizes: &[u32], agent_bytes: f64, json: bool) -> Vec
             table::print_row(case, &measured);
         }
         let per_cent = measured.per_cent();
-        assert!(case.count_vms != 64 || per_cent < MAX_PER_CENT, "{per_cent} % of a page");
+        assert!(case.vm_count != 64 || per_cent < MAX_PER_CENT, "{per_cent} % of a page");
         all.push(measured);
     }
     all

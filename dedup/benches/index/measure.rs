@@ -18,23 +18,23 @@ pub(crate) const MAX_FILLED: u32 = 3_000_000;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    pub(crate) count_vms: u32,
+    pub(crate) vm_count: u32,
     /// Not made with more pages than that.
     pub(crate) max_pages: u32,
     pub(crate) pairs: bool,
 }
 
 impl Case {
-    fn mix(self, count_pages: u32) -> Mix {
-        let Self { count_vms, pairs, .. } = self;
-        Mix { count_vms, vm_pages: count_pages / count_vms, pairs }
+    fn mix(self, page_count: u32) -> Mix {
+        let Self { vm_count, pairs, .. } = self;
+        Mix { vm_count, vm_pages: page_count / vm_count, pairs }
     }
 }
 
 /// What a case takes with one number of pages.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    pub(crate) count_pages: u32,
+    pub(crate) page_count: u32,
     pub(crate) slots: u64,
     pub(crate) bytes_per_page: f64,
     pub(crate) costs: Costs,
@@ -65,22 +65,22 @@ impl Record for Account {
 
 /// Measures one case, or returns `None` where it would need too much of the host's memory;
 /// `agent_bytes` a page is what an agent takes beside its extents.
-pub(crate) fn measure(case: Case, count_pages: u32, agent_bytes: f64) -> Option<Measured> {
-    let mix = case.mix(count_pages);
-    if mix.count_contents() > MAX_FILLED {
+pub(crate) fn measure(case: Case, page_count: u32, agent_bytes: f64) -> Option<Measured> {
+    let mix = case.mix(page_count);
+    if mix.content_count() > MAX_FILLED {
         return None;
     }
-    let extents = (0..mix.count_vms).map(|_| ExtentMap::default()).collect();
+    let extents = (0..mix.vm_count).map(|_| ExtentMap::default()).collect();
     let mut population = Population::fold(mix, Account { costs: Costs::default(), extents });
     let stats = population.broker.stats("index");
     let extents = population.record.extents.iter().map(ExtentMap::heap_bytes).sum::<usize>();
     let bytes = stats.metadata_bytes + extents as u64;
-    let bytes_per_page = bytes as f64 / mix.count_pages() as f64 + agent_bytes;
+    let bytes_per_page = bytes as f64 / mix.page_count() as f64 + agent_bytes;
     population.release(|_| {});
     let after = population.broker.stats("index");
     assert_eq!((after.pages_shared, after.pages_unshared), (0, 0), "everything was released");
     let (slots, costs) = (stats.pages_shared, population.record.costs);
-    Some(Measured { count_pages, slots, bytes_per_page, costs })
+    Some(Measured { page_count, slots, bytes_per_page, costs })
 }
 
 /// What an agent takes for each page of its VM, before anything is shared.

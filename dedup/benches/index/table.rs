@@ -21,7 +21,7 @@ pub(crate) fn print_head(agent_bytes: f64) {
 }
 
 pub(crate) fn print_row(case: Case, measured: &Measured) {
-    print!("{:<7}{:>11}{:>9}", case.name, measured.count_pages, measured.slots);
+    print!("{:<7}{:>11}{:>9}", case.name, measured.page_count, measured.slots);
     for (_, cost) in measured.costs.all() {
         if cost.items == 0 {
             print!("{:>9}", "-");
@@ -33,8 +33,8 @@ pub(crate) fn print_row(case: Case, measured: &Measured) {
 }
 
 /// A row that would not fit.
-pub(crate) fn print_left_out(case: Case, count_pages: u32) {
-    println!("{:<7}{count_pages:>11}  needs more than {MAX_FILLED} slots", case.name);
+pub(crate) fn print_left_out(case: Case, page_count: u32) {
+    println!("{:<7}{page_count:>11}  needs more than {MAX_FILLED} slots", case.name);
 }
 
 pub(crate) fn print_json(case: Case, measured: &Measured) {
@@ -53,7 +53,7 @@ pub(crate) fn print_json(case: Case, measured: &Measured) {
         "{{\"mix\":\"{}\",\"pages\":{},\"slots\":{},{},\"bytes_per_page\":{:.2},\
          \"per_cent\":{:.3}}}",
         case.name,
-        measured.count_pages,
+        measured.page_count,
         measured.slots,
         costs.join(","),
         measured.bytes_per_page,
@@ -67,7 +67,7 @@ pub(crate) fn print_growth(measured: &[(Case, Vec<Measured>)]) {
     for (case, sizes) in measured {
         let Some((first, rest)) = sizes.split_first() else { continue };
         for larger in rest {
-            print!("{:<7}{:>11} : {:<9}", case.name, larger.count_pages, first.count_pages);
+            print!("{:<7}{:>11} : {:<9}", case.name, larger.page_count, first.page_count);
             for ((name, cost), (_, base)) in larger.costs.all().iter().zip(first.costs.all()) {
                 if base.items > 0 {
                     print!("  {name} x{:.2}", cost.ns_median() / base.ns_median());

@@ -21,7 +21,7 @@ pub(crate) struct Faults {
     /// What one in 10,000 took, or more.
     pub(crate) rare: Duration,
     /// How many took longer than anybody should wait.
-    pub(crate) count_long: usize,
+    pub(crate) long_count: usize,
 }
 
 /// Does `work` while another thread writes fresh pages.
@@ -60,7 +60,7 @@ fn have_faults(stop: &AtomicBool) -> Faults {
         }
     }
     all.sort_unstable();
-    let count_long = all.iter().filter(|&&took| took > LONG).count();
+    let long_count = all.iter().filter(|&&took| took > LONG).count();
     let rare = all[all.len() - 1 - all.len() / 10_000];
-    Faults { worst: all[all.len() - 1], rare, count_long }
+    Faults { worst: all[all.len() - 1], rare, long_count }
 }

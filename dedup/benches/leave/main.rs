@@ -67,12 +67,12 @@ fn main() {
 }
 
 /// Attaches a VM, as number 0, and does to its memory what is to be done.
-fn attach(engine: &mut Engine, count_pages: u32, kind: Memory) -> Arc<AnonymousMemory> {
-    let memory = Arc::new(AnonymousMemory::new(count_pages).unwrap());
+fn attach(engine: &mut Engine, page_count: u32, kind: Memory) -> Arc<AnonymousMemory> {
+    let memory = Arc::new(AnonymousMemory::new(page_count).unwrap());
     match kind {
         Memory::Untouched => {}
-        Memory::Populated => fill(&memory, count_pages, 1),
-        Memory::Folded => fill(&memory, count_pages, 2),
+        Memory::Populated => fill(&memory, page_count, 1),
+        Memory::Folded => fill(&memory, page_count, 2),
     }
     let spec = AttachSpec {
         domain: "leave".to_owned(),
@@ -85,15 +85,15 @@ fn attach(engine: &mut Engine, count_pages: u32, kind: Memory) -> Arc<AnonymousM
         engine.pass();
         engine.pass();
         let saved = engine.stats().pages_sharing;
-        assert!(saved > u64::from(count_pages) / 3, "{saved} pages are saved");
+        assert!(saved > u64::from(page_count) / 3, "{saved} pages are saved");
     }
     memory
 }
 
 /// Writes a number to each page, `copies` times each.
-fn fill(memory: &AnonymousMemory, count_pages: u32, copies: u32) {
-    for page in 0..count_pages {
-        let number = u64::from(page % (count_pages / copies)) + 1;
+fn fill(memory: &AnonymousMemory, page_count: u32, copies: u32) {
+    for page in 0..page_count {
+        let number = u64::from(page % (page_count / copies)) + 1;
         memory.swap(page as usize * PAGE_SIZE, number);
     }
 }
@@ -125,7 +125,7 @@ fn print(meanwhile: &str, took: &Took, faults: &Faults, idle: &Faults) {
         took.step_seconds * 1e3,
         faults.worst.as_secs_f64() * 1e6,
         faults.rare.as_secs_f64() * 1e6,
-        faults.count_long,
+        faults.long_count,
         faults.worst.as_secs_f64() / idle.worst.as_secs_f64(),
     );
 }

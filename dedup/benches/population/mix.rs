@@ -8,19 +8,19 @@ const GROUP_OWN: u32 = 7;
 /// VMs of one size and of one image, or two VMs all of whose pages are the same.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mix {
-    pub(crate) count_vms: u32,
+    pub(crate) vm_count: u32,
     pub(crate) vm_pages: u32,
     /// Each page is shared by two VMs, and the second one has them in another order.
     pub(crate) pairs: bool,
 }
 
 impl Mix {
-    pub(crate) fn count_pages(self) -> u64 {
-        u64::from(self.count_vms) * u64::from(self.vm_pages)
+    pub(crate) fn page_count(self) -> u64 {
+        u64::from(self.vm_count) * u64::from(self.vm_pages)
     }
 
     /// How many pages are equal to others and to each other not.
-    pub(crate) fn count_contents(self) -> u32 {
+    pub(crate) fn content_count(self) -> u32 {
         if self.pairs { self.vm_pages } else { self.shared().count() as u32 }
     }
 

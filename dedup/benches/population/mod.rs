@@ -37,9 +37,9 @@ impl<R: Record> Population<R> {
     pub(crate) fn fold(mix: Mix, record: R) -> Self {
         let broker = LocalBroker::new(u32::MAX / 2, MAX_PAGE_SHARING).unwrap();
         let fingerprint = |content| broker.secret().fingerprint(&page(content));
-        let fingerprints = (0..mix.count_contents()).map(fingerprint).collect();
+        let fingerprints = (0..mix.content_count()).map(fingerprint).collect();
         let mut population = Self { broker, random: Random::default(), record, mix, fingerprints };
-        for vm in 0..mix.count_vms {
+        for vm in 0..mix.vm_count {
             population.fold_vm(vm);
         }
         population
@@ -64,7 +64,7 @@ impl<R: Record> Population<R> {
     /// Takes every page that is shared or waits out of the trees, with `between` after each batch.
     pub(crate) fn release(&mut self, mut between: impl FnMut(&mut Self)) {
         let offered = self.mix.offered();
-        for vm in 0..self.mix.count_vms {
+        for vm in 0..self.mix.vm_count {
             for pages in offered.chunks(BATCH) {
                 let left = |&page: &u32| Outcome::Left { linear: LinearIndex(page) };
                 let outcomes: Vec<Outcome> = pages.iter().map(left).collect();
@@ -160,7 +160,7 @@ impl<R: Record> Population<R> {
         let extent = |run: &[(LinearIndex, Slot)]| Extent {
             linear: run[0].0,
             slot: run[0].1,
-            count_pages: run.len() as u32,
+            page_count: run.len() as u32,
         };
         let extents: Vec<Extent> = targets.chunk_by(next).map(extent).collect();
         let outcomes: Vec<Outcome> = extents.iter().copied().map(Outcome::Merged).collect();

@@ -28,17 +28,17 @@ impl Record for Batches {
     }
 }
 
-/// Unmerges `count_vms` VMs, with a request between any two batches.
-pub(crate) fn measure(count_vms: u32, json: bool) {
-    let mix = Mix { count_vms, vm_pages: VM_PAGES, pairs: false };
+/// Unmerges `vm_count` VMs, with a request between any two batches.
+pub(crate) fn measure(vm_count: u32, json: bool) {
+    let mix = Mix { vm_count, vm_pages: VM_PAGES, pairs: false };
     let began = Instant::now();
     let mut population = Population::fold(mix, Batches::default());
     let built = began.elapsed();
     let stats = population.broker.stats("unmerge");
-    let pages = mix.count_pages();
+    let pages = mix.page_count();
     if !json {
         println!(
-            "index of {pages} items ({count_vms} VMs of 256 MiB; of each 50 pages 32 shared by all,\n\
+            "index of {pages} items ({vm_count} VMs of 256 MiB; of each 50 pages 32 shared by all,\n\
              7 waiting, 11 zero): {} slots, {} pages sharing, {} waiting, {:.2} GB of metadata,\n\
              built in {:.1} s. A request waits for one batch of {BATCH} pages at most.\n",
             stats.pages_shared,
@@ -50,7 +50,7 @@ pub(crate) fn measure(count_vms: u32, json: bool) {
         times::print_head();
     }
     // The one that the other requests are about.
-    let spare = VmId(count_vms);
+    let spare = VmId(vm_count);
     population.broker.register(spare, VM_PAGES).unwrap();
     let mut requests = Vec::new();
     population.release(|population| {
@@ -63,8 +63,8 @@ pub(crate) fn measure(count_vms: u32, json: bool) {
     let released = stats.pages_shared + stats.pages_sharing + stats.pages_unshared;
     Times::of("index batch", population.record.0).print(released, json);
     Times::of("other request", requests).print(pages, json);
-    if !json && count_vms < FULL_VMS {
-        let times = f64::from(FULL_VMS) / f64::from(count_vms);
+    if !json && vm_count < FULL_VMS {
+        let times = f64::from(FULL_VMS) / f64::from(vm_count);
         println!(
             "(1 TiB is {times:.0} times as many batches, of the same size; --full makes them)"
         );
@@ -81,7 +81,7 @@ fn request(population: &mut Population<Batches>, spare: VmId) {
         sharers += 1;
         ControlFlow::Continue(())
     });
-    black_box((sharers, broker.count_nodes()));
+    black_box((sharers, broker.node_count()));
     let linear = LinearIndex(number as u32 % VM_PAGES);
     let offer = Offer { linear, fingerprint: Fingerprint(number) };
     broker.offer(spare, &[offer], &mut Vec::new()).unwrap();

@@ -38,8 +38,8 @@ fn main() {
     }
     let json = has("--json");
     let given = arguments.iter().find_map(|argument| argument.parse().ok());
-    let count_vms =
+    let vm_count =
         given.unwrap_or(if has("--full") { index::FULL_VMS } else { index::DEFAULT_VMS });
-    index::measure(count_vms, json);
+    index::measure(vm_count, json);
     memory::measure(json);
 }

@@ -97,7 +97,7 @@ impl Agent {
         let mut kept = Vec::new();
         for (run, is_gone) in runs.iter().flat_map(|run| run.parts_over(empty)) {
             if is_gone {
-                self.events.declines += u64::from(run.count_pages);
+                self.events.declines += u64::from(run.page_count);
                 self.note_work(run.positions());
                 self.pending.insert_range(run.positions());
                 outcomes.extend(run.shares().map(declined));

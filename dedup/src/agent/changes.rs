@@ -226,12 +226,12 @@ impl Agent {
                 let span = self.space.span(linear_index(next), count(range.end - next));
                 self.process
                     .pagemap
-                    .scan(span, |first, count_pages, kind| {
+                    .scan(span, |first, page_count, kind| {
                         let start = next + first as usize;
-                        visit(start..start + count_pages as usize, kind);
+                        visit(start..start + page_count as usize, kind);
                     })
                     .map_err(AgentError::Pagemap)?;
-                next += span.count_pages() as usize;
+                next += span.page_count() as usize;
             }
         }
         Ok(())

@@ -54,7 +54,7 @@ impl Agent {
             let theirs = extents.iter().find(|one| !self.extents.iter().any(|other| other == *one));
             return Err(differs(format!("ours alone: {ours:?}, the kernel's alone: {theirs:?}")));
         }
-        let recounted = self.count_vmas();
+        let recounted = self.vma_count();
         if recounted != self.vmas {
             return Err(differs(format!("{} mappings counted, then {recounted}", self.vmas)));
         }
@@ -94,9 +94,9 @@ impl Agent {
     ) -> Result<Option<usize>, MappingError> {
         let mut found = None;
         for piece in self.space.pieces() {
-            let visit = |first, count_pages: u32, kind| {
+            let visit = |first, page_count: u32, kind| {
                 let first = piece.linear.offset(first).0 as usize;
-                let mut pages = first..first + count_pages as usize;
+                let mut pages = first..first + page_count as usize;
                 found = found.or_else(|| pages.find(|&page| holds(page, kind)));
             };
             let scanned = self.process.pagemap.scan(self.space.whole(piece), visit);
@@ -135,5 +135,5 @@ fn overlap(mapping: &ProcessMapping, space: &Space, piece: &Piece) -> Option<Ext
     let linear = piece.linear.offset(page(start - span.start())?);
     // Only a store's offsets fit a slot number by design; others are not looked at.
     let slot = Slot(page(offset).unwrap_or(u32::MAX));
-    Some(Extent { linear, slot, count_pages: page(end - start)? })
+    Some(Extent { linear, slot, page_count: page(end - start)? })
 }

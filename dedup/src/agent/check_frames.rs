@@ -29,7 +29,7 @@ impl Agent {
                         return Ok(Some(linear_index(page)));
                     }
                 }
-                next += span.count_pages() as usize;
+                next += span.page_count() as usize;
             }
         }
         Ok(None)

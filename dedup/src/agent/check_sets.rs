@@ -21,13 +21,13 @@ impl Agent {
         let others = [&self.fresh, &self.todo, &self.touched, &self.unmarked];
         let optional = [&self.excluded, &self.huge];
         let sets = states.iter().map(|(_, set)| *set).chain(others);
-        let count_pages = self.space.count_pages() as usize;
+        let page_count = self.space.page_count() as usize;
         for set in sets.chain(optional.into_iter().flatten()) {
-            if set.len() != count_pages {
-                return Some(format!("a set of {} of {count_pages} pages", set.len()));
+            if set.len() != page_count {
+                return Some(format!("a set of {} of {page_count} pages", set.len()));
             }
         }
-        let whole = 0..count_pages;
+        let whole = 0..page_count;
         for (number, (name, set)) in states.iter().enumerate() {
             for (other_name, other) in &states[number + 1..] {
                 if let Some(page) = first_of_both(set, other, whole.clone()) {
@@ -37,7 +37,7 @@ impl Agent {
         }
         let mut lost = self.todo.clone();
         lost.subtract(&self.pending);
-        lost.remove_range(0..self.cursor.min(count_pages));
+        lost.remove_range(0..self.cursor.min(page_count));
         if let Some(page) = lost.iter().next() {
             return Some(format!("page {page} is to be looked at, and is not pending"));
         }

@@ -40,7 +40,7 @@ impl Copying {
     ///
     /// When the kernel does not say what is there, or takes nothing back; a part may have been copied.
     pub(crate) fn step(&mut self, parent: &Agent) -> Result<bool, AgentSetupError> {
-        let len = self.space.count_pages() as usize;
+        let len = self.space.page_count() as usize;
         let (mut copied, stop) = (0, len.min(self.next + SEARCHED_PAGES));
         while self.next < stop && copied < COPIED_PAGES {
             let chunk = self.next..stop.min(self.next + CHUNK_PAGES);
@@ -100,12 +100,12 @@ impl Agent {
         let mut next = within.start;
         while next < within.end {
             let span = space.span(linear_index(next), count(within.end - next));
-            let visit = |skip: u32, count_pages: u32, _| {
+            let visit = |skip: u32, page_count: u32, _| {
                 let first = next - within.start + skip as usize;
-                present[first..first + count_pages as usize].fill(true);
+                present[first..first + page_count as usize].fill(true);
             };
             self.process.pagemap.scan(span, visit).map_err(AgentSetupError::Pagemap)?;
-            next += span.count_pages() as usize;
+            next += span.page_count() as usize;
         }
         Ok(present)
     }

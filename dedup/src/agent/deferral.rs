@@ -48,7 +48,7 @@ impl Agent {
         for page in run.positions().filter(|&page| !self.shared.contains(page)) {
             self.deferred.insert(page);
         }
-        self.events.budget_skips += u64::from(run.count_pages);
+        self.events.budget_skips += u64::from(run.page_count);
         if self.deferral.lack == Lack::Nothing && self.lack() != Lack::Nothing {
             // The next pass has others know.
             self.note_work(run.positions());

@@ -89,7 +89,7 @@ impl Agent {
         let mut outcomes = Vec::new();
         while next < pages.end {
             let span = self.space.span(linear_index(next), count(pages.end - next));
-            let end = next + span.count_pages() as usize;
+            let end = next + span.page_count() as usize;
             let backed: Vec<Extent> =
                 self.extents.overlapping(linear_index(next), linear_index(end)).collect();
             let first = discarded.len();
@@ -115,7 +115,7 @@ impl Agent {
         let runs = pages.chunk_by(|one, next| one.offset(1) == *next);
         let unbacked = |run: &[LinearIndex]| Outcome::Unbacked {
             linear: run[0],
-            count_pages: count(run.len()),
+            page_count: count(run.len()),
         };
         runs.map(unbacked).collect()
     }
@@ -162,7 +162,7 @@ impl Agent {
 
     /// Whether the kernel begins a mapping at a page, or may not join it with the one before.
     fn begins_mapping(&self, page: LinearIndex) -> bool {
-        page.0 >= self.space.count_pages()
+        page.0 >= self.space.page_count()
             || self.space.piece(page).linear == page
             || !self.extents.joins(page)
             || self.seams.contains(&page)
@@ -172,8 +172,8 @@ impl Agent {
     /// of those between is left. Says where it did: nowhere if that would part mappings when there are
     /// none to spare, nor where the kernel refuses.
     fn map_anew(&mut self, pages: Range<usize>) -> Vec<Range<usize>> {
-        let (linear, count_pages) = (linear_index(pages.start), count(pages.len()));
-        let run = Run { linear, count_pages, action: Action::Replace };
+        let (linear, page_count) = (linear_index(pages.start), count(pages.len()));
+        let run = Run { linear, page_count, action: Action::Replace };
         let mut planned = self.extents.within([run.with_neighbours()]);
         let more = more_vmas_with(&self.space, &mut planned, &run);
         if !self.budget.allows_at_all(&Ask { more, ..Ask::default() }) {
@@ -182,12 +182,12 @@ impl Agent {
         if self.extents.overlapping(run.linear, run.end()).next().is_none() {
             // Frees the pages without the lock of the mappings held for writing. What lies over slots
             // would show them if no mapping were to be had then.
-            if let Err(error) = self.space.span(linear, count_pages).discard() {
+            if let Err(error) = self.space.span(linear, page_count).discard() {
                 self.note_refusal(&pages, &error);
             }
         }
         let locked = self.locked_among(pages.clone());
-        let replaced = match self.space.span(linear, count_pages).map_anonymous() {
+        let replaced = match self.space.span(linear, page_count).map_anonymous() {
             Ok(()) => vec![run],
             Err(error) => {
                 self.note_refusal(&pages, &error.source);

@@ -17,19 +17,19 @@ use crate::sys::{PageKind, large_folios_may_be_unseen};
 impl Agent {
     /// Notes which pages are, or may be, parts of huge ones. O(pages that are there).
     pub(super) fn find_huge_pages(&mut self) -> Result<(), AgentSetupError> {
-        let mut huge = Bitmap::new(self.space.count_pages() as usize);
+        let mut huge = Bitmap::new(self.space.page_count() as usize);
         let are_unseen = large_folios_may_be_unseen();
         for piece in self.space.pieces() {
-            let mut visit = |first: u32, count_pages: u32| {
+            let mut visit = |first: u32, page_count: u32| {
                 let start = piece.linear.offset(first).0 as usize;
-                huge.insert_range(start..start + count_pages as usize);
+                huge.insert_range(start..start + page_count as usize);
             };
             let (pagemap, span) = (&self.process.pagemap, self.space.whole(piece));
             let scanned = if are_unseen {
-                pagemap.scan(span, |first, count_pages, kind| {
+                pagemap.scan(span, |first, page_count, kind| {
                     // Swapped in again, a page is as large as the others that return with it.
                     if matches!(kind, PageKind::Private | PageKind::Swapped) {
-                        visit(first, count_pages);
+                        visit(first, page_count);
                     }
                 })
             } else {
@@ -54,7 +54,7 @@ impl Agent {
                     // Folded all the same: the memory comes back when the kernel needs it.
                     log::debug!("VM {}: a huge page cannot be split: {error}", self.vm);
                 }
-                next += span.count_pages() as usize;
+                next += span.page_count() as usize;
             }
         }
         if huge.is_empty() {

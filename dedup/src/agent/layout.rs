@@ -21,28 +21,28 @@ pub enum LayoutChange {
         /// The first page.
         linear: LinearIndex,
         /// How many pages.
-        count_pages: u32,
+        page_count: u32,
         /// Where the guest sees the first, in bytes.
-        guest_phys: u64,
+        gpa: u64,
     },
     /// The guest does not see a region any more.
     Remove {
         /// The region.
-        guest_phys: u64,
+        gpa: u64,
     },
     /// A region becomes two.
     Split {
         /// The region.
-        guest_phys: u64,
+        gpa: u64,
         /// The pages of the first.
-        count_pages: u32,
+        page_count: u32,
     },
     /// The guest sees a region elsewhere.
     Move {
         /// The region.
-        guest_phys: u64,
+        gpa: u64,
         /// Where it is seen from now on, in bytes.
-        to_guest_phys: u64,
+        to_gpa: u64,
     },
 }
 
@@ -105,7 +105,7 @@ impl Agent {
     pub(crate) fn relocate(
         &mut self,
         linear: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
         destination: Arc<dyn GuestMemory>,
     ) -> Result<RelocateReport, RelocateError> {
         let vm = self.vm;
@@ -113,11 +113,11 @@ impl Agent {
             return Err(RelocateError::Kernel(vm));
         }
         let layout = |source| RelocateError::Layout { vm, source };
-        self.regions.can_relocate(linear, count_pages).map_err(layout)?;
+        self.regions.can_relocate(linear, page_count).map_err(layout)?;
         let refused = |source| RelocateError::Memory { vm, source };
-        let result = self.space.relocate(linear, count_pages, destination, &self.process.uffd);
+        let result = self.space.relocate(linear, page_count, destination, &self.process.uffd);
         let moved_pages = match &result {
-            Ok(_) => count_pages,
+            Ok(_) => page_count,
             Err(RemapError::Stranded { moved_pages, .. }) => *moved_pages,
             Err(_) => 0,
         };
@@ -126,8 +126,8 @@ impl Agent {
             let host_addr = self.space.span(linear, moved_pages).start();
             regions = self.regions.relocate(linear, moved_pages, host_addr).map_err(layout)?;
         }
-        if self.space.contains(linear, count_pages) {
-            self.seal(linear, count_pages);
+        if self.space.contains(linear, page_count) {
+            self.seal(linear, page_count);
             self.recount_mappings();
         }
         let mappings = result.map_err(refused)?;
@@ -146,28 +146,26 @@ impl Agent {
     /// When the regions would make no sense; they are as they were.
     pub(crate) fn change_layout(&mut self, change: LayoutChange) -> Result<(), LayoutError> {
         match change {
-            LayoutChange::Add { linear, count_pages, guest_phys } => {
-                let region = Region { linear, count_pages, guest_phys, host_addr: 0 };
+            LayoutChange::Add { linear, page_count, gpa } => {
+                let region = Region { linear, page_count, gpa, host_addr: 0 };
                 let host_addr = self.host_addr(&region).ok_or(LayoutError::NoMemory(region))?;
                 self.regions.insert(Region { host_addr, ..region })
             }
-            LayoutChange::Remove { guest_phys } => self.regions.remove(guest_phys).map(drop),
-            LayoutChange::Split { guest_phys, count_pages } => {
-                self.regions.split(guest_phys, count_pages)
-            }
-            LayoutChange::Move { guest_phys, to_guest_phys } => {
-                let host_addr = self.regions.region(guest_phys)?.host_addr;
-                self.regions.move_to(guest_phys, to_guest_phys, host_addr)
+            LayoutChange::Remove { gpa } => self.regions.remove(gpa).map(drop),
+            LayoutChange::Split { gpa, page_count } => self.regions.split(gpa, page_count),
+            LayoutChange::Move { gpa, to_gpa } => {
+                let host_addr = self.regions.region(gpa)?.host_addr;
+                self.regions.move_to(gpa, to_gpa, host_addr)
             }
         }
     }
 
     /// Where this process sees a region's pages, if the VM has them and they lie side by side.
     pub(super) fn host_addr(&self, region: &Region) -> Option<usize> {
-        if !self.space.contains(region.linear, region.count_pages) {
+        if !self.space.contains(region.linear, region.page_count) {
             return None;
         }
-        let span = self.space.span(region.linear, region.count_pages);
-        (span.count_pages() == region.count_pages).then_some(span.start())
+        let span = self.space.span(region.linear, region.page_count);
+        (span.page_count() == region.page_count).then_some(span.start())
     }
 }

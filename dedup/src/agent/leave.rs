@@ -32,13 +32,13 @@ impl Agent {
     pub(crate) fn leave(&mut self, broker: &mut dyn Broker, start: usize) -> io::Result<usize> {
         let pages = start..self.chunk_end(start);
         self.work.mapped_runs += 1;
-        let (linear, count_pages) = (linear_index(start), count(pages.len()));
-        let span = self.space.span(linear, count_pages);
+        let (linear, page_count) = (linear_index(start), count(pages.len()));
+        let span = self.space.span(linear, page_count);
         // Frees the pages with the lock of the mappings held for reading only, so that little is left
         // to be done when it is held for writing.
         let emptied = span.discard();
         let locked = self.locked_among(pages.clone());
-        let whole = Run { linear, count_pages, action: Action::Replace };
+        let whole = Run { linear, page_count, action: Action::Replace };
         // What replaces many mappings by one is refused, too, when there are too many.
         let map = || match span.map_anonymous() {
             Err(error) if error.replaced.is_empty() => {
@@ -57,8 +57,8 @@ impl Agent {
         };
         let mut outcomes = self.lose(pages);
         for run in replaced {
-            let Run { linear, count_pages, .. } = run;
-            outcomes.push(Outcome::Unbacked { linear, count_pages });
+            let Run { linear, page_count, .. } = run;
+            outcomes.push(Outcome::Unbacked { linear, page_count });
             self.place(&run);
             // Its owner may use it for something else: what is not there is locked when it is used.
             self.lock_again(&locked, &run.positions(), &[]);

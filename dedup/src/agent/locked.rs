@@ -186,8 +186,8 @@ impl Agent {
         self.work.sealed_mappings += 1 + extents as u64;
         let (mut next, mut is_as_known) = (start, true);
         while next < end && is_as_known {
-            let after = next
-                + self.space.span(linear_index(next), count(end - next)).count_pages() as usize;
+            let after =
+                next + self.space.span(linear_index(next), count(end - next)).page_count() as usize;
             let clip = |run: &Range<usize>| run.start.max(next)..run.end.min(after);
             let known = self.locked.runs.iter().map(clip).filter(|run| !run.is_empty());
             let known: Vec<Range<usize>> = known.collect();
@@ -207,9 +207,9 @@ impl Agent {
     /// Runs of pages in which the locked ones are, and whether these are just they: it may take too many looks.
     fn find_locked(&self) -> (Vec<Range<usize>>, bool) {
         let pieces = self.space.pieces().iter();
-        let whole = |from: usize, count_pages| from..from + count_pages as usize;
+        let whole = |from: usize, page_count| from..from + page_count as usize;
         let mut suspects: VecDeque<Range<usize>> =
-            pieces.map(|piece| whole(piece.linear.0 as usize, piece.count_pages)).collect();
+            pieces.map(|piece| whole(piece.linear.0 as usize, piece.page_count)).collect();
         let (mut looks, mut runs, mut is_exact) = (0, Vec::new(), true);
         // The largest first, so that what is left when there have been enough is small.
         while let Some(pages) = suspects.pop_front() {
@@ -246,6 +246,6 @@ impl Agent {
 fn describe(runs: &[Range<usize>]) -> String {
     let names = runs.iter().take(NAMED).map(|run| format!("{} to {}", run.start, run.end - 1));
     let more = if runs.len() > NAMED { ", ..." } else { "" };
-    let count_pages: usize = runs.iter().map(Range::len).sum();
-    format!("{count_pages} pages, {}{more},", names.collect::<Vec<_>>().join(", "))
+    let page_count: usize = runs.iter().map(Range::len).sum();
+    format!("{page_count} pages, {}{more},", names.collect::<Vec<_>>().join(", "))
 }

@@ -98,7 +98,7 @@ impl Agent {
         while next < end && edges.len() < most {
             let span = self.space.span(next, end.0 - next.0);
             let after = self.bounds(span.start()).map_or(end, |bounds| {
-                next.offset(count((bounds.end - span.start()) / PAGE_SIZE).min(span.count_pages()))
+                next.offset(count((bounds.end - span.start()) / PAGE_SIZE).min(span.page_count()))
             });
             edges.push(after);
             next = after;
@@ -106,26 +106,26 @@ impl Agent {
         self.recount_seams(first, end, &edges);
     }
 
-    /// Marks what was mapped into `count_pages` pages from `linear` on as guest memory and has the
+    /// Marks what was mapped into `page_count` pages from `linear` on as guest memory and has the
     /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
     /// system call for all, which also lets the kernel join neighbouring mappings.
-    pub(super) fn seal(&mut self, linear: LinearIndex, count_pages: u32) {
+    pub(super) fn seal(&mut self, linear: LinearIndex, page_count: u32) {
         let mut next = 0;
-        while next < count_pages {
-            let span = self.space.span(linear.offset(next), count_pages - next);
+        while next < page_count {
+            let span = self.space.span(linear.offset(next), page_count - next);
             let sealed = span
                 .advise_guest()
                 .and_then(|()| self.apply_policies(linear.offset(next), span))
                 .and_then(|()| self.process.uffd.register(span));
             if let Err(error) = sealed {
                 // Its pages cannot be protected, so they stay as they are until this succeeds.
-                let (start, end) = (linear.0 + next, linear.0 + next + span.count_pages());
+                let (start, end) = (linear.0 + next, linear.0 + next + span.page_count());
                 let others = self.unmarked_memory.take().unwrap_or(start..end);
                 self.unmarked_memory = Some(others.start.min(start)..others.end.max(end));
                 log::warn!("VM {}: cannot mark merged memory: {error}", self.vm);
                 self.events.errors += 1;
             }
-            next += span.count_pages();
+            next += span.page_count();
         }
     }
 
@@ -157,7 +157,7 @@ impl Agent {
             }
         }
         self.seams = seams;
-        self.count_mappings(self.count_vmas());
+        self.count_mappings(self.vma_count());
     }
 
     /// Whether a page begins a mapping whatever it and the page before it lie over: that is elsewhere, or
@@ -176,7 +176,7 @@ impl Agent {
     }
 
     fn begins_piece(&self, page: LinearIndex) -> bool {
-        page.0 >= self.space.count_pages() || self.space.piece(page).linear == page
+        page.0 >= self.space.page_count() || self.space.piece(page).linear == page
     }
 
     /// Whether the kernel begins a mapping at a page where it need not.
@@ -194,9 +194,9 @@ impl Agent {
     }
 
     /// What the count must be: all that the extents keep apart, and the seams. O(extents).
-    pub(super) fn count_vmas(&self) -> u64 {
+    pub(super) fn vma_count(&self) -> u64 {
         let pieces = self.space.pieces().iter();
-        let vmas = pieces.map(|piece| self.extents.count_vmas(piece.linear, piece.end()) as u64);
+        let vmas = pieces.map(|piece| self.extents.vma_count(piece.linear, piece.end()) as u64);
         vmas.sum::<u64>() + self.seams.len() as u64
     }
 
@@ -221,7 +221,7 @@ pub(super) fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) 
     let before = count_near(space, planned, run);
     match (run.action, run.extent()) {
         (Action::Map(_), Some(extent)) => planned.insert(extent, |_| {}),
-        (Action::Replace, _) => planned.remove(run.linear, run.count_pages, |_| {}),
+        (Action::Replace, _) => planned.remove(run.linear, run.page_count, |_| {}),
         _ => {}
     }
     count_near(space, planned, run) - before
@@ -233,7 +233,7 @@ fn count_near(space: &Space, extents: &ExtentMap, run: &Run) -> i64 {
     let (mut vmas, mut next) = (0, run.linear);
     while next < run.end() {
         let piece = space.piece(next);
-        vmas += extents.count_vmas(piece.linear.max(start), piece.end().min(end));
+        vmas += extents.vma_count(piece.linear.max(start), piece.end().min(end));
         next = piece.end();
     }
     vmas.cast_signed() as i64

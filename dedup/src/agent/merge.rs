@@ -35,7 +35,7 @@ impl Agent {
         for run in runs {
             self.split_huge_pages(run.positions());
             self.work.mapped_runs += 1;
-            self.work.mapped_pages += u64::from(run.count_pages);
+            self.work.mapped_pages += u64::from(run.page_count);
         }
         let may_be_locked = !runs.is_empty() && self.may_be_locked();
         let mut mapped = Vec::new();
@@ -78,8 +78,8 @@ impl Agent {
     /// Leaves out the runs whose slots cannot be read, for want of address space.
     fn leave_out_unreadable(&self, window: &mut Vec<Run>) -> Vec<Step> {
         let refusal = |run: &Run| {
-            let Extent { slot, count_pages, .. } = run.extent()?;
-            self.store.view.prepare(slot, count_pages).err()
+            let Extent { slot, page_count, .. } = run.extent()?;
+            self.store.view.prepare(slot, page_count).err()
         };
         let mut refused = Vec::new();
         window.retain(|run| {
@@ -94,11 +94,11 @@ impl Agent {
     fn merge_window(&self, window: &[Run], may_be_locked: bool) -> Vec<Step> {
         let mut steps = Vec::with_capacity(window.len());
         let (Some(first), Some(last)) = (window.first(), window.last()) else { return steps };
-        let count_pages = last.end().0 - first.linear.0;
-        let span = self.space.span(first.linear, count_pages);
-        if span.count_pages() < count_pages {
+        let page_count = last.end().0 - first.linear.0;
+        let span = self.space.span(first.linear, page_count);
+        if span.page_count() < page_count {
             // The window crosses from one region to the next: each side by itself.
-            let (here, there) = split(window, first.linear.offset(span.count_pages()));
+            let (here, there) = split(window, first.linear.offset(span.page_count()));
             steps.extend(self.merge_window(&here, may_be_locked));
             steps.extend(self.merge_window(&there, may_be_locked));
             return steps;
@@ -115,7 +115,7 @@ impl Agent {
         let (run, is_done) = match step {
             Step::Done(run) => (run, true),
             Step::Changed(run) => {
-                self.events.declines += run.extent().map_or(0, |run| u64::from(run.count_pages));
+                self.events.declines += run.extent().map_or(0, |run| u64::from(run.page_count));
                 (run, false)
             }
             Step::Locked(run) => {
@@ -123,12 +123,12 @@ impl Agent {
                 (run, false)
             }
             Step::Refused(run, error) => {
-                log::debug!("VM {}: cannot fold {} pages: {error}", self.vm, run.count_pages);
+                log::debug!("VM {}: cannot fold {} pages: {error}", self.vm, run.page_count);
                 self.events.errors += 1;
                 (run, false)
             }
         };
-        let count_pages = u64::from(run.count_pages);
+        let page_count = u64::from(run.page_count);
         self.waiting.remove_range(run.positions());
         if !is_refused {
             self.note_work(run.positions());
@@ -160,15 +160,15 @@ impl Agent {
         }
         match run.action {
             Action::Map(_) => {
-                self.events.merges += count_pages - moved;
+                self.events.merges += page_count - moved;
                 self.events.moves += moved;
             }
-            Action::Return(_) => self.events.remerges += count_pages,
-            Action::Discard => self.events.zero_discards += count_pages,
+            Action::Return(_) => self.events.remerges += page_count,
+            Action::Discard => self.events.zero_discards += page_count,
             Action::Replace => {
-                self.events.zero_discards += count_pages;
-                let Run { linear, count_pages, .. } = run;
-                outcomes.push(Outcome::Unbacked { linear, count_pages });
+                self.events.zero_discards += page_count;
+                let Run { linear, page_count, .. } = run;
+                outcomes.push(Outcome::Unbacked { linear, page_count });
             }
         }
         self.place(&run);
@@ -199,12 +199,12 @@ pub(super) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
 fn split(runs: &[Run], at: LinearIndex) -> (Vec<Run>, Vec<Run>) {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for run in runs {
-        let count_before = at.0.saturating_sub(run.linear.0).min(run.count_pages);
+        let count_before = at.0.saturating_sub(run.linear.0).min(run.page_count);
         if count_before > 0 {
             before.push(run.part(0, count_before));
         }
-        if count_before < run.count_pages {
-            after.push(run.part(count_before, run.count_pages - count_before));
+        if count_before < run.page_count {
+            after.push(run.part(count_before, run.page_count - count_before));
         }
     }
     (before, after)
@@ -232,7 +232,7 @@ fn merge_span(
     let start = window[0].linear;
     for run in window {
         let first = run.linear.0 - start.0;
-        let as_wanted: Vec<bool> = (0..run.count_pages)
+        let as_wanted: Vec<bool> = (0..run.page_count)
             .map(|page| holds(store, run.action, page, protected.page(first + page)))
             .collect();
         let mut page = 0;
@@ -240,13 +240,13 @@ fn merge_span(
             let part = run.part(page, count(alike.len()));
             if !alike[0] {
                 steps.push(Step::Changed(part));
-            } else if is_locked(span.part(first + page, part.count_pages)) {
+            } else if is_locked(span.part(first + page, part.page_count)) {
                 steps.push(Step::Locked(part));
             } else {
                 let result = act(&mut protected, store, first + page, &part);
                 push_steps(&part, result, steps);
             }
-            page += part.count_pages;
+            page += part.page_count;
         }
     }
 }
@@ -259,7 +259,7 @@ fn push_steps(run: &Run, result: Result<(), MapError>, steps: &mut Vec<Step>) {
     };
     let code = source.raw_os_error().unwrap_or(libc::EIO);
     let mut next = 0;
-    let ends = run.count_pages..run.count_pages;
+    let ends = run.page_count..run.page_count;
     for Range { start, end } in replaced.into_iter().chain([ends]) {
         if next < start {
             let kept = run.part(next, start - next);
@@ -288,8 +288,8 @@ fn act(
     run: &Run,
 ) -> Result<(), MapError> {
     match run.action {
-        Action::Map(slot) => protected.map_slots(first, run.count_pages, &store.memfd, slot),
-        Action::Return(_) | Action::Discard => Ok(protected.discard(first, run.count_pages)?),
-        Action::Replace => protected.map_anonymous(first, run.count_pages),
+        Action::Map(slot) => protected.map_slots(first, run.page_count, &store.memfd, slot),
+        Action::Return(_) | Action::Discard => Ok(protected.discard(first, run.page_count)?),
+        Action::Replace => protected.map_anonymous(first, run.page_count),
     }
 }

@@ -238,8 +238,8 @@ impl Agent {
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
         let AgentSpec { vm, mode, memory, changes, process, store, secret, budget, workers } = spec;
         let Prepared { space, regions, policies } = Prepared::new(&memory, &process)?;
-        let count_pages = space.count_pages() as usize;
-        let none = Bitmap::new(count_pages);
+        let page_count = space.page_count() as usize;
+        let none = Bitmap::new(page_count);
         let mut agent = Self {
             vm,
             mode,
@@ -256,7 +256,7 @@ impl Agent {
             share: BudgetShare::None,
             seams: BTreeSet::new(),
             fresh: none.clone(),
-            pending: Bitmap::full(count_pages),
+            pending: Bitmap::full(page_count),
             shared: none.clone(),
             zero: none.clone(),
             waiting: none.clone(),
@@ -267,7 +267,7 @@ impl Agent {
             unmarked_memory: None,
             mark_delay: RetryDelay::default(),
             locked: Locked::default(),
-            taken_in: count_pages,
+            taken_in: page_count,
             collected: 0,
             taken_since: 0,
             swept: 0,

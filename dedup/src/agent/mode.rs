@@ -13,8 +13,8 @@ impl Agent {
         self.mode
     }
 
-    pub(crate) fn count_pages(&self) -> u32 {
-        self.space.count_pages()
+    pub(crate) fn page_count(&self) -> u32 {
+        self.space.page_count()
     }
 
     /// Whether any page shares, waits for a twin, or was put off when it had one.

@@ -40,7 +40,7 @@ impl Agent {
     /// O(1) where no VM's memory has any.
     pub(super) fn apply_policies(&self, linear: LinearIndex, span: Span<'_>) -> io::Result<()> {
         let part = |from: LinearIndex, to: LinearIndex| span.part(from.0 - linear.0, to.0 - from.0);
-        let (mut next, end) = (linear, linear.offset(span.count_pages()));
+        let (mut next, end) = (linear, linear.offset(span.page_count()));
         for PolicyRun { pages, policy } in &self.policies {
             let (first, last) = (pages.start.max(linear), pages.end.min(end));
             if first < last {

@@ -44,7 +44,7 @@ impl Prepared {
     }
 
     /// How many pages it has.
-    pub(crate) fn count_pages(&self) -> u32 {
-        self.space.count_pages()
+    pub(crate) fn page_count(&self) -> u32 {
+        self.space.page_count()
     }
 }

@@ -83,7 +83,7 @@ impl Agent {
         let mut more_vmas = 0_i64;
         let mut order: Vec<usize> = (0..runs.len()).filter(|&at| runs[at].is_mapped()).collect();
         // Nothing is put off before everything that saves more has been paid for.
-        order.sort_by_key(|&at| (terms.awaits(&runs[at]), Reverse(runs[at].count_pages)));
+        order.sort_by_key(|&at| (terms.awaits(&runs[at]), Reverse(runs[at].page_count)));
         let mut kept = vec![true; runs.len()];
         // Slots that stay empty: nothing is planned, or set aside, for those that were to join them.
         let mut empty = IdSet::default();
@@ -157,11 +157,11 @@ impl Agent {
     fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
         let held = self.vmas.saturating_add_signed(planned);
         let room = self.budget.room(held, 1).saturating_add_signed(-planned);
-        let count_runs = usize::try_from((room / VMAS_PER_RUN).saturating_sub(1)).ok()?;
-        let over = terms.partner_runs(run).nth(count_runs.max(1))?;
-        let count_pages = over.0 - run.linear.0;
-        let rest = run.part(count_pages, run.count_pages - count_pages);
-        *run = run.part(0, count_pages);
+        let run_count = usize::try_from((room / VMAS_PER_RUN).saturating_sub(1)).ok()?;
+        let over = terms.partner_runs(run).nth(run_count.max(1))?;
+        let page_count = over.0 - run.linear.0;
+        let rest = run.part(page_count, run.page_count - page_count);
+        *run = run.part(0, page_count);
         Some(rest)
     }
 }
@@ -170,7 +170,7 @@ impl Agent {
 /// partners'.
 fn worth(run: &Run, pledge: u64, cost: u64) -> u32 {
     let sides = if pledge > 0 { 2 } else { 1 };
-    let worth = u64::from(run.count_pages) * sides * VMAS_PER_RUN / cost.max(sides * VMAS_PER_RUN);
+    let worth = u64::from(run.page_count) * sides * VMAS_PER_RUN / cost.max(sides * VMAS_PER_RUN);
     u32::try_from(worth.max(1)).unwrap_or(u32::MAX)
 }
 
@@ -189,7 +189,7 @@ fn take_out(runs: &mut Vec<Run>, empty: &IdSet<Slot>) -> Vec<Run> {
 
 /// Makes extents what they are in `original` for the pages of a run.
 fn undo(planned: &mut ExtentMap, original: &ExtentMap, run: &Run) {
-    planned.remove(run.linear, run.count_pages, |_| {});
+    planned.remove(run.linear, run.page_count, |_| {});
     for extent in original.overlapping(run.linear, run.end()) {
         planned.insert(extent, |_| {});
     }

@@ -178,8 +178,8 @@ impl Agent {
         broker: &mut dyn Broker,
         pages: &Range<u32>,
     ) -> Result<bool, AgentError> {
-        let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
-        let run = Run { linear, count_pages, action: Action::Replace };
+        let (linear, page_count) = (LinearIndex(pages.start), pages.end - pages.start);
+        let run = Run { linear, page_count, action: Action::Replace };
         self.reclaim.next = Some(run.end());
         let mut planned = self.extents.within(iter::once(run.with_neighbours()));
         if more_vmas_with(&self.space, &mut planned, &run) >= 0 {
@@ -188,7 +188,7 @@ impl Agent {
         }
         let shared: Vec<Range<usize>> = self.shared.runs_within(run.positions()).collect();
         self.work.mapped_runs += 1 + shared.len() as u64;
-        self.work.mapped_pages += u64::from(count_pages);
+        self.work.mapped_pages += u64::from(page_count);
         for pages in shared {
             self.unmerge_run(broker, pages.clone(), |linear| Outcome::Yielded { linear })?;
             // Put off, and not to be looked at: they are known to have twins.
@@ -199,7 +199,7 @@ impl Agent {
         if !self.make_anonymous(pages)? {
             return Ok(false);
         }
-        self.say(broker, vec![Outcome::Unbacked { linear, count_pages }])?;
+        self.say(broker, vec![Outcome::Unbacked { linear, page_count }])?;
         let freed = before.saturating_sub(self.vmas);
         self.reclaim.quota = self.reclaim.quota.saturating_sub(freed);
         if freed > 0 {
@@ -220,7 +220,7 @@ impl Agent {
     ) -> Result<(Window, u32), AgentError> {
         let mut found: Option<Range<u32>> = None;
         let (mut passed, mut left) = (0, vmas / VMAS_PER_EXTENT);
-        let end = LinearIndex(self.space.count_pages());
+        let end = LinearIndex(self.space.page_count());
         for extent in self.extents.overlapping(from, end) {
             if passed >= limit && found.is_none() {
                 return Ok((Window::Further(extent.linear), passed));

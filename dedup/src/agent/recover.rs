@@ -70,12 +70,12 @@ impl Agent {
             let locked = self.locked_among(page.clone());
             match self.replace_page(linear, to) {
                 Ok(true) => {
-                    let run = Extent { linear, slot: to, count_pages: 1 };
+                    let run = Extent { linear, slot: to, page_count: 1 };
                     outcomes.push(Outcome::Merged(run));
                     self.shared.insert(linear.0 as usize);
                     self.own_copies.forget(page.clone());
                     self.events.moves += 1;
-                    self.place(&Run { linear, count_pages: 1, action: Action::Map(to) });
+                    self.place(&Run { linear, page_count: 1, action: Action::Map(to) });
                     // One that was to have memory of its own at once would not show a slot.
                     self.lock_again(&locked, &page, &[]);
                     self.seal_runs(&[linear..linear.offset(1)]);

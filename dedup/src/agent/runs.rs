@@ -52,7 +52,7 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) linear: LinearIndex,
-    pub(super) count_pages: u32,
+    pub(super) page_count: u32,
     pub(super) action: Action,
 }
 
@@ -65,12 +65,12 @@ impl Run {
             Want::Zero if under.is_some() => Action::Replace,
             Want::Zero => Action::Discard,
         };
-        Self { linear: target.linear, count_pages: 1, action }
+        Self { linear: target.linear, page_count: 1, action }
     }
 
     /// One above the last page.
     pub(super) fn end(&self) -> LinearIndex {
-        self.linear.offset(self.count_pages)
+        self.linear.offset(self.page_count)
     }
 
     /// Its pages and the one on either side: all whose mappings it can part or join.
@@ -83,21 +83,21 @@ impl Run {
         self.linear.0 as usize..self.end().0 as usize
     }
 
-    /// The `count_pages` pages from page `first` of this run on.
-    pub(super) fn part(&self, first: u32, count_pages: u32) -> Self {
+    /// The `page_count` pages from page `first` of this run on.
+    pub(super) fn part(&self, first: u32, page_count: u32) -> Self {
         let action = match self.action {
             Action::Map(slot) => Action::Map(slot.offset(first)),
             Action::Return(slot) => Action::Return(slot.offset(first)),
             other => other,
         };
-        Self { linear: self.linear.offset(first), count_pages, action }
+        Self { linear: self.linear.offset(first), page_count, action }
     }
 
     /// The slots it goes to, as an extent.
     pub(super) fn extent(&self) -> Option<Extent> {
         match self.action {
             Action::Map(slot) | Action::Return(slot) => {
-                Some(Extent { linear: self.linear, slot, count_pages: self.count_pages })
+                Some(Extent { linear: self.linear, slot, page_count: self.page_count })
             }
             Action::Discard | Action::Replace => None,
         }
@@ -105,8 +105,8 @@ impl Run {
 
     /// Each page that goes to a slot, and that slot.
     pub(super) fn shares(&self) -> impl Iterator<Item = (LinearIndex, Slot)> + use<> {
-        self.extent().into_iter().flat_map(|Extent { linear, slot, count_pages }| {
-            (0..count_pages).map(move |n| (linear.offset(n), slot.offset(n)))
+        self.extent().into_iter().flat_map(|Extent { linear, slot, page_count }| {
+            (0..page_count).map(move |n| (linear.offset(n), slot.offset(n)))
         })
     }
 
@@ -114,7 +114,7 @@ impl Run {
     pub(super) fn parts_over(&self, slots: &IdSet<Slot>) -> Vec<(Self, bool)> {
         let Some(Extent { slot, .. }) = self.extent() else { return vec![(*self, false)] };
         let is_over = |&page: &u32| slots.contains(&slot.offset(page));
-        let pages: Vec<u32> = (0..self.count_pages).collect();
+        let pages: Vec<u32> = (0..self.page_count).collect();
         let parts = pages.chunk_by(|one, next| is_over(one) == is_over(next));
         parts.map(|part| (self.part(part[0], count(part.len())), is_over(&part[0]))).collect()
     }
@@ -128,7 +128,7 @@ impl Run {
     fn continues(&self, next: &Self) -> bool {
         let slots_continue = match (self.action, next.action) {
             (Action::Map(slot), Action::Map(next))
-            | (Action::Return(slot), Action::Return(next)) => slot.offset(self.count_pages) == next,
+            | (Action::Return(slot), Action::Return(next)) => slot.offset(self.page_count) == next,
             (one, other) => one == other,
         };
         self.end() == next.linear && slots_continue
@@ -141,8 +141,8 @@ pub(super) fn cut(targets: impl IntoIterator<Item = Target>, extents: &ExtentMap
     for target in targets {
         let next = Run::of(target, extents);
         match runs.last_mut() {
-            Some(run) if run.count_pages < MAX_WINDOW_PAGES && run.continues(&next) => {
-                run.count_pages += 1;
+            Some(run) if run.page_count < MAX_WINDOW_PAGES && run.continues(&next) => {
+                run.page_count += 1;
             }
             _ => runs.push(next),
         }
@@ -177,14 +177,14 @@ mod tests {
         Target { linear: LinearIndex(linear), want: Want::Share(Slot(slot)) }
     }
 
-    fn run(linear: u32, count_pages: u32, action: Action) -> Run {
-        Run { linear: LinearIndex(linear), count_pages, action }
+    fn run(linear: u32, page_count: u32, action: Action) -> Run {
+        Run { linear: LinearIndex(linear), page_count, action }
     }
 
     #[test]
     fn runs_end_where_pages_slots_or_actions_do() {
         let mut extents = ExtentMap::default();
-        let extent = Extent { linear: LinearIndex(4), slot: Slot(24), count_pages: 1 };
+        let extent = Extent { linear: LinearIndex(4), slot: Slot(24), page_count: 1 };
         extents.insert(extent, |_| {});
         extents.insert(Extent { linear: LinearIndex(11), ..extent }, |_| {});
         let zero = |linear| Target { linear: LinearIndex(linear), want: Want::Zero };
@@ -211,7 +211,7 @@ mod tests {
     fn no_run_is_longer_than_a_writer_should_sleep() {
         let targets = (0..=MAX_WINDOW_PAGES).map(|n| share(n, n));
         let lengths: Vec<u32> =
-            cut(targets, &ExtentMap::default()).iter().map(|run| run.count_pages).collect();
+            cut(targets, &ExtentMap::default()).iter().map(|run| run.page_count).collect();
         assert_eq!(lengths, [MAX_WINDOW_PAGES, 1]);
     }
 

@@ -49,8 +49,8 @@ impl Agent {
     /// Has memory be as if an outcome that the broker refused had never come about.
     fn undo(&mut self, refused: Outcome) {
         // Everything else says that memory is the VM's own, which is right whoever knows it.
-        let Outcome::Merged(Extent { linear, count_pages, .. }) = refused else { return };
-        let pages = linear.0..linear.offset(count_pages).0;
+        let Outcome::Merged(Extent { linear, page_count, .. }) = refused else { return };
+        let pages = linear.0..linear.offset(page_count).0;
         let mut outcomes = std::mem::take(&mut self.unreported);
         for page in pages.clone() {
             if self.shared.contains(page as usize) {
@@ -63,8 +63,8 @@ impl Agent {
                 self.stale.search_all();
                 continue;
             }
-            let (linear, count_pages) = (LinearIndex(part.start), part.end - part.start);
-            outcomes.push(Outcome::Unbacked { linear, count_pages });
+            let (linear, page_count) = (LinearIndex(part.start), part.end - part.start);
+            outcomes.push(Outcome::Unbacked { linear, page_count });
         }
         self.unreported = outcomes;
     }

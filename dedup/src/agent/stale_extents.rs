@@ -154,8 +154,8 @@ impl Agent {
                 break;
             }
             self.stale.failed = false;
-            let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
-            self.say(broker, vec![Outcome::Unbacked { linear, count_pages }])?;
+            let (linear, page_count) = (LinearIndex(pages.start), pages.end - pages.start);
+            self.say(broker, vec![Outcome::Unbacked { linear, page_count }])?;
             if self.work.is_enough() {
                 break;
             }
@@ -168,7 +168,7 @@ impl Agent {
     fn next_stale_window(&self, from: LinearIndex, limit: u32) -> (Window, u32) {
         let mut found: Option<Range<u32>> = None;
         let mut passed = 0;
-        let end = LinearIndex(self.space.count_pages());
+        let end = LinearIndex(self.space.page_count());
         for extent in self.extents.overlapping(from, end) {
             if passed >= limit && found.is_none() {
                 return (
@@ -292,8 +292,8 @@ impl Agent {
         }
         let is_anonymous = !matches!(result, Err(MakeAnonymousError::Kept(_)));
         if is_anonymous {
-            let (linear, count_pages) = (LinearIndex(pages.start), pages.end - pages.start);
-            self.place(&Run { linear, count_pages, action: Action::Replace });
+            let (linear, page_count) = (LinearIndex(pages.start), pages.end - pages.start);
+            self.place(&Run { linear, page_count, action: Action::Replace });
             let shift = |run: &Range<u32>| start + run.start as usize..start + run.end as usize;
             let present: Vec<Range<usize>> = present.iter().map(shift).collect();
             self.lock_again(&locked, &(start..end), &present);
@@ -309,16 +309,16 @@ impl Agent {
     /// the others. Relative to its first page.
     fn present_in(&self, pages: &Range<u32>) -> Result<Vec<Range<u32>>, AgentError> {
         let span = self.space.span(LinearIndex(pages.start), pages.end - pages.start);
-        let mut present = vec![false; span.count_pages() as usize];
-        let visit = |first: u32, count_pages: u32, kind| {
+        let mut present = vec![false; span.page_count() as usize];
+        let visit = |first: u32, page_count: u32, kind| {
             let is_there = matches!(kind, PageKind::Private | PageKind::Swapped);
-            present[first as usize..][..count_pages as usize].fill(is_there);
+            present[first as usize..][..page_count as usize].fill(is_there);
         };
         self.process.pagemap.scan(span, visit).map_err(AgentError::Pagemap)?;
         let (start, end) = (LinearIndex(pages.start), LinearIndex(pages.end));
         for extent in self.extents.overlapping(start, end) {
             let first = (extent.linear.0 - pages.start) as usize;
-            present[first..][..extent.count_pages as usize].fill(true);
+            present[first..][..extent.page_count as usize].fill(true);
         }
         let mut next = 0;
         let runs = present.chunk_by(|one, other| one == other).filter_map(|run| {

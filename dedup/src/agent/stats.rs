@@ -30,19 +30,19 @@ impl Agent {
 
     /// Pages that were put off, and that nothing has become of since, among those that are to be
     /// folded.
-    fn count_deferred(&self) -> u64 {
+    fn deferred_count(&self) -> u64 {
         let mut deferred = self.deferred.clone();
         let others = [&self.shared, &self.zero, &self.waiting, &self.pending];
         others.into_iter().chain(&self.excluded).for_each(|other| deferred.subtract(other));
         deferred.count() as u64
     }
 
-    pub(crate) fn count_extents(&self) -> u64 {
+    pub(crate) fn extent_count(&self) -> u64 {
         self.extents.len() as u64
     }
 
     /// Mappings of the VM's memory beyond those that it would have without folding.
-    pub(crate) fn count_folded_vmas(&self) -> u64 {
+    pub(crate) fn folded_vma_count(&self) -> u64 {
         self.vmas.saturating_sub(self.space.pieces().len() as u64)
     }
 
@@ -54,17 +54,17 @@ impl Agent {
             id: self.vm.0,
             domain: domain.to_owned(),
             mode: self.mode.to_string(),
-            pages: u64::from(self.space.count_pages()),
+            pages: u64::from(self.space.page_count()),
             merging_pages: self.shared.count() as u64,
             zero_pages: self.zero.count() as u64,
             rmap_items: 0,
             profit: 0,
             unshared_pages,
-            deferred_pages: self.count_deferred(),
+            deferred_pages: self.deferred_count(),
             volatile_pages: self.count_volatile(swapped.unwrap_or_default()),
             swapped_pages: swapped
                 .map(|swapped| swapped.iter().map(|pages| pages.len() as u64).sum()),
-            unmerging_pages: self.count_unwanted(false),
+            unmerging_pages: self.unwanted_count(false),
             extents: self.extents.len() as u64,
             vmas: self.vmas,
             private_bytes: own.map(|own| own.private_pages * crate::PAGE_SIZE as u64),
@@ -98,11 +98,11 @@ impl Agent {
         let mut own = OwnMemory::default();
         for piece in self.space.pieces() {
             let span = self.space.whole(piece);
-            self.process.pagemap.scan(span, |first, count_pages, kind| match kind {
-                PageKind::Private => own.private_pages += u64::from(count_pages),
+            self.process.pagemap.scan(span, |first, page_count, kind| match kind {
+                PageKind::Private => own.private_pages += u64::from(page_count),
                 PageKind::Swapped => {
                     let first = piece.linear.offset(first).0 as usize;
-                    own.swapped.push(first..first + count_pages as usize);
+                    own.swapped.push(first..first + page_count as usize);
                 }
                 PageKind::Slot | PageKind::ZeroPage => {}
             })?;

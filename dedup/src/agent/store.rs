@@ -12,13 +12,13 @@ pub(crate) struct StoreAccess {
 }
 
 impl StoreAccess {
-    /// Begins to map the view of a store of `count_slots` slots.
+    /// Begins to map the view of a store of `slot_count` slots.
     ///
     /// # Errors
     ///
     /// The kernel's; nothing is mapped.
-    pub(crate) fn new(memfd: Memfd, count_slots: u32) -> io::Result<Self> {
-        let view = StoreView::new(&memfd, count_slots)?;
+    pub(crate) fn new(memfd: Memfd, slot_count: u32) -> io::Result<Self> {
+        let view = StoreView::new(&memfd, slot_count)?;
         Ok(Self { memfd, view })
     }
 }

@@ -37,7 +37,7 @@ impl Faulty {
     fn call(&mut self) -> Result<(), BrokerError> {
         let call = self.calls;
         self.calls += 1;
-        let full = BrokerError::NoItems { count_pages: 1, limit: 0 };
+        let full = BrokerError::NoItems { page_count: 1, limit: 0 };
         if self.fails.contains(&call) { Err(full) } else { Ok(()) }
     }
 }
@@ -146,7 +146,7 @@ pub(super) struct World {
     broker: Faulty,
     pub(super) vms: BTreeMap<VmId, Vm>,
     budget: Arc<MappingBudget>,
-    count_errors: usize,
+    error_count: usize,
 }
 
 /// The bytes of a content; those of 0 are zeroes.
@@ -194,7 +194,7 @@ impl World {
             refuses_names: false,
             strays: Vec::new(),
         };
-        Self { broker, vms, budget, count_errors: 0 }
+        Self { broker, vms, budget, error_count: 0 }
     }
 
     /// Merges, breaks, gives back, discards and unmerges pages.
@@ -251,7 +251,7 @@ impl World {
                 }
             }
         }
-        self.count_errors += errors;
+        self.error_count += errors;
         self.check_bytes();
     }
 
@@ -264,14 +264,14 @@ impl World {
             result = vm.agent.discard(&mut self.broker, pages, false);
             assert!(result.as_ref().is_ok_and(|report| report.kept_pages == 0));
         }
-        self.count_errors += usize::from(result.is_err());
+        self.error_count += usize::from(result.is_err());
         self.check_bytes();
     }
 
     fn unmerge(&mut self, vm: u32) {
         let vm = self.vms.get_mut(&VmId(vm)).unwrap();
         let result = vm.agent.unmerge(&mut self.broker, 100, true);
-        self.count_errors += usize::from(result.is_err());
+        self.error_count += usize::from(result.is_err());
         self.check_bytes();
     }
 
@@ -299,7 +299,7 @@ impl World {
         let (mut merging, mut zero, mut vmas) = (0, 0, 0);
         for (&id, vm) in &self.vms {
             vm.agent.check().unwrap();
-            let waiting = self.broker.broker.count_waiting(id).unwrap();
+            let waiting = self.broker.broker.waiting_count(id).unwrap();
             assert_eq!(waiting, vm.agent.waiting.count() as u64, "waiting pages of VM {id}");
             assert!(vm.agent.has_reported());
             agree(id, &vm.agent, &self.broker.broker).unwrap();
@@ -325,7 +325,7 @@ impl World {
             self.broker.unregister(id).unwrap();
         }
         assert_eq!(self.check(), [0; 3]);
-        assert_eq!(self.broker.broker.count_nodes(), 0);
+        assert_eq!(self.broker.broker.node_count(), 0);
         assert_eq!(self.budget.used(), 0);
     }
 }
@@ -347,7 +347,7 @@ fn a_broker_that_fails_at_any_call_costs_no_byte_no_slot_and_no_count() {
                 let mut world = World::new(&process, max_page_sharing, first..last);
                 world.live();
                 let is_reached = world.broker.calls > first;
-                assert_eq!(world.count_errors > 0, is_reached, "call {first}");
+                assert_eq!(world.error_count > 0, is_reached, "call {first}");
                 world.settle();
                 let found = world.check();
                 assert_eq!(found, expected, "{first}..{last} failed");
@@ -368,16 +368,16 @@ fn a_mapping_that_fails_halfway_costs_no_byte_no_slot_and_no_count() {
     world.end();
     for vm in (0..VMS).map(VmId) {
         for gone in [100, 50, 0] {
-            let mut count_failed = 0;
+            let mut failed_count = 0;
             loop {
                 let mut world = World::new(&process, 256, 0..0);
                 let region = world.vms[&vm].memory.regions()[0];
                 let within = region.host_addr..region.host_addr + region.len_bytes();
-                faults::inject(within.clone(), count_failed, gone, count_failed % 3);
+                faults::inject(within.clone(), failed_count, gone, failed_count % 3);
                 world.live();
                 world.settle();
                 let has_failed = faults::clear(&within);
-                let case = format!("mapping {count_failed} of VM {vm}, {gone} % gone");
+                let case = format!("mapping {failed_count} of VM {vm}, {gone} % gone");
                 assert_eq!(world.check(), expected, "{case}");
                 let errors = world.vms[&vm].agent.events().errors;
                 assert!(gone < 100 || errors == 0, "{case}: the gap was mapped");
@@ -385,9 +385,9 @@ fn a_mapping_that_fails_halfway_costs_no_byte_no_slot_and_no_count() {
                 if !has_failed {
                     break;
                 }
-                count_failed += 1;
+                failed_count += 1;
             }
-            assert!(count_failed > 2, "{count_failed} mappings of VM {vm}");
+            assert!(failed_count > 2, "{failed_count} mappings of VM {vm}");
         }
     }
 }
@@ -426,7 +426,7 @@ fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
         world.broker.refuses = refuses;
         world.live();
         world.settle();
-        assert_eq!(world.count_errors, 0, "no pass ends for it");
+        assert_eq!(world.error_count, 0, "no pass ends for it");
         world.check();
         let agent = &world.vms[&VmId(1)].agent;
         assert!(agent.events.errors > 0, "it is counted");
@@ -457,7 +457,7 @@ fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_n
             agree(id, &vm.agent, &world.broker.broker).unwrap();
         }
     }
-    assert!(world.count_errors > 0);
+    assert!(world.error_count > 0);
     for vm in world.vms.values() {
         let agent = &vm.agent;
         let [shared, waiting, pending] = [&agent.shared, &agent.waiting, &agent.pending];
@@ -494,7 +494,7 @@ fn directives_about_pages_or_slots_that_do_not_exist_are_counted_and_all_else_is
     }
     let count = world.broker.strays.len() as u64;
     world.pass();
-    assert_eq!(world.count_errors, 0, "no pass ends for it");
+    assert_eq!(world.error_count, 0, "no pass ends for it");
     let errors: u64 = world.vms.values().map(|vm| vm.agent.events.errors).sum();
     assert_eq!(errors, count);
     world.settle();

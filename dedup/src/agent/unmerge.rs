@@ -44,7 +44,7 @@ impl Agent {
 
     /// Pages that are to be given their own memory: all that share or are zero if `all` says so, and
     /// otherwise those that should not be folded. O(pages / 64).
-    pub(crate) fn count_unwanted(&self, all: bool) -> u64 {
+    pub(crate) fn unwanted_count(&self, all: bool) -> u64 {
         let excluded = |set: &Bitmap| -> usize {
             let runs = self.excluded.iter().flat_map(Bitmap::runs);
             runs.flat_map(|run| set.runs_within(run)).map(|run| run.len()).sum()
@@ -228,7 +228,7 @@ impl Agent {
         while next < run.end {
             let span = self.space.span(linear_index(next), count(run.end - next));
             span.populate_write()?;
-            next += span.count_pages() as usize;
+            next += span.page_count() as usize;
         }
         Ok(())
     }

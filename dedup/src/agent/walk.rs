@@ -17,7 +17,7 @@ pub struct Mapping {
     /// The page.
     pub linear: LinearIndex,
     /// Where the guest sees it, in bytes.
-    pub guest_phys: u64,
+    pub gpa: u64,
     /// Where this process sees it, in bytes.
     pub host_addr: usize,
 }
@@ -54,15 +54,15 @@ impl Agent {
             visit(&Mapping {
                 vm: self.vm,
                 linear,
-                guest_phys: region.guest_phys + skip_bytes as u64,
+                gpa: region.gpa + skip_bytes as u64,
                 host_addr: region.host_addr + skip_bytes,
             })
         })
     }
 
     /// The page that the guest sees at an address. O(log regions).
-    pub(crate) fn page_at(&self, guest_phys: u64) -> Option<LinearIndex> {
-        self.regions.at_guest(guest_phys).map(|(_, linear)| linear)
+    pub(crate) fn page_at(&self, gpa: u64) -> Option<LinearIndex> {
+        self.regions.at_guest(gpa).map(|(_, linear)| linear)
     }
 
     /// What has become of a page, which must be one of the VM's.

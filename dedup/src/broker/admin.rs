@@ -13,8 +13,8 @@ use crate::protocol::{
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 impl Admin for LocalBroker {
-    fn register(&mut self, vm: VmId, count_pages: u32) -> Result<(), BrokerError> {
-        self.register(vm, count_pages)
+    fn register(&mut self, vm: VmId, page_count: u32) -> Result<(), BrokerError> {
+        self.register(vm, page_count)
     }
 
     fn rename(&mut self, vm: VmId, to: VmId) -> Result<(), BrokerError> {
@@ -25,8 +25,8 @@ impl Admin for LocalBroker {
         Ok(())
     }
 
-    fn count_vms(&self) -> u64 {
-        self.count_vms() as u64
+    fn vm_count(&self) -> u64 {
+        self.vm_count() as u64
     }
 
     fn secret(&self) -> Secret {
@@ -54,16 +54,16 @@ impl Admin for LocalBroker {
     }
 
     fn vm_items(&self, vm: VmId) -> Option<VmItems> {
-        let waiting = self.count_waiting(vm)?;
-        Some(VmItems { waiting, count: self.count_items(vm), bytes: self.item_bytes(vm) })
+        let waiting = self.waiting_count(vm)?;
+        Some(VmItems { waiting, count: self.item_count(vm), bytes: self.item_bytes(vm) })
     }
 
     fn store_bytes(&self) -> Option<u64> {
         self.store_bytes()
     }
 
-    fn count_nodes(&self) -> u64 {
-        self.count_nodes() as u64
+    fn node_count(&self) -> u64 {
+        self.node_count() as u64
     }
 
     fn is_empty(&self) -> bool {
@@ -76,7 +76,7 @@ impl Admin for LocalBroker {
 
     fn set_merge_across_nodes(&mut self, allowed: bool) -> Result<(), BusyError> {
         if allowed != self.merge_across_nodes && !self.is_empty() {
-            return Err(BusyError { slots: self.count_nodes() as u64 });
+            return Err(BusyError { slots: self.node_count() as u64 });
         }
         self.set_merge_across_nodes(allowed);
         Ok(())
@@ -91,8 +91,8 @@ impl Admin for LocalBroker {
         self.sharers_after(slot, after, pages)
     }
 
-    fn count_sharers(&self, slot: Slot) -> u64 {
-        self.count_sharers(slot)
+    fn sharer_count(&self, slot: Slot) -> u64 {
+        self.sharer_count(slot)
     }
 
     fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
@@ -209,7 +209,7 @@ impl Admin for LocalBroker {
     fn item_states(&self, vm: VmId, from: LinearIndex, states: &mut Vec<ItemState>) -> Batch {
         let Some(member) = self.members.get(&vm) else { return Batch::Last };
         let before = states.len();
-        let pages = (from.0..member.items.count_pages()).take(BATCH);
+        let pages = (from.0..member.items.page_count()).take(BATCH);
         states.extend(pages.map(|page| self.item_state(vm, LinearIndex(page))));
         batch(states.len() - before)
     }
@@ -243,7 +243,7 @@ mod tests {
         broker.directives(VM, offers.len(), &mut directives).unwrap();
         let Directive::Create { slot, .. } = directives[0] else { panic!("{directives:?}") };
         broker.fill(VM, slot, &page, &mut Vec::new()).unwrap();
-        let merged = |linear| Outcome::Merged(Extent { linear, slot, count_pages: 1 });
+        let merged = |linear| Outcome::Merged(Extent { linear, slot, page_count: 1 });
         broker.report(VM, &pages().map(merged).collect::<Vec<_>>()).unwrap();
         broker.check().unwrap();
         (broker, slot)
@@ -266,7 +266,7 @@ mod tests {
         }
         assert_eq!(listed, walked);
         assert_eq!(broker.slot_sharers(slot, listed.last().copied(), &mut pages), Some(0));
-        assert_eq!(broker.count_sharers(slot), u64::from(PAGES));
+        assert_eq!(broker.sharer_count(slot), u64::from(PAGES));
     }
 
     #[test]

@@ -84,9 +84,9 @@ impl Broker for LocalBroker {
     }
 
     fn unregister(&mut self, vm: VmId) -> Result<(), BrokerError> {
-        let count_pages = self.member_mut(vm)?.items.count_pages();
+        let page_count = self.member_mut(vm)?.items.page_count();
         self.remove_all_items(vm);
-        self.set_backing(vm, LinearIndex(0), None, count_pages);
+        self.set_backing(vm, LinearIndex(0), None, page_count);
         if let Some(member) = self.members.remove(&vm) {
             self.rmap.unregister(&member.items);
         }
@@ -137,11 +137,11 @@ impl LocalBroker {
                 self.unpair(item);
                 self.remove_item(item);
             }
-            Outcome::Unbacked { linear, count_pages } => {
-                let last = LinearIndex(linear.0.saturating_add(count_pages.saturating_sub(1)));
+            Outcome::Unbacked { linear, page_count } => {
+                let last = LinearIndex(linear.0.saturating_add(page_count.saturating_sub(1)));
                 self.item(vm, last)?;
                 self.shares_none(vm, linear, last)?;
-                self.set_backing(vm, linear, None, count_pages);
+                self.set_backing(vm, linear, None, page_count);
             }
         }
         Ok(())
@@ -164,7 +164,7 @@ impl LocalBroker {
 
     /// Makes pending items stable, and their VM lie over the run's slots.
     fn confirm(&mut self, vm: VmId, run: Extent) -> Result<(), BrokerError> {
-        let pages = (0..run.count_pages).map(|offset| run.linear.offset(offset));
+        let pages = (0..run.page_count).map(|offset| run.linear.offset(offset));
         let items: Vec<ItemId> = self
             .items(vm, pages)?
             .zip(0..)
@@ -180,8 +180,8 @@ impl LocalBroker {
                 }
             })
             .collect::<Result<_, _>>()?;
-        self.note_answer(vm, run.linear, run.count_pages);
-        self.set_backing(vm, run.linear, Some(run.slot), run.count_pages);
+        self.note_answer(vm, run.linear, run.page_count);
+        self.set_backing(vm, run.linear, Some(run.slot), run.page_count);
         for (item, offset) in items.into_iter().zip(0..) {
             if let Some(target) = self.moving_to(item, run.slot.offset(offset)) {
                 self.transfer(item, target);

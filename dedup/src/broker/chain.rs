@@ -47,7 +47,7 @@ struct Chain {
     /// Those that have room, then those that have none.
     dups: Vec<NodeId>,
     /// How many have room.
-    count_open: usize,
+    open_count: usize,
 }
 
 /// All chains, and the exact number of their dups.
@@ -55,7 +55,7 @@ struct Chain {
 pub(super) struct Chains {
     all: Arena<Chain>,
     /// Nodes that hang off chains: KSM's `stable_node_dups`.
-    pub(super) count_dups: u64,
+    pub(super) dup_count: u64,
 }
 
 impl Chains {
@@ -95,22 +95,22 @@ impl Chains {
 
     /// Those of a chain's dups that have room; none of a chain that is free.
     pub(super) fn open(&self, id: ChainId) -> &[NodeId] {
-        self.all.get(id.index()).map_or(&[], |chain| &chain.dups[..chain.count_open])
+        self.all.get(id.index()).map_or(&[], |chain| &chain.dups[..chain.open_count])
     }
 
     /// How many of a chain's dups, the first ones, have room.
-    pub(super) fn count_open(&self, id: ChainId) -> usize {
-        self.all[id.index()].count_open
+    pub(super) fn open_count(&self, id: ChainId) -> usize {
+        self.all[id.index()].open_count
     }
 
     /// Notes how many have.
-    pub(super) fn set_count_open(&mut self, id: ChainId, count_open: usize) {
-        self.all[id.index()].count_open = count_open;
+    pub(super) fn set_count_open(&mut self, id: ChainId, open_count: usize) {
+        self.all[id.index()].open_count = open_count;
     }
 
     /// Adds a dup behind the others, as one without room, and says where.
     pub(super) fn push(&mut self, id: ChainId, dup: NodeId) -> usize {
-        self.count_dups += 1;
+        self.dup_count += 1;
         let dups = &mut self.all[id.index()].dups;
         dups.push(dup);
         dups.len() - 1
@@ -118,7 +118,7 @@ impl Chains {
 
     /// Takes the dup without room at `place` out and says which one is there now.
     pub(super) fn take(&mut self, id: ChainId, place: usize) -> Option<NodeId> {
-        self.count_dups -= 1;
+        self.dup_count -= 1;
         let dups = &mut self.all[id.index()].dups;
         dups.swap_remove(place);
         dups.get(place).copied()

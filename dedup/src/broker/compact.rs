@@ -78,11 +78,11 @@ impl LocalBroker {
         scope: CompactScope,
     ) -> Result<Option<Candidate>, BrokerError> {
         let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
-        let (mut found, mut count_sharers, mut looked) = (Candidate::default(), 0, 0);
-        let end = LinearIndex(member.items.count_pages());
+        let (mut found, mut sharer_count, mut looked) = (Candidate::default(), 0, 0);
+        let end = LinearIndex(member.items.page_count());
         for extent in member.extents.overlapping(cursor.next, end) {
             let parted = extent.linear != cursor.next;
-            let long = scope == CompactScope::Gainful && extent.count_pages >= LONG_RUN_PAGES;
+            let long = scope == CompactScope::Gainful && extent.page_count >= LONG_RUN_PAGES;
             if !found.group.is_empty() && (parted || long) {
                 return Ok(Some(found));
             }
@@ -90,7 +90,7 @@ impl LocalBroker {
                 cursor.next = LinearIndex(extent.end());
                 continue;
             }
-            for offset in 0..extent.count_pages {
+            for offset in 0..extent.page_count {
                 if looked == LOOK_PAGES {
                     return Ok(Some(found));
                 }
@@ -107,9 +107,9 @@ impl LocalBroker {
                 cursor.next = linear.offset(1);
                 if movable && found.add(slot) {
                     let node = self.store.slots.node(slot);
-                    count_sharers += node.map_or(0, |node| self.stable.node(node).sharers);
+                    sharer_count += node.map_or(0, |node| self.stable.node(node).sharers);
                 }
-                if found.group.len() == GROUP_SLOTS || count_sharers >= GROUP_SHARERS {
+                if found.group.len() == GROUP_SLOTS || sharer_count >= GROUP_SHARERS {
                     return Ok(Some(found));
                 }
             }

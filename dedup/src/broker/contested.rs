@@ -71,8 +71,7 @@ impl LocalBroker {
 
     /// Forgets which fingerprints are contested while nothing stands under any name.
     pub(crate) fn forget_contested(&mut self) {
-        if !self.contested.is_empty() && self.stable.count_nodes() == 0 && self.unstable.len() == 0
-        {
+        if !self.contested.is_empty() && self.stable.node_count() == 0 && self.unstable.len() == 0 {
             self.contested = Contested::default();
         }
     }

@@ -13,9 +13,9 @@ impl LocalBroker {
             pages_shared: self.stable.shared,
             pages_sharing: self.stable.sharers - self.stable.shared,
             pages_unshared: self.unstable.len() as u64 + self.stable.pending.total()
-                - self.count_put_off,
+                - self.put_off_count,
             stable_node_chains: self.stable.chains.len(),
-            stable_node_dups: self.stable.chains.count_dups,
+            stable_node_dups: self.stable.chains.dup_count,
             store_bytes: self.store_bytes(),
             metadata_bytes: self.heap_bytes() as u64,
         }
@@ -44,19 +44,19 @@ impl LocalBroker {
 
     /// The VM's items in the trees that share nothing: those on the unstable tree, and those that
     /// are pending, but for those that its agent has put off.
-    pub(crate) fn count_waiting(&self, vm: VmId) -> Option<u64> {
+    pub(crate) fn waiting_count(&self, vm: VmId) -> Option<u64> {
         let member = self.members.get(&vm)?;
-        Some(member.waiting + self.stable.pending.of(vm) - member.queue.count_put_off())
+        Some(member.waiting + self.stable.pending.of(vm) - member.queue.put_off_count())
     }
 
     /// Items that take memory for a VM: none for parts of it that nothing was ever offered from.
-    pub(crate) fn count_items(&self, vm: VmId) -> u64 {
+    pub(crate) fn item_count(&self, vm: VmId) -> u64 {
         self.members.get(&vm).map_or(0, |member| self.rmap.count_made(&member.items))
     }
 
     /// Bytes of a VM's items.
     pub(crate) fn item_bytes(&self, vm: VmId) -> u64 {
-        self.count_items(vm) * Rmap::ITEM_BYTES as u64
+        self.item_count(vm) * Rmap::ITEM_BYTES as u64
     }
 
     fn heap_bytes(&self) -> usize {

@@ -184,8 +184,8 @@ mod tests {
     }
 
     /// A domain with room for so many slots, in which so many pages of one VM have a twin in another.
-    fn matched(count_slots: u32, pairs: u32) -> LocalBroker {
-        let mut broker = LocalBroker::new(count_slots, 256).unwrap();
+    fn matched(slot_count: u32, pairs: u32) -> LocalBroker {
+        let mut broker = LocalBroker::new(slot_count, 256).unwrap();
         for vm in VMS {
             broker.register(vm, pairs).unwrap();
             let fingerprint = |number| broker.secret().fingerprint(&page(number));
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(directives, [Directive::Create { linear, slot, continues: false }]);
         assert_eq!(looked, u64::from(PAIRS));
         broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
-        let merged = [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        let merged = [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
         broker.report(VMS[0], &merged).unwrap();
         assert_eq!(poll(&mut broker, VMS[0], 999), (vec![], 0), "nothing is free");
         let (directives, _) = poll(&mut broker, VMS[1], 999);
@@ -240,14 +240,14 @@ mod tests {
 
         for vm in VMS {
             broker.report(vm, &[Outcome::Left { linear }]).unwrap();
-            broker.report(vm, &[Outcome::Unbacked { linear, count_pages: 1 }]).unwrap();
+            broker.report(vm, &[Outcome::Unbacked { linear, page_count: 1 }]).unwrap();
         }
         let (directives, looked) = poll(&mut broker, VMS[0], 999);
         let next = LinearIndex(1);
         assert_eq!(directives, [Directive::Create { linear: next, slot, continues: false }]);
         assert_eq!(looked, 1, "there is room for one");
         broker.fill(VMS[0], slot, &page(1), &mut Vec::new()).unwrap();
-        let merged = [Outcome::Merged(Extent { linear: next, slot, count_pages: 1 })];
+        let merged = [Outcome::Merged(Extent { linear: next, slot, page_count: 1 })];
         broker.report(VMS[0], &merged).unwrap();
         let (directives, looked) = poll(&mut broker, VMS[1], 999);
         assert_eq!(directives, [Directive::Merge { linear: next, slot, awaited: true }]);
@@ -262,7 +262,7 @@ mod tests {
         let (linear, slot) = (LinearIndex(0), Slot(0));
         poll(&mut broker, VMS[0], 999);
         broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
-        let merged = [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        let merged = [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
         broker.report(VMS[0], &merged).unwrap();
         assert!(broker.lacking.iter().eq(&VMS[..1]));
         broker.rename(VMS[0], LATER);
@@ -274,7 +274,7 @@ mod tests {
             broker.report(LATER, &[Outcome::Left { linear }]).unwrap();
         }
         broker.report(VMS[1], &[Outcome::Left { linear }]).unwrap();
-        broker.report(LATER, &[Outcome::Unbacked { linear, count_pages: 1 }]).unwrap();
+        broker.report(LATER, &[Outcome::Unbacked { linear, page_count: 1 }]).unwrap();
         let fingerprint = broker.secret().fingerprint(&page(7));
         let offers = [0, 1].map(|number| Offer { linear: LinearIndex(number), fingerprint });
         broker.offer(LATER, &offers, &mut Vec::new()).unwrap();
@@ -288,14 +288,14 @@ mod tests {
         let (linear, slot) = (LinearIndex(0), Slot(0));
         poll(&mut broker, VMS[0], 999);
         broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
-        let merged = [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        let merged = [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
         broker.report(VMS[0], &merged).unwrap();
         // One of the two pages for which there is no slot is written, then there is room for one.
         broker.report(VMS[0], &[Outcome::Left { linear: LinearIndex(1) }]).unwrap();
         for vm in VMS {
             broker.report(vm, &[Outcome::Left { linear }]).unwrap();
         }
-        broker.report(VMS[0], &[Outcome::Unbacked { linear, count_pages: 1 }]).unwrap();
+        broker.report(VMS[0], &[Outcome::Unbacked { linear, page_count: 1 }]).unwrap();
         let next = LinearIndex(2);
         let (directives, _) = poll(&mut broker, VMS[0], 999);
         assert_eq!(directives, [Directive::Create { linear: next, slot, continues: false }]);

@@ -50,13 +50,13 @@ impl LocalBroker {
         let (mut start, mut failure) = (0, None);
         for run in fills.chunk_by(|one, next| one.name.is_some() == next.name.is_some()) {
             let end = start + run.len();
-            let mut count_filled = 0;
+            let mut filled_count = 0;
             if failure.is_none() && run[0].name.is_some() {
                 let (filled, result) = self.store.fill(run[0].slot, &pages[start..end]);
-                (count_filled, failure) = (filled, result.err());
+                (filled_count, failure) = (filled, result.err());
             }
             for (number, fill) in run.iter().enumerate() {
-                let name = fill.name.filter(|_| number < count_filled);
+                let name = fill.name.filter(|_| number < filled_count);
                 match name {
                     Some(name) => {
                         self.stable.node_mut(fill.node).fill(name);

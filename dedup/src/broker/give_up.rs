@@ -110,7 +110,7 @@ mod tests {
             panic!()
         };
         broker.fill(vms[0], from, &PAGE, &mut Vec::new()).unwrap();
-        let merged = |slot| [Outcome::Merged(Extent { linear, slot, count_pages: 1 })];
+        let merged = |slot| [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
         broker.report(vms[0], &merged(from)).unwrap();
         assert_eq!(
             told(&mut broker, vms[1]),
@@ -133,7 +133,7 @@ mod tests {
         assert!(broker.identity(to).is_some());
         broker.report(vms[0], &declined).unwrap();
         assert_eq!(broker.give_up_moves(), 1);
-        assert_eq!((broker.count_moves(), broker.identity(to)), (0, None));
+        assert_eq!((broker.move_count(), broker.identity(to)), (0, None));
         broker.check().unwrap();
         assert!(broker.report(vms[0], &merged(to)).is_err(), "it has said that it would not come");
         broker.check().unwrap();

@@ -12,8 +12,8 @@ impl LocalBroker {
     }
 
     /// Nodes that are shared or about to be: those that keep the knobs from being changed.
-    pub fn count_nodes(&self) -> usize {
-        self.stable.count_nodes()
+    pub fn node_count(&self) -> usize {
+        self.stable.node_count()
     }
 
     /// Has at most `limit` pages share a slot from now on. O(1).
@@ -28,8 +28,8 @@ impl LocalBroker {
         if limit < MIN_PAGE_SHARING {
             return Err(MaxPageSharingError::TooSmall(limit));
         }
-        if self.count_nodes() > 0 {
-            return Err(MaxPageSharingError::Busy { slots: self.count_nodes() });
+        if self.node_count() > 0 {
+            return Err(MaxPageSharingError::Busy { slots: self.node_count() });
         }
         self.stable.set_max_page_sharing(limit);
         Ok(())
@@ -37,7 +37,7 @@ impl LocalBroker {
 
     /// Whether any page is shared, about to be, or waits for a twin.
     pub fn is_empty(&self) -> bool {
-        self.count_nodes() == 0 && self.unstable.len() == 0
+        self.node_count() == 0 && self.unstable.len() == 0
     }
 
     /// Allows that pages on different NUMA nodes share, which is so from the beginning, or forbids

@@ -33,9 +33,9 @@ impl LocalBroker {
             // What holds something is passed over by the kernel, which finds the next page at once.
             next = match self.store.memfd().next_page(Slot(first)) {
                 Ok(Some(slot)) if slot.0 < after => {
-                    let count_slots = (after - slot.0) as usize;
-                    if let Err(error) = self.store.memfd().punch(slot, count_slots) {
-                        log::warn!("cannot give {count_slots} slots back to the kernel: {error}");
+                    let slot_count = (after - slot.0) as usize;
+                    if let Err(error) = self.store.memfd().punch(slot, slot_count) {
+                        log::warn!("cannot give {slot_count} slots back to the kernel: {error}");
                     }
                     after
                 }

@@ -17,7 +17,7 @@ impl LocalBroker {
     /// returns whether there may be others. [`directives`](crate::protocol::Broker::directives) have their agents do
     /// it. O(1): some ten thousand nodes.
     pub fn unshare_left_alone(&mut self) -> Batch {
-        if self.stable.count_left_alone == 0 {
+        if self.stable.left_alone_count == 0 {
             return Batch::Last;
         }
         let from = std::mem::take(&mut self.left_alone_from);

@@ -138,7 +138,7 @@ pub struct LocalBroker {
     /// VMs pages of which may have been set aside because the store was full: all of which any are.
     lacking: BTreeSet<VmId>,
     /// Pages that their agents have put off, of all VMs: nothing is looked up for any while it is 0.
-    count_put_off: u64,
+    put_off_count: u64,
     /// Pages that polls have looked at.
     polled_pages: u64,
     /// Passes since the domain was made, by the turn of whose numbers breaks are forgotten.
@@ -146,15 +146,15 @@ pub struct LocalBroker {
 }
 
 impl LocalBroker {
-    /// Makes an empty domain whose store holds `count_slots` pages at most, and in which a slot is
+    /// Makes an empty domain whose store holds `slot_count` pages at most, and in which a slot is
     /// shared by `max_page_sharing` pages at most.
     ///
     /// # Errors
     ///
     /// When the store could hold nothing, fewer than two pages may share, which is no sharing, or the
     /// kernel gives no randomness or no memory file; nothing is left behind.
-    pub fn new(count_slots: u32, max_page_sharing: u32) -> Result<Self, DomainError> {
-        if count_slots == 0 {
+    pub fn new(slot_count: u32, max_page_sharing: u32) -> Result<Self, DomainError> {
+        if slot_count == 0 {
             return Err(DomainError::EmptyStore);
         }
         if max_page_sharing < MIN_PAGE_SHARING {
@@ -163,7 +163,7 @@ impl LocalBroker {
         Ok(Self {
             secret: Secret::random().map_err(DomainError::Secret)?,
             workers: None,
-            store: Store::new(count_slots).map_err(DomainError::Store)?,
+            store: Store::new(slot_count).map_err(DomainError::Store)?,
             stable: StableTree::new(max_page_sharing),
             unstable: UnstableTree::default(),
             rmap: Rmap::default(),
@@ -176,7 +176,7 @@ impl LocalBroker {
             left_alone_from: 0,
             punched: 0,
             lacking: BTreeSet::new(),
-            count_put_off: 0,
+            put_off_count: 0,
             polled_pages: 0,
             passes: 0,
         })
@@ -187,26 +187,26 @@ impl LocalBroker {
         self.workers = Some(workers);
     }
 
-    /// Makes place for a VM of `count_pages` pages. O(pages).
+    /// Makes place for a VM of `page_count` pages. O(pages).
     ///
     /// # Errors
     ///
     /// A VM that is there already, or an index that is full; nothing was done.
-    pub fn register(&mut self, vm: VmId, count_pages: u32) -> Result<(), BrokerError> {
+    pub fn register(&mut self, vm: VmId, page_count: u32) -> Result<(), BrokerError> {
         if self.members.contains_key(&vm) {
             return Err(BrokerError::VmExists(vm));
         }
         let items = self
             .rmap
-            .register(vm, count_pages)
-            .ok_or(BrokerError::NoItems { count_pages, limit: Rmap::LIMIT })?;
+            .register(vm, page_count)
+            .ok_or(BrokerError::NoItems { page_count, limit: Rmap::LIMIT })?;
         let extents = ExtentMap::default();
         self.members.insert(
             vm,
             Member {
                 items,
                 extents,
-                queue: PollQueue::new(count_pages),
+                queue: PollQueue::new(page_count),
                 told: BTreeSet::new(),
                 breaks: Breaks::default(),
                 waiting: 0,
@@ -235,7 +235,7 @@ impl LocalBroker {
     }
 
     /// How many VMs there are.
-    pub fn count_vms(&self) -> usize {
+    pub fn vm_count(&self) -> usize {
         self.members.len()
     }
 
@@ -255,7 +255,7 @@ impl LocalBroker {
     pub(crate) fn trim(&mut self, vm: VmId, pages: &Range<u32>) -> usize {
         self.members.get_mut(&vm).map_or(0, |member| {
             // Nothing lies beyond the last page.
-            let is_whole = pages.end >= member.items.count_pages();
+            let is_whole = pages.end >= member.items.page_count();
             let pages = pages.start..if is_whole { u32::MAX } else { pages.end };
             member.breaks.forget(&pages);
             self.rmap.trim(&member.items, &pages)
@@ -282,19 +282,19 @@ impl LocalBroker {
     }
 
     /// Notes that pages of a VM lie over slots from now on, or, with no slot, over none.
-    fn set_backing(&mut self, vm: VmId, linear: LinearIndex, slot: Option<Slot>, count_pages: u32) {
+    fn set_backing(&mut self, vm: VmId, linear: LinearIndex, slot: Option<Slot>, page_count: u32) {
         let Some(member) = self.members.get_mut(&vm) else {
             return;
         };
         let slots = &mut self.store.slots;
         // Counted up first, so that a slot that stays where it was is never at rest in between.
         if let Some(slot) = slot {
-            slots.map(slot, count_pages);
+            slots.map(slot, page_count);
         }
-        let removed = |old: Extent| slots.unmap(old.slot, old.count_pages);
+        let removed = |old: Extent| slots.unmap(old.slot, old.page_count);
         match slot {
-            Some(slot) => member.extents.insert(Extent { linear, slot, count_pages }, removed),
-            None => member.extents.remove(linear, count_pages, removed),
+            Some(slot) => member.extents.insert(Extent { linear, slot, page_count }, removed),
+            None => member.extents.remove(linear, page_count, removed),
         }
     }
 }

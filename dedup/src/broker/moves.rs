@@ -131,7 +131,7 @@ impl LocalBroker {
     }
 
     /// Moves that are under way.
-    pub fn count_moves(&self) -> usize {
+    pub fn move_count(&self) -> usize {
         self.moves.len()
     }
 
@@ -187,12 +187,12 @@ impl LocalBroker {
     }
 
     /// Notes that an agent has said what became of pages, if it had been told to move them.
-    pub(super) fn note_answer(&mut self, vm: VmId, linear: LinearIndex, count_pages: u32) {
+    pub(super) fn note_answer(&mut self, vm: VmId, linear: LinearIndex, page_count: u32) {
         let Some(member) = self.members.get_mut(&vm).filter(|member| !member.told.is_empty())
         else {
             return;
         };
-        for offset in 0..count_pages {
+        for offset in 0..page_count {
             member.told.remove(&linear.offset(offset));
         }
     }

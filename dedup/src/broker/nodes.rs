@@ -51,7 +51,7 @@ impl LocalBroker {
 
     /// Whether the item's agent has put it off for want of mappings.
     pub(super) fn is_put_off(&self, item: ItemId) -> bool {
-        if self.count_put_off == 0 {
+        if self.put_off_count == 0 {
             return false;
         }
         let (vm, linear) = self.rmap.page(item);
@@ -60,9 +60,9 @@ impl LocalBroker {
 
     /// Has an item not count as put off any more.
     pub(super) fn end_put_off(&mut self, item: ItemId) {
-        if self.count_put_off > 0 {
+        if self.put_off_count > 0 {
             let (_, linear) = self.rmap.page(item);
-            self.count_put_off -= u64::from(self.owner_mut(item).queue.end_put_off(linear));
+            self.put_off_count -= u64::from(self.owner_mut(item).queue.end_put_off(linear));
         }
     }
 
@@ -80,13 +80,13 @@ impl LocalBroker {
         self.rmap.set(item, RmapItem::Pending { link, role: Role::Waiting });
         let (_, linear) = self.rmap.page(item);
         self.owner_mut(item).queue.put_off(linear);
-        self.count_put_off += 1;
+        self.put_off_count += 1;
         self.settle_node(id);
     }
 
     /// Has those be merged with a node's slot that were put off before it was filled. O(items of the node).
     pub(super) fn direct_put_off(&mut self, id: NodeId) {
-        if self.count_put_off == 0 {
+        if self.put_off_count == 0 {
             return;
         }
         let put_off: Vec<ItemId> =

@@ -33,7 +33,7 @@ impl LocalBroker {
     fn loosen(&mut self, item: ItemId) -> Option<Fingerprint> {
         let state = self.rmap.item(item);
         // Nothing is to be done for most.
-        if !matches!(state, RmapItem::Loose(_)) || self.count_put_off > 0 {
+        if !matches!(state, RmapItem::Loose(_)) || self.put_off_count > 0 {
             self.remove_item(item);
         }
         state.declined()

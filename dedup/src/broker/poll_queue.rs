@@ -30,8 +30,8 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(count_pages: usize) -> Self {
-        Self { set: Bitmap::new(count_pages), count: 0 }
+    fn new(page_count: usize) -> Self {
+        Self { set: Bitmap::new(page_count), count: 0 }
     }
 
     fn insert(&mut self, page: usize) {
@@ -64,8 +64,8 @@ impl Pages {
 
 impl PollQueue {
     /// An empty queue of a VM of so many pages.
-    pub(super) fn new(count_pages: u32) -> Self {
-        let pages = || Pages::new(count_pages as usize);
+    pub(super) fn new(page_count: u32) -> Self {
+        let pages = || Pages::new(page_count as usize);
         Self { due: pages(), next: 0, parked: pages(), without_slot: pages(), put_off: None }
     }
 
@@ -125,7 +125,7 @@ impl PollQueue {
     }
 
     /// How many pages are put off. O(1).
-    pub(super) fn count_put_off(&self) -> u64 {
+    pub(super) fn put_off_count(&self) -> u64 {
         self.put_off.as_ref().map_or(0, |put_off| put_off.count as u64)
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Slots {
     live: u32,
     /// Resting numbers as maximal runs: first to count.
     resting: BTreeMap<u32, u32>,
-    count_resting: u32,
+    resting_count: u32,
     /// The run of numbers being handed out again.
     reuse: std::ops::Range<u32>,
 }
@@ -38,7 +38,7 @@ impl Slots {
             limit,
             live: 0,
             resting: BTreeMap::new(),
-            count_resting: 0,
+            resting_count: 0,
             reuse: 0..0,
         }
     }
@@ -82,7 +82,7 @@ impl Slots {
 
     /// Whether enough numbers rest for some of them to be taken up again.
     fn has_rested(&self) -> bool {
-        self.count_resting > MIN_RESTING.max(self.live / 2)
+        self.resting_count > MIN_RESTING.max(self.live / 2)
     }
 
     pub(super) fn set_node(&mut self, slot: Slot, node: NodeId) {
@@ -103,16 +103,16 @@ impl Slots {
         }
     }
 
-    /// Counts `count_pages` more pages over the slots from `slot` on.
-    pub(super) fn map(&mut self, slot: Slot, count_pages: u32) {
-        for number in slot.0..slot.0 + count_pages {
+    /// Counts `page_count` more pages over the slots from `slot` on.
+    pub(super) fn map(&mut self, slot: Slot, page_count: u32) {
+        for number in slot.0..slot.0 + page_count {
             self.states.change(number, |state| state.mappings += 1);
         }
     }
 
     /// Counts one page less over each of the slots from `slot` on.
-    pub(super) fn unmap(&mut self, slot: Slot, count_pages: u32) {
-        for number in slot.0..slot.0 + count_pages {
+    pub(super) fn unmap(&mut self, slot: Slot, page_count: u32) {
+        for number in slot.0..slot.0 + page_count {
             let state = self.states.change(number, |state| state.mappings -= 1);
             if state.mappings == 0 && state.node.is_none() {
                 self.rest(Slot(number));
@@ -123,7 +123,7 @@ impl Slots {
     /// Numbers that can be taken, at rest or never used.
     pub(super) fn room(&self) -> u32 {
         let used = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
-        (self.limit - used) + self.count_resting + (self.reuse.end - self.reuse.start)
+        (self.limit - used) + self.resting_count + (self.reuse.end - self.reuse.start)
     }
 
     pub(super) fn mappings(&self, slot: Slot) -> u32 {
@@ -163,8 +163,8 @@ impl Slots {
             resting += run.end - run.start;
             run.for_each(|number| free[number as usize] = true);
         }
-        if resting != self.count_resting {
-            return Err(format!("{resting} slots rest, {} counted", self.count_resting));
+        if resting != self.resting_count {
+            return Err(format!("{resting} slots rest, {} counted", self.resting_count));
         }
         for number in self.reuse.clone() {
             if std::mem::replace(&mut free[number as usize], true) {
@@ -192,7 +192,7 @@ impl Slots {
             count += run;
         }
         self.resting.insert(first, count);
-        self.count_resting += 1;
+        self.resting_count += 1;
     }
 
     fn take_resting_run(&mut self) -> Option<std::ops::Range<u32>> {
@@ -200,7 +200,7 @@ impl Slots {
         let after = self.resting.range(from..).next();
         let (&first, &count) = after.or_else(|| self.resting.iter().next())?;
         self.resting.remove(&first);
-        self.count_resting -= count;
+        self.resting_count -= count;
         Some(first..first + count)
     }
 
@@ -214,7 +214,7 @@ impl Slots {
         if len > count {
             self.resting.insert(first + count, len - count);
         }
-        self.count_resting -= count;
+        self.resting_count -= count;
         Some(first)
     }
 

@@ -28,7 +28,7 @@ pub(super) struct StableTree {
     /// Nodes with at least one sharer.
     pub(super) shared: u64,
     /// Those with one sharer that is [left](StableNode::is_left_alone).
-    pub(super) count_left_alone: u64,
+    pub(super) left_alone_count: u64,
     /// Items that are stable.
     pub(super) sharers: u64,
     /// Items that are pending.
@@ -43,7 +43,7 @@ impl StableTree {
             nodes: Arena::default(),
             max_page_sharing,
             shared: 0,
-            count_left_alone: 0,
+            left_alone_count: 0,
             sharers: 0,
             pending: PendingCounts::default(),
         }
@@ -97,12 +97,12 @@ impl StableTree {
 
     /// Changes that while there is no node.
     pub(super) fn set_max_page_sharing(&mut self, max_page_sharing: u32) {
-        debug_assert!(self.count_nodes() == 0, "nodes that were filled up to another limit");
+        debug_assert!(self.node_count() == 0, "nodes that were filled up to another limit");
         self.max_page_sharing = max_page_sharing;
     }
 
     /// How many nodes there are, shared or about to be.
-    pub(super) fn count_nodes(&self) -> usize {
+    pub(super) fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
@@ -111,7 +111,7 @@ impl StableTree {
         let node = self.node_mut(id);
         let was_left_alone = node.is_left_alone();
         node.paired &= node.sharers > 1;
-        self.count_left_alone -= u64::from(was_left_alone);
+        self.left_alone_count -= u64::from(was_left_alone);
     }
 
     /// Nodes whose sharer is [left alone](StableNode::is_left_alone), of those with numbers within `numbers`.

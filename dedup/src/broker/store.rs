@@ -16,15 +16,15 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Makes an empty store for `count_slots` pages at most.
+    /// Makes an empty store for `slot_count` pages at most.
     ///
     /// # Errors
     ///
     /// The kernel's; nothing is left behind.
-    pub(super) fn new(count_slots: u32) -> io::Result<Self> {
+    pub(super) fn new(slot_count: u32) -> io::Result<Self> {
         Ok(Self {
-            memfd: Memfd::new(count_slots)?,
-            slots: Slots::new(count_slots),
+            memfd: Memfd::new(slot_count)?,
+            slots: Slots::new(slot_count),
             freed: Vec::new(),
         })
     }

@@ -50,7 +50,7 @@ impl LocalBroker {
     }
 
     /// How many pages share a slot. O(1).
-    pub(super) fn count_sharers(&self, slot: Slot) -> u64 {
+    pub(super) fn sharer_count(&self, slot: Slot) -> u64 {
         self.filled_node(slot).map_or(0, |id| u64::from(self.stable.node(id).sharers))
     }
 

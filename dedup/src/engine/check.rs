@@ -76,7 +76,7 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), C
         return differ(format!("extents, the agent's {agents:?}, the broker's {brokers:?}"));
     }
     let items = item_states_of(broker, vm);
-    for page in 0..agent.count_pages() {
+    for page in 0..agent.page_count() {
         let item = items.get(page as usize).copied().unwrap_or(ItemState::Loose);
         let state = agent.page_state(LinearIndex(page));
         let fits = match (state, item) {
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn an_extent_that_only_the_agent_knows_is_found() {
         let linear = LinearIndex(1);
-        let left = [Outcome::Left { linear }, Outcome::Unbacked { linear, count_pages: 1 }];
+        let left = [Outcome::Left { linear }, Outcome::Unbacked { linear, page_count: 1 }];
         let found = found(|broker| broker.report(VmId(1), &left).unwrap());
         assert!(found.contains("extents"), "{found}");
     }

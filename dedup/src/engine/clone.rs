@@ -96,8 +96,8 @@ impl Engine {
     ) -> Result<Cloning, CloneError> {
         let member = self.members.get(&parent).ok_or(CloneError::NoParent(parent))?;
         let serial = member.serial;
-        let pages = memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
-        let parent_pages = u64::from(member.agent.count_pages());
+        let pages = memory.regions().iter().map(|region| u64::from(region.page_count)).sum();
+        let parent_pages = u64::from(member.agent.page_count());
         if pages != parent_pages {
             return Err(CloneError::Shape { child, pages, parent, parent_pages });
         }
@@ -171,7 +171,7 @@ impl Engine {
         ProcessMemory::check_foldable().map_err(|source| unfoldable(source.into()))?;
         let prepared = Prepared::new(memory, &process).map_err(unfoldable)?;
         if let Some(Domain { broker, .. }) = self.domains.get_mut(domain) {
-            let registered = broker.register(vm, prepared.count_pages());
+            let registered = broker.register(vm, prepared.page_count());
             registered
                 .and_then(|()| broker.unregister(vm))
                 .map_err(|source| AttachError::Broker { vm, domain: domain.to_owned(), source })?;

@@ -17,10 +17,10 @@ struct World {
 }
 
 impl World {
-    fn new(count_vms: u32) -> Self {
+    fn new(vm_count: u32) -> Self {
         let mut engine = Engine::new(EngineConfig::default()).unwrap();
         let mut vms = Vec::new();
-        for id in 0..count_vms {
+        for id in 0..vm_count {
             let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
             let written = WrittenPages::new(PAGES as usize);
             let spec = AttachSpec {

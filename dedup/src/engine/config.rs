@@ -11,7 +11,7 @@ use crate::knobs::Knobs;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineConfig {
     /// Threads that read and hash pages, 1 to 4096; by default one a processor.
-    pub count_threads: Option<usize>,
+    pub thread_count: Option<usize>,
     /// Pages that one domain's store may hold, 1 to 2³² − 2; by default twice the host's memory, so that
     /// numbers can rest before they are used again. Costs memory, and address space, only as it fills.
     pub store_pages: Option<u32>,
@@ -59,7 +59,7 @@ impl EngineConfig {
     /// The first that is not.
     pub(super) fn check_limits(&self) -> Result<(), LimitError> {
         let limits = [
-            ("count_threads", self.count_threads.map(|count| count as u64), THREADS),
+            ("thread_count", self.thread_count.map(|count| count as u64), THREADS),
             ("store_pages", self.store_pages.map(u64::from), STORE_PAGES),
             ("max_mappings", self.max_mappings, MAPPINGS),
         ];

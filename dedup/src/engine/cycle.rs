@@ -219,13 +219,13 @@ impl Work<'_> {
     fn trim(&mut self, vm: VmId, from: u32) -> Option<u32> {
         let member = self.members.get(&vm)?;
         let domain = self.domains.get_mut(&member.domain)?;
-        let end = member.agent.count_pages().min(from.saturating_add(TRIMMED_PAGES));
+        let end = member.agent.page_count().min(from.saturating_add(TRIMMED_PAGES));
         let pages = from..end;
         let unfolded = if self.unmerge_all { vec![pages] } else { member.agent.unfolded(pages) };
         for pages in unfolded {
             domain.trim(vm, pages, &mut self.step);
         }
-        (end < member.agent.count_pages()).then_some(end)
+        (end < member.agent.page_count()).then_some(end)
     }
 
     /// Has a VM's agent do something with its broker; `None` when the VM has gone.

@@ -103,8 +103,8 @@ impl Engine {
         });
         let left = match (left, domain) {
             // All at once they would take as long as there are pages.
-            (Ok(Leaving::Over), Some(domain)) if *next < member.agent.count_pages() => {
-                let end = member.agent.count_pages().min(next.saturating_add(TRIMMED_PAGES));
+            (Ok(Leaving::Over), Some(domain)) if *next < member.agent.page_count() => {
+                let end = member.agent.page_count().min(next.saturating_add(TRIMMED_PAGES));
                 domain.trim(vm, *next..end, last_step);
                 (*at, *next) = (Leaving::Over, end);
                 return None;

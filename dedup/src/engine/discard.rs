@@ -32,9 +32,9 @@ impl Engine {
         &self,
         vm: VmId,
         first: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
     ) -> Result<Discarding, PagesError> {
-        let left = self.page_range(vm, first, count_pages)?;
+        let left = self.page_range(vm, first, page_count)?;
         let serial = self.members.get(&vm).map_or(0, |member| member.serial);
         Ok(Discarding { vm, serial, left, anew: false, report: DiscardReport::default() })
     }
@@ -56,13 +56,13 @@ impl Engine {
         }
         let part = left.start..agent.discard_end(left);
         left.start = part.end;
-        let count_pages = part.len() as u64;
+        let page_count = part.len() as u64;
         let was_anew = std::mem::replace(anew, agent.is_over_slot(part.end - 1));
         let discard = |agent: &mut Agent| agent.discard(broker, part, was_anew);
         let done = workers.count(|| agent.count_in(last_step, discard)).unwrap_or_else(|error| {
             // The memory is given back; only the broker counts it as it was, until it is notified.
             log::error!("VM {vm}: {error}");
-            DiscardReport { discarded_pages: count_pages, kept_pages: 0 }
+            DiscardReport { discarded_pages: page_count, kept_pages: 0 }
         });
         *anew &= done.kept_pages == 0;
         report.discarded_pages += done.discarded_pages;
@@ -81,9 +81,9 @@ impl Engine {
         &mut self,
         vm: VmId,
         first: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
     ) -> Result<DiscardReport, PagesError> {
-        let mut discarding = self.begin_discard(vm, first, count_pages)?;
+        let mut discarding = self.begin_discard(vm, first, page_count)?;
         loop {
             if let Some(report) = self.discard_step(&mut discarding) {
                 return Ok(report);

@@ -21,7 +21,7 @@ impl Engine {
         if knobs.merge_across_nodes != self.knobs.merge_across_nodes
             && let Some(domain) = self.domains.values().find(|domain| !domain.broker.is_empty())
         {
-            let slots = domain.broker.count_nodes();
+            let slots = domain.broker.node_count();
             return Err(KnobError::Busy { key: "merge_across_nodes", slots });
         }
         if knobs.max_page_sharing != self.knobs.max_page_sharing {
@@ -42,7 +42,7 @@ impl Engine {
 
     /// Verifies that nothing is shared in any domain, or about to be.
     fn check_unshared(&self, key: &'static str) -> Result<(), KnobError> {
-        let nodes = self.domains.values().map(|domain| domain.broker.count_nodes());
+        let nodes = self.domains.values().map(|domain| domain.broker.node_count());
         match nodes.sum() {
             0 => Ok(()),
             slots => Err(KnobError::Busy { key, slots }),

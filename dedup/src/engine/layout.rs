@@ -42,7 +42,7 @@ impl Engine {
         member.agent.change_layout(change).map_err(refused)
     }
 
-    /// Moves `count_pages` pages of a VM, from `linear` on, to the host addresses of `destination`,
+    /// Moves `page_count` pages of a VM, from `linear` on, to the host addresses of `destination`,
     /// which is one region of just that many pages; what the region says of linear indexes and
     /// guest-physical addresses does not matter. Every page keeps its linear index and its bytes,
     /// and none is copied: what is merged stays merged, and [`walk`](Self::walk) finds it at its
@@ -71,7 +71,7 @@ impl Engine {
         &mut self,
         vm: VmId,
         linear: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
         destination: Arc<dyn GuestMemory>,
     ) -> Result<RelocateReport, RelocateError> {
         // What a VM that has ended gives up there would be the pages that were moved there.
@@ -83,7 +83,7 @@ impl Engine {
         let member = self.members.get_mut(&vm).ok_or(RelocateError::NoVm(vm))?;
         match occupant {
             Some(occupant) => Err(RelocateError::Occupied { vm, occupant }),
-            None => member.agent.relocate(linear, count_pages, destination),
+            None => member.agent.relocate(linear, page_count, destination),
         }
     }
 }

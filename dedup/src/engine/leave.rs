@@ -53,7 +53,7 @@ impl Leaver {
                 self.failed_at = Some(Instant::now());
             }
         }
-        self.next >= self.agent.count_pages() as usize
+        self.next >= self.agent.page_count() as usize
     }
 }
 

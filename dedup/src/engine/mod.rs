@@ -101,7 +101,7 @@ pub struct Engine {
     /// VMs that have ended, but whose memory may still lie over slots.
     leavers: Vec<Leaver>,
     /// VMs that have been attached.
-    count_attached: u64,
+    attached_count: u64,
     domains: BTreeMap<String, Domain>,
     factory: Box<dyn BrokerFactory>,
     workers: Arc<Workers>,
@@ -146,10 +146,10 @@ impl Engine {
         Ok(Self {
             members: BTreeMap::new(),
             leavers: Vec::new(),
-            count_attached: 0,
+            attached_count: 0,
             domains: BTreeMap::new(),
             factory: Box::new(LocalFactory),
-            workers: Arc::new(Workers::new(config.count_threads).map_err(EngineError::Threads)?),
+            workers: Arc::new(Workers::new(config.thread_count).map_err(EngineError::Threads)?),
             process: None,
             budget: Arc::new(budget),
             store_pages,
@@ -178,16 +178,16 @@ impl Engine {
         let AttachSpec { domain: name, mode, memory, changes } = spec;
         self.make_way(vm, &*memory)?;
         self.free_number(vm);
-        let count_pages: u64 =
-            memory.regions().iter().map(|region| u64::from(region.count_pages)).sum();
+        let page_count: u64 =
+            memory.regions().iter().map(|region| u64::from(region.page_count)).sum();
         let process = self.process(vm, memory.is_written_by_kernel())?;
         // Before anything is mapped: a store that is locked would take all of the host's memory.
         let unfoldable = |source| AttachError::Agent { vm, source: AgentSetupError::from(source) };
         ProcessMemory::check_foldable().map_err(unfoldable)?;
         let domain = self.domain(&name)?;
         // More pages than an index can number are refused by the agent; no item is made for them.
-        let count_pages = u32::try_from(count_pages).unwrap_or(u32::MAX);
-        if let Err(source) = domain.broker.register(vm, count_pages) {
+        let page_count = u32::try_from(page_count).unwrap_or(u32::MAX);
+        if let Err(source) = domain.broker.register(vm, page_count) {
             let error = AttachError::Broker { vm, domain: name.clone(), source };
             self.drop_if_empty(&name);
             return Err(error);
@@ -197,8 +197,8 @@ impl Engine {
         let spec = AgentSpec { vm, mode, memory, changes, process, store, secret, budget, workers };
         match Agent::new(spec) {
             Ok(agent) => {
-                let serial = self.count_attached;
-                self.count_attached += 1;
+                let serial = self.attached_count;
+                self.attached_count += 1;
                 self.members.insert(vm, Member { serial, domain: name, agent, detach: None });
                 Ok(())
             }
@@ -301,7 +301,7 @@ impl Engine {
     }
 
     fn drop_if_empty(&mut self, name: &str) {
-        if self.domains.get(name).is_some_and(|domain| domain.broker.count_vms() == 0) {
+        if self.domains.get(name).is_some_and(|domain| domain.broker.vm_count() == 0) {
             self.domains.remove(name);
         }
     }

@@ -13,14 +13,14 @@ pub enum PagesError {
     #[error("VM {0} is not being folded")]
     NoVm(VmId),
     /// It does not have those pages.
-    #[error("VM {vm} has {pages} pages; {count_pages} from page {} on are beyond them", first.0)]
+    #[error("VM {vm} has {pages} pages; {page_count} from page {} on are beyond them", first.0)]
     NoPages {
         /// The VM.
         vm: VmId,
         /// The first page asked for.
         first: LinearIndex,
         /// How many were.
-        count_pages: u32,
+        page_count: u32,
         /// How many it has.
         pages: u32,
     },
@@ -55,10 +55,10 @@ impl Engine {
         &mut self,
         vm: VmId,
         first: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
         mergeable: bool,
     ) -> Result<(), PagesError> {
-        let pages = self.page_range(vm, first, count_pages)?;
+        let pages = self.page_range(vm, first, page_count)?;
         let member = self.members.get_mut(&vm).ok_or(PagesError::NoVm(vm))?;
         member.agent.set_mergeable(pages, mergeable);
         Ok(())
@@ -84,12 +84,12 @@ impl Engine {
         &self,
         vm: VmId,
         first: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
     ) -> Result<Range<usize>, PagesError> {
         let member = self.members.get(&vm).ok_or(PagesError::NoVm(vm))?;
-        let pages = member.agent.count_pages();
-        let end = first.0.checked_add(count_pages).filter(|&end| end <= pages);
-        let end = end.ok_or(PagesError::NoPages { vm, first, count_pages, pages })?;
+        let pages = member.agent.page_count();
+        let end = first.0.checked_add(page_count).filter(|&end| end <= pages);
+        let end = end.ok_or(PagesError::NoPages { vm, first, page_count, pages })?;
         Ok(first.0 as usize..end as usize)
     }
 }

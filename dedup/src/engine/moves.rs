@@ -226,7 +226,7 @@ impl Engine {
     fn layout(&self) -> Layout {
         let agents = || self.members.values().map(|member| &member.agent);
         Layout {
-            extents: agents().map(crate::agent::Agent::count_extents).sum(),
+            extents: agents().map(crate::agent::Agent::extent_count).sum(),
             vmas: self.budget.used(),
             store_bytes: self.domains.values().map(|domain| domain.broker.store_bytes()).sum(),
         }
@@ -258,7 +258,7 @@ impl Engine {
 
     /// Pages that share a slot.
     pub(super) fn sharers(&self, domain: &str, slot: Slot) -> u64 {
-        self.domains.get(domain).map_or(0, |domain| domain.broker.count_sharers(slot))
+        self.domains.get(domain).map_or(0, |domain| domain.broker.sharer_count(slot))
     }
 }
 

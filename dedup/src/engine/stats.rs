@@ -83,7 +83,7 @@ impl Engine {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
         let items = broker.and_then(|broker| broker.vm_items(vm)).unwrap_or_default();
         let mut stats = member.agent.stats(&member.domain, items.waiting);
-        stats.unmerging_pages = member.agent.count_unwanted(self.knobs.run == Run::Unmerge);
+        stats.unmerging_pages = member.agent.unwanted_count(self.knobs.run == Run::Unmerge);
         stats.rmap_items = items.count;
         let saved = (stats.merging_pages + stats.zero_pages) * PAGE_SIZE as u64;
         let costs = items.bytes + member.agent.metadata_bytes() + vma_bytes(&member.agent);
@@ -99,7 +99,7 @@ fn view_page_table_bytes(broker: &BrokerStats) -> u64 {
 
 /// What the mappings that folding has made of a VM's memory cost the kernel.
 fn vma_bytes(agent: &Agent) -> u64 {
-    agent.count_folded_vmas() * VMA_BYTES
+    agent.folded_vma_count() * VMA_BYTES
 }
 
 fn resident_bytes(domains: &[DomainStats], vms: &[VmStats]) -> Option<u64> {

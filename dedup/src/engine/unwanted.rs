@@ -66,7 +66,7 @@ impl Engine {
     /// any more; `None` when the VM is not attached. O(pages / 64).
     pub fn unmerging_pages(&self, vm: VmId) -> Option<u64> {
         let all = self.knobs.run == Run::Unmerge;
-        self.members.get(&vm).map(|member| member.agent.count_unwanted(all))
+        self.members.get(&vm).map(|member| member.agent.unwanted_count(all))
     }
 
     /// Gives pages their own memory that are not to be folded any more, as many as a step may; says

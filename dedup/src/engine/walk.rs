@@ -99,9 +99,9 @@ impl Engine {
 
     /// The page that a VM's guest sees at an address, or `None` when the VM is not attached or has
     /// no memory there. O(log regions).
-    pub fn find(&self, vm: VmId, guest_phys: u64) -> Option<FoundPage> {
+    pub fn find(&self, vm: VmId, gpa: u64) -> Option<FoundPage> {
         let member = self.members.get(&vm)?;
-        let linear = member.agent.page_at(guest_phys)?;
+        let linear = member.agent.page_at(gpa)?;
         let state = member.agent.page_state(linear);
         Some(FoundPage { domain: member.domain.clone(), linear, state })
     }

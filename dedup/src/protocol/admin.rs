@@ -66,12 +66,12 @@ pub struct VmItems {
 ///
 /// A call that fails has done nothing, unless it says otherwise.
 pub trait Admin {
-    /// Makes place for a VM of `count_pages` pages. O(pages).
+    /// Makes place for a VM of `page_count` pages. O(pages).
     ///
     /// # Errors
     ///
     /// A VM that is there already, or an index that is full; nothing was done.
-    fn register(&mut self, vm: VmId, count_pages: u32) -> Result<(), BrokerError>;
+    fn register(&mut self, vm: VmId, page_count: u32) -> Result<(), BrokerError>;
 
     /// Calls a VM by another number, if it is registered. O(pages / 4096 + log VMs).
     ///
@@ -81,7 +81,7 @@ pub trait Admin {
     fn rename(&mut self, vm: VmId, to: VmId) -> Result<(), BrokerError>;
 
     /// How many VMs there are.
-    fn count_vms(&self) -> u64;
+    fn vm_count(&self) -> u64;
 
     /// The key to the domain's fingerprints, for its agents.
     fn secret(&self) -> Secret;
@@ -110,7 +110,7 @@ pub trait Admin {
     fn store_bytes(&self) -> Option<u64>;
 
     /// Nodes that are shared or about to be: those that keep knobs from being changed.
-    fn count_nodes(&self) -> u64;
+    fn node_count(&self) -> u64;
 
     /// Whether no page is shared, about to be, or waits for a twin.
     fn is_empty(&self) -> bool;
@@ -146,7 +146,7 @@ pub trait Admin {
     ) -> Option<usize>;
 
     /// How many pages share a slot. O(1).
-    fn count_sharers(&self, slot: Slot) -> u64;
+    fn sharer_count(&self, slot: Slot) -> u64;
 
     /// Why a page that is at rest shares nothing; `None` when it does, or is in no tree. O(dups), or, where
     /// nodes are kept apart, O(VMs).

@@ -89,7 +89,7 @@ pub enum Outcome {
         /// The first page.
         linear: LinearIndex,
         /// How many.
-        count_pages: u32,
+        page_count: u32,
     },
 }
 

@@ -32,10 +32,10 @@ pub enum BrokerError {
     #[error("VM {0} is registered with this broker already")]
     VmExists(VmId),
     /// The index of rmap items is full.
-    #[error("no room for {count_pages} more pages: the index holds {limit} at most")]
+    #[error("no room for {page_count} more pages: the index holds {limit} at most")]
     NoItems {
         /// Pages asked for.
-        count_pages: u32,
+        page_count: u32,
         /// The most that the index holds.
         limit: u64,
     },

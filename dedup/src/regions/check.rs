@@ -41,11 +41,11 @@ impl Regions {
         ensure!(tree.count == self.len(), "{} in the tree, {} by guest", tree.count, self.len());
 
         let mut end = 0;
-        for (&guest_phys, &id) in &self.by_guest {
+        for (&gpa, &id) in &self.by_guest {
             let region = self.tree.region(id);
-            ensure!(region.guest_phys == guest_phys, "{region:?} is listed at {guest_phys:#x}");
-            ensure!(guest_phys >= end, "{region:?} begins before {end:#x}");
-            end = guest_phys + region.len_bytes() as u64;
+            ensure!(region.gpa == gpa, "{region:?} is listed at {gpa:#x}");
+            ensure!(gpa >= end, "{region:?} begins before {end:#x}");
+            end = gpa + region.len_bytes() as u64;
         }
         Ok(())
     }
@@ -61,8 +61,8 @@ impl Regions {
         let left = self.check_below(node.left, last)?;
         let ordered = last.is_none_or(|last| key(&last) < key(&region));
         ensure!(ordered, "{region:?} comes after {last:?}");
-        ensure!(region.count_pages > 0, "{region:?} is empty");
-        let listed = self.by_guest.get(&region.guest_phys) == Some(&id);
+        ensure!(region.page_count > 0, "{region:?} is empty");
+        let listed = self.by_guest.get(&region.gpa) == Some(&id);
         ensure!(listed, "{region:?} is not listed by its guest-physical address");
         *last = Some(region);
         let right = self.check_below(node.right, last)?;

@@ -29,18 +29,18 @@ pub enum LayoutError {
     #[error("there are as many regions as can be numbered")]
     Full,
     /// A region was named that does not exist.
-    #[error("no region begins at guest-physical address {guest_phys:#x}")]
+    #[error("no region begins at guest-physical address {gpa:#x}")]
     NoRegion {
         /// The address.
-        guest_phys: u64,
+        gpa: u64,
     },
     /// A part of a split would have no pages.
-    #[error("cannot split {count_pages} pages off region {region:?}: a part would be empty")]
+    #[error("cannot split {page_count} pages off region {region:?}: a part would be empty")]
     BadSplit {
         /// The region.
         region: Region,
         /// How many pages the first part was to have.
-        count_pages: u32,
+        page_count: u32,
     },
 }
 
@@ -50,17 +50,15 @@ pub enum LayoutError {
 ///
 /// What is wrong with the region taken by itself.
 pub(super) fn guest_end(region: &Region) -> Result<u64, LayoutError> {
-    if region.count_pages == 0 {
+    if region.page_count == 0 {
         return Err(LayoutError::Empty(*region));
     }
-    if !region.host_addr.is_multiple_of(PAGE_SIZE)
-        || !region.guest_phys.is_multiple_of(PAGE_SIZE as u64)
-    {
+    if !region.host_addr.is_multiple_of(PAGE_SIZE) || !region.gpa.is_multiple_of(PAGE_SIZE as u64) {
         return Err(LayoutError::Unaligned(*region));
     }
-    let linear = region.linear.0.checked_add(region.count_pages);
+    let linear = region.linear.0.checked_add(region.page_count);
     let host = region.host_addr.checked_add(region.len_bytes());
-    let guest = region.guest_phys.checked_add(region.len_bytes() as u64);
+    let guest = region.gpa.checked_add(region.len_bytes() as u64);
     match (linear, host, guest) {
         (Some(_), Some(_), Some(end)) => Ok(end),
         _ => Err(LayoutError::OutOfRange(*region)),

@@ -77,50 +77,50 @@ impl Regions {
     /// guest-physical addresses that another has; nothing has changed.
     pub fn insert(&mut self, region: Region) -> Result<(), LayoutError> {
         let end = error::guest_end(&region)?;
-        if let Some(other) = self.guest_overlap(region.guest_phys, end) {
+        if let Some(other) = self.guest_overlap(region.gpa, end) {
             return Err(LayoutError::GuestOverlap { region, other });
         }
         let id = self.tree.insert(region).ok_or(LayoutError::Full)?;
-        self.by_guest.insert(region.guest_phys, id);
+        self.by_guest.insert(region.gpa, id);
         Ok(())
     }
 
-    /// Takes the region out that begins at `guest_phys`. O(log n).
+    /// Takes the region out that begins at `gpa`. O(log n).
     ///
     /// # Errors
     ///
     /// When none begins there; nothing has changed.
-    pub fn remove(&mut self, guest_phys: u64) -> Result<Region, LayoutError> {
-        let id = self.by_guest.remove(&guest_phys).ok_or(LayoutError::NoRegion { guest_phys })?;
+    pub fn remove(&mut self, gpa: u64) -> Result<Region, LayoutError> {
+        let id = self.by_guest.remove(&gpa).ok_or(LayoutError::NoRegion { gpa })?;
         Ok(self.tree.remove(id))
     }
 
-    /// Cuts the region that begins at `guest_phys` in two, the first with `count_pages` pages.
+    /// Cuts the region that begins at `gpa` in two, the first with `page_count` pages.
     /// O(log n).
     ///
     /// # Errors
     ///
     /// When no region begins there, or a part would have no pages; nothing has changed.
-    pub fn split(&mut self, guest_phys: u64, count_pages: u32) -> Result<(), LayoutError> {
-        let whole = *self.region(guest_phys)?;
-        if count_pages == 0 || count_pages >= whole.count_pages {
-            return Err(LayoutError::BadSplit { region: whole, count_pages });
+    pub fn split(&mut self, gpa: u64, page_count: u32) -> Result<(), LayoutError> {
+        let whole = *self.region(gpa)?;
+        if page_count == 0 || page_count >= whole.page_count {
+            return Err(LayoutError::BadSplit { region: whole, page_count });
         }
         if self.tree.room() == 0 {
             return Err(LayoutError::Full);
         }
-        self.remove(guest_phys)?;
-        let skip = count_pages as usize * PAGE_SIZE;
-        self.insert(Region { count_pages, ..whole })?;
+        self.remove(gpa)?;
+        let skip = page_count as usize * PAGE_SIZE;
+        self.insert(Region { page_count, ..whole })?;
         self.insert(Region {
-            linear: whole.linear.offset(count_pages),
-            count_pages: whole.count_pages - count_pages,
-            guest_phys: whole.guest_phys + skip as u64,
+            linear: whole.linear.offset(page_count),
+            page_count: whole.page_count - page_count,
+            gpa: whole.gpa + skip as u64,
             host_addr: whole.host_addr + skip,
         })
     }
 
-    /// Moves the region that begins at `guest_phys` to other addresses. Its pages keep their linear
+    /// Moves the region that begins at `gpa` to other addresses. Its pages keep their linear
     /// indexes, so whatever was merged before is found where it is now. O(log n).
     ///
     /// # Errors
@@ -129,12 +129,12 @@ impl Regions {
     /// [`insert`](Self::insert); nothing has changed.
     pub fn move_to(
         &mut self,
-        guest_phys: u64,
-        new_guest_phys: u64,
+        gpa: u64,
+        new_gpa: u64,
         new_host_addr: usize,
     ) -> Result<(), LayoutError> {
-        let before = self.remove(guest_phys)?;
-        let moved = Region { guest_phys: new_guest_phys, host_addr: new_host_addr, ..before };
+        let before = self.remove(gpa)?;
+        let moved = Region { gpa: new_gpa, host_addr: new_host_addr, ..before };
         self.insert(moved).inspect_err(|_| {
             let restored = self.insert(before);
             debug_assert!(restored.is_ok(), "its place was free a moment ago");
@@ -150,9 +150,9 @@ impl Regions {
     pub(crate) fn can_relocate(
         &self,
         linear: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
     ) -> Result<(), LayoutError> {
-        let overlapping = self.overlapping(linear, count_pages).len();
+        let overlapping = self.overlapping(linear, page_count).len();
         if self.tree.room() < 2 * overlapping { Err(LayoutError::Full) } else { Ok(()) }
     }
 
@@ -166,24 +166,24 @@ impl Regions {
     pub(crate) fn relocate(
         &mut self,
         linear: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
         host_addr: usize,
     ) -> Result<usize, LayoutError> {
-        self.can_relocate(linear, count_pages)?;
-        let overlapping = self.overlapping(linear, count_pages);
+        self.can_relocate(linear, page_count)?;
+        let overlapping = self.overlapping(linear, page_count);
         for region in &overlapping {
-            let mut guest_phys = region.guest_phys;
+            let mut gpa = region.gpa;
             let start = region.linear.max(linear);
             let before = start.0 - region.linear.0;
             if before > 0 {
-                self.split(guest_phys, before)?;
-                guest_phys += u64::from(before) * PAGE_SIZE as u64;
+                self.split(gpa, before)?;
+                gpa += u64::from(before) * PAGE_SIZE as u64;
             }
-            let inside = region.end().0.min(linear.0.saturating_add(count_pages)) - start.0;
+            let inside = region.end().0.min(linear.0.saturating_add(page_count)) - start.0;
             if start.offset(inside) < region.end() {
-                self.split(guest_phys, inside)?;
+                self.split(gpa, inside)?;
             }
-            if let Some(&id) = self.by_guest.get(&guest_phys) {
+            if let Some(&id) = self.by_guest.get(&gpa) {
                 let skip = (start.0 - linear.0) as usize * PAGE_SIZE;
                 self.tree.set_host_addr(id, host_addr + skip);
             }
@@ -192,9 +192,9 @@ impl Regions {
     }
 
     /// The regions that have any of some pages, in linear order.
-    fn overlapping(&self, linear: LinearIndex, count_pages: u32) -> Vec<Region> {
+    fn overlapping(&self, linear: LinearIndex, page_count: u32) -> Vec<Region> {
         let mut found = Vec::new();
-        if let Some(more) = count_pages.checked_sub(1) {
+        if let Some(more) = page_count.checked_sub(1) {
             let last = LinearIndex(linear.0.saturating_add(more));
             self.tree.overlapping(linear, last, |region| {
                 found.push(*region);
@@ -221,11 +221,11 @@ impl Regions {
     }
 
     /// The region that the guest sees at an address, and the page in it. O(log n).
-    pub fn at_guest(&self, guest_phys: u64) -> Option<(&Region, LinearIndex)> {
-        let (_, &id) = self.by_guest.range(..=guest_phys).next_back()?;
+    pub fn at_guest(&self, gpa: u64) -> Option<(&Region, LinearIndex)> {
+        let (_, &id) = self.by_guest.range(..=gpa).next_back()?;
         let region = self.tree.region(id);
-        let skip = u32::try_from((guest_phys - region.guest_phys) / PAGE_SIZE as u64).ok()?;
-        (skip < region.count_pages).then(|| (region, region.linear.offset(skip)))
+        let skip = u32::try_from((gpa - region.gpa) / PAGE_SIZE as u64).ok()?;
+        (skip < region.page_count).then(|| (region, region.linear.offset(skip)))
     }
 
     /// Bytes on the heap, about: B-tree entries count with their share of half-filled nodes.
@@ -233,15 +233,15 @@ impl Regions {
         self.tree.heap_bytes() + self.by_guest.len() * size_of::<(u64, RegionId)>() * 3 / 2
     }
 
-    /// The region that begins at `guest_phys`. O(log n).
+    /// The region that begins at `gpa`. O(log n).
     ///
     /// # Errors
     ///
     /// When none begins there.
-    pub fn region(&self, guest_phys: u64) -> Result<&Region, LayoutError> {
-        match self.by_guest.get(&guest_phys) {
+    pub fn region(&self, gpa: u64) -> Result<&Region, LayoutError> {
+        match self.by_guest.get(&gpa) {
             Some(&id) => Ok(self.tree.region(id)),
-            None => Err(LayoutError::NoRegion { guest_phys }),
+            None => Err(LayoutError::NoRegion { gpa }),
         }
     }
 
@@ -249,6 +249,6 @@ impl Regions {
     fn guest_overlap(&self, start: u64, end: u64) -> Option<Region> {
         let (_, &id) = self.by_guest.range(..end).next_back()?;
         let region = *self.tree.region(id);
-        (region.guest_phys + region.len_bytes() as u64 > start).then_some(region)
+        (region.gpa + region.len_bytes() as u64 > start).then_some(region)
     }
 }

@@ -12,34 +12,34 @@ const GUEST_PAGES: u64 = 96;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Insert { linear: u32, count_pages: u32, guest_page: u64 },
+    Insert { linear: u32, page_count: u32, guest_page: u64 },
     Remove { which: usize },
-    Split { which: usize, count_pages: u32 },
+    Split { which: usize, page_count: u32 },
     Move { which: usize, guest_page: u64 },
-    Relocate { linear: u32, count_pages: u32, host_page: usize },
+    Relocate { linear: u32, page_count: u32, host_page: usize },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0..PAGES, 0_u32..8, 0..GUEST_PAGES).prop_map(|(linear, count_pages, guest_page)| {
-            Step::Insert { linear, count_pages, guest_page }
+        4 => (0..PAGES, 0_u32..8, 0..GUEST_PAGES).prop_map(|(linear, page_count, guest_page)| {
+            Step::Insert { linear, page_count, guest_page }
         }),
         1 => any::<usize>().prop_map(|which| Step::Remove { which }),
         2 => (any::<usize>(), 0_u32..8)
-            .prop_map(|(which, count_pages)| Step::Split { which, count_pages }),
+            .prop_map(|(which, page_count)| Step::Split { which, page_count }),
         2 => (any::<usize>(), 0..GUEST_PAGES)
             .prop_map(|(which, guest_page)| Step::Move { which, guest_page }),
         2 => (0..PAGES + 4, 0_u32..8, 0_usize..1 << 20).prop_map(
-            |(linear, count_pages, host_page)| Step::Relocate { linear, count_pages, host_page }
+            |(linear, page_count, host_page)| Step::Relocate { linear, page_count, host_page }
         ),
     ];
     prop::collection::vec(step, 0..120)
 }
 
-fn region(linear: u32, count_pages: u32, guest_page: u64) -> Region {
-    let guest_phys = guest_page * PAGE_SIZE as u64;
-    let host_addr = (1 << 30) + usize::try_from(guest_phys).unwrap();
-    Region { linear: LinearIndex(linear), count_pages, guest_phys, host_addr }
+fn region(linear: u32, page_count: u32, guest_page: u64) -> Region {
+    let gpa = guest_page * PAGE_SIZE as u64;
+    let host_addr = (1 << 30) + usize::try_from(gpa).unwrap();
+    Region { linear: LinearIndex(linear), page_count, gpa, host_addr }
 }
 
 /// The pages from `start` up to `end` of a region.
@@ -47,8 +47,8 @@ fn part(one: &Region, start: u32, end: u32) -> Region {
     let skip = start as usize * PAGE_SIZE;
     Region {
         linear: one.linear.offset(start),
-        count_pages: end - start,
-        guest_phys: one.guest_phys + skip as u64,
+        page_count: end - start,
+        gpa: one.gpa + skip as u64,
         host_addr: one.host_addr + skip,
     }
 }
@@ -59,12 +59,9 @@ struct Model(Vec<Region>);
 
 impl Model {
     fn fits(&self, one: &Region) -> bool {
-        let end = |region: &Region| region.guest_phys + region.len_bytes() as u64;
-        one.count_pages > 0
-            && self
-                .0
-                .iter()
-                .all(|other| end(one) <= other.guest_phys || end(other) <= one.guest_phys)
+        let end = |region: &Region| region.gpa + region.len_bytes() as u64;
+        one.page_count > 0
+            && self.0.iter().all(|other| end(one) <= other.gpa || end(other) <= one.gpa)
     }
 
     fn insert(&mut self, one: Region) -> bool {
@@ -88,32 +85,32 @@ impl Model {
 
     fn apply(&mut self, map: &mut Regions, step: &Step) -> (bool, bool) {
         match *step {
-            Step::Insert { linear, count_pages, guest_page } => {
-                let one = region(linear, count_pages, guest_page);
+            Step::Insert { linear, page_count, guest_page } => {
+                let one = region(linear, page_count, guest_page);
                 (map.insert(one).is_ok(), self.insert(one))
             }
             Step::Remove { which } => {
                 let one = self.pick(which);
-                (map.remove(one.guest_phys) == Ok(one), self.take(&one))
+                (map.remove(one.gpa) == Ok(one), self.take(&one))
             }
-            Step::Split { which, count_pages } => {
+            Step::Split { which, page_count } => {
                 let one = self.pick(which);
-                let done = map.split(one.guest_phys, count_pages).is_ok();
-                let expected = (1..one.count_pages).contains(&count_pages) && self.take(&one);
+                let done = map.split(one.gpa, page_count).is_ok();
+                let expected = (1..one.page_count).contains(&page_count) && self.take(&one);
                 if expected {
-                    let parts = [(0, count_pages), (count_pages, one.count_pages)];
+                    let parts = [(0, page_count), (page_count, one.page_count)];
                     self.0.extend(parts.map(|(start, end)| part(&one, start, end)));
                 }
                 (done, expected)
             }
-            Step::Relocate { linear, count_pages, host_page } => {
+            Step::Relocate { linear, page_count, host_page } => {
                 let host_addr = host_page * PAGE_SIZE;
-                let found = map.relocate(LinearIndex(linear), count_pages, host_addr);
+                let found = map.relocate(LinearIndex(linear), page_count, host_addr);
                 let mut count = 0;
                 for one in std::mem::take(&mut self.0) {
                     // The pages of the range, as numbers within the region.
-                    let within = |page: u32| page.saturating_sub(one.linear.0).min(one.count_pages);
-                    let (start, end) = (within(linear), within(linear + count_pages));
+                    let within = |page: u32| page.saturating_sub(one.linear.0).min(one.page_count);
+                    let (start, end) = (within(linear), within(linear + page_count));
                     if start == end {
                         self.0.push(one);
                         continue;
@@ -122,15 +119,15 @@ impl Model {
                     let inside = part(&one, start, end);
                     let skip = (inside.linear.0 - linear) as usize * PAGE_SIZE;
                     let moved = Region { host_addr: host_addr + skip, ..inside };
-                    let parts = [part(&one, 0, start), moved, part(&one, end, one.count_pages)];
-                    self.0.extend(parts.iter().filter(|part| part.count_pages > 0));
+                    let parts = [part(&one, 0, start), moved, part(&one, end, one.page_count)];
+                    self.0.extend(parts.iter().filter(|part| part.page_count > 0));
                 }
                 (found == Ok(count), true)
             }
             Step::Move { which, guest_page } => {
                 let one = self.pick(which);
-                let to = region(one.linear.0, one.count_pages, guest_page);
-                let done = map.move_to(one.guest_phys, to.guest_phys, to.host_addr).is_ok();
+                let to = region(one.linear.0, one.page_count, guest_page);
+                let done = map.move_to(one.gpa, to.gpa, to.host_addr).is_ok();
                 let taken = self.take(&one);
                 let expected = taken && self.insert(to);
                 if taken && !expected {
@@ -183,16 +180,16 @@ proptest! {
                 prop_assert_eq!(visits.intervals, u64::from(!expected.is_empty()));
             }
             for page in 0..GUEST_PAGES + 8 {
-                let guest_phys = page * PAGE_SIZE as u64;
+                let gpa = page * PAGE_SIZE as u64;
                 let has = |region: &&Region| {
-                    (region.guest_phys..region.guest_phys + region.len_bytes() as u64)
-                        .contains(&guest_phys)
+                    (region.gpa..region.gpa + region.len_bytes() as u64)
+                        .contains(&gpa)
                 };
                 let expected = model.0.iter().find(has);
-                prop_assert_eq!(map.at_guest(guest_phys + 5).map(|(region, _)| region), expected);
-                if let Some((region, linear)) = map.at_guest(guest_phys) {
+                prop_assert_eq!(map.at_guest(gpa + 5).map(|(region, _)| region), expected);
+                if let Some((region, linear)) = map.at_guest(gpa) {
                     let skip = u64::from(linear.0 - region.linear.0) * PAGE_SIZE as u64;
-                    prop_assert_eq!(region.guest_phys + skip, guest_phys);
+                    prop_assert_eq!(region.gpa + skip, gpa);
                 }
             }
             let mut all = Vec::new();
@@ -236,22 +233,22 @@ fn a_page_at_two_guest_addresses_is_found_at_both() {
 fn a_moved_region_is_found_where_it_is_now() {
     // What an index derived from the current address would miss (docs/decisions/0007-linear-index.md).
     let mut map = Regions::of(&[region(0, 16, 0), region(16, 16, 16)]).unwrap();
-    map.split(region(16, 16, 16).guest_phys, 8).unwrap();
+    map.split(region(16, 16, 16).gpa, 8).unwrap();
     let moved = region(24, 8, 64);
-    map.move_to(region(24, 8, 24).guest_phys, moved.guest_phys, moved.host_addr).unwrap();
+    map.move_to(region(24, 8, 24).gpa, moved.gpa, moved.host_addr).unwrap();
     map.check().unwrap();
     assert_eq!(stab(&map, LinearIndex(30), usize::MAX).0, [moved]);
-    assert_eq!(map.at_guest(region(30, 1, 30).guest_phys), None);
+    assert_eq!(map.at_guest(region(30, 1, 30).gpa), None);
 }
 
 #[test]
 fn what_cannot_be_a_region_is_refused() {
     let mut map = Regions::default();
-    let unaligned = Region { guest_phys: 1, ..region(0, 1, 0) };
+    let unaligned = Region { gpa: 1, ..region(0, 1, 0) };
     assert_eq!(map.insert(unaligned), Err(LayoutError::Unaligned(unaligned)));
     let beyond = region(u32::MAX, 1, 0);
     assert_eq!(map.insert(beyond), Err(LayoutError::OutOfRange(beyond)));
-    let wraps = Region { guest_phys: u64::MAX - 4095, ..region(0, 1, 0) };
+    let wraps = Region { gpa: u64::MAX - 4095, ..region(0, 1, 0) };
     assert_eq!(map.insert(wraps), Err(LayoutError::OutOfRange(wraps)));
     map.insert(region(0, 4, 0)).unwrap();
     let (region, other) = (region(9, 1, 3), region(0, 4, 0));

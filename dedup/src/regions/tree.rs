@@ -38,7 +38,7 @@ const _: () = assert!(size_of::<Node>() <= 40 && size_of::<Option<RegionId>>() =
 
 /// The order of the tree. No two regions have the same guest-physical address.
 pub(super) fn key(region: &Region) -> (LinearIndex, u64) {
-    (region.linear, region.guest_phys)
+    (region.linear, region.gpa)
 }
 
 /// The tree and the arena of its nodes.

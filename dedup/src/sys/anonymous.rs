@@ -21,13 +21,13 @@ pub struct AnonymousMemory {
 }
 
 impl AnonymousMemory {
-    /// Maps `count_pages` pages, as one region from linear index and guest-physical address 0.
+    /// Maps `page_count` pages, as one region from linear index and guest-physical address 0.
     ///
     /// # Errors
     ///
     /// The kernel's refusal (`ENOMEM`), or `InvalidInput` for no pages at all; nothing is mapped.
-    pub fn new(count_pages: u32) -> io::Result<Self> {
-        Self::with_layout(&[(0, count_pages)])
+    pub fn new(page_count: u32) -> io::Result<Self> {
+        Self::with_layout(&[(0, page_count)])
     }
 
     /// Maps memory that the guest sees in pieces: a guest-physical address, in bytes, and a number
@@ -39,9 +39,9 @@ impl AnonymousMemory {
     /// The kernel's refusal (`ENOMEM`), or `InvalidInput` for no pages at all or more than an index
     /// can number; nothing is mapped.
     pub fn with_layout(pieces: &[(u64, u32)]) -> io::Result<Self> {
-        let count_pages = pieces.iter().try_fold(0_u32, |sum, &(_, count)| sum.checked_add(count));
-        let count_pages = count_pages.ok_or(io::ErrorKind::InvalidInput)?;
-        let len_bytes = count_pages as usize * PAGE_SIZE;
+        let page_count = pieces.iter().try_fold(0_u32, |sum, &(_, count)| sum.checked_add(count));
+        let page_count = page_count.ok_or(io::ErrorKind::InvalidInput)?;
+        let len_bytes = page_count as usize * PAGE_SIZE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing
         // that exists; a zero length is refused by the kernel.
         let addr = unsafe {
@@ -59,9 +59,9 @@ impl AnonymousMemory {
             _ => return Err(io::Error::last_os_error()),
         };
         let mut linear = LinearIndex(0);
-        let region = |&(guest_phys, count_pages): &(u64, u32)| {
+        let region = |&(gpa, page_count): &(u64, u32)| {
             let host_addr = base.as_ptr() as usize + linear.0 as usize * PAGE_SIZE;
-            let region = Region { linear, count_pages, guest_phys, host_addr };
+            let region = Region { linear, page_count, gpa, host_addr };
             linear = region.end();
             region
         };
@@ -122,12 +122,12 @@ impl AnonymousMemory {
         self.len_bytes
     }
 
-    /// The address of `count_bytes` bytes that lie inside.
-    fn bytes_at(&self, offset_bytes: usize, count_bytes: usize) -> *mut u8 {
-        let end = offset_bytes.checked_add(count_bytes);
+    /// The address of `byte_count` bytes that lie inside.
+    fn bytes_at(&self, offset_bytes: usize, byte_count: usize) -> *mut u8 {
+        let end = offset_bytes.checked_add(byte_count);
         assert!(
             end.is_some_and(|end| end <= self.len_bytes()),
-            "{count_bytes} bytes at {offset_bytes} do not fit in {}",
+            "{byte_count} bytes at {offset_bytes} do not fit in {}",
             self.len_bytes()
         );
         // SAFETY: inside the mapping, as was just checked.

@@ -5,7 +5,7 @@ use std::arch::asm;
 use super::span::Span;
 use crate::PAGE_SIZE;
 
-/// Copies `count_bytes` bytes, either end of which other threads, guests and devices may be using.
+/// Copies `byte_count` bytes, either end of which other threads, guests and devices may be using.
 ///
 /// The copy may mix old and new bytes. It is done by an instruction that the compiler cannot see
 /// into, so that the race is the hardware's and not one of Rust's memory model.
@@ -14,13 +14,13 @@ use crate::PAGE_SIZE;
 ///
 /// There must be that many bytes to read at `source` and to write at `destination`, and no Rust
 /// reference to what others use of them.
-pub(super) unsafe fn racy_copy(source: *const u8, destination: *mut u8, count_bytes: usize) {
+pub(super) unsafe fn racy_copy(source: *const u8, destination: *mut u8, byte_count: usize) {
     // SAFETY: reads and writes just the bytes that the caller vouches for; the direction flag is
     // clear by the ABI, and the three registers that change are declared.
     unsafe {
         asm!(
             "rep movsb",
-            inout("rcx") count_bytes => _,
+            inout("rcx") byte_count => _,
             inout("rsi") source => _,
             inout("rdi") destination => _,
             options(nostack, preserves_flags),

@@ -93,7 +93,7 @@ impl From<MapError> for io::Error {
 pub(super) fn map_over(span: Span<'_>, backing: Backing) -> Result<(), MapError> {
     let Err(source) = map(span, libc::MAP_FIXED, backing) else { return Ok(()) };
     let replaced = fill_gaps(span, backing);
-    if replaced.iter().map(Range::len).sum::<usize>() == span.count_pages() as usize {
+    if replaced.iter().map(Range::len).sum::<usize>() == span.page_count() as usize {
         return Ok(());
     }
     Err(MapError { source, replaced })
@@ -132,13 +132,13 @@ pub(super) fn move_over(from: Span<'_>, to: Span<'_>) -> io::Result<()> {
 /// Maps `backing` to what is not mapped of `span`; says which pages that were.
 pub(super) fn fill_gaps(span: Span<'_>, backing: Backing) -> Vec<Range<u32>> {
     let mut filled = Vec::new();
-    fill_within(span, 0..span.count_pages(), backing, &mut filled);
+    fill_within(span, 0..span.page_count(), backing, &mut filled);
     filled
 }
 
 fn fill_within(span: Span<'_>, pages: Range<u32>, backing: Backing, filled: &mut Vec<Range<u32>>) {
-    let count_pages = pages.end - pages.start;
-    let part = span.part(pages.start, count_pages);
+    let page_count = pages.end - pages.start;
+    let part = span.part(pages.start, page_count);
     if part.is_mapped() {
         return;
     }
@@ -153,8 +153,8 @@ fn fill_within(span: Span<'_>, pages: Range<u32>, backing: Backing, filled: &mut
                 return;
             }
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                if count_pages > 1 {
-                    let middle = pages.start + count_pages / 2;
+                if page_count > 1 {
+                    let middle = pages.start + page_count / 2;
                     fill_within(span, pages.start..middle, backing, filled);
                     fill_within(span, middle..pages.end, backing, filled);
                 }
@@ -254,9 +254,9 @@ pub(crate) mod faults {
             return None;
         } else {
             fault.is_struck = true;
-            let count_pages = span.count_pages() as usize * fault.gone / 100;
-            if count_pages > 0 {
-                gaps::make(span.part(0, u32::try_from(count_pages).unwrap()));
+            let page_count = span.page_count() as usize * fault.gone / 100;
+            if page_count > 0 {
+                gaps::make(span.part(0, u32::try_from(page_count).unwrap()));
             } else if fault.refusals == 0 {
                 faults.remove(at);
             }

@@ -34,16 +34,16 @@ impl Span<'_> {
             };
             bounds.at(addr).ok().map(|mapping| mapping.end)
         };
-        let (mut next, end) = (0, self.count_pages());
+        let (mut next, end) = (0, self.page_count());
         while next < end {
             let rest = self.part(next, end - next);
             // Page by page where nobody says where the mapping ends.
             let bytes = mapping_end(rest.start()).map_or(PAGE_SIZE, |end| end - rest.start());
             // As many pages as a part of a span has fit the type of their number.
-            let count_pages = u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
-            let count_pages = count_pages.min(rest.count_pages());
-            let after = next + count_pages;
-            if rest.part(0, count_pages).is_locked() {
+            let page_count = u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
+            let page_count = page_count.min(rest.page_count());
+            let after = next + page_count;
+            if rest.part(0, page_count).is_locked() {
                 match runs.last_mut() {
                     Some(last) if last.end == next => last.end = after,
                     _ => runs.push(next..after),

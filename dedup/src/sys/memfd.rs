@@ -38,13 +38,13 @@ fn check_file_limit(len_bytes: u64) -> io::Result<()> {
 }
 
 impl Memfd {
-    /// A sparse memfd of `count_slots` pages that only its owner may open again, and only to read.
+    /// A sparse memfd of `slot_count` pages that only its owner may open again, and only to read.
     ///
     /// # Errors
     ///
     /// The kernel's, or `EFBIG` where the limit on file sizes would be exceeded; nothing is left open.
-    pub(crate) fn new(count_slots: u32) -> io::Result<Self> {
-        let len_bytes = u64::from(count_slots) * PAGE_SIZE as u64;
+    pub(crate) fn new(slot_count: u32) -> io::Result<Self> {
+        let len_bytes = u64::from(slot_count) * PAGE_SIZE as u64;
         check_file_limit(len_bytes)?;
         // SAFETY: the name is a C string; the call returns a new descriptor or -1.
         let fd = unsafe { libc::memfd_create(c"pagefold-store".as_ptr(), libc::MFD_CLOEXEC) };
@@ -93,15 +93,15 @@ impl Memfd {
         self.0.read_exact_at(page, u64::from(slot.0) * PAGE_SIZE as u64)
     }
 
-    /// Gives the memory of `count_slots` slots from `slot` on back to the kernel; they read as
+    /// Gives the memory of `slot_count` slots from `slot` on back to the kernel; they read as
     /// zeroes afterwards.
     ///
     /// # Errors
     ///
     /// The kernel's; some of the slots may be as they were.
-    pub(crate) fn punch(&self, slot: Slot, count_slots: usize) -> io::Result<()> {
+    pub(crate) fn punch(&self, slot: Slot, slot_count: usize) -> io::Result<()> {
         let flags = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        let len_bytes = (count_slots * PAGE_SIZE).cast_signed() as i64;
+        let len_bytes = (slot_count * PAGE_SIZE).cast_signed() as i64;
         let offset = i64::from(slot.0) * PAGE_SIZE.cast_signed() as i64;
         // SAFETY: takes integers only, on a descriptor that `self` keeps open.
         let result = unsafe { libc::fallocate(self.raw(), flags, offset, len_bytes) };

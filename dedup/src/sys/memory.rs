@@ -8,9 +8,9 @@ pub struct Region {
     /// The first page's linear index.
     pub linear: LinearIndex,
     /// The number of pages.
-    pub count_pages: u32,
+    pub page_count: u32,
     /// The first page's guest-physical address, in bytes.
-    pub guest_phys: u64,
+    pub gpa: u64,
     /// The first page's address in this process, in bytes.
     pub host_addr: usize,
 }
@@ -18,12 +18,12 @@ pub struct Region {
 impl Region {
     /// One above the last page's linear index.
     pub fn end(&self) -> LinearIndex {
-        self.linear.offset(self.count_pages)
+        self.linear.offset(self.page_count)
     }
 
     /// The region's size in bytes.
     pub fn len_bytes(&self) -> usize {
-        self.count_pages as usize * PAGE_SIZE
+        self.page_count as usize * PAGE_SIZE
     }
 }
 

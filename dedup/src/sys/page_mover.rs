@@ -100,13 +100,13 @@ impl PageMover {
     ) -> Result<(), MakeAnonymousError> {
         let scratch = &mut *self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = MakeAnonymousError::Kept;
-        let count_pages = window.end - window.start;
-        assert!(count_pages <= MAX_MOVE_PAGES, "a window of {count_pages} pages");
-        scratch.refill(&self.uffd, count_pages).map_err(kept)?;
+        let page_count = window.end - window.start;
+        assert!(page_count <= MAX_MOVE_PAGES, "a window of {page_count} pages");
+        scratch.refill(&self.uffd, page_count).map_err(kept)?;
         scratch.follow_policy(policy);
-        let pages = around.part(window.start, count_pages);
+        let pages = around.part(window.start, page_count);
         let mut protected = Protected::new(uffd, pages).map_err(kept)?;
-        for run in written(&protected, present, count_pages) {
+        for run in written(&protected, present, page_count) {
             let source = pages.part(run.start, run.end - run.start);
             if let Err(error) = scratch.buffer.fill(run.start, source) {
                 scratch.buffer.clear();
@@ -115,7 +115,7 @@ impl PageMover {
         }
         let result = self.replace(uffd, around, &window, scratch);
         if !matches!(result, Err(MakeAnonymousError::Kept(_))) {
-            protected.mark_replaced(0, count_pages);
+            protected.mark_replaced(0, page_count);
         }
         // Wakes those that slept on a protected page.
         drop(protected);
@@ -130,14 +130,14 @@ impl PageMover {
         window: &Range<u32>,
         scratch: &mut ScratchPair,
     ) -> Result<(), MakeAnonymousError> {
-        let count_pages = window.end - window.start;
-        let pages = around.part(window.start, count_pages);
+        let page_count = window.end - window.start;
+        let pages = around.part(window.start, page_count);
         if self.uffd.faults() == Faults::OfUser {
             // The kernel does not sleep on a page that is not there: a system call that reads it fails.
             return scratch.swap_in_buffer(pages).map_err(MakeAnonymousError::Kept);
         }
         let mut joined = window.clone();
-        for edge in [0..window.start, window.end..around.count_pages()] {
+        for edge in [0..window.start, window.end..around.page_count()] {
             if edge.is_empty() {
                 continue;
             }
@@ -227,9 +227,9 @@ pub(crate) enum MakeAnonymousError {
 
 /// The runs of protected pages that are present, and those of the others that somebody has written since
 /// that was found out.
-fn written(protected: &Protected<'_>, present: &[Range<u32>], count_pages: u32) -> Vec<Range<u32>> {
+fn written(protected: &Protected<'_>, present: &[Range<u32>], page_count: u32) -> Vec<Range<u32>> {
     let (mut runs, mut next) = (Vec::new(), 0);
-    for run in present.iter().cloned().chain(iter::once(count_pages..count_pages)) {
+    for run in present.iter().cloned().chain(iter::once(page_count..page_count)) {
         let is_zero = |page: u32| protected.page(page).iter().all(|&byte| byte == 0);
         let late = (next..run.start).filter(|&page| !is_zero(page));
         runs.extend(late.map(|page| page..page + 1));

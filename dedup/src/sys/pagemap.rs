@@ -75,7 +75,7 @@ impl Pagemap {
         File::open("/proc/self/pagemap").map(Self)
     }
 
-    /// Calls `visit(first, count_pages, kind)` for each run of pages of one kind, in ascending
+    /// Calls `visit(first, page_count, kind)` for each run of pages of one kind, in ascending
     /// order, with page numbers relative to `span`. Pages that are not there are not visited.
     /// About 0.03 µs a page.
     ///
@@ -92,12 +92,12 @@ impl Pagemap {
             return_mask: PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO,
             ..ScanArg::default()
         };
-        self.scan_for(span, &wanted, |first, count_pages, categories| {
-            visit(first, count_pages, kind(categories));
+        self.scan_for(span, &wanted, |first, page_count, categories| {
+            visit(first, page_count, kind(categories));
         })
     }
 
-    /// Calls `visit(first, count_pages)` for each run of pages that are parts of huge ones.
+    /// Calls `visit(first, page_count)` for each run of pages that are parts of huge ones.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Pagemap {
             return_mask: PAGE_IS_HUGE,
             ..ScanArg::default()
         };
-        self.scan_for(span, &wanted, |first, count_pages, _| visit(first, count_pages))
+        self.scan_for(span, &wanted, |first, page_count, _| visit(first, page_count))
     }
 
     /// What the kernel says of each page of `span`. O(pages).
@@ -121,7 +121,7 @@ impl Pagemap {
     ///
     /// The kernel's.
     pub(crate) fn entries(&self, span: Span<'_>) -> io::Result<Vec<PageEntry>> {
-        let mut bytes = vec![0; span.count_pages() as usize * PageEntry::LEN_BYTES];
+        let mut bytes = vec![0; span.page_count() as usize * PageEntry::LEN_BYTES];
         self.0.read_exact_at(&mut bytes, PageEntry::offset_of(span.start()))?;
         Ok(bytes.as_chunks().0.iter().map(|&word| PageEntry(u64::from_ne_bytes(word))).collect())
     }
@@ -137,7 +137,7 @@ impl Pagemap {
         Ok(PageEntry(u64::from_ne_bytes(word)))
     }
 
-    /// Calls `visit(first, count_pages, categories)` for each run of pages that are `wanted`.
+    /// Calls `visit(first, page_count, categories)` for each run of pages that are `wanted`.
     fn scan_for(
         &self,
         span: Span<'_>,

@@ -45,7 +45,7 @@ impl<'a> Protected<'a> {
         unsafe { &*page.as_ptr().cast::<[u8; PAGE_SIZE]>() }
     }
 
-    /// Maps the `count_pages` pages from page `first` on to the slots from `slot` on.
+    /// Maps the `page_count` pages from page `first` on to the slots from `slot` on.
     ///
     /// # Errors
     ///
@@ -54,34 +54,34 @@ impl<'a> Protected<'a> {
     pub(crate) fn map_slots(
         &mut self,
         first: u32,
-        count_pages: u32,
+        page_count: u32,
         store: &Memfd,
         slot: Slot,
     ) -> Result<(), MapError> {
         let offset_bytes = u64::from(slot.0) * PAGE_SIZE as u64;
-        let result = self.span.part(first, count_pages).map_file(store.raw(), offset_bytes);
-        self.note_replaced(first, count_pages, result)
+        let result = self.span.part(first, page_count).map_file(store.raw(), offset_bytes);
+        self.note_replaced(first, page_count, result)
     }
 
-    /// Maps anonymous memory over the `count_pages` pages from page `first` on.
+    /// Maps anonymous memory over the `page_count` pages from page `first` on.
     ///
     /// # Errors
     ///
     /// As for [`map_slots`](Self::map_slots).
-    pub(crate) fn map_anonymous(&mut self, first: u32, count_pages: u32) -> Result<(), MapError> {
-        let result = self.span.part(first, count_pages).map_anonymous();
-        self.note_replaced(first, count_pages, result)
+    pub(crate) fn map_anonymous(&mut self, first: u32, page_count: u32) -> Result<(), MapError> {
+        let result = self.span.part(first, page_count).map_anonymous();
+        self.note_replaced(first, page_count, result)
     }
 
     /// Marks those of the pages from page `first` on whose mapping was replaced.
     fn note_replaced(
         &mut self,
         first: u32,
-        count_pages: u32,
+        page_count: u32,
         result: Result<(), MapError>,
     ) -> Result<(), MapError> {
         match &result {
-            Ok(()) => self.mark_replaced(first, count_pages),
+            Ok(()) => self.mark_replaced(first, page_count),
             Err(error) => {
                 for part in &error.replaced {
                     self.mark_replaced(first + part.start, part.end - part.start);
@@ -97,14 +97,14 @@ impl<'a> Protected<'a> {
     /// # Errors
     ///
     /// The kernel's; the pages keep their bytes.
-    pub(crate) fn discard(&mut self, first: u32, count_pages: u32) -> io::Result<()> {
-        self.span.part(first, count_pages).discard()
+    pub(crate) fn discard(&mut self, first: u32, page_count: u32) -> io::Result<()> {
+        self.span.part(first, page_count).discard()
     }
 
     /// Unprotects each stretch that was not replaced, then wakes those who wait, whether or not all
     /// could be unprotected: nobody else will, and who still may not write goes back to sleep.
     fn unprotect_piecewise(&self) -> io::Result<()> {
-        let end = self.span.count_pages();
+        let end = self.span.page_count();
         let (mut next, mut result) = (0, Ok(()));
         for &(first, after) in self.replaced.iter().chain([&(end, end)]) {
             if next < first {
@@ -117,9 +117,9 @@ impl<'a> Protected<'a> {
     }
 
     /// Notes that pages have a new mapping, which is neither protected nor registered.
-    pub(super) fn mark_replaced(&mut self, first: u32, count_pages: u32) {
+    pub(super) fn mark_replaced(&mut self, first: u32, page_count: u32) {
         debug_assert!(self.replaced.last().is_none_or(|&(_, end)| end <= first), "out of order");
-        self.replaced.push((first, first + count_pages));
+        self.replaced.push((first, first + page_count));
     }
 
     fn is_replaced(&self, index: u32) -> bool {
@@ -130,15 +130,15 @@ impl<'a> Protected<'a> {
 impl Drop for Protected<'_> {
     /// Unprotects what is still protected and wakes every writer.
     fn drop(&mut self) {
-        let count_replaced: u32 = self.replaced.iter().map(|&(first, end)| end - first).sum();
-        let result = if count_replaced == self.span.count_pages() {
+        let replaced_count: u32 = self.replaced.iter().map(|&(first, end)| end - first).sum();
+        let result = if replaced_count == self.span.page_count() {
             self.uffd.wake(self.span)
         } else {
             // What was mapped anew must be registered before one call can cover all. Unprotecting
             // also removes the marker that a discarded page over a slot leaves behind, on which a
             // later writer would sleep for good.
             let registered =
-                if count_replaced == 0 { Ok(()) } else { self.uffd.register(self.span) };
+                if replaced_count == 0 { Ok(()) } else { self.uffd.register(self.span) };
             registered
                 .and_then(|()| self.uffd.write_protect(self.span, false))
                 .or_else(|_| self.unprotect_piecewise())
@@ -236,7 +236,7 @@ mod tests {
         unmerge.join().unwrap().unwrap();
         let mut kinds = Vec::new();
         let pagemap = Pagemap::open().unwrap();
-        pagemap.scan(span, |_, count_pages, kind| kinds.push((count_pages, kind))).unwrap();
+        pagemap.scan(span, |_, page_count, kind| kinds.push((page_count, kind))).unwrap();
         assert_eq!(kinds, [(2, PageKind::Private)], "both have their own memory");
         let mut bytes = [0; 2 * PAGE_SIZE];
         memory.read(0, &mut bytes);

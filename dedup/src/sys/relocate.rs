@@ -27,12 +27,12 @@ use crate::{LinearIndex, PAGE_SIZE};
 #[derive(Debug, thiserror::Error)]
 pub enum RemapError {
     /// There is nothing to move.
-    #[error("the VM has no {count_pages} pages from page {} on", linear.0)]
+    #[error("the VM has no {page_count} pages from page {} on", linear.0)]
     NoPages {
         /// The first page asked for.
         linear: LinearIndex,
         /// How many.
-        count_pages: u32,
+        page_count: u32,
     },
     /// The destination has another size, or several regions.
     #[error(
@@ -95,54 +95,54 @@ impl Space {
     pub(crate) fn relocate(
         &mut self,
         linear: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
         destination: Arc<dyn GuestMemory>,
         uffd: &Userfaultfd,
     ) -> Result<u64, RemapError> {
-        self.relocate_with(linear, count_pages, destination, uffd, transfer)
+        self.relocate_with(linear, page_count, destination, uffd, transfer)
     }
 
     fn relocate_with(
         &mut self,
         linear: LinearIndex,
-        count_pages: u32,
+        page_count: u32,
         destination: Arc<dyn GuestMemory>,
         uffd: &Userfaultfd,
         transfer: impl FnMut(Span<'_>, Span<'_>) -> io::Result<()>,
     ) -> Result<u64, RemapError> {
-        if !self.contains(linear, count_pages) {
-            return Err(RemapError::NoPages { linear, count_pages });
+        if !self.contains(linear, page_count) {
+            return Err(RemapError::NoPages { linear, page_count });
         }
         let host_addr = match destination.regions() {
-            [region] if region.count_pages == count_pages => region.host_addr,
+            [region] if region.page_count == page_count => region.host_addr,
             regions => {
-                let found = regions.iter().map(|region| u64::from(region.count_pages)).sum();
+                let found = regions.iter().map(|region| u64::from(region.page_count)).sum();
                 let regions = regions.len();
-                return Err(RemapError::Destination { expected: count_pages, found, regions });
+                return Err(RemapError::Destination { expected: page_count, found, regions });
             }
         };
         // SAFETY: just what the region of `destination` covers, which outlives the span.
-        let to = unsafe { Span::new(host_addr, count_pages) };
+        let to = unsafe { Span::new(host_addr, page_count) };
         if to.is_locked() {
             return Err(RemapError::Locked { host_addr });
         }
         let mut done = 0;
-        while done < count_pages {
-            let span = self.span(linear.offset(done), count_pages - done);
+        while done < page_count {
+            let span = self.span(linear.offset(done), page_count - done);
             uffd.unregister(span).map_err(RemapError::Refused)?;
-            done += span.count_pages();
+            done += span.page_count();
         }
         let parts = self.parts(linear, to)?;
         let mappings = parts.len() as u64;
         let result = move_all(&parts, transfer);
         let moved_pages = match &result {
-            Ok(()) => count_pages,
+            Ok(()) => page_count,
             Err(RemapError::Stranded { moved_pages, .. }) => *moved_pages,
             Err(_) => 0,
         };
         if moved_pages > 0 {
             let memory = destination;
-            self.replace(&Piece { linear, count_pages: moved_pages, host_addr, memory });
+            self.replace(&Piece { linear, page_count: moved_pages, host_addr, memory });
         }
         result.map(|()| mappings)
     }
@@ -155,19 +155,19 @@ impl Space {
     ) -> Result<Vec<Part<'memory>>, RemapError> {
         let mappings = ProcessMapping::all().map_err(RemapError::Mappings)?;
         let (mut parts, mut done) = (Vec::new(), 0);
-        while done < to.count_pages() {
-            let span = self.span(linear.offset(done), to.count_pages() - done);
+        while done < to.page_count() {
+            let span = self.span(linear.offset(done), to.page_count() - done);
             let host_addr = span.start();
             let after = mappings.partition_point(|mapping| mapping.range.end <= host_addr);
             let Some(mapping) = mappings.get(after).filter(|it| it.range.contains(&host_addr))
             else {
                 return Err(RemapError::Hole { host_addr });
             };
-            let count_bytes = (mapping.range.end - host_addr).min(span.len_bytes());
+            let byte_count = (mapping.range.end - host_addr).min(span.len_bytes());
             // As many pages as a part of a span has fit the type of their number.
-            let count_pages = u32::try_from(count_bytes / PAGE_SIZE).unwrap_or(span.count_pages());
-            parts.push((span.part(0, count_pages), to.part(done, count_pages)));
-            done += count_pages;
+            let page_count = u32::try_from(byte_count / PAGE_SIZE).unwrap_or(span.page_count());
+            parts.push((span.part(0, page_count), to.part(done, page_count)));
+            done += page_count;
         }
         Ok(parts)
     }
@@ -189,7 +189,7 @@ fn move_all(
             }
         });
         let Some(stuck) = stuck else { return Err(RemapError::Refused(source)) };
-        let moved_pages = moved[..=stuck].iter().map(|(from, _)| from.count_pages()).sum();
+        let moved_pages = moved[..=stuck].iter().map(|(from, _)| from.page_count()).sum();
         return Err(RemapError::Stranded { moved_pages, source });
     }
     Ok(())

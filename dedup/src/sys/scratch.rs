@@ -19,14 +19,14 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Reserves `count_pages` pages, none of which takes memory, also where the process has all of
+    /// Reserves `page_count` pages, none of which takes memory, also where the process has all of
     /// its memory populated and locked (`mlockall(MCL_FUTURE)`).
     ///
     /// # Errors
     ///
     /// The kernel's; nothing is mapped.
-    pub(super) fn new(count_pages: u32) -> io::Result<Self> {
-        let len_bytes = count_pages as usize * PAGE_SIZE;
+    pub(super) fn new(page_count: u32) -> io::Result<Self> {
+        let len_bytes = page_count as usize * PAGE_SIZE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let addr = unsafe {
             libc::mmap(
@@ -64,11 +64,11 @@ impl Scratch {
 
     /// The memory as a span, to be advised and registered like a guest's.
     pub(super) fn span(&self) -> Span<'_> {
-        let count_pages = u32::try_from(self.addresses.len() / PAGE_SIZE);
-        let count_pages = count_pages.unwrap_or_else(|_| unreachable!("made of a u32 of pages"));
+        let page_count = u32::try_from(self.addresses.len() / PAGE_SIZE);
+        let page_count = page_count.unwrap_or_else(|_| unreachable!("made of a u32 of pages"));
         // SAFETY: the mapping lives as long as `self`, which the span borrows, is readable and
         // writable, and is nobody else's, so that whatever is done to a span may be done to it.
-        unsafe { Span::new(self.addresses.start, count_pages) }
+        unsafe { Span::new(self.addresses.start, page_count) }
     }
 
     /// Gives the first pages memory of their own and fills it with the bytes of `source`, which is
@@ -78,7 +78,7 @@ impl Scratch {
     ///
     /// The kernel's (`ENOMEM`); some of the pages may have memory.
     pub(super) fn fill(&self, first: u32, source: Span<'_>) -> io::Result<()> {
-        let part = self.span().part(first, source.count_pages());
+        let part = self.span().part(first, source.page_count());
         part.populate_write()?;
         // SAFETY: both are mapped for as many bytes; the source belongs to a `GuestMemory`, to which
         // no reference exists but shared ones to protected pages, and the destination to `self`.
@@ -106,7 +106,7 @@ impl Scratch {
     pub(super) fn move_to(&mut self, destination: Span<'_>) -> io::Result<()> {
         #[cfg(test)]
         faults::before_move(destination)?;
-        let source = self.span().part(0, destination.count_pages());
+        let source = self.span().part(0, destination.page_count());
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         let len_bytes = source.len_bytes();
         // SAFETY: the source is this value's own and to be forgotten; the destination is pages of a
@@ -124,9 +124,9 @@ impl Scratch {
         Ok(())
     }
 
-    /// Parts with all but the `count_pages` pages from page `first` on.
-    pub(super) fn keep(&mut self, first: u32, count_pages: u32) {
-        let kept = self.span().part(first, count_pages);
+    /// Parts with all but the `page_count` pages from page `first` on.
+    pub(super) fn keep(&mut self, first: u32, page_count: u32) {
+        let kept = self.span().part(first, page_count);
         let kept = kept.start()..kept.start() + kept.len_bytes();
         let Range { start, end } = std::mem::replace(&mut self.addresses, kept.clone());
         unmap(start..kept.start);

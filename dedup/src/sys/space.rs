@@ -33,7 +33,7 @@ pub enum RegionError {
 pub(crate) struct Piece {
     /// The first page.
     pub(crate) linear: LinearIndex,
-    pub(crate) count_pages: u32,
+    pub(crate) page_count: u32,
     /// The first page's address: in a region of `memory`.
     pub(super) host_addr: usize,
     /// What keeps the pages mapped there.
@@ -43,20 +43,20 @@ pub(crate) struct Piece {
 impl Piece {
     /// One above the last page's linear index.
     pub(crate) fn end(&self) -> LinearIndex {
-        self.linear.offset(self.count_pages)
+        self.linear.offset(self.page_count)
     }
 
     /// The part from page `start` up to page `end`, unless that is nothing.
     fn part(&self, start: LinearIndex, end: LinearIndex) -> Option<Self> {
         let (linear, end) = (self.linear.max(start), self.end().min(end));
-        let count_pages = end.0.checked_sub(linear.0).filter(|&count| count > 0)?;
+        let page_count = end.0.checked_sub(linear.0).filter(|&count| count > 0)?;
         let host_addr = self.host_addr + (linear.0 - self.linear.0) as usize * PAGE_SIZE;
-        Some(Self { linear, count_pages, host_addr, memory: Arc::clone(&self.memory) })
+        Some(Self { linear, page_count, host_addr, memory: Arc::clone(&self.memory) })
     }
 
     /// Whether `next` continues this piece, in the same mapping.
     fn continues(&self, next: &Self) -> bool {
-        let host_end = self.host_addr + self.count_pages as usize * PAGE_SIZE;
+        let host_end = self.host_addr + self.page_count as usize * PAGE_SIZE;
         self.end() == next.linear
             && host_end == next.host_addr
             && Arc::ptr_eq(&self.memory, &next.memory)
@@ -79,35 +79,34 @@ impl Space {
     pub(crate) fn new(memory: Arc<dyn GuestMemory>) -> Result<Self, RegionError> {
         let (mut pieces, mut expected) = (Vec::new(), 0_u32);
         for region in memory.regions() {
-            let &Region { linear, count_pages, host_addr, guest_phys } = region;
-            if !host_addr.is_multiple_of(PAGE_SIZE) || !guest_phys.is_multiple_of(PAGE_SIZE as u64)
-            {
+            let &Region { linear, page_count, host_addr, gpa } = region;
+            if !host_addr.is_multiple_of(PAGE_SIZE) || !gpa.is_multiple_of(PAGE_SIZE as u64) {
                 return Err(RegionError::Unaligned(*region));
             }
             if host_addr.checked_add(region.len_bytes()).is_none() {
                 return Err(RegionError::OutOfRange(*region));
             }
-            match expected.checked_add(count_pages) {
+            match expected.checked_add(page_count) {
                 Some(end) if linear.0 == expected => expected = end,
                 _ => return Err(RegionError::NotContiguous { found: *region, expected }),
             }
-            if count_pages > 0 {
+            if page_count > 0 {
                 let memory = Arc::clone(&memory);
-                push(&mut pieces, Piece { linear, count_pages, host_addr, memory });
+                push(&mut pieces, Piece { linear, page_count, host_addr, memory });
             }
         }
         if pieces.is_empty() { Err(RegionError::Empty) } else { Ok(Self { pieces }) }
     }
 
     /// How many pages the VM has: one above its highest linear index.
-    pub(crate) fn count_pages(&self) -> u32 {
+    pub(crate) fn page_count(&self) -> u32 {
         self.pieces.last().map_or(0, |piece| piece.end().0)
     }
 
-    /// Whether the VM has `count_pages` pages from `linear` on, and that is at least one.
-    pub(crate) fn contains(&self, linear: LinearIndex, count_pages: u32) -> bool {
-        let end = linear.0.checked_add(count_pages);
-        count_pages > 0 && end.is_some_and(|end| end <= self.count_pages())
+    /// Whether the VM has `page_count` pages from `linear` on, and that is at least one.
+    pub(crate) fn contains(&self, linear: LinearIndex, page_count: u32) -> bool {
+        let end = linear.0.checked_add(page_count);
+        page_count > 0 && end.is_some_and(|end| end <= self.page_count())
     }
 
     /// The pieces in linear order.
@@ -127,31 +126,31 @@ impl Space {
         piece
     }
 
-    /// The longest span from `linear` on that has at most `count_pages` pages and lies in one
+    /// The longest span from `linear` on that has at most `page_count` pages and lies in one
     /// piece, so that its addresses are consecutive.
     ///
     /// # Panics
     ///
     /// When the VM has no such page.
-    pub(crate) fn span(&self, linear: LinearIndex, count_pages: u32) -> Span<'_> {
+    pub(crate) fn span(&self, linear: LinearIndex, page_count: u32) -> Span<'_> {
         let piece = self.piece(linear);
         let skip = linear.0 - piece.linear.0;
-        assert!(count_pages > 0, "a span of nothing");
-        self.whole(piece).part(skip, count_pages.min(piece.count_pages - skip))
+        assert!(page_count > 0, "a span of nothing");
+        self.whole(piece).part(skip, page_count.min(piece.page_count - skip))
     }
 
     /// The span of a whole piece.
     #[expect(clippy::unused_self, reason = "the piece is one of this space's, which is borrowed")]
     pub(crate) fn whole<'space>(&'space self, piece: &'space Piece) -> Span<'space> {
         // SAFETY: a piece lies in a region of its `memory`, which it keeps alive.
-        unsafe { Span::new(piece.host_addr, piece.count_pages) }
+        unsafe { Span::new(piece.host_addr, piece.page_count) }
     }
 
     /// Whether any page lies at an address that the region covers. O(pieces).
     pub(crate) fn overlaps(&self, region: &Region) -> bool {
         let end = region.host_addr.saturating_add(region.len_bytes());
         self.pieces.iter().any(|piece| {
-            let len_bytes = piece.count_pages as usize * PAGE_SIZE;
+            let len_bytes = piece.page_count as usize * PAGE_SIZE;
             piece.host_addr < end && region.host_addr < piece.host_addr + len_bytes
         })
     }
@@ -177,7 +176,7 @@ impl Space {
 /// Adds a piece behind the others, or to the last one if it continues that.
 fn push(pieces: &mut Vec<Piece>, next: Piece) {
     match pieces.last_mut() {
-        Some(last) if last.continues(&next) => last.count_pages += next.count_pages,
+        Some(last) if last.continues(&next) => last.page_count += next.page_count,
         _ => pieces.push(next),
     }
 }
@@ -198,8 +197,8 @@ mod tests {
     #[test]
     fn memory_that_ends_beyond_the_last_address_is_refused() {
         let last = usize::MAX - PAGE_SIZE + 1;
-        for (host_addr, count_pages) in [(last, 1), (last, 2), (last - PAGE_SIZE, u32::MAX)] {
-            let region = Region { linear: LinearIndex(0), count_pages, guest_phys: 0, host_addr };
+        for (host_addr, page_count) in [(last, 1), (last, 2), (last - PAGE_SIZE, u32::MAX)] {
+            let region = Region { linear: LinearIndex(0), page_count, gpa: 0, host_addr };
             let refused = Space::new(Arc::new(Said([region]))).err();
             assert!(matches!(refused, Some(RegionError::OutOfRange(_))), "{region:?}: {refused:?}");
         }

@@ -12,26 +12,26 @@ use crate::PAGE_SIZE;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span<'memory> {
     host_addr: usize,
-    count_pages: u32,
+    page_count: u32,
     memory: PhantomData<&'memory dyn GuestMemory>,
 }
 
 impl<'memory> Span<'memory> {
-    /// `count_pages` pages from an address on.
+    /// `page_count` pages from an address on.
     ///
     /// # Safety
     ///
     /// They must be pages of a [`GuestMemory`] that lives for `'memory`.
-    pub(super) unsafe fn new(host_addr: usize, count_pages: u32) -> Self {
-        Self { host_addr, count_pages, memory: PhantomData }
+    pub(super) unsafe fn new(host_addr: usize, page_count: u32) -> Self {
+        Self { host_addr, page_count, memory: PhantomData }
     }
 
-    pub(crate) fn count_pages(self) -> u32 {
-        self.count_pages
+    pub(crate) fn page_count(self) -> u32 {
+        self.page_count
     }
 
     pub(crate) fn len_bytes(self) -> usize {
-        self.count_pages as usize * PAGE_SIZE
+        self.page_count as usize * PAGE_SIZE
     }
 
     /// The address of the first byte.
@@ -39,15 +39,15 @@ impl<'memory> Span<'memory> {
         self.host_addr
     }
 
-    /// The `count_pages` pages from page `first` of this span on.
+    /// The `page_count` pages from page `first` of this span on.
     ///
     /// # Panics
     ///
     /// When they are not all inside.
-    pub(crate) fn part(self, first: u32, count_pages: u32) -> Span<'memory> {
-        let end = first.checked_add(count_pages);
-        assert!(end.is_some_and(|end| end <= self.count_pages), "part outside of its span");
-        Span { host_addr: self.host_addr + first as usize * PAGE_SIZE, count_pages, ..self }
+    pub(crate) fn part(self, first: u32, page_count: u32) -> Span<'memory> {
+        let end = first.checked_add(page_count);
+        assert!(end.is_some_and(|end| end <= self.page_count), "part outside of its span");
+        Span { host_addr: self.host_addr + first as usize * PAGE_SIZE, page_count, ..self }
     }
 
     /// Copies page `index` while others may be writing it: old and new bytes may mix.

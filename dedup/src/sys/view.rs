@@ -22,20 +22,20 @@ const PARTS: usize = (u32::BITS - READABLE_SLOTS.ilog2()) as usize + 1;
 #[derive(Debug)]
 pub(crate) struct StoreView {
     store: Memfd,
-    count_slots: u32,
+    slot_count: u32,
     parts: [OnceLock<Part>; PARTS],
 }
 
 impl StoreView {
-    /// Begins to map a store of `count_slots` slots, with its first part: 16 MiB of address space.
+    /// Begins to map a store of `slot_count` slots, with its first part: 16 MiB of address space.
     ///
     /// # Errors
     ///
     /// The kernel's; nothing is mapped.
-    pub(crate) fn new(store: &Memfd, count_slots: u32) -> io::Result<Self> {
+    pub(crate) fn new(store: &Memfd, slot_count: u32) -> io::Result<Self> {
         let parts = [const { OnceLock::new() }; PARTS];
-        let view = Self { store: store.clone(), count_slots, parts };
-        if count_slots > 0 {
+        let view = Self { store: store.clone(), slot_count, parts };
+        if slot_count > 0 {
             view.part(Slot(0))?;
         }
         Ok(view)
@@ -61,7 +61,7 @@ impl StoreView {
 
     /// Whether the store has such a slot.
     pub(crate) fn has(&self, slot: Slot) -> bool {
-        slot.0 < self.count_slots
+        slot.0 < self.slot_count
     }
 
     /// Sees to it that consecutive slots can be read, before anybody waits for them to be compared. O(slots).
@@ -73,8 +73,8 @@ impl StoreView {
     /// # Panics
     ///
     /// When the store has no such slots.
-    pub(crate) fn prepare(&self, first: Slot, count_slots: u32) -> io::Result<()> {
-        (0..count_slots).try_for_each(|offset| self.readable(first.offset(offset)).map(drop))
+    pub(crate) fn prepare(&self, first: Slot, slot_count: u32) -> io::Result<()> {
+        (0..slot_count).try_for_each(|offset| self.readable(first.offset(offset)).map(drop))
     }
 
     /// Whether the slot holds exactly `page`; not if the kernel does not let it be read.
@@ -115,8 +115,8 @@ impl StoreView {
         }
         let first_slot = if number == 0 { 0 } else { READABLE_SLOTS << (number - 1) };
         let most = first_slot.max(READABLE_SLOTS);
-        let count_slots = most.min(self.count_slots - first_slot);
-        let part = Part::map(&self.store, first_slot, count_slots)?;
+        let slot_count = most.min(self.slot_count - first_slot);
+        let part = Part::map(&self.store, first_slot, slot_count)?;
         // Another thread may have been faster: then that of this one goes.
         Ok(cell.get_or_init(|| part))
     }
@@ -127,15 +127,15 @@ impl StoreView {
 struct Part {
     base: NonNull<u8>,
     first_slot: u32,
-    count_slots: u32,
+    slot_count: u32,
     /// Slots from its first on that can be read.
     readable_slots: AtomicU32,
 }
 
 impl Part {
     /// Maps slots, none of which can be read yet: costs address space only.
-    fn map(store: &Memfd, first_slot: u32, count_slots: u32) -> io::Result<Self> {
-        let len_bytes = count_slots as usize * PAGE_SIZE;
+    fn map(store: &Memfd, first_slot: u32, slot_count: u32) -> io::Result<Self> {
+        let len_bytes = slot_count as usize * PAGE_SIZE;
         let offset_bytes = libc::off_t::try_from(u64::from(first_slot) * PAGE_SIZE as u64)
             .map_err(io::Error::other)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
@@ -153,14 +153,14 @@ impl Part {
             Some(base) if addr != libc::MAP_FAILED => base,
             _ => return Err(io::Error::last_os_error()),
         };
-        let part = Self { base, first_slot, count_slots, readable_slots: AtomicU32::new(0) };
+        let part = Self { base, first_slot, slot_count, readable_slots: AtomicU32::new(0) };
         part.unlock()?;
         part.refuse_huge_pages()?;
         Ok(part)
     }
 
     fn len_bytes(&self) -> usize {
-        self.count_slots as usize * PAGE_SIZE
+        self.slot_count as usize * PAGE_SIZE
     }
 
     /// Has the kernel not join what is read in huge pages, which would take memory for slots that hold
@@ -189,7 +189,7 @@ impl Part {
             return Ok(());
         }
         let readable_slots = (number / READABLE_SLOTS + 1) * READABLE_SLOTS;
-        let readable_slots = readable_slots.min(self.count_slots);
+        let readable_slots = readable_slots.min(self.slot_count);
         let len_bytes = readable_slots as usize * PAGE_SIZE;
         // SAFETY: a part of what `map` mapped; reading is all that is ever done there.
         let result =
@@ -218,9 +218,9 @@ impl Drop for Part {
 mod tests {
     use super::*;
 
-    fn view(count_slots: u32) -> (Memfd, StoreView) {
-        let store = Memfd::new(count_slots).unwrap();
-        let view = StoreView::new(&store.read_only().unwrap(), count_slots).unwrap();
+    fn view(slot_count: u32) -> (Memfd, StoreView) {
+        let store = Memfd::new(slot_count).unwrap();
+        let view = StoreView::new(&store.read_only().unwrap(), slot_count).unwrap();
         (store, view)
     }
 

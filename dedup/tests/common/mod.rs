@@ -28,20 +28,20 @@ pub struct TestVm {
 }
 
 impl TestVm {
-    pub fn new(id: u32, count_pages: u32) -> Self {
-        Self::with_layout(id, &[(0, count_pages)])
+    pub fn new(id: u32, page_count: u32) -> Self {
+        Self::with_layout(id, &[(0, page_count)])
     }
 
     /// A VM that sees its memory in pieces: guest-physical address and pages of each.
     pub fn with_layout(id: u32, pieces: &[(u64, u32)]) -> Self {
         let memory = AnonymousMemory::with_layout(pieces).unwrap();
-        let count_pages = memory.len_bytes() / PAGE_SIZE;
-        Self { id: VmId(id), memory: Arc::new(memory), written: WrittenPages::new(count_pages) }
+        let page_count = memory.len_bytes() / PAGE_SIZE;
+        Self { id: VmId(id), memory: Arc::new(memory), written: WrittenPages::new(page_count) }
     }
 
     /// A VM that is attached to the engine, in the domain "test".
-    pub fn attached(engine: &mut Engine, id: u32, count_pages: u32) -> Self {
-        let vm = Self::new(id, count_pages);
+    pub fn attached(engine: &mut Engine, id: u32, page_count: u32) -> Self {
+        let vm = Self::new(id, page_count);
         vm.attach(engine, "test", DedupMode::On);
         vm
     }
@@ -123,10 +123,10 @@ pub fn page(number: u32) -> [u8; PAGE_SIZE] {
 }
 
 /// Two VMs whose pages are the same, [`page`] of each page's number.
-pub fn twins(engine: &mut Engine, count_pages: u32) -> [TestVm; 2] {
+pub fn twins(engine: &mut Engine, page_count: u32) -> [TestVm; 2] {
     [0, 1].map(|id| {
-        let vm = TestVm::attached(engine, id, count_pages);
-        (0..count_pages).for_each(|number| vm.write(number as usize, &page(number)));
+        let vm = TestVm::attached(engine, id, page_count);
+        (0..page_count).for_each(|number| vm.write(number as usize, &page(number)));
         vm
     })
 }

@@ -19,8 +19,8 @@ pub struct RacedPages {
 
 impl RacedPages {
     /// Pages whose first words are zero.
-    pub fn new(first: usize, count_pages: usize) -> Self {
-        Self { first, words: vec![0; count_pages] }
+    pub fn new(first: usize, page_count: usize) -> Self {
+        Self { first, words: vec![0; page_count] }
     }
 
     /// Writes pages until told to stop, and checks with every write that the one before is there: a lost

@@ -46,9 +46,9 @@ impl Life {
             stable_node_chains_prune_millisecs: 0,
             ..Knobs::default()
         };
-        let count_threads = Some(random.within(1..3) as usize);
+        let thread_count = Some(random.within(1..3) as usize);
         let config =
-            EngineConfig { knobs, count_threads, max_mappings: limit, ..EngineConfig::default() };
+            EngineConfig { knobs, thread_count, max_mappings: limit, ..EngineConfig::default() };
         Self {
             engine: Engine::new(config).unwrap(),
             vms: BTreeMap::new(),
@@ -192,10 +192,10 @@ impl Life {
 
     /// A range of a VM's pages: short, long or all.
     fn pages(&mut self, id: u32) -> Range<u32> {
-        let count_pages = self.vms[&id].count_pages();
-        let longest = self.random.choice(&[8, 64, count_pages]).min(count_pages);
+        let page_count = self.vms[&id].page_count();
+        let longest = self.random.choice(&[8, 64, page_count]).min(page_count);
         let count = self.random.within(0..longest) + 1;
-        let first = self.random.within(0..count_pages - count + 1);
+        let first = self.random.within(0..page_count - count + 1);
         first..first + count
     }
 
@@ -207,8 +207,8 @@ impl Life {
             Some(vm) if vm.is_attached => return self.write(id),
             Some(vm) if vm.is_in_place() => self.vm(id).domain = domain,
             _ => {
-                let count_pages = self.random.choice(&[30, 100, 600]);
-                self.vms.insert(id, Resident::new(id, count_pages, domain));
+                let page_count = self.random.choice(&[30, 100, 600]);
+                self.vms.insert(id, Resident::new(id, page_count, domain));
                 self.write(id);
             }
         }

@@ -30,9 +30,9 @@ pub(super) struct Resident {
 
 impl Resident {
     /// A VM of zeroes that is not attached yet.
-    pub(super) fn new(id: u32, count_pages: u32, domain: &'static str) -> Self {
-        let vm = TestVm::new(id, count_pages);
-        let count = count_pages as usize;
+    pub(super) fn new(id: u32, page_count: u32, domain: &'static str) -> Self {
+        let vm = TestVm::new(id, page_count);
+        let count = page_count as usize;
         let place = |page| Place { memory: vm.memory.clone(), offset_bytes: page * PAGE_SIZE };
         Self {
             domain,
@@ -47,7 +47,7 @@ impl Resident {
 
     /// The attached clone of an attached VM, which begins with all that it has.
     pub(super) fn clone_of(parent: &Self, id: u32, engine: &mut Engine) -> Self {
-        let mut clone = Self::new(id, parent.count_pages(), parent.domain);
+        let mut clone = Self::new(id, parent.page_count(), parent.domain);
         clone.contents.clone_from(&parent.contents);
         clone.excluded.clone_from(&parent.excluded);
         clone.mode = parent.mode;
@@ -58,7 +58,7 @@ impl Resident {
         clone
     }
 
-    pub(super) fn count_pages(&self) -> u32 {
+    pub(super) fn page_count(&self) -> u32 {
         self.contents.len() as u32
     }
 
@@ -101,8 +101,8 @@ impl Resident {
         pages: Range<u32>,
         mergeable: bool,
     ) {
-        let (first, count_pages) = (LinearIndex(pages.start), pages.len() as u32);
-        engine.set_mergeable(self.vm.id, first, count_pages, mergeable).unwrap();
+        let (first, page_count) = (LinearIndex(pages.start), pages.len() as u32);
+        engine.set_mergeable(self.vm.id, first, page_count, mergeable).unwrap();
         self.excluded[pages.start as usize..pages.end as usize].fill(!mergeable);
     }
 

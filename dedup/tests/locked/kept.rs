@@ -14,7 +14,7 @@ const LOCKED: Range<usize> = 20..24;
 /// The locked part of a region.
 fn part(whole: &Region) -> Region {
     let host_addr = whole.host_addr + LOCKED.start * PAGE_SIZE;
-    Region { host_addr, count_pages: LOCKED.len() as u32, ..*whole }
+    Region { host_addr, page_count: LOCKED.len() as u32, ..*whole }
 }
 
 /// Has twins of which the first has locked pages, before or after a visit.
@@ -38,9 +38,9 @@ fn locked_memory_that_is_given_up_takes_none_and_stays_locked() {
         // All of what is locked and more, and a part of it.
         for given_up in [16..32, 22..30] {
             with_locked_twins(is_noticed, |engine, vm, other, locked| {
-                let (first, count_pages) = (LinearIndex(given_up.start), given_up.len() as u32);
-                let report = engine.discard(vm.id, first, count_pages).unwrap();
-                assert_eq!((report.discarded_pages, report.kept_pages), (count_pages.into(), 0));
+                let (first, page_count) = (LinearIndex(given_up.start), given_up.len() as u32);
+                let report = engine.discard(vm.id, first, page_count).unwrap();
+                assert_eq!((report.discarded_pages, report.kept_pages), (page_count.into(), 0));
                 let whole = vm.memory.regions()[0];
                 assert_eq!(locked_bytes(locked), locked.len_bytes(), "what was locked");
                 assert_eq!(locked_bytes(&whole), locked.len_bytes(), "and nothing else");
@@ -138,11 +138,11 @@ fn locked_pages_whose_slot_has_failed_get_another_and_stay_locked() {
     }
 }
 
-/// Steps of a few pages each, `count_passes` passes of them, with something done before one of the steps. Says
+/// Steps of a few pages each, `pass_count` passes of them, with something done before one of the steps. Says
 /// whether there were that many.
-fn passes_with(engine: &mut Engine, count_passes: usize, at: usize, act: impl Fn()) -> bool {
+fn passes_with(engine: &mut Engine, pass_count: usize, at: usize, act: impl Fn()) -> bool {
     let (mut steps, mut passes) = (0, 0);
-    while passes < count_passes {
+    while passes < pass_count {
         if steps == at {
             act();
         }

@@ -91,7 +91,7 @@ fn memory_that_is_locked_later_stays_locked_when_its_mappings_of_the_store_are_g
                 let [vm, other] = twins(&mut engine);
                 let whole = vm.memory.regions()[0];
                 let host_addr = whole.host_addr + 20 * PAGE_SIZE;
-                let part = Region { host_addr, count_pages: 4, ..whole };
+                let part = Region { host_addr, page_count: 4, ..whole };
                 lock(&part).unwrap();
                 if is_noticed {
                     engine.pass();
@@ -229,7 +229,7 @@ fn a_part_that_is_locked_later_is_named_and_the_rest_is_folded() {
     let [vm, other] = twins(&mut engine);
     let whole = vm.memory.regions()[0];
     let host_addr = whole.host_addr + LOCKED.start * PAGE_SIZE;
-    let part = Region { host_addr, count_pages: 4, ..whole };
+    let part = Region { host_addr, page_count: 4, ..whole };
     lock(&part).unwrap();
     engine.pass();
     engine.pass();

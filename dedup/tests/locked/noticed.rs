@@ -20,7 +20,7 @@ fn with_exchanged_locks(
     engine.pass();
     let whole = vms[0].memory.regions()[0];
     let host_addr = whole.host_addr + 700 * PAGE_SIZE;
-    let part = Region { host_addr, count_pages: 4, ..whole };
+    let part = Region { host_addr, page_count: 4, ..whole };
     lock_pages(&part).unwrap();
     unlock(&elsewhere.memory.regions()[0]).unwrap();
     (vms, part, elsewhere)
@@ -79,7 +79,7 @@ fn mappings_that_are_kept_apart_among_locked_pages_are_counted() {
     let whole = vm.memory.regions()[0];
     let part = |number: usize| {
         let host_addr = whole.host_addr + number * PAGE_SIZE;
-        Region { host_addr, count_pages: 1, ..whole }
+        Region { host_addr, page_count: 1, ..whole }
     };
     for number in 8..40 {
         let lock = if number % 2 == 0 { lock } else { lock_on_fault };

@@ -49,7 +49,7 @@ impl Quota {
     }
 
     /// How often its threads were stopped.
-    fn count_stops(&self) -> u64 {
+    fn stop_count(&self) -> u64 {
         let text = fs::read_to_string(self.0.join("cpu.stat")).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
         line.unwrap().parse().unwrap()
@@ -71,8 +71,8 @@ struct Stalls {
     worst: Duration,
     /// Writes that took more than a millisecond, and more than ten.
     long: [usize; 2],
-    count_writes: usize,
-    count_stops: u64,
+    write_count: usize,
+    stop_count: u64,
 }
 
 /// How long the calling thread has waited for a processor, which is nobody's fault.
@@ -102,7 +102,7 @@ fn write(vms: &[TestVm; 2], stop: &AtomicBool) -> Vec<Duration> {
 
 fn measure(is_bounded: bool) -> Result<Stalls, String> {
     let knobs = Knobs { smart_scan: false, ..Knobs::default() };
-    let config = EngineConfig { knobs, count_threads: Some(1), ..EngineConfig::default() };
+    let config = EngineConfig { knobs, thread_count: Some(1), ..EngineConfig::default() };
     let mut engine = Engine::new(config).unwrap();
     let vms = [0, 1].map(|id| TestVm::attached(&mut engine, id, PAGES as u32));
     settle(&mut engine);
@@ -128,8 +128,8 @@ fn measure(is_bounded: bool) -> Result<Stalls, String> {
         Ok(Stalls {
             worst: took[took.len() - 1],
             long: [longer(1), longer(10)],
-            count_writes: took.len(),
-            count_stops: quota.as_ref().map_or(0, Quota::count_stops),
+            write_count: took.len(),
+            stop_count: quota.as_ref().map_or(0, Quota::stop_count),
         })
     })
 }
@@ -140,8 +140,8 @@ fn what_a_guests_writes_wait_for_folding_threads_that_a_quota_stops() {
     let _alone = super::alone();
     for is_bounded in [false, true] {
         match measure(is_bounded) {
-            Ok(Stalls { worst, long: [ms, tens], count_writes, count_stops }) => eprintln!(
-                "quota: {is_bounded}, stopped {count_stops} times: of {count_writes} writes the worst took \
+            Ok(Stalls { worst, long: [ms, tens], write_count, stop_count }) => eprintln!(
+                "quota: {is_bounded}, stopped {stop_count} times: of {write_count} writes the worst took \
                  {worst:?}, {ms} more than 1 ms, {tens} more than 10 ms"
             ),
             Err(why) => eprintln!("skipped: {why}"),

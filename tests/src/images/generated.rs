@@ -21,7 +21,7 @@ pub struct Shape {
     /// What all content follows from.
     pub seed: u64,
     /// The number of images.
-    pub count_vms: u32,
+    pub vm_count: u32,
     /// The size of each.
     pub memory_bytes: u64,
 }
@@ -45,7 +45,7 @@ impl Shape {
     ///
     /// When no guest can have that much memory.
     pub fn generate(&self) -> Result<Vec<Image>, GenerateError> {
-        (0..self.count_vms).map(|vm| self.image(vm)).collect()
+        (0..self.vm_count).map(|vm| self.image(vm)).collect()
     }
 
     fn image(&self, vm: u32) -> Result<Image, GenerateError> {
@@ -54,9 +54,9 @@ impl Shape {
         let mut tags = vec![0; heap.pages as usize];
         place(&params, &mut tags).map_err(GenerateError::Placement)?;
 
-        let count_pages = usize::try_from(self.memory_bytes).unwrap_or(usize::MAX) / PAGE_SIZE;
-        let base_pages = count_pages - tags.len();
-        let mut bytes = vec![0; count_pages * PAGE_SIZE];
+        let page_count = usize::try_from(self.memory_bytes).unwrap_or(usize::MAX) / PAGE_SIZE;
+        let base_pages = page_count - tags.len();
+        let mut bytes = vec![0; page_count * PAGE_SIZE];
         let pages: &mut [[u8; PAGE_SIZE]] = bytes.as_chunks_mut().0;
         let mut words = [0; PAGE_WORDS];
         for (page, &bits) in pages[base_pages..].iter_mut().zip(&tags) {
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn generated_images_can_be_folded_as_real_ones_can() {
-        let shape = Shape { seed: 1, count_vms: 4, memory_bytes: 16 << 20 };
+        let shape = Shape { seed: 1, vm_count: 4, memory_bytes: 16 << 20 };
         let census = Census::of(&shape.generate().unwrap());
         let shareable = census.saveable_pages() - census.zero_pages;
         let percent = |part: u64, whole: u64| part * 100 / whole;

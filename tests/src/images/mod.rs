@@ -68,7 +68,7 @@ impl Image {
     }
 
     /// The number of its pages.
-    pub fn count_pages(&self) -> u32 {
+    pub fn page_count(&self) -> u32 {
         // Both ways to make an image see to it that this fits.
         u32::try_from(self.pages().len()).unwrap_or(u32::MAX)
     }
@@ -79,7 +79,7 @@ impl Image {
     ///
     /// The kernel's, when there is no memory to be had.
     pub fn load(&self) -> io::Result<Arc<AnonymousMemory>> {
-        let memory = AnonymousMemory::new(self.count_pages())?;
+        let memory = AnonymousMemory::new(self.page_count())?;
         memory.write(0, &self.bytes);
         Ok(Arc::new(memory))
     }

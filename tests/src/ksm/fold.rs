@@ -58,7 +58,7 @@ pub fn fold(
     if let Some(other) = find_other(&Counters::read()?) {
         return Err(KsmError::InUse(other));
     }
-    knobs.set_flat_out(images.iter().map(|image| u64::from(image.count_pages())).sum())?;
+    knobs.set_flat_out(images.iter().map(|image| u64::from(image.page_count())).sum())?;
     for memory in &memories {
         mark_mergeable(memory).map_err(KsmError::Mark)?;
     }

@@ -45,14 +45,14 @@ impl Knobs {
         Ok(knobs)
     }
 
-    /// Has ksmd, while it runs, read `count_pages` pages at a time without ever pausing.
+    /// Has ksmd, while it runs, read `page_count` pages at a time without ever pausing.
     ///
     /// # Errors
     ///
     /// The kernel's; some may be set.
-    pub fn set_flat_out(&self, count_pages: u64) -> Result<(), KsmError> {
+    pub fn set_flat_out(&self, page_count: u64) -> Result<(), KsmError> {
         write("advisor_mode", "none")?;
-        write("pages_to_scan", &count_pages.to_string())?;
+        write("pages_to_scan", &page_count.to_string())?;
         write("sleep_millisecs", "0")?;
         write("use_zero_pages", "1")
     }

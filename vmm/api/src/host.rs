@@ -56,8 +56,8 @@ impl Control for Host {
         result.map_err(|error| match error {
             SetMergeableError::Gone(gone) => gone.into(),
             SetMergeableError::NotPages { .. } => ControlError::NotPages(error.to_string()),
-            SetMergeableError::NoMemory { vm, guest_phys } => {
-                ControlError::NoMemory { vm, gpa: GuestPhys(guest_phys) }
+            SetMergeableError::NoMemory { vm, gpa } => {
+                ControlError::NoMemory { vm, gpa: GuestPhys(gpa) }
             }
             SetMergeableError::Stopped(_)
             | SetMergeableError::NotFolded(_)
@@ -79,8 +79,8 @@ impl Control for Host {
     fn explain(&self, id: VmId, gpa: GuestPhys) -> Result<Explanation, ControlError> {
         find(self, id)?.explain(gpa.0).map_err(|error| match error {
             ExplainError::Gone(gone) => gone.into(),
-            ExplainError::NoMemory { vm, guest_phys } => {
-                ControlError::NoMemory { vm, gpa: GuestPhys(guest_phys) }
+            ExplainError::NoMemory { vm, gpa } => {
+                ControlError::NoMemory { vm, gpa: GuestPhys(gpa) }
             }
             ExplainError::Stopped(_) => ControlError::Conflict(error.to_string()),
         })

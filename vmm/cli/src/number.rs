@@ -15,7 +15,7 @@ pub(super) fn small(text: &str) -> Result<u32, String> {
 }
 
 /// A number of VMs for one process.
-pub(super) fn count_vms(text: &str) -> Result<u32, String> {
+pub(super) fn vm_count(text: &str) -> Result<u32, String> {
     within(text, 1..=4096)
 }
 
@@ -27,14 +27,14 @@ fn within(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failure is a panic")]
 mod tests {
-    use super::{count_vms, small};
+    use super::{small, vm_count};
 
     #[test]
     fn a_number_that_is_too_large_for_any_is_out_of_the_range_that_is_asked_for() {
         for text in ["0", "4097", "99999999999"] {
-            assert_eq!(count_vms(text).unwrap_err(), format!("{text} is not in 1..=4096"));
+            assert_eq!(vm_count(text).unwrap_err(), format!("{text} is not in 1..=4096"));
         }
-        assert_eq!((count_vms("0x1000"), small("0")), (Ok(4096), Ok(0)));
+        assert_eq!((vm_count("0x1000"), small("0")), (Ok(4096), Ok(0)));
         assert_eq!(small("4294967296").unwrap_err(), "4294967296 is not in 0..=4294967295");
     }
 }

@@ -34,10 +34,10 @@ fn under_ulimit(limit: &str, args: &[&str]) -> Output {
 }
 
 /// An image of so many pages, all different.
-fn image(directory: &TempDir, count_pages: usize) -> String {
+fn image(directory: &TempDir, page_count: usize) -> String {
     let path = directory.path().join("image");
     let bytes: Vec<u8> =
-        (1..=count_pages).flat_map(|page| page.to_le_bytes().repeat(PAGE_BYTES / 8)).collect();
+        (1..=page_count).flat_map(|page| page.to_le_bytes().repeat(PAGE_BYTES / 8)).collect();
     fs::write(&path, bytes).unwrap();
     path.to_str().unwrap().to_owned()
 }

@@ -66,8 +66,8 @@ mod tests {
     /// What is known after these lines, and whether the guest is ready.
     fn after(lines: &[&str]) -> (Reports, bool) {
         let mut reports = Reports::default();
-        let count_ready = lines.iter().filter(|line| reports.take_line(line.as_bytes())).count();
-        (reports, count_ready > 0)
+        let ready_count = lines.iter().filter(|line| reports.take_line(line.as_bytes())).count();
+        (reports, ready_count > 0)
     }
 
     const WRONG: &str =

@@ -290,12 +290,8 @@ impl DedupHost {
     /// # Errors
     ///
     /// When folding has stopped.
-    pub(crate) fn explain(
-        &self,
-        vm: VmId,
-        guest_phys: u64,
-    ) -> Result<Option<Explanation>, DedupGone> {
-        self.ask(move |runner| runner.engine.explain(vm, guest_phys))
+    pub(crate) fn explain(&self, vm: VmId, gpa: u64) -> Result<Option<Explanation>, DedupGone> {
+        self.ask(move |runner| runner.engine.explain(vm, gpa))
     }
 
     /// Moves slots so that fewer mappings are needed, group by group: guests go on, and so do other

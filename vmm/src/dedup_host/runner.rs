@@ -371,8 +371,8 @@ impl Runner {
         mergeable: bool,
     ) -> Result<(), PagesError> {
         self.snapshot.forget();
-        for &(first, count_pages) in runs {
-            self.engine.set_mergeable(vm, first, count_pages, mergeable)?;
+        for &(first, page_count) in runs {
+            self.engine.set_mergeable(vm, first, page_count, mergeable)?;
         }
         (self.idle, self.rest) = (0, Rest::Over);
         Ok(())

@@ -72,15 +72,15 @@ impl KvmDirtyLog {
             self.read(position, region)?;
         }
         let log = &mut self.logs[position];
-        let mut count_pages = 0;
+        let mut page_count = 0;
         let some = log.words[words.clone()].iter().position(|word| {
-            let is_enough = count_pages >= CLEARED_PAGES;
-            count_pages += word.count_ones();
+            let is_enough = page_count >= CLEARED_PAGES;
+            page_count += word.count_ones();
             is_enough
         });
         let end = some.map_or(words.end, |some| words.start + some);
         let part = &mut log.words[words.start..end];
-        if count_pages > 0 {
+        if page_count > 0 {
             self.vm.clear_log(position, words.start, part)?;
             changed.insert_words(region.first.0 as usize + words.start * WORD_PAGES, part);
             part.fill(0);
@@ -95,7 +95,7 @@ impl KvmDirtyLog {
 
 impl ChangeSource for KvmDirtyLog {
     fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        let (mut next, end) = (0, self.vm.ram().count_pages());
+        let (mut next, end) = (0, self.vm.ram().page_count());
         while next < end {
             next = self.collect_part(next..end, changed)?;
         }
@@ -109,12 +109,12 @@ impl ChangeSource for KvmDirtyLog {
         let mut regions = vm.ram().regions().iter().enumerate();
         let holds = |region: &RamRegion| {
             let first = region.first.0 as usize;
-            (first..first + region.count_pages as usize).contains(&within.start)
+            (first..first + region.page_count as usize).contains(&within.start)
         };
         let Some((position, region)) = regions.find(|(_, region)| holds(region)) else {
             return Ok(within.end);
         };
-        let (first, pages) = (region.first.0 as usize, region.count_pages as usize);
+        let (first, pages) = (region.first.0 as usize, region.page_count as usize);
         let start = (within.start - first) / WORD_PAGES;
         let end = (within.end - first).min(pages).div_ceil(WORD_PAGES);
         let end = self.hand_on(position, region, start..end, changed)?;

@@ -23,17 +23,17 @@ pub struct RamRegion {
     /// Linear index of the first page: the pages of all regions below it in guest-physical order.
     pub first: LinearIndex,
     /// How many pages there are.
-    pub count_pages: u32,
+    pub page_count: u32,
     /// Guest-physical address of the first page.
-    pub guest_address: GuestAddress,
+    pub gpa: GuestAddress,
     /// Host virtual address of the first page. Nothing but volatile access may be made there.
-    pub host_address: usize,
+    pub host_addr: usize,
 }
 
 impl RamRegion {
     /// Bytes in the region.
     pub fn len_bytes(&self) -> u64 {
-        u64::from(self.count_pages) * PAGE_BYTES
+        u64::from(self.page_count) * PAGE_BYTES
     }
 }
 
@@ -139,12 +139,12 @@ impl GuestRam {
                 }
                 result.map_err(|source| GuestRamError::Advise { advice: name, source })?;
             }
-            let host_address = region.as_ptr().addr();
-            let count_pages = u32::try_from(region.len() / PAGE_BYTES)
+            let host_addr = region.as_ptr().addr();
+            let page_count = u32::try_from(region.len() / PAGE_BYTES)
                 .map_err(|_| GuestRamError::TooLarge { memory_bytes: region.len() })?;
-            let guest_address = region.start_addr();
-            regions.push(RamRegion { first, count_pages, guest_address, host_address });
-            first = first.offset(count_pages);
+            let gpa = region.start_addr();
+            regions.push(RamRegion { first, page_count, gpa, host_addr });
+            first = first.offset(page_count);
         }
         Ok(Self { memory, regions })
     }
@@ -160,8 +160,8 @@ impl GuestRam {
     }
 
     /// How many pages there are: one more than the last linear index.
-    pub fn count_pages(&self) -> usize {
-        self.regions.iter().map(|region| region.count_pages as usize).sum()
+    pub fn page_count(&self) -> usize {
+        self.regions.iter().map(|region| region.page_count as usize).sum()
     }
 
     /// How many bytes there are.
@@ -220,11 +220,11 @@ mod tests {
     #[test]
     fn what_fits_below_the_hole_is_one_region_and_more_is_two() {
         let ram = GuestRam::new(HOLE_START).unwrap();
-        assert_eq!((ram.regions().len(), ram.count_pages()), (1, 786_432));
+        assert_eq!((ram.regions().len(), ram.page_count()), (1, 786_432));
         let ram = GuestRam::new(HOLE_START + 4096).unwrap();
         let [low, high] = ram.regions() else { panic!("{:?}", ram.regions()) };
-        assert_eq!((low.count_pages, high.count_pages), (786_432, 1));
-        assert_eq!((high.first, high.guest_address.0), (LinearIndex(786_432), HOLE_END));
+        assert_eq!((low.page_count, high.page_count), (786_432, 1));
+        assert_eq!((high.first, high.gpa.0), (LinearIndex(786_432), HOLE_END));
     }
 
     #[test]
@@ -232,12 +232,9 @@ mod tests {
         let above = GuestAddress(4 << 30);
         let ram = GuestRam::from_ranges(&[(GuestAddress(0), 5 << 12), (above, 3 << 12)]).unwrap();
         let [low, high] = ram.regions() else { panic!("{:?}", ram.regions()) };
-        assert_eq!(
-            (low.first, low.count_pages, low.guest_address),
-            (LinearIndex(0), 5, GuestAddress(0))
-        );
-        assert_eq!((high.first, high.count_pages, high.guest_address), (LinearIndex(5), 3, above));
-        assert_eq!((ram.count_pages(), ram.len_bytes()), (8, 8 << 12));
+        assert_eq!((low.first, low.page_count, low.gpa), (LinearIndex(0), 5, GuestAddress(0)));
+        assert_eq!((high.first, high.page_count, high.gpa), (LinearIndex(5), 3, above));
+        assert_eq!((ram.page_count(), ram.len_bytes()), (8, 8 << 12));
     }
 
     #[test]
@@ -251,7 +248,7 @@ mod tests {
     #[test]
     fn the_mapping_is_neither_inherited_nor_dumped_nor_huge() {
         let ram = GuestRam::new(4 << 20).unwrap();
-        let start = format!("{:x}-", ram.regions()[0].host_address);
+        let start = format!("{:x}-", ram.regions()[0].host_addr);
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let flags = maps
             .lines()

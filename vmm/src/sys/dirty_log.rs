@@ -42,10 +42,10 @@ pub(crate) fn clear(
 ) -> io::Result<()> {
     let first_page = first_word * WORD_PAGES;
     // Whole words, but for the last of the slot.
-    let count_pages = (words.len() * WORD_PAGES).min(slot_pages.saturating_sub(first_page));
+    let page_count = (words.len() * WORD_PAGES).min(slot_pages.saturating_sub(first_page));
     let log = kvm_clear_dirty_log {
         slot,
-        num_pages: u32::try_from(count_pages).map_err(io::Error::other)?,
+        num_pages: u32::try_from(page_count).map_err(io::Error::other)?,
         first_page: first_page as u64,
         __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 {
             dirty_bitmap: words.as_ptr().cast::<c_void>().cast_mut(),

@@ -45,9 +45,9 @@ impl MappedVm {
             let slot = kvm_userspace_memory_region {
                 slot,
                 flags: if log_writes { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
-                guest_phys_addr: region.guest_address.0,
+                guest_phys_addr: region.gpa.0,
                 memory_size: region.len_bytes(),
-                userspace_addr: region.host_address as u64,
+                userspace_addr: region.host_addr as u64,
             };
             // SAFETY: KVM will write to the host range whenever a vCPU runs, so the range must be
             // memory that nothing else is put into meanwhile. It is a mapping owned by `self.ram`,
@@ -71,7 +71,7 @@ impl MappedVm {
         words: &[u64],
     ) -> io::Result<()> {
         let slot = u32::try_from(position).map_err(io::Error::other)?;
-        let pages = self.ram.regions().get(position).map_or(0, |region| region.count_pages);
+        let pages = self.ram.regions().get(position).map_or(0, |region| region.page_count);
         dirty_log::clear(&self.fd, slot, pages as usize, first_word, words)
     }
 

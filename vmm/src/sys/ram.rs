@@ -18,9 +18,9 @@ impl FoldableRam {
     pub(crate) fn new(ram: Arc<GuestRam>) -> Self {
         let region = |region: &RamRegion| Region {
             linear: region.first,
-            count_pages: region.count_pages,
-            guest_phys: region.guest_address.0,
-            host_addr: region.host_address,
+            page_count: region.page_count,
+            gpa: region.gpa.0,
+            host_addr: region.host_addr,
         };
         let regions = ram.regions().iter().map(region).collect();
         Self { _ram: ram, regions }

@@ -17,8 +17,8 @@ impl VcpuThreads {
     pub(crate) fn command(&self, command: Command) -> bool {
         // To all of them first: they come out of the guest at the same time.
         let orders: Vec<_> = self.0.iter().map(|vcpu| vcpu.begin(command)).collect();
-        let count_ended = orders.iter().filter(|order| order.recv().is_err()).count();
-        count_ended == 0
+        let ended_count = orders.iter().filter(|order| order.recv().is_err()).count();
+        ended_count == 0
     }
 
     /// Gives all of them `command` and does not wait.

@@ -54,20 +54,20 @@ pub enum SetMergeableError {
     #[error("VM {0} is not being folded: its mode is off")]
     NotFolded(VmId),
     /// The range is empty or not a whole number of pages.
-    #[error("{len_bytes} bytes at {guest_phys:#x} are not whole pages of 4096 bytes")]
+    #[error("{len_bytes} bytes at {gpa:#x} are not whole pages of 4096 bytes")]
     NotPages {
         /// Where it begins.
-        guest_phys: u64,
+        gpa: u64,
         /// How long it is.
         len_bytes: u64,
     },
     /// The VM has no memory there.
-    #[error("VM {vm} has no memory at {guest_phys:#x}")]
+    #[error("VM {vm} has no memory at {gpa:#x}")]
     NoMemory {
         /// The VM.
         vm: VmId,
         /// The first address without.
-        guest_phys: u64,
+        gpa: u64,
     },
     /// The engine refused.
     #[error(transparent)]
@@ -84,12 +84,12 @@ pub enum ExplainError {
     #[error("VM {0} has stopped: it has no memory any more")]
     Stopped(VmId),
     /// The VM has no memory there.
-    #[error("VM {vm} has no memory at {guest_phys:#x}")]
+    #[error("VM {vm} has no memory at {gpa:#x}")]
     NoMemory {
         /// The VM.
         vm: VmId,
         /// The address.
-        guest_phys: u64,
+        gpa: u64,
     },
     /// Nobody folds any more.
     #[error(transparent)]
@@ -130,7 +130,7 @@ impl VmHandle {
     /// changed.
     pub fn set_mergeable(
         &self,
-        guest_phys: u64,
+        gpa: u64,
         len_bytes: u64,
         mergeable: bool,
     ) -> Result<(), SetMergeableError> {
@@ -138,11 +138,11 @@ impl VmHandle {
         let machine = self.vm.machine();
         let machine = machine.as_ref().ok_or(SetMergeableError::Stopped(vm))?;
         let is_whole = |bytes: u64| bytes.is_multiple_of(PAGE_BYTES);
-        if len_bytes == 0 || !is_whole(len_bytes) || !is_whole(guest_phys) {
-            return Err(SetMergeableError::NotPages { guest_phys, len_bytes });
+        if len_bytes == 0 || !is_whole(len_bytes) || !is_whole(gpa) {
+            return Err(SetMergeableError::NotPages { gpa, len_bytes });
         }
-        let runs = linear_runs(&machine.ram, guest_phys, len_bytes)
-            .map_err(|guest_phys| SetMergeableError::NoMemory { vm, guest_phys })?;
+        let runs = linear_runs(&machine.ram, gpa, len_bytes)
+            .map_err(|gpa| SetMergeableError::NoMemory { vm, gpa })?;
         match machine.dedup.set_mergeable(vm, runs, mergeable) {
             Ok(()) => Ok(()),
             Err(ChangeModeError::Pages(PagesError::NoVm(_))) => {
@@ -158,24 +158,24 @@ impl VmHandle {
     /// # Errors
     ///
     /// When the VM has stopped or has no memory there.
-    pub fn explain(&self, guest_phys: u64) -> Result<Explanation, ExplainError> {
+    pub fn explain(&self, gpa: u64) -> Result<Explanation, ExplainError> {
         let vm = self.vm.id;
         let machine = self.vm.machine();
         let machine = machine.as_ref().ok_or(ExplainError::Stopped(vm))?;
-        let no_memory = ExplainError::NoMemory { vm, guest_phys };
-        let runs = linear_runs(&machine.ram, guest_phys, 1).map_err(|_| no_memory)?;
+        let no_memory = ExplainError::NoMemory { vm, gpa };
+        let runs = linear_runs(&machine.ram, gpa, 1).map_err(|_| no_memory)?;
         let &(linear, _) = runs.first().ok_or(no_memory)?;
-        let explanation = machine.dedup.explain(vm, guest_phys)?;
-        Ok(explanation.unwrap_or_else(|| unfolded(vm, guest_phys, linear)))
+        let explanation = machine.dedup.explain(vm, gpa)?;
+        Ok(explanation.unwrap_or_else(|| unfolded(vm, gpa, linear)))
     }
 }
 
 /// What there is to say of a page of a VM that was never folded: the same as of one that was, and
 /// has been switched off.
-fn unfolded(vm: VmId, guest_phys: u64, linear: LinearIndex) -> Explanation {
+fn unfolded(vm: VmId, gpa: u64, linear: LinearIndex) -> Explanation {
     Explanation {
         vm,
-        guest_phys,
+        gpa,
         linear,
         domain: DEFAULT_DOMAIN.to_owned(),
         state: PageState::Loose,
@@ -200,16 +200,12 @@ fn attach(vm: VmId, machine: &Machine, mode: DedupMode) -> Result<(), SetDedupEr
 }
 
 /// The linear pages of a guest-physical range, run by run; or the first address without memory.
-fn linear_runs(
-    ram: &GuestRam,
-    guest_phys: u64,
-    len_bytes: u64,
-) -> Result<Vec<(LinearIndex, u32)>, u64> {
-    let end = guest_phys.checked_add(len_bytes).ok_or(guest_phys)?;
-    let (mut next, mut runs) = (guest_phys, Vec::new());
+fn linear_runs(ram: &GuestRam, gpa: u64, len_bytes: u64) -> Result<Vec<(LinearIndex, u32)>, u64> {
+    let end = gpa.checked_add(len_bytes).ok_or(gpa)?;
+    let (mut next, mut runs) = (gpa, Vec::new());
     while next < end {
         let region = ram.regions().iter().find_map(|region| {
-            let start = region.guest_address.0;
+            let start = region.gpa.0;
             let offset = next.checked_sub(start)?;
             (offset < region.len_bytes()).then_some((region, offset))
         });

@@ -113,8 +113,8 @@ impl MappingBudget {
     /// What a VM that holds `held` and puts off runs is to get of what others have beyond theirs. A VM that is
     /// not counted among those that share would be.
     pub(in crate::agent) fn lack(&self, held: u64, is_counted: bool) -> Lack {
-        let count_vms = self.pool.folded_vms.load(Ordering::Relaxed) + u64::from(!is_counted);
-        let share = self.share_among(count_vms);
+        let vm_count = self.pool.folded_vms.load(Ordering::Relaxed) + u64::from(!is_counted);
+        let share = self.share_among(vm_count);
         if share.saturating_sub(held) < (share / LACK_DIVISOR).max(VMAS_PER_PAIR) {
             Lack::Nothing
         } else if has_half(held, share) {
@@ -128,8 +128,8 @@ impl MappingBudget {
         self.share_among(self.pool.folded_vms.load(Ordering::Relaxed))
     }
 
-    fn share_among(&self, count_vms: u64) -> u64 {
-        part_of(self.limit(), SHARED_PART) / count_vms.max(1)
+    fn share_among(&self, vm_count: u64) -> u64 {
+        part_of(self.limit(), SHARED_PART) / vm_count.max(1)
     }
 
     /// Counts a VM by what it wants and puts off runs for, instead of by what it wanted `before`.

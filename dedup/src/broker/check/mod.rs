@@ -72,7 +72,7 @@ impl LocalBroker {
     fn check_member(&self, vm: VmId, tally: &mut Tally) -> Result<(), IndexError> {
         let member = &self.members[&vm];
         let (mut waiting, mut pending) = (0, 0);
-        for number in 0..member.items.count_pages() {
+        for number in 0..member.items.page_count() {
             let linear = LinearIndex(number);
             let Some(id) = member.items.item(linear) else {
                 return Err(IndexError(format!("VM {vm} has no item for page {number}")));
@@ -106,7 +106,7 @@ impl LocalBroker {
         ensure!(pending == counted, "VM {vm}: {pending} pending, {counted} counted");
         tally.waiting += waiting;
         for extent in member.extents.iter() {
-            for offset in 0..extent.count_pages {
+            for offset in 0..extent.page_count {
                 *tally.mappings.entry(extent.slot.offset(offset)).or_default() += 1;
             }
         }
@@ -124,14 +124,14 @@ impl LocalBroker {
                 Entry::Chain(chain) => {
                     let nodes = self.stable.chains.dups(chain);
                     ensure!(nodes.len() > 1, "{chain:?} has {} dups", nodes.len());
-                    let count_open = self.stable.chains.count_open(chain);
+                    let open_count = self.stable.chains.open_count(chain);
                     for (place, &dup) in nodes.iter().enumerate() {
                         let at = self.stable.node(dup).place as usize;
                         let in_order =
-                            at == place && self.stable.has_room(dup) == (place < count_open);
+                            at == place && self.stable.has_room(dup) == (place < open_count);
                         ensure!(
                             in_order,
-                            "{dup:?} is at {place} of {chain:?}, {count_open} have room"
+                            "{dup:?} is at {place} of {chain:?}, {open_count} have room"
                         );
                     }
                     let fingerprint = self.stable.node(nodes[0]).fingerprint;
@@ -145,12 +145,12 @@ impl LocalBroker {
         }
         let counted = Sums {
             shared: self.stable.shared,
-            left_alone: self.stable.count_left_alone,
+            left_alone: self.stable.left_alone_count,
             sharers: self.stable.sharers,
             slots: self.store.slots.live(),
         };
         ensure!(sums == counted, "{sums:?}, counted {counted:?}");
-        let counted = (self.stable.chains.len(), self.stable.chains.count_dups);
+        let counted = (self.stable.chains.len(), self.stable.chains.dup_count);
         ensure!((chains, dups) == counted, "{chains} chains with {dups} dups, counted {counted:?}");
         Ok(())
     }

@@ -24,8 +24,8 @@ impl LocalBroker {
         let pending: u64 = self.members.keys().map(|&vm| self.stable.pending.of(vm)).sum();
         let total = self.stable.pending.total();
         ensure!(pending == total, "{pending} pages of all VMs are pending, {total} counted");
-        let put_off: u64 = self.members.values().map(|member| member.queue.count_put_off()).sum();
-        let total = self.count_put_off;
+        let put_off: u64 = self.members.values().map(|member| member.queue.put_off_count()).sum();
+        let total = self.put_off_count;
         ensure!(put_off == total, "{put_off} pages of all VMs are put off, {total} counted");
         Ok(())
     }

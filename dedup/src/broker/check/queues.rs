@@ -11,7 +11,7 @@ impl LocalBroker {
     pub(super) fn check_queue(&self, vm: VmId) -> Result<(), IndexError> {
         let member = &self.members[&vm];
         let state = |linear| member.items.item(linear).map(|id| self.rmap.item(id));
-        for linear in (0..member.items.count_pages()).map(LinearIndex) {
+        for linear in (0..member.items.page_count()).map(LinearIndex) {
             let waits =
                 matches!(state(linear), Some(RmapItem::Pending { role: Role::Waiting, .. }));
             ensure!(

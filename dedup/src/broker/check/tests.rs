@@ -31,7 +31,7 @@ fn broker() -> LocalBroker {
     }
     for vm in VMS {
         let linear = linear(3);
-        let gone = [Outcome::Left { linear }, Outcome::Unbacked { linear, count_pages: 1 }];
+        let gone = [Outcome::Left { linear }, Outcome::Unbacked { linear, page_count: 1 }];
         broker.report(vm, &gone).unwrap();
         offer(&mut broker, vm, 1);
     }
@@ -60,7 +60,7 @@ fn merge(broker: &mut LocalBroker, vm: VmId) {
             Directive::Merge { linear, slot, .. } => (linear, slot),
             other => panic!("{other:?}"),
         };
-        broker.report(vm, &[Outcome::Merged(Extent { linear, slot, count_pages: 1 })]).unwrap();
+        broker.report(vm, &[Outcome::Merged(Extent { linear, slot, page_count: 1 })]).unwrap();
     }
 }
 

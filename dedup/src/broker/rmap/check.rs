@@ -19,7 +19,7 @@ impl Rmap {
         for (vm, range) in ranges {
             for (position, &number) in range.chunks.iter().enumerate() {
                 let first = position * CHUNK_ITEMS;
-                let len = CHUNK_ITEMS.min((range.count_pages as usize).saturating_sub(first));
+                let len = CHUNK_ITEMS.min((range.page_count as usize).saturating_sub(first));
                 let chunk = self.chunks.get(number as usize).and_then(Option::as_ref);
                 let fits = chunk.is_some_and(|chunk| {
                     let made = chunk.items.as_ref().map_or(len, |items| items.len());

@@ -89,12 +89,12 @@ impl RmapItem {
 #[derive(Debug)]
 pub(super) struct ItemRange {
     chunks: Vec<u32>,
-    count_pages: u32,
+    page_count: u32,
 }
 
 impl ItemRange {
-    pub(super) fn count_pages(&self) -> u32 {
-        self.count_pages
+    pub(super) fn page_count(&self) -> u32 {
+        self.page_count
     }
 
     /// Bytes on the heap: the numbers of its chunks.
@@ -104,7 +104,7 @@ impl ItemRange {
 
     /// The item of a page; `None` when the VM has no such page.
     pub(super) fn item(&self, linear: LinearIndex) -> Option<ItemId> {
-        if linear.0 >= self.count_pages {
+        if linear.0 >= self.page_count {
             return None;
         }
         let chunk = self.chunks[linear.0 as usize / CHUNK_ITEMS] as usize;
@@ -177,9 +177,9 @@ impl Rmap {
         items
     }
 
-    /// Makes loose items for `count_pages` pages, or `None` when ids run out. O(pages).
-    pub(super) fn register(&mut self, vm: VmId, count_pages: u32) -> Option<ItemRange> {
-        let needed = (count_pages as usize).div_ceil(CHUNK_ITEMS);
+    /// Makes loose items for `page_count` pages, or `None` when ids run out. O(pages).
+    pub(super) fn register(&mut self, vm: VmId, page_count: u32) -> Option<ItemRange> {
+        let needed = (page_count as usize).div_ceil(CHUNK_ITEMS);
         let total = self.chunks.len() + needed.saturating_sub(self.free.len());
         if (total * CHUNK_ITEMS) as u64 > Self::LIMIT {
             return None;
@@ -187,7 +187,7 @@ impl Rmap {
         let mut chunks = Vec::with_capacity(needed);
         for position in 0..needed {
             let first = position * CHUNK_ITEMS;
-            let len = CHUNK_ITEMS.min(count_pages as usize - first);
+            let len = CHUNK_ITEMS.min(page_count as usize - first);
             let chunk =
                 Chunk { vm, first: LinearIndex(u32::try_from(first).ok()?), items: None, len };
             let number = if let Some(number) = self.free.pop() {
@@ -199,7 +199,7 @@ impl Rmap {
             self.chunks[number as usize] = Some(chunk);
             chunks.push(number);
         }
-        Some(ItemRange { chunks, count_pages })
+        Some(ItemRange { chunks, page_count })
     }
 
     /// Has the items of a VM be another's. O(pages / 4096).

@@ -34,11 +34,11 @@ impl StableTree {
         };
         rmap.set(item, RmapItem::Stable(link));
         let node = &mut self.nodes[link.node.index()];
-        self.count_left_alone -= u64::from(node.is_left_alone());
+        self.left_alone_count -= u64::from(node.is_left_alone());
         node.pending -= 1;
         node.sharers += 1;
         node.paired |= node.sharers == 2;
-        self.count_left_alone += u64::from(node.is_left_alone());
+        self.left_alone_count += u64::from(node.is_left_alone());
         self.sharers += 1;
         self.shared += u64::from(node.sharers == 1);
         self.pending.remove(rmap.page(item).0);
@@ -56,9 +56,9 @@ impl StableTree {
             node.head = link.next;
         }
         if let RmapItem::Stable(_) = state {
-            self.count_left_alone -= u64::from(node.is_left_alone());
+            self.left_alone_count -= u64::from(node.is_left_alone());
             node.sharers -= 1;
-            self.count_left_alone += u64::from(node.is_left_alone());
+            self.left_alone_count += u64::from(node.is_left_alone());
             self.sharers -= 1;
             self.shared -= u64::from(node.sharers == 0);
         } else {

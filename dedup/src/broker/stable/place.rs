@@ -74,10 +74,10 @@ impl StableTree {
             self.shut(chain, id);
             return;
         }
-        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
-        if place >= count_open {
-            self.swap(chain, place, count_open);
-            self.chains.set_count_open(chain, count_open + 1);
+        let (place, open_count) = (self.node(id).place as usize, self.chains.open_count(chain));
+        if place >= open_count {
+            self.swap(chain, place, open_count);
+            self.chains.set_count_open(chain, open_count + 1);
         }
     }
 
@@ -85,14 +85,14 @@ impl StableTree {
     /// that have room becomes the first: of all of them, unless there are very many.
     fn shut(&mut self, chain: ChainId, id: NodeId) {
         const CANDIDATES: usize = 16;
-        let (place, count_open) = (self.node(id).place as usize, self.chains.count_open(chain));
-        if place >= count_open {
+        let (place, open_count) = (self.node(id).place as usize, self.chains.open_count(chain));
+        if place >= open_count {
             return;
         }
-        let count_open = count_open - 1;
-        self.swap(chain, place, count_open);
-        self.chains.set_count_open(chain, count_open);
-        let open = &self.chains.dups(chain)[..count_open.min(CANDIDATES)];
+        let open_count = open_count - 1;
+        self.swap(chain, place, open_count);
+        self.chains.set_count_open(chain, open_count);
+        let open = &self.chains.dups(chain)[..open_count.min(CANDIDATES)];
         let best = open.iter().max_by_key(|dup| self.node(**dup).load());
         if let Some(&best) = best.filter(|_| place == 0) {
             self.swap(chain, 0, self.node(best).place as usize);

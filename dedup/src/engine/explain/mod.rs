@@ -75,7 +75,7 @@ pub struct Sharer {
     /// The page.
     pub linear: LinearIndex,
     /// Where the guest sees it, in bytes.
-    pub guest_phys: u64,
+    pub gpa: u64,
 }
 
 /// Another slot of the same content.
@@ -93,7 +93,7 @@ pub struct Explanation {
     /// Whose page it is.
     pub vm: VmId,
     /// The address that was asked about, in bytes.
-    pub guest_phys: u64,
+    pub gpa: u64,
     /// The page.
     pub linear: LinearIndex,
     /// Whom its VM shares with.
@@ -114,12 +114,12 @@ impl Engine {
     /// Says of the page that a VM's guest sees at an address whether it is shared, with whom, or
     /// why not; `None` when the VM is not attached or has no memory there. O(sharers · log regions
     /// + dups + domains), and for some pages that share nothing O(VMs, or pages of its VM).
-    pub fn explain(&self, vm: VmId, guest_phys: u64) -> Option<Explanation> {
-        let found = self.find(vm, guest_phys)?;
+    pub fn explain(&self, vm: VmId, gpa: u64) -> Option<Explanation> {
+        let found = self.find(vm, gpa)?;
         let member = self.members.get(&vm)?;
         let mut explanation = Explanation {
             vm,
-            guest_phys,
+            gpa,
             linear: found.linear,
             domain: found.domain,
             state: found.state,
@@ -153,8 +153,8 @@ impl Engine {
     fn describe_slot(&self, slot: Slot, explanation: &mut Explanation) {
         let mappings = &mut explanation.mappings;
         let walked = self.walk(&explanation.domain, slot, |mapping| {
-            let (vm, linear, guest_phys) = (mapping.vm, mapping.linear, mapping.guest_phys);
-            mappings.push(Sharer { vm, linear, guest_phys });
+            let (vm, linear, gpa) = (mapping.vm, mapping.linear, mapping.gpa);
+            mappings.push(Sharer { vm, linear, gpa });
             ControlFlow::Continue(())
         });
         explanation.walk = walked.unwrap_or_default();

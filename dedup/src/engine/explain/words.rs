@@ -12,7 +12,7 @@ const LISTED: usize = 16;
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (vm, linear, domain) = (self.vm, self.linear.0, &self.domain);
-        writeln!(f, "{:#x} of VM {vm} is page {linear}, in domain '{domain}'.", self.guest_phys)?;
+        writeln!(f, "{:#x} of VM {vm} is page {linear}, in domain '{domain}'.", self.gpa)?;
         match &self.reason {
             Reason::Shared => self.fmt_shared(f),
             Reason::Alone => f.write_str(
@@ -95,8 +95,7 @@ impl fmt::Display for Explanation {
 impl Explanation {
     fn fmt_shared(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let others = self.mappings.iter().filter(|place| {
-            (place.vm, place.linear) != (self.vm, self.linear)
-                || place.guest_phys >> 12 != self.guest_phys >> 12
+            (place.vm, place.linear) != (self.vm, self.linear) || place.gpa >> 12 != self.gpa >> 12
         });
         let slot = match self.state {
             PageState::Shared(slot) => slot.0,
@@ -106,7 +105,7 @@ impl Explanation {
         write!(f, "It shares slot {slot} with {count} other {}:", places(count))?;
         for place in others.take(LISTED) {
             let (vm, page) = (place.vm, place.linear.0);
-            write!(f, "\n  VM {vm} page {page} at {:#x}", place.guest_phys)?;
+            write!(f, "\n  VM {vm} page {page} at {:#x}", place.gpa)?;
         }
         if count > LISTED {
             write!(f, "\n  and {} more", count - LISTED)?;

@@ -19,11 +19,11 @@ fn settle(engine: &mut Engine) {
 }
 
 /// A VM all of whose pages are equal, and how many may share a slot.
-fn folded(count_pages: u32, max_page_sharing: u32) -> (Engine, Arc<AnonymousMemory>) {
+fn folded(page_count: u32, max_page_sharing: u32) -> (Engine, Arc<AnonymousMemory>) {
     let knobs = Knobs { max_page_sharing, ..Knobs::default() };
     let mut engine = Engine::new(EngineConfig { knobs, ..EngineConfig::default() }).unwrap();
-    let memory = Arc::new(AnonymousMemory::new(count_pages).unwrap());
-    for page in 0..count_pages as usize {
+    let memory = Arc::new(AnonymousMemory::new(page_count).unwrap());
+    for page in 0..page_count as usize {
         memory.write(page * PAGE_SIZE, &BYTES);
     }
     let spec = AttachSpec {
@@ -101,9 +101,9 @@ fn those_who_see_bytes_that_are_lost_for_good_are_named_and_nobody_else() {
 }
 
 /// A VM whose first pages are those that are lost, which joins the domain when they are.
-fn newcomer(engine: &mut Engine, id: u32, count_pages: u32) -> Arc<AnonymousMemory> {
+fn newcomer(engine: &mut Engine, id: u32, page_count: u32) -> Arc<AnonymousMemory> {
     let memory = Arc::new(AnonymousMemory::new(8).unwrap());
-    for page in 0..count_pages as usize {
+    for page in 0..page_count as usize {
         memory.write(page * PAGE_SIZE, &BYTES);
     }
     let spec = AttachSpec {

@@ -29,12 +29,12 @@ impl ScratchPair {
         Ok(Self { buffer, untouched: new_untouched(uffd)?, policy: None })
     }
 
-    /// Has room for `count_pages` pages in both.
-    pub(super) fn refill(&mut self, uffd: &Userfaultfd, count_pages: u32) -> io::Result<()> {
-        if self.untouched.span().count_pages() < count_pages {
+    /// Has room for `page_count` pages in both.
+    pub(super) fn refill(&mut self, uffd: &Userfaultfd, page_count: u32) -> io::Result<()> {
+        if self.untouched.span().page_count() < page_count {
             self.untouched = new_untouched(uffd)?;
         }
-        if self.buffer.span().count_pages() < MAX_MOVE_PAGES {
+        if self.buffer.span().page_count() < MAX_MOVE_PAGES {
             self.buffer = new_buffer()?;
             self.policy = None;
         }
@@ -67,14 +67,14 @@ impl ScratchPair {
     /// As for [`Scratch::move_to`].
     pub(super) fn move_untouched(&mut self, pages: Span<'_>) -> io::Result<()> {
         let Some(policy) = &self.policy else { return self.untouched.move_to(pages) };
-        let count_pages = pages.count_pages();
-        if let Err(error) = policy.apply(self.untouched.span().part(0, count_pages)) {
+        let page_count = pages.page_count();
+        if let Err(error) = policy.apply(self.untouched.span().part(0, page_count)) {
             // Apart at worst.
             log::debug!("pages are moved without their policy: {error}");
         }
         let result = self.untouched.move_to(pages);
         if result.is_err()
-            && let Err(error) = MemoryPolicy::reset(self.untouched.span().part(0, count_pages))
+            && let Err(error) = MemoryPolicy::reset(self.untouched.span().part(0, page_count))
         {
             log::debug!("a mapping keeps a policy: {error}");
         }
@@ -103,9 +103,9 @@ impl ScratchPair {
     /// Maps the buffer itself over those of the pages, all but the first `moved_bytes`, whose bytes
     /// only it has.
     pub(super) fn land_buffer(&mut self, pages: Span<'_>, moved_bytes: usize) {
-        let moved_pages = u32::try_from(moved_bytes / PAGE_SIZE).unwrap_or(pages.count_pages());
-        let rest = pages.part(moved_pages, pages.count_pages() - moved_pages);
-        self.buffer.keep(moved_pages, rest.count_pages());
+        let moved_pages = u32::try_from(moved_bytes / PAGE_SIZE).unwrap_or(pages.page_count());
+        let rest = pages.part(moved_pages, pages.page_count() - moved_pages);
+        self.buffer.keep(moved_pages, rest.page_count());
         // It fails only for a moment without a few hundred bytes of kernel memory.
         let mut backoff = Backoff::new("map them");
         while let Err(error) = self.buffer.move_to(rest) {

@@ -30,8 +30,8 @@ impl Folded {
             memory.write(page as usize * PAGE_SIZE, &bytes);
             store.write(Slot(page), &bytes).unwrap();
         }
-        for (first, count_pages) in [(4, 4), (9, 1)] {
-            let span = space.span(LinearIndex(first), count_pages);
+        for (first, page_count) in [(4, 4), (9, 1)] {
+            let span = space.span(LinearIndex(first), page_count);
             span.map_file(store.raw(), u64::from(first) * PAGE_SIZE as u64).unwrap();
         }
         memory.write(5 * PAGE_SIZE, &[byte(5)]);
@@ -66,7 +66,7 @@ impl Folded {
     /// Pages by kind, and the first byte of each.
     fn look(&self) -> (Vec<(u32, u32, PageKind)>, Vec<u8>) {
         let mut kinds = Vec::new();
-        let visit = |first, count_pages, kind| kinds.push((first, count_pages, kind));
+        let visit = |first, page_count, kind| kinds.push((first, page_count, kind));
         Pagemap::open().unwrap().scan(self.all(), visit).unwrap();
         let mut first = [0];
         let bytes = (0..PAGES).map(|page| {

@@ -18,8 +18,8 @@ fn folded() -> (Arc<AnonymousMemory>, Space) {
         memory.write(page as usize * PAGE_SIZE, &bytes);
         store.write(Slot(page), &bytes).unwrap();
     }
-    for (first, count_pages) in [(2, 1), (5, 3)] {
-        let span = space.span(LinearIndex(first), count_pages);
+    for (first, page_count) in [(2, 1), (5, 3)] {
+        let span = space.span(LinearIndex(first), page_count);
         span.map_file(store.raw(), u64::from(first) * PAGE_SIZE as u64).unwrap();
     }
     memory.write(6 * PAGE_SIZE, &[byte(6)]);
@@ -52,7 +52,7 @@ fn read_space(space: &Space) -> Vec<u8> {
         space.span(LinearIndex(page), 1).copy_page(0, &mut bytes);
         bytes[0]
     };
-    (0..space.count_pages()).map(read).collect()
+    (0..space.page_count()).map(read).collect()
 }
 
 /// How many mappings of files are in a memory.
@@ -97,17 +97,17 @@ fn pieces_that_continue_each_other_are_one() {
     let destination = Arc::new(AnonymousMemory::new(PAGES).unwrap());
     let host_addr = destination.regions()[0].host_addr;
     let ends = |space: &Space| space.pieces().iter().map(|it| it.end().0).collect::<Vec<u32>>();
-    for (first, count_pages, expected) in
+    for (first, page_count, expected) in
         [(4, 2, vec![4, 6, 12]), (8, 1, vec![4, 6, 8, 9, 12]), (6, 2, vec![4, 9, 12])]
     {
         let linear = LinearIndex(first);
         let host_addr = host_addr + first as usize * PAGE_SIZE;
-        space.replace(&Piece { linear, count_pages, host_addr, memory: destination.clone() });
+        space.replace(&Piece { linear, page_count, host_addr, memory: destination.clone() });
         assert_eq!(ends(&space), expected);
-        assert_eq!(space.span(linear, count_pages).start(), host_addr);
+        assert_eq!(space.span(linear, page_count).start(), host_addr);
     }
     // Side by side, but not by linear index.
-    let stray = Piece { linear: LinearIndex(10), count_pages: 1, host_addr, memory: destination };
+    let stray = Piece { linear: LinearIndex(10), page_count: 1, host_addr, memory: destination };
     space.replace(&stray);
     assert_eq!(ends(&space), [4, 9, 10, 11, 12]);
 }
@@ -201,17 +201,17 @@ fn a_move_that_cannot_be_undone_leaves_every_page_where_the_space_says() {
 #[test]
 fn what_makes_no_sense_is_refused_before_anything_is_touched() {
     let (memory, mut space) = folded();
-    let refused = |space: &mut Space, first, count_pages, to: AnonymousMemory| {
+    let refused = |space: &mut Space, first, page_count, to: AnonymousMemory| {
         to.write(0, &[99]);
         let to = Arc::new(to);
         let error =
-            space.relocate(LinearIndex(first), count_pages, to.clone(), &uffd()).unwrap_err();
+            space.relocate(LinearIndex(first), page_count, to.clone(), &uffd()).unwrap_err();
         assert_eq!(read(&to)[0], 99);
         error
     };
     let one = || AnonymousMemory::new(1).unwrap();
-    for (first, count_pages) in [(0, 0), (PAGES, 1), (PAGES - 1, 2), (u32::MAX, 1), (1, u32::MAX)] {
-        let error = refused(&mut space, first, count_pages, one());
+    for (first, page_count) in [(0, 0), (PAGES, 1), (PAGES - 1, 2), (u32::MAX, 1), (1, u32::MAX)] {
+        let error = refused(&mut space, first, page_count, one());
         assert!(matches!(error, RemapError::NoPages { .. }), "{error}");
     }
     let two = AnonymousMemory::with_layout(&[(0, 1), (1 << 20, 1)]).unwrap();
@@ -230,9 +230,9 @@ struct Part {
 }
 
 impl Part {
-    fn of(whole: &Arc<AnonymousMemory>, first: u32, count_pages: u32) -> Arc<dyn GuestMemory> {
+    fn of(whole: &Arc<AnonymousMemory>, first: u32, page_count: u32) -> Arc<dyn GuestMemory> {
         let host_addr = whole.regions()[0].host_addr + first as usize * PAGE_SIZE;
-        let region = Region { linear: LinearIndex(0), count_pages, guest_phys: 0, host_addr };
+        let region = Region { linear: LinearIndex(0), page_count, gpa: 0, host_addr };
         Arc::new(Self { _whole: whole.clone(), region: [region] })
     }
 }

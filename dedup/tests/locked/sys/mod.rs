@@ -10,9 +10,9 @@ use pagefold_dedup::{GuestMemory, LinearIndex, PAGE_SIZE, Region};
 pub(crate) struct MappedMemory([Region; 1]);
 
 impl MappedMemory {
-    /// Maps `count_pages` pages with these flags of mmap(2).
-    pub(crate) fn new(count_pages: u32, access: i32, flags: i32) -> io::Result<Self> {
-        let len_bytes = count_pages as usize * PAGE_SIZE;
+    /// Maps `page_count` pages with these flags of mmap(2).
+    pub(crate) fn new(page_count: u32, access: i32, flags: i32) -> io::Result<Self> {
+        let len_bytes = page_count as usize * PAGE_SIZE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let addr = unsafe {
             libc::mmap(ptr::null_mut(), len_bytes, access, flags | libc::MAP_NORESERVE, -1, 0)
@@ -22,7 +22,7 @@ impl MappedMemory {
         }
         let host_addr = addr as usize;
         let linear = LinearIndex(0);
-        Ok(Self([Region { linear, count_pages, guest_phys: 0, host_addr }]))
+        Ok(Self([Region { linear, page_count, gpa: 0, host_addr }]))
     }
 }
 

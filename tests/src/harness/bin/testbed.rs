@@ -89,7 +89,7 @@ fn ram(vms: &[VmHandle]) -> Vec<Interval> {
         ram.regions()
             .iter()
             .map(|region| {
-                let start = region.host_address as u64;
+                let start = region.host_addr as u64;
                 Interval { start, end: start + region.len_bytes() }
             })
             .collect::<Vec<_>>()

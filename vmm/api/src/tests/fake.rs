@@ -153,7 +153,7 @@ impl Control for Fake {
         }
         Ok(Explanation {
             vm: id,
-            guest_phys: gpa.0,
+            gpa: gpa.0,
             linear: LinearIndex(u32::try_from(gpa.0 / 4096).expect("a page")),
             domain: "default".to_owned(),
             state: PageState::Waiting,

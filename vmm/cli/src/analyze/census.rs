@@ -102,10 +102,10 @@ fn count(paths: &[String], keys: Vec<Keys>) -> Census {
                 Pages::Hole(_) => None,
             });
             let runs = extents::runs(found, &mut lengths);
-            let hole_pages = u64::from(image.count_hole_pages());
+            let hole_pages = u64::from(image.hole_page_count());
             ImageCensus {
                 path: path.clone(),
-                pages: u64::from(image.count_pages()),
+                pages: u64::from(image.page_count()),
                 zero_pages: hole_pages + image.data().filter(|&key| key == ZERO).count() as u64,
                 hole_pages,
                 shareable_pages: image.data().filter_map(slot).count() as u64,

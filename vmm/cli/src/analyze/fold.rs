@@ -114,7 +114,7 @@ pub(super) fn fold(images: &[Image], census: &Census) -> Result<Fold, Failure> {
 
 fn load(image: &Image, keys: &Keys, progress: &Progress) -> Result<Arc<AnonymousMemory>, Failure> {
     let memory =
-        AnonymousMemory::new(image.count_pages()).map_err(|error| no_memory(image, &error))?;
+        AnonymousMemory::new(image.page_count()).map_err(|error| no_memory(image, &error))?;
     // Pages of zeroes are written too: a VM that has written zeroes holds the page. It does not hold
     // what is a hole.
     let changes = image.map_parts(progress, |part| match part {

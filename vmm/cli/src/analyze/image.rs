@@ -25,14 +25,14 @@ const HOLE_PAGES: u32 = 1 << 15;
 pub(super) struct Image {
     path: PathBuf,
     file: File,
-    count_pages: u32,
+    page_count: u32,
 }
 
 /// Consecutive pages that a file has, or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
     first: u32,
-    count_pages: u32,
+    page_count: u32,
     is_hole: bool,
 }
 
@@ -107,24 +107,24 @@ impl Image {
         if !len_bytes.is_multiple_of(PAGE_SIZE as u64) {
             return Err(ImageError::NotPages { path, len_bytes });
         }
-        let Ok(count_pages) = u32::try_from(len_bytes / PAGE_SIZE as u64) else {
+        let Ok(page_count) = u32::try_from(len_bytes / PAGE_SIZE as u64) else {
             return Err(ImageError::TooLarge { path, len_bytes });
         };
-        Ok(Self { path, file, count_pages })
+        Ok(Self { path, file, page_count })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn count_pages(&self) -> u32 {
-        self.count_pages
+    pub(super) fn page_count(&self) -> u32 {
+        self.page_count
     }
 
     /// Pages that the file holds, as it is now; the others are holes. O(holes).
-    pub(super) fn count_data_pages(&self) -> u32 {
+    pub(super) fn data_page_count(&self) -> u32 {
         let data = self.segments().into_iter().filter(|segment| !segment.is_hole);
-        data.map(|segment| segment.count_pages).sum()
+        data.map(|segment| segment.page_count).sum()
     }
 
     /// Reads the image part by part on all cores, and returns what `visit` makes of each part, in
@@ -139,10 +139,10 @@ impl Image {
             |buffer: &mut Vec<u8>, part: Segment| {
                 let first = part.first;
                 if part.is_hole {
-                    return Ok(visit(Part::Hole(first, part.count_pages)));
+                    return Ok(visit(Part::Hole(first, part.page_count)));
                 }
                 buffer.resize(CHUNK_PAGES as usize * PAGE_SIZE, 0);
-                let bytes = &mut buffer[..part.count_pages as usize * PAGE_SIZE];
+                let bytes = &mut buffer[..part.page_count as usize * PAGE_SIZE];
                 let offset_bytes = u64::from(first) * PAGE_SIZE as u64;
                 self.file.read_exact_at(bytes, offset_bytes).map_err(|source| {
                     ImageError::Read { path: self.path.clone(), offset_bytes, source }
@@ -158,12 +158,12 @@ impl Image {
     fn segments(&self) -> Vec<Segment> {
         let mut segments = Vec::new();
         let mut page = 0;
-        while page < self.count_pages {
+        while page < self.page_count {
             // What the kernel cannot tell (a device, an old file system) is data.
             let data = self.seek(SeekFrom::Data(offset(page)), page, u64::div_euclid);
             push(&mut segments, page, data, true);
-            let hole = if data < self.count_pages {
-                self.seek(SeekFrom::Hole(offset(data)), self.count_pages, div_ceil)
+            let hole = if data < self.page_count {
+                self.seek(SeekFrom::Hole(offset(data)), self.page_count, div_ceil)
             } else {
                 data
             };
@@ -179,11 +179,11 @@ impl Image {
         let (SeekFrom::Data(start) | SeekFrom::Hole(start)) = from else { return otherwise };
         let page = match rustix::fs::seek(&self.file, from) {
             Ok(offset_bytes) => round(offset_bytes.max(start), PAGE_SIZE as u64),
-            Err(rustix::io::Errno::NXIO) => return self.count_pages,
+            Err(rustix::io::Errno::NXIO) => return self.page_count,
             Err(_) => return otherwise,
         };
         // A file may grow meanwhile.
-        u32::try_from(page).map_or(self.count_pages, |page| page.min(self.count_pages))
+        u32::try_from(page).map_or(self.page_count, |page| page.min(self.page_count))
     }
 }
 
@@ -197,7 +197,7 @@ fn div_ceil(bytes: u64, unit: u64) -> u64 {
 
 fn push(segments: &mut Vec<Segment>, first: u32, end: u32, is_hole: bool) {
     if first < end {
-        segments.push(Segment { first, count_pages: end - first, is_hole });
+        segments.push(Segment { first, page_count: end - first, is_hole });
     }
 }
 
@@ -205,10 +205,10 @@ impl Segment {
     /// Into parts that are handled in one piece.
     fn cut(self) -> impl Iterator<Item = Self> {
         let step = if self.is_hole { HOLE_PAGES } else { CHUNK_PAGES };
-        (0..self.count_pages.div_ceil(step)).map(move |number| {
+        (0..self.page_count.div_ceil(step)).map(move |number| {
             let skip = number * step;
-            let count_pages = step.min(self.count_pages - skip);
-            Self { first: self.first + skip, count_pages, is_hole: self.is_hole }
+            let page_count = step.min(self.page_count - skip);
+            Self { first: self.first + skip, page_count, is_hole: self.is_hole }
         })
     }
 }
@@ -286,6 +286,6 @@ mod tests {
             ]
         );
         let image = Image::open(file.path()).expect("an image");
-        assert_eq!((image.count_pages(), image.count_data_pages()), (count, 4));
+        assert_eq!((image.page_count(), image.data_page_count()), (count, 4));
     }
 }

@@ -18,8 +18,8 @@ pub(super) const ZERO: Key = 0;
 /// The keys of one image: 16 bytes for each page that the file holds, and nothing for holes.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    count_pages: u32,
-    count_data_pages: u32,
+    page_count: u32,
+    data_page_count: u32,
     /// Runs of pages that the file holds, ascending.
     runs: Vec<(u32, Vec<Key>)>,
 }
@@ -42,22 +42,22 @@ impl Keys {
             }
             Part::Hole(..) => None,
         })?;
-        Ok(Self::new(image.count_pages(), runs.into_iter().flatten().collect()))
+        Ok(Self::new(image.page_count(), runs.into_iter().flatten().collect()))
     }
 
-    fn new(count_pages: u32, runs: Vec<(u32, Vec<Key>)>) -> Self {
-        let count_data_pages = runs.iter().map(|(_, keys)| len(keys)).sum();
-        Self { count_pages, count_data_pages, runs }
+    fn new(page_count: u32, runs: Vec<(u32, Vec<Key>)>) -> Self {
+        let data_page_count = runs.iter().map(|(_, keys)| len(keys)).sum();
+        Self { page_count, data_page_count, runs }
     }
 
     /// How many pages there are.
-    pub(super) fn count_pages(&self) -> u32 {
-        self.count_pages
+    pub(super) fn page_count(&self) -> u32 {
+        self.page_count
     }
 
     /// How many of them the file does not hold.
-    pub(super) fn count_hole_pages(&self) -> u32 {
-        self.count_pages - self.count_data_pages
+    pub(super) fn hole_page_count(&self) -> u32 {
+        self.page_count - self.data_page_count
     }
 
     /// The key of a page. O(log runs).
@@ -76,7 +76,7 @@ impl Keys {
     pub(super) fn pages(&self) -> impl Iterator<Item = Pages> {
         let ends = self.runs.iter().map(|(first, keys)| first + len(keys));
         let gaps = [0].into_iter().chain(ends);
-        let starts = self.runs.iter().map(|(first, _)| *first).chain([self.count_pages]);
+        let starts = self.runs.iter().map(|(first, _)| *first).chain([self.page_count]);
         let holes = gaps.zip(starts).map(|(end, start)| start - end);
         let runs = self.runs.iter().map(Some).chain([None]);
         holes.zip(runs).flat_map(|(hole, run)| {
@@ -138,7 +138,7 @@ mod tests {
         let keys = Keys::new(12, vec![(2, vec![7, 8]), (4, vec![9]), (10, vec![5])]);
         let found: Vec<Key> = (0..12).map(|page| keys.get(page)).collect();
         assert_eq!(found, [0, 0, 7, 8, 9, 0, 0, 0, 0, 0, 5, 0]);
-        assert_eq!((keys.count_hole_pages(), keys.data().count()), (8, 4));
+        assert_eq!((keys.hole_page_count(), keys.data().count()), (8, 4));
         let pages: Vec<Pages> = keys.pages().collect();
         let (one, hole) = (Pages::One, Pages::Hole);
         assert_eq!(pages, [hole(2), one(2, 7), one(3, 8), one(4, 9), hole(5), one(10, 5), hole(1)]);

@@ -16,7 +16,7 @@ const FOLD_BYTES_PER_PAGE: u64 = 16;
 /// What there is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Needed {
-    count_images: usize,
+    image_count: usize,
     /// Pages of all images.
     pages: u64,
     /// Those of them that the files hold.
@@ -30,9 +30,9 @@ impl Needed {
         let sum =
             |count: fn(&Image) -> u32| images.iter().map(|image| u64::from(count(image))).sum();
         Self {
-            count_images: images.len(),
-            pages: sum(Image::count_pages),
-            data_pages: sum(Image::count_data_pages),
+            image_count: images.len(),
+            pages: sum(Image::page_count),
+            data_pages: sum(Image::data_page_count),
             is_folded,
         }
     }
@@ -47,9 +47,9 @@ impl Needed {
         let needs = if self.is_folded {
             // Without /proc, which is what the failure of the engine will say.
             let store_bytes = EngineConfig::default().store_bytes().unwrap_or(0);
-            Needs::of_images(self.count_images, self.pages * PAGE_SIZE as u64, store_bytes)
+            Needs::of_images(self.image_count, self.pages * PAGE_SIZE as u64, store_bytes)
         } else {
-            Needs::of_images(self.count_images, 0, 0)
+            Needs::of_images(self.image_count, 0, 0)
         };
         match lacking(&Tree::real(), &needs).first() {
             Some(error) => Err(Failure::limited("cannot analyze the images", error)),

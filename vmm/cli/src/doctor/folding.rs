@@ -46,7 +46,7 @@ impl Trial {
             [Ok(first), Ok(second)] => [first, second],
             [Err(error), _] | [_, Err(error)] => return Self::NoMemory(error),
         };
-        let config = EngineConfig { count_threads: Some(1), ..EngineConfig::default() };
+        let config = EngineConfig { thread_count: Some(1), ..EngineConfig::default() };
         let mut engine = match Engine::new(config) {
             Ok(engine) => engine,
             Err(error) => return Self::Engine(error),

@@ -59,15 +59,15 @@ pub(super) fn launch(
         vms.push(vm);
         display.show_launch(vms.len(), plan.count, "built");
     }
-    let mut count_started = 0;
+    let mut started_count = 0;
     for vm in vms.iter().take_while(|_| go_on()) {
-        display.show_launch(count_started, plan.count, "started");
-        count_started += usize::from(start(vm)?);
+        display.show_launch(started_count, plan.count, "started");
+        started_count += usize::from(start(vm)?);
     }
     if go_on() {
         log::info!("{} VMs are running", vms.len());
     } else {
-        log::warn!("interrupted: {count_started} of {} VMs were started", plan.count);
+        log::warn!("interrupted: {started_count} of {} VMs were started", plan.count);
     }
     Ok(Launched { started, vms, _api: api, host })
 }

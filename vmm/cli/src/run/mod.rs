@@ -27,7 +27,7 @@ use pagefold_guest::workload::Preset;
 
 use super::failure::{Advise, Failure};
 use super::knobs::Setting;
-use super::number::{count_vms, large};
+use super::number::{large, vm_count};
 use super::size::Size;
 use super::{Outcome, print};
 use events::Events;
@@ -38,7 +38,7 @@ use progress::Display;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// How many VMs
-    #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = count_vms)]
+    #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = vm_count)]
     count: u32,
     /// Memory of each VM, 4M to 3G, as in 64M or 1.5G; K, M and G are binary
     #[arg(long, value_name = "SIZE", default_value = "64M")]

@@ -84,7 +84,7 @@ impl Machine {
 }
 
 fn collect(log: &mut KvmDirtyLog) -> BTreeSet<usize> {
-    let mut changed = Bitmap::new(log.vm.ram().count_pages());
+    let mut changed = Bitmap::new(log.vm.ram().page_count());
     log.collect(&mut changed).unwrap();
     changed.iter().collect()
 }
@@ -150,7 +150,7 @@ fn what_is_written_above_the_hole_is_reported_by_its_linear_index() {
 fn bits_that_are_set_stay_set() {
     let mut machine = Machine::new();
     let mut log = machine.log();
-    let mut changed = Bitmap::new(machine.vm.ram().count_pages());
+    let mut changed = Bitmap::new(machine.vm.ram().page_count());
     changed.insert(2047);
     machine.one_round();
     log.collect(&mut changed).unwrap();
@@ -166,7 +166,7 @@ fn what_was_read_and_not_handed_on_is_named_by_a_later_call() {
     machine.vm.ram().memory().write_obj(1_u8, GuestAddress(0x50_0000)).unwrap();
     machine.vm.ram().memory().write_obj(1_u8, GuestAddress(0x7f_f000)).unwrap();
     machine.one_round();
-    let mut changed = Bitmap::new(machine.vm.ram().count_pages());
+    let mut changed = Bitmap::new(machine.vm.ram().page_count());
     // As a pass does that fails after its first stretch: its own writes are in no other log by then.
     let next = log.collect_part(0..64, &mut changed).unwrap();
     assert!(next == 64 && changed.iter().all(|page| page < 64));
@@ -185,7 +185,7 @@ fn parts_name_together_what_the_whole_names_and_each_page_once() {
     let mut machine = Machine::new();
     let mut log = machine.log();
     collect(&mut log);
-    let pages = machine.vm.ram().count_pages();
+    let pages = machine.vm.ram().page_count();
     for part in [1, 64, 100, 1000] {
         machine.one_round();
         let (mut named, mut next) = (BTreeSet::new(), 0);
@@ -240,7 +240,7 @@ fn a_log_that_is_switched_on_while_the_vm_lives_misses_nothing_from_then_on() {
     let mut machine = Machine::logging(false);
     machine.one_round();
     let mut log = machine.log();
-    let mut changed = Bitmap::new(machine.vm.ram().count_pages());
+    let mut changed = Bitmap::new(machine.vm.ram().page_count());
     assert!(log.collect(&mut changed).is_err(), "there is no log");
     for _ in 0..3 {
         machine.vm.log_writes(true).unwrap();
@@ -263,8 +263,8 @@ fn nothing_is_logged_while_nobody_watches_and_everything_from_then_on() {
     for _ in 0..3 {
         log.watch(false).unwrap();
         machine.one_round();
-        let count_bytes = usize::try_from(MEMORY_BYTES).unwrap();
-        assert!(machine.vm.fd().get_dirty_log(0, count_bytes).is_err(), "KVM keeps a log");
+        let byte_count = usize::try_from(MEMORY_BYTES).unwrap();
+        assert!(machine.vm.fd().get_dirty_log(0, byte_count).is_err(), "KVM keeps a log");
         log.watch(true).unwrap();
         collect(&mut log);
         machine.one_round();
@@ -275,7 +275,7 @@ fn nothing_is_logged_while_nobody_watches_and_everything_from_then_on() {
 #[test]
 fn neither_of_two_consumers_of_a_log_misses_what_the_other_has_read() {
     let mut machine = Machine::logging(false);
-    let page_count = machine.vm.ram().count_pages();
+    let page_count = machine.vm.ram().page_count();
     let shared = SharedChanges::new(Box::new(machine.log()), page_count, false);
     let read = |consumer: &mut ChangeConsumer| {
         let mut changed = Bitmap::new(page_count);
