@@ -12,7 +12,7 @@ DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check-fmt fmt lint lint-workspace lint-guest docs deny unit-tests vm-tests examples fuzz machine-tests churn asan bench clean
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-encoded lint-guest docs deny unit-tests encoded-tests vm-tests examples fuzz machine-tests churn asan bench clean
 
 help: ## say what there is (this text)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +20,7 @@ help: ## say what there is (this text)
 build: ## build the command: target/release/pagefold
 	$(CARGO) build --release --locked
 
-test: check-fmt lint docs deny unit-tests vm-tests examples fuzz ## everything that must pass before a change lands (needs /dev/kvm)
+test: check-fmt lint docs deny unit-tests encoded-tests vm-tests examples fuzz ## everything that must pass before a change lands (needs /dev/kvm)
 
 check-fmt:
 	$(CARGO_FMT) --all --check
@@ -30,10 +30,13 @@ fmt: ## format the sources
 	$(CARGO_FMT) --all
 	$(CARGO_FMT) --all --manifest-path fuzz/Cargo.toml
 
-lint: lint-workspace lint-guest ## clippy over the workspace and the built-in guest's image
+lint: lint-workspace lint-encoded lint-guest ## clippy over the workspace and the built-in guest's image
 
 lint-workspace:
 	$(CARGO_CLIPPY) --workspace --all-targets --locked -- -D warnings
+
+lint-encoded:
+	$(CARGO_CLIPPY) --package pagefold-dedup --all-targets --features encoded-messages --locked -- -D warnings
 
 # The image is built for another world (no std, no unwinding) and only with its own profile.
 lint-guest:
@@ -52,6 +55,9 @@ $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny:
 unit-tests: ## unit and property tests, and the examples in the documentation
 	$(CARGO) test --workspace --lib --bins --locked
 	$(CARGO) test --workspace --doc --locked
+
+encoded-tests: ## the folding library's tests, with every message to a broker, and every answer, as bytes
+	$(CARGO) test --package pagefold-dedup --features encoded-messages --lib --tests --locked
 
 vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
 	$(CARGO) test --workspace --test '*' --locked

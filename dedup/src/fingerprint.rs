@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::PAGE_SIZE;
+use crate::bytes::{deserialize_array, serialize_array};
 
 /// Bytes of XXH3's secret.
 const SECRET_BYTES: usize = 192;
@@ -50,8 +51,9 @@ impl std::fmt::Debug for Identity {
 pub(crate) const NAMED_PART: usize = 32;
 
 /// A domain's keys, drawn from the kernel's random source and never shown to a guest.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
+    #[serde(serialize_with = "serialize_array", deserialize_with = "deserialize_array")]
     fast: [u8; SECRET_BYTES],
     identity: [u8; blake3::KEY_LEN],
 }

@@ -42,6 +42,9 @@
 //! | [`knobs`] | what can be changed while it works |
 //! | [`stats`] | counters |
 //!
+//! The feature `encoded-messages` has every message to a broker, and every answer, go as bytes: a test of the
+//! messages, which makes folding slower and changes nothing else.
+//!
 //! It needs Linux 6.7 or later, and a userfaultfd that covers faults of the kernel if KVM runs on
 //! the memory ([`GuestMemory::is_written_by_kernel`]); memory that only the process's own threads write
 //! needs no privilege. ARCHITECTURE.md says why no write is lost.
@@ -49,6 +52,7 @@
 pub mod agent;
 pub mod bitmap;
 pub mod broker;
+mod bytes;
 mod engine;
 pub mod extents;
 pub mod fingerprint;

@@ -1,10 +1,10 @@
-//! What comes with the library: no web server, no command line.
+//! What comes with the library: no web server, no command line, and nothing that makes bytes of messages.
 
 use std::env;
 use std::process::Command;
 
 #[test]
-fn an_embedder_builds_no_web_server_and_no_command_line() {
+fn an_embedder_builds_no_web_server_no_command_line_and_no_encoder() {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     cargo.args(["tree", "--locked", "--offline", "--package", "pagefold-examples"]);
@@ -15,7 +15,7 @@ fn an_embedder_builds_no_web_server_and_no_command_line() {
     let packages: Vec<&str> =
         tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(packages.contains(&"pagefold") && packages.contains(&"kvm-ioctls"), "{tree}");
-    for unwanted in ["axum", "hyper", "tokio", "clap", "indicatif", "env_logger"] {
+    for unwanted in ["axum", "hyper", "tokio", "clap", "indicatif", "env_logger", "postcard"] {
         assert!(!packages.contains(&unwanted), "{unwanted} is in:\n{tree}");
     }
 }

@@ -222,10 +222,11 @@ fn batch(count: usize) -> Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::ops::ControlFlow;
 
     use super::*;
-    use crate::protocol::{Broker, Offer, Outcome};
+    use crate::protocol::{AdminReply, AdminRequest, Broker, Candidate, Offer, Outcome};
 
     const VM: VmId = VmId(3);
     const PAGES: u32 = 2500;
@@ -270,6 +271,35 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_asks_for_more_sharers_than_a_batch_is_answered_with_a_batch() {
+        let (mut broker, slot) = crowded();
+        let mut expected = [(VM, LinearIndex(0)); BATCH];
+        assert_eq!(broker.slot_sharers(slot, None, &mut expected), Some(BATCH));
+        let mut ask = |slot, room| AdminRequest::SlotSharers(slot, None, room).answer(&mut broker);
+        let reply = |pages: &[_]| AdminReply::SlotSharers(Some(pages.to_vec()));
+        assert_eq!(ask(slot, usize::MAX), reply(&expected));
+        assert_eq!(ask(slot, 5), reply(&expected[..5]));
+        assert_eq!(ask(Slot(7), 5), AdminReply::SlotSharers(None));
+    }
+
+    #[cfg(feature = "encoded-messages")]
+    #[test]
+    fn sharers_that_are_asked_for_by_messages_are_the_same_however_many_there_is_room_for() {
+        let (broker, slot) = crowded();
+        let all = PAGES as usize;
+        let mut expected = vec![(VM, LinearIndex(0)); all + 1];
+        assert_eq!(broker.slot_sharers(slot, None, &mut expected), Some(all));
+        let encoded = crate::protocol::Encoded::new(broker);
+        for room in [0, 1, BATCH, BATCH + 1, 2 * BATCH, all, all + 1] {
+            let mut pages = vec![(VM, LinearIndex(0)); room];
+            let count = encoded.slot_sharers(slot, None, &mut pages);
+            assert_eq!(count, Some(room.min(all)));
+            assert_eq!(pages, expected[..room]);
+        }
+        assert_eq!(encoded.slot_sharers(Slot(7), None, &mut []), None);
+    }
+
+    #[test]
     fn a_walk_cannot_go_on_from_a_page_that_has_left() {
         let (mut broker, slot) = crowded();
         let mut pages = [(VM, LinearIndex(0)); BATCH];
@@ -296,6 +326,28 @@ mod tests {
         assert_eq!(states, vec![ItemState::Shared(Some(slot)); PAGES as usize]);
         assert_eq!(admin.extents(VmId(9), LinearIndex(0), &mut extents), Batch::Last);
         assert_eq!(admin.item_states(VM, LinearIndex(u32::MAX), &mut states), Batch::Last);
+    }
+
+    #[test]
+    fn a_cursor_that_makes_no_sense_moves_nothing_that_may_not_be_moved() {
+        let (mut broker, slot) = crowded();
+        let [other, beyond] = [Slot(3), Slot(u32::MAX)];
+        let (most, none) = (usize::MAX, LinearIndex(u32::MAX));
+        let order = [(slot, most), (other, 0), (beyond, 0)].into();
+        for (counted, gain) in [(0, i64::MAX), (1, i64::MIN), (most, i64::MAX)] {
+            let group = vec![beyond, slot, slot, other];
+            let candidate = Candidate { group, order: HashMap::clone(&order), counted, gain };
+            let mut cursor = CompactCursor {
+                next: none,
+                taken: [slot].into_iter().collect(),
+                candidate: Some(candidate),
+                work: u32::MAX,
+            };
+            let admin: &mut dyn Admin = &mut broker;
+            while admin.compact(VM, &mut cursor, CompactScope::All, &[]).unwrap().is_some() {}
+            broker.check().unwrap();
+            broker.give_up_move(slot);
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl LocalBroker {
             return Ok(Some(Vec::new()));
         };
         if candidate.counted < candidate.group.len() {
-            cursor.work += self.count_gain(&mut candidate, &is_apart);
+            cursor.count_work(self.count_gain(&mut candidate, &is_apart));
             cursor.candidate = Some(candidate);
             return Ok(Some(Vec::new()));
         }
@@ -80,7 +80,7 @@ impl LocalBroker {
         let member = self.members.get(&vm).ok_or(BrokerError::UnknownVm(vm))?;
         let (mut found, mut sharer_count, mut looked) = (Candidate::default(), 0, 0);
         let end = LinearIndex(member.items.page_count());
-        for extent in member.extents.overlapping(cursor.next, end) {
+        for extent in member.extents.overlapping(cursor.next.min(end), end) {
             let parted = extent.linear != cursor.next;
             let long = scope == CompactScope::Gainful && extent.page_count >= LONG_RUN_PAGES;
             if !found.group.is_empty() && (parted || long) {
@@ -95,7 +95,7 @@ impl LocalBroker {
                     return Ok(Some(found));
                 }
                 looked += 1;
-                cursor.work += 1;
+                cursor.count_work(1);
                 let (linear, slot) = (extent.linear.offset(offset), extent.slot.offset(offset));
                 let movable = !cursor.taken.contains(&slot)
                     && self.shares(vm, linear, slot)
@@ -139,7 +139,8 @@ impl LocalBroker {
         {
             let node = self.store.slots.node(slot);
             counted += node.map_or(0, |node| self.stable.node(node).sharers).max(1);
-            candidate.gain += self.gain(slot, candidate.counted, &candidate.order, is_apart);
+            let gain = self.gain(slot, candidate.counted, &candidate.order, is_apart);
+            candidate.gain = candidate.gain.saturating_add(gain);
             candidate.counted += 1;
         }
         counted
@@ -166,7 +167,8 @@ impl LocalBroker {
                 before.and_then(|page| Some((page, member.extents.slot(page)?)))
             {
                 gain -= i64::from(over.offset(1) == slot);
-                let joined = moves(before, over).is_some_and(|&first| first + 1 == number);
+                let joined =
+                    moves(before, over).is_some_and(|&first| first.checked_add(1) == Some(number));
                 gain += i64::from(joined);
             }
             let after = linear.offset(1);

@@ -1,10 +1,14 @@
 //! Where domains' brokers come from.
 
+#[cfg(test)]
+use std::any::Any;
 use std::sync::Arc;
 
 use super::{AttachError, Domain};
 use crate::agent::StoreAccess;
 use crate::broker::LocalBroker;
+#[cfg(feature = "encoded-messages")]
+use crate::protocol::Encoded;
 use crate::workers::Workers;
 
 /// What a domain is to be.
@@ -41,6 +45,8 @@ impl BrokerFactory for LocalFactory {
             .store()
             .and_then(|memfd| StoreAccess::new(memfd, store_pages))
             .map_err(|source| AttachError::Store { domain: name.to_owned(), source })?;
+        #[cfg(feature = "encoded-messages")]
+        let broker = Encoded::new(broker);
         Ok(Domain { broker: Box::new(broker), store: Arc::new(store) })
     }
 }
@@ -49,7 +55,10 @@ impl BrokerFactory for LocalFactory {
 impl Domain {
     /// The broker itself, for what nobody but a test may do to it.
     pub(super) fn local_broker(&mut self) -> &mut LocalBroker {
-        let broker: &mut dyn std::any::Any = &mut *self.broker;
+        let broker: &mut dyn Any = &mut *self.broker;
+        #[cfg(feature = "encoded-messages")]
+        let broker =
+            broker.downcast_mut::<Encoded<LocalBroker>>().unwrap().get_mut() as &mut dyn Any;
         broker.downcast_mut().expect("the default factory makes local brokers")
     }
 }

@@ -66,6 +66,11 @@ impl CompactCursor {
         self.candidate.as_ref().is_some_and(|found| found.counted < found.group.len())
     }
 
+    /// Counts pages that were looked at, or sharers that were counted.
+    pub(crate) fn count_work(&mut self, work: u32) {
+        self.work = self.work.saturating_add(work);
+    }
+
     /// Pages that were looked at, and sharers that were counted, since this was last asked.
     pub(crate) fn take_work(&mut self) -> u32 {
         std::mem::take(&mut self.work)

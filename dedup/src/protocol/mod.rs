@@ -11,10 +11,12 @@ mod admin;
 mod agent;
 mod compaction;
 mod error;
+mod message;
 mod standing;
 
 use std::any::Any;
 
+pub use crate::bytes::{Bytes, Page};
 pub use admin::{Admin, BATCH, Batch, BrokerStats, Copies, TRIM_PAGES, VmItems};
 pub use agent::{Broker, Decision, Directive, NamedOffer, Offer, Outcome};
 pub(crate) use compaction::Candidate;
@@ -22,6 +24,9 @@ pub use compaction::{CompactCursor, CompactScope};
 pub use error::{
     BrokerError, BusyError, IndexError, MaxPageSharingError, MoveError, ReportError, SystemError,
 };
+pub use message::{AdminReply, AdminRequest, AgentReply, AgentRequest};
+#[cfg(feature = "encoded-messages")]
+pub use message::{Encoded, MessageError, decode, encode};
 pub use standing::{ItemState, Standing};
 
 /// The broker of one domain as its engine has it, wherever it is.
