@@ -1,5 +1,5 @@
-//! Messages of agents that are wrong, out of order, or lies: the broker refuses them or takes them, and its
-//! trees, items, extents and store agree with each other after each.
+//! Messages of agents that are wrong, out of order, or lies, as bytes that may be spoiled on the way: the broker
+//! refuses them or takes them, and its trees, items, extents and store agree with each other after each.
 
 #![no_main]
 
@@ -7,7 +7,9 @@ use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use pagefold_dedup::broker::LocalBroker;
 use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, Directive, NamedOffer, Offer, Outcome};
+use pagefold_dedup::protocol::{
+    AgentReply, AgentRequest, Bytes, Directive, NamedOffer, Offer, Outcome, decode, encode,
+};
 use pagefold_dedup::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 const VMS: u32 = 3;
@@ -22,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         lives.broker.check().expect("what the broker knows contradicts itself");
     }
     for vm in (0..=VMS).map(VmId) {
-        let _ = lives.broker.unregister(vm);
+        AgentRequest::Unregister(vm).answer(&mut lives.broker);
     }
     lives.broker.check().expect("a broker without VMs contradicts itself");
     assert_eq!(lives.broker.node_count(), 0, "a node without sharers");
@@ -46,54 +48,68 @@ impl Lives {
     fn message(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         // One that there is not at first, too.
         let vm = VmId(input.int_in_range(0..=VMS)?);
-        match input.int_in_range(0..=8)? {
+        let request = match input.int_in_range(0..=9)? {
             0..=1 => self.offer(vm, input)?,
             2 => self.offer_named(vm, input)?,
-            3 => self.ask(vm, input)?,
+            3 => AgentRequest::Directives(vm, input.int_in_range(0..=8)?),
             4 => self.fill(vm, input)?,
             5..=6 => self.report(vm, input)?,
-            7 => {
-                let _ = self.broker.age(vm, &linears(input)?, &mut Vec::new());
-                let _ = self.broker.partners(vm, &linears(input)?, &mut Vec::new());
-            }
+            7 => AgentRequest::Age(vm, linears(input)?),
+            8 => AgentRequest::Partners(vm, linears(input)?),
             _ => {
-                let _ = self.broker.unregister(vm);
+                AgentRequest::Unregister(vm).answer(&mut self.broker);
                 let _ = self.broker.register(vm, PAGES);
+                return Ok(());
             }
-        }
-        Ok(())
+        };
+        self.send(request, input)
     }
 
-    fn offer(&mut self, vm: VmId, input: &mut Unstructured<'_>) -> Result<()> {
-        let mut offers = Vec::new();
-        for linear in linears(input)? {
-            let content = page(input)?;
-            offers.push(Offer { linear, fingerprint: self.broker.secret().fingerprint(&content) });
+    /// Has the broker answer what comes of a request's bytes at its end, if that is a request.
+    fn send(&mut self, request: AgentRequest, input: &mut Unstructured<'_>) -> Result<()> {
+        let mut bytes = encode(&request).expect("a request can be encoded");
+        let is_spoiled = input.ratio(1, 8)?;
+        if is_spoiled {
+            spoil(&mut bytes, input)?;
         }
-        let _ = self.broker.offer(vm, &offers, &mut Vec::new());
-        Ok(())
-    }
-
-    fn offer_named(&mut self, vm: VmId, input: &mut Unstructured<'_>) -> Result<()> {
-        let mut offers = Vec::new();
-        for linear in linears(input)? {
-            let content = page(input)?;
-            offers.push(NamedOffer { linear, identity: self.broker.secret().identity(&content) });
-        }
-        let _ = self.broker.offer_named(vm, &offers, &mut Vec::new());
-        Ok(())
-    }
-
-    fn ask(&mut self, vm: VmId, input: &mut Unstructured<'_>) -> Result<()> {
-        let mut directives = Vec::new();
-        let limit = input.int_in_range(0..=8)?;
-        if self.broker.directives(vm, limit, &mut directives).is_ok() {
+        let received = match decode::<AgentRequest>(&bytes) {
+            Ok(received) => received,
+            Err(_) if is_spoiled => return Ok(()),
+            Err(error) => panic!("{request:?}: {error:?}"),
+        };
+        assert!(is_spoiled || received == request, "{request:?} became {received:?}");
+        let vm = match received {
+            AgentRequest::Directives(vm, _) => Some(vm),
+            _ => None,
+        };
+        let reply = received.answer(&mut self.broker);
+        let bytes = encode(&reply).expect("an answer can be encoded");
+        assert_eq!(decode::<AgentReply>(&bytes).as_ref(), Ok(&reply));
+        if let (Some(vm), AgentReply::Directives(Ok(directives))) = (vm, reply) {
             self.asked[vm.0 as usize].extend(directives);
         }
         Ok(())
     }
 
-    fn fill(&mut self, vm: VmId, input: &mut Unstructured<'_>) -> Result<()> {
+    fn offer(&self, vm: VmId, input: &mut Unstructured<'_>) -> Result<AgentRequest> {
+        let mut offers = Vec::new();
+        for linear in linears(input)? {
+            let content = page(input)?;
+            offers.push(Offer { linear, fingerprint: self.broker.secret().fingerprint(&content) });
+        }
+        Ok(AgentRequest::Offer(vm, offers))
+    }
+
+    fn offer_named(&self, vm: VmId, input: &mut Unstructured<'_>) -> Result<AgentRequest> {
+        let mut offers = Vec::new();
+        for linear in linears(input)? {
+            let content = page(input)?;
+            offers.push(NamedOffer { linear, identity: self.broker.secret().identity(&content) });
+        }
+        Ok(AgentRequest::OfferNamed(vm, offers))
+    }
+
+    fn fill(&self, vm: VmId, input: &mut Unstructured<'_>) -> Result<AgentRequest> {
         let (_, first) = self.place(vm, input)?;
         let mut bytes = Vec::new();
         for _ in 0..input.int_in_range(0..=2)? {
@@ -102,11 +118,10 @@ impl Lives {
         if input.ratio(1, 16)? {
             bytes.push(0);
         }
-        let _ = self.broker.fill(vm, first, &bytes, &mut Vec::new());
-        Ok(())
+        Ok(AgentRequest::Fill(vm, first, Bytes(bytes)))
     }
 
-    fn report(&mut self, vm: VmId, input: &mut Unstructured<'_>) -> Result<()> {
+    fn report(&self, vm: VmId, input: &mut Unstructured<'_>) -> Result<AgentRequest> {
         let mut outcomes = Vec::new();
         for _ in 0..input.int_in_range(0..=3)? {
             let (linear, slot) = self.place(vm, input)?;
@@ -122,8 +137,7 @@ impl Lives {
                 _ => Outcome::Unbacked { linear, page_count },
             });
         }
-        let _ = self.broker.report(vm, &outcomes);
-        Ok(())
+        Ok(AgentRequest::Report(vm, outcomes))
     }
 
     /// A page and a slot: of a directive, or any.
@@ -140,6 +154,20 @@ impl Lives {
             Directive::Offer { linear } | Directive::Unshare { linear } => (linear, Slot(0)),
         })
     }
+}
+
+/// Writes over some of a message, or cuts it off.
+fn spoil(bytes: &mut Vec<u8>, input: &mut Unstructured<'_>) -> Result<()> {
+    // What a message means is decided in its first bytes and its last.
+    let at = input.int_in_range(0..=24)?.min(bytes.len() - 1);
+    let at = if input.arbitrary()? { at } else { bytes.len() - 1 - at };
+    for byte in bytes.iter_mut().skip(at).take(input.int_in_range(0..=10)?) {
+        *byte = input.arbitrary()?;
+    }
+    if input.ratio(1, 8)? {
+        bytes.truncate(at);
+    }
+    Ok(())
 }
 
 fn linears(input: &mut Unstructured<'_>) -> Result<Vec<LinearIndex>> {
