@@ -73,12 +73,12 @@ examples: ## the programs in examples/ (needs /dev/kvm)
 # What cargo-fuzz passes, but for a sanitizer, which would need a nightly toolchain. The target by its name, so that
 # only what runs in the fuzzer is traced.
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
-FUZZ_SECONDS ?= 15
+FUZZ_SECONDS ?= 10
 FUZZ_HOST := x86_64-unknown-linux-gnu
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, level=4 \
 	inline-8bit-counters pc-table trace-compares)
 
-fuzz: ## made-up messages and requests, FUZZ_SECONDS for each target (needs a C++ compiler)
+fuzz: ## made-up messages, requests and accesses, FUZZ_SECONDS for each target (needs a C++ compiler)
 ifeq ($(shell command -v c++),)
 	@echo "warning: nothing was fuzzed: there is no C++ compiler, which libFuzzer needs (g++)" >&2
 else
