@@ -73,12 +73,12 @@ examples: ## the programs in examples/ (needs /dev/kvm)
 # What cargo-fuzz passes, but for a sanitizer, which would need a nightly toolchain. The target by its name, so that
 # only what runs in the fuzzer is traced.
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
-FUZZ_SECONDS ?= 10
+FUZZ_SECONDS ?= 8
 FUZZ_HOST := x86_64-unknown-linux-gnu
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-, level=4 \
 	inline-8bit-counters pc-table trace-compares)
 
-fuzz: ## made-up messages, requests and accesses, FUZZ_SECONDS for each target (needs a C++ compiler)
+fuzz: ## made-up messages, requests, accesses and images, FUZZ_SECONDS for each target (needs a C++ compiler)
 ifeq ($(shell command -v c++),)
 	@echo "warning: nothing was fuzzed: there is no C++ compiler, which libFuzzer needs (g++)" >&2
 else
@@ -97,8 +97,10 @@ endif
 machine-tests: ## tests that change settings of the whole machine for a moment (need root, and it to themselves)
 	$(CARGO) test --package pagefold-dedup --test machine --locked -- --ignored
 
-churn: ## a minute of guests that race folding, compaction and every knob (needs /dev/kvm)
-	PAGEFOLD_CHURN_SECONDS=60 $(CARGO) test --release --package pagefold-tests --test churn --locked \
+PAGEFOLD_CHURN_SECONDS ?= 60
+
+churn: ## guests that race folding, compaction and every knob for PAGEFOLD_CHURN_SECONDS, a minute (needs /dev/kvm)
+	PAGEFOLD_CHURN_SECONDS=$(PAGEFOLD_CHURN_SECONDS) $(CARGO) test --release --package pagefold-tests --test churn --locked \
 		-- --nocapture
 
 # A sanitizer needs a nightly toolchain, and a target by its name, so that what runs in the compiler
