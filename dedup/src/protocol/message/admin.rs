@@ -26,7 +26,7 @@ pub enum AdminRequest {
     /// [`Admin::rename`].
     Rename(VmId, VmId),
     /// [`Admin::vm_count`].
-    CountVms,
+    VmCount,
     /// [`Admin::secret`].
     Secret,
     /// [`Admin::set_node`].
@@ -42,7 +42,7 @@ pub enum AdminRequest {
     /// [`Admin::store_bytes`].
     StoreBytes,
     /// [`Admin::node_count`].
-    CountNodes,
+    NodeCount,
     /// [`Admin::is_empty`].
     IsEmpty,
     /// [`Admin::set_max_page_sharing`].
@@ -52,7 +52,7 @@ pub enum AdminRequest {
     /// [`Admin::slot_sharers`], with how many pages there is room for; a [batch](BATCH) is the most that come.
     SlotSharers(Slot, Option<(VmId, LinearIndex)>, usize),
     /// [`Admin::sharer_count`].
-    CountSharers(Slot),
+    SharerCount(Slot),
     /// [`Admin::standing`].
     Standing(VmId, LinearIndex),
     /// [`Admin::skipped`].
@@ -113,7 +113,7 @@ pub enum AdminReply {
     /// Of [`Admin::rename`].
     Rename(Result<(), BrokerError>),
     /// Of [`Admin::vm_count`].
-    CountVms(u64),
+    VmCount(u64),
     /// Of [`Admin::secret`].
     Secret(Box<Secret>),
     /// Of [`Admin::set_node`].
@@ -129,7 +129,7 @@ pub enum AdminReply {
     /// Of [`Admin::store_bytes`].
     StoreBytes(Option<u64>),
     /// Of [`Admin::node_count`].
-    CountNodes(u64),
+    NodeCount(u64),
     /// Of [`Admin::is_empty`].
     IsEmpty(bool),
     /// Of [`Admin::set_max_page_sharing`].
@@ -139,7 +139,7 @@ pub enum AdminReply {
     /// Of [`Admin::slot_sharers`]: the pages that were put into the slice.
     SlotSharers(Option<Vec<(VmId, LinearIndex)>>),
     /// Of [`Admin::sharer_count`].
-    CountSharers(u64),
+    SharerCount(u64),
     /// Of [`Admin::standing`].
     Standing(Option<Standing>),
     /// Of [`Admin::skipped`].
@@ -198,7 +198,7 @@ impl AdminRequest {
         match self {
             Self::Register(vm, page_count) => AdminReply::Register(broker.register(vm, page_count)),
             Self::Rename(vm, to) => AdminReply::Rename(broker.rename(vm, to)),
-            Self::CountVms => AdminReply::CountVms(broker.vm_count()),
+            Self::VmCount => AdminReply::VmCount(broker.vm_count()),
             Self::Secret => AdminReply::Secret(Box::new(broker.secret())),
             Self::SetNode(vm, node) => AdminReply::SetNode(broker.set_node(vm, node)),
             Self::Node(vm) => AdminReply::Node(broker.node(vm)),
@@ -206,7 +206,7 @@ impl AdminRequest {
             Self::Stats(name) => AdminReply::Stats(Box::new(broker.stats(&name))),
             Self::VmItems(vm) => AdminReply::VmItems(broker.vm_items(vm)),
             Self::StoreBytes => AdminReply::StoreBytes(broker.store_bytes()),
-            Self::CountNodes => AdminReply::CountNodes(broker.node_count()),
+            Self::NodeCount => AdminReply::NodeCount(broker.node_count()),
             Self::IsEmpty => AdminReply::IsEmpty(broker.is_empty()),
             Self::SetMaxPageSharing(limit) => {
                 AdminReply::SetMaxPageSharing(broker.set_max_page_sharing(limit))
@@ -222,7 +222,7 @@ impl AdminRequest {
                     pages
                 }))
             }
-            Self::CountSharers(slot) => AdminReply::CountSharers(broker.sharer_count(slot)),
+            Self::SharerCount(slot) => AdminReply::SharerCount(broker.sharer_count(slot)),
             Self::Standing(vm, linear) => AdminReply::Standing(broker.standing(vm, linear)),
             Self::Skipped(vm, linear) => AdminReply::Skipped(broker.skipped(vm, linear)),
             Self::HasEqual(page) => AdminReply::HasEqual(broker.has_equal(&page.0)),

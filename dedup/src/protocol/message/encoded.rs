@@ -173,7 +173,7 @@ impl<B: Admin> Admin for Encoded<B> {
     }
 
     fn vm_count(&self) -> u64 {
-        admin!(self, CountVms)
+        admin!(self, VmCount)
     }
 
     fn secret(&self) -> Secret {
@@ -205,7 +205,7 @@ impl<B: Admin> Admin for Encoded<B> {
     }
 
     fn node_count(&self) -> u64 {
-        admin!(self, CountNodes)
+        admin!(self, NodeCount)
     }
 
     fn is_empty(&self) -> bool {
@@ -241,7 +241,7 @@ impl<B: Admin> Admin for Encoded<B> {
     }
 
     fn sharer_count(&self, slot: Slot) -> u64 {
-        admin!(self, CountSharers(slot))
+        admin!(self, SharerCount(slot))
     }
 
     fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
