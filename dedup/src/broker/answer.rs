@@ -2,8 +2,8 @@
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
+use super::index::stable::node::Stage;
 use super::rmap::{RmapItem, Role};
-use super::stable_node::Stage;
 use crate::extents::Extent;
 use crate::protocol::{
     Broker, BrokerError, Decision, Directive, NamedOffer, Offer, Outcome, ReportError,

@@ -2,8 +2,8 @@
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
+use super::index::stable::node::Stage;
 use super::rmap::{Link, RmapItem, Role};
-use super::stable_node::Stage;
 use crate::id_set::IdSet;
 use crate::protocol::{BrokerError, Directive};
 use crate::{LinearIndex, Slot, VmId};

@@ -2,8 +2,8 @@
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
+use super::index::stable::node::Stage;
 use super::rmap::Role;
-use super::stable_node::Stage;
 use crate::fingerprint::{Fingerprint, Identity, NAMED_PART};
 use crate::protocol::BrokerError;
 use crate::{PAGE_SIZE, Slot, VmId};

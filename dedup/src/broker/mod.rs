@@ -6,17 +6,15 @@
 
 mod admin;
 mod answer;
-mod arena;
 mod breaks;
-mod chain;
 mod check;
 mod compact;
-mod contested;
 mod counters;
 mod direct;
 mod fill;
 mod give_up;
 mod ids;
+mod index;
 mod knobs;
 mod late_faults;
 mod left_alone;
@@ -30,12 +28,8 @@ mod rmap;
 mod slot_table;
 mod slots;
 mod smart_scan;
-mod stable;
-mod stable_node;
 mod standing;
 mod store;
-mod tree;
-mod unstable;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,15 +38,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use breaks::Breaks;
-use contested::Contested;
 use ids::{ItemId, NodeId};
+use index::contested::Contested;
+use index::stable::StableTree;
+use index::unstable::UnstableTree;
 use moves::Move;
 use poll_queue::PollQueue;
 use prune::PruneAt;
 use rmap::{ItemRange, Rmap};
-use stable::StableTree;
 use store::Store;
-use unstable::UnstableTree;
 
 use crate::extents::{Extent, ExtentMap};
 use crate::fingerprint::{Identity, Secret};

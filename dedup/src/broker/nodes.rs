@@ -1,8 +1,8 @@
 //! The life of a stable node: proposed, filled, shared, dissolved.
 
 use super::ids::{ItemId, NodeId};
+use super::index::stable::node::Stage;
 use super::rmap::{RmapItem, Role};
-use super::stable_node::Stage;
 use super::{LocalBroker, Member};
 use crate::fingerprint::Fingerprint;
 use crate::{LinearIndex, VmId};

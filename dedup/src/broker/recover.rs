@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
+use super::index::stable::node::StableNode;
 use super::rmap::{RmapItem, Role};
-use super::stable_node::StableNode;
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::protocol::{Copies, MoveError};
 use crate::{PAGE_SIZE, Slot};

@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 
 use super::LocalBroker;
 use super::ids::NodeId;
+use super::index::stable::node::Stage;
 use super::rmap::{RmapItem, Role};
-use super::stable_node::Stage;
 use crate::extents::ExtentMap;
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{ItemState, Standing};

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
+use super::index::stable::items_from;
 use super::rmap::RmapItem;
-use super::stable::items_from;
 use crate::{LinearIndex, Slot, VmId};
 
 impl LocalBroker {

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) use numbers::check_numbers_of;
 
 use super::LocalBroker;
-use super::chain::Entry;
 use super::ids::{ItemId, NodeId};
+use super::index::stable::chain::Entry;
+use super::index::stable::node::Stage;
 use super::rmap::{RmapItem, Role};
-use super::stable_node::Stage;
 use crate::fingerprint::Fingerprint;
 use crate::protocol::IndexError;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};

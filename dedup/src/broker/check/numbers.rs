@@ -2,7 +2,7 @@
 
 use super::{IndexError, ensure};
 use crate::broker::LocalBroker;
-use crate::broker::chain::Entry;
+use crate::broker::index::stable::chain::Entry;
 
 impl LocalBroker {
     /// Verifies what is free against what is in use. O(nodes + pages / 4096).

@@ -38,7 +38,7 @@ const MIN_GROWTH: usize = 16;
 /// `key_of` must give each value in the tree the key that it was put in with, and is asked about no
 /// others.
 #[derive(Debug)]
-pub(super) struct FingerprintTree {
+pub(in crate::broker::index) struct FingerprintTree {
     buckets: Vec<Bucket>,
     len: usize,
     /// What all buckets have on the heap.
@@ -74,12 +74,12 @@ impl FingerprintTree {
         Self { buckets: Vec::new(), len: 0, bucket_bytes: 0, multiplier: multiplier | 1 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::broker::index) fn len(&self) -> usize {
         self.len
     }
 
     /// The value that has this key.
-    pub(super) fn find(
+    pub(in crate::broker::index) fn find(
         &self,
         key: Fingerprint,
         key_of: impl Fn(u32) -> Fingerprint,
@@ -89,7 +89,7 @@ impl FingerprintTree {
     }
 
     /// Puts a value in. Its key must not be there yet.
-    pub(super) fn insert(
+    pub(in crate::broker::index) fn insert(
         &mut self,
         key: Fingerprint,
         value: u32,
@@ -107,7 +107,7 @@ impl FingerprintTree {
 
     /// Puts another value in the place of the key's and returns the old one; `None`, and nothing
     /// done, when there is none.
-    pub(super) fn replace(
+    pub(in crate::broker::index) fn replace(
         &mut self,
         key: Fingerprint,
         value: u32,
@@ -118,7 +118,7 @@ impl FingerprintTree {
     }
 
     /// Takes the value that has this key out.
-    pub(super) fn remove(
+    pub(in crate::broker::index) fn remove(
         &mut self,
         key: Fingerprint,
         key_of: impl Fn(u32) -> Fingerprint,
@@ -133,12 +133,12 @@ impl FingerprintTree {
     }
 
     /// All values, bucket by bucket.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(in crate::broker::index) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.buckets.iter().flat_map(Bucket::values)
     }
 
     /// Bytes on the heap: whole capacities, with the allocator's header of each bucket. O(1).
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker::index) fn heap_bytes(&self) -> usize {
         self.buckets.capacity() * size_of::<Bucket>() + self.bucket_bytes
     }
 
@@ -147,7 +147,10 @@ impl FingerprintTree {
     /// # Errors
     ///
     /// What does not hold, in words.
-    pub(super) fn check(&self, key_of: impl Fn(u32) -> Fingerprint) -> Result<(), String> {
+    pub(in crate::broker::index) fn check(
+        &self,
+        key_of: impl Fn(u32) -> Fingerprint,
+    ) -> Result<(), String> {
         let (mut len, mut bytes) = (0, 0);
         for (index, bucket) in self.buckets.iter().enumerate() {
             let mut keys = Vec::with_capacity(bucket.len());

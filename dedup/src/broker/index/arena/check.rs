@@ -4,7 +4,7 @@ use super::{Arena, CHUNK};
 
 impl<T> Arena<T> {
     /// The numbers below [`capacity`](Self::capacity) that are not in use, ascending.
-    pub(in crate::broker) fn free(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(in crate::broker::index) fn free(&self) -> impl Iterator<Item = usize> + '_ {
         let is_used = |number: &usize| self.used[number / CHUNK].contains(number % CHUNK);
         (0..self.capacity()).filter(move |number| !is_used(number))
     }
@@ -15,7 +15,7 @@ impl<T> Arena<T> {
     /// # Errors
     ///
     /// What does not hold.
-    pub(in crate::broker) fn check(&self) -> Result<(), String> {
+    pub(in crate::broker::index) fn check(&self) -> Result<(), String> {
         let mut len = 0;
         for (number, (used, entries)) in self.used.iter().zip(&self.chunks).enumerate() {
             let count = used.words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
@@ -46,7 +46,7 @@ impl<T> Arena<T> {
 #[cfg(test)]
 impl<T> Arena<T> {
     /// Has a number that is in use be free, too.
-    pub(in crate::broker) fn free_in_use(&mut self, number: usize) {
+    pub(in crate::broker::index) fn free_in_use(&mut self, number: usize) {
         self.used[number / CHUNK].flip(number % CHUNK);
     }
 }

@@ -1,12 +1,12 @@
 //! A stable node: a content that is shared, or about to be, and the slot that holds it.
 
-use super::ids::ItemId;
 use crate::Slot;
+use crate::broker::ids::ItemId;
 use crate::fingerprint::{Fingerprint, Identity};
 
 /// How far a stable node has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(in crate::broker) enum Stage {
     /// Two pages or more seem to be equal. There is no slot yet: it is given out when the first of
     /// their agents asks what to do, in the order of its pages.
     Matched,
@@ -18,38 +18,38 @@ pub(super) enum Stage {
 
 /// A content that is shared, or about to be.
 #[derive(Debug, Clone)]
-pub(super) struct StableNode {
+pub(in crate::broker) struct StableNode {
     /// Its place in the tree.
-    pub(super) fingerprint: Fingerprint,
+    pub(in crate::broker) fingerprint: Fingerprint,
     /// The name of its bytes; nothing sensible before it is filled.
-    pub(super) identity: Identity,
+    pub(in crate::broker) identity: Identity,
     /// Where its bytes are; means nothing while it is matched.
     slot: Slot,
     /// Items on the list that are stable.
-    pub(super) sharers: u32,
+    pub(in crate::broker) sharers: u32,
     /// Items on the list that are pending.
-    pub(super) pending: u32,
+    pub(in crate::broker) pending: u32,
     /// The first item of the list.
-    pub(super) head: Option<ItemId>,
+    pub(in crate::broker) head: Option<ItemId>,
     stage: Stage,
     /// Where it stands among its chain's dups; 0 for a regular node.
-    pub(super) place: u32,
+    pub(in crate::broker) place: u32,
     /// Whether it takes no more items: its sharers are being moved to another node, or another
     /// node's to it, or its slot is lost.
-    pub(super) closed: bool,
+    pub(in crate::broker) closed: bool,
     /// Whether the memory of its slot has failed: nobody may read it. Its sharers can only be mapped
     /// elsewhere, unseen.
-    pub(super) lost: bool,
+    pub(in crate::broker) lost: bool,
     /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
     /// partner it was made for declined.
-    pub(super) paired: bool,
+    pub(in crate::broker) paired: bool,
 }
 
 const _: () = assert!(size_of::<StableNode>() <= 48);
 
 impl StableNode {
     /// A matched node without items.
-    pub(super) fn new(fingerprint: Fingerprint) -> Self {
+    pub(in crate::broker) fn new(fingerprint: Fingerprint) -> Self {
         Self {
             fingerprint,
             identity: Identity::NONE,
@@ -66,43 +66,43 @@ impl StableNode {
     }
 
     /// Items on the list: those that share the slot, and those that may.
-    pub(super) fn load(&self) -> u32 {
+    pub(in crate::broker) fn load(&self) -> u32 {
         self.sharers + self.pending
     }
 
     /// Whether it has one sharer, which had others.
-    pub(super) fn is_left_alone(&self) -> bool {
+    pub(in crate::broker) fn is_left_alone(&self) -> bool {
         self.sharers == 1 && self.paired
     }
 
-    pub(super) fn stage(&self) -> Stage {
+    pub(in crate::broker) fn stage(&self) -> Stage {
         self.stage
     }
 
     /// The slot, once there is one.
-    pub(super) fn slot(&self) -> Option<Slot> {
+    pub(in crate::broker) fn slot(&self) -> Option<Slot> {
         (self.stage != Stage::Matched).then_some(self.slot)
     }
 
     /// The slot, once it holds the bytes.
-    pub(super) fn filled_slot(&self) -> Option<Slot> {
+    pub(in crate::broker) fn filled_slot(&self) -> Option<Slot> {
         (self.stage == Stage::Filled).then_some(self.slot)
     }
 
     /// Gives a matched node its slot.
-    pub(super) fn reserve(&mut self, slot: Slot) {
+    pub(in crate::broker) fn reserve(&mut self, slot: Slot) {
         debug_assert_eq!(self.stage, Stage::Matched);
         (self.stage, self.slot) = (Stage::Reserved, slot);
     }
 
     /// Notes that the slot holds the bytes, and their name.
-    pub(super) fn fill(&mut self, identity: Identity) {
+    pub(in crate::broker) fn fill(&mut self, identity: Identity) {
         debug_assert_eq!(self.stage, Stage::Reserved);
         (self.stage, self.identity) = (Stage::Filled, identity);
     }
 
     /// Takes the slot from a node that nobody shares, and leaves it matched.
-    pub(super) fn take_slot(&mut self) -> Option<Slot> {
+    pub(in crate::broker) fn take_slot(&mut self) -> Option<Slot> {
         debug_assert_eq!(self.sharers, 0, "the slot of a node that is shared");
         let slot = self.slot();
         self.stage = Stage::Matched;

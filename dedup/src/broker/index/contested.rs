@@ -17,10 +17,10 @@
 
 use std::collections::HashSet;
 
-use super::LocalBroker;
-use super::ids::{ItemId, NodeId};
-use super::rmap::RmapItem;
 use crate::VmId;
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::rmap::RmapItem;
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{BrokerError, Decision, NamedOffer};
 
@@ -32,23 +32,23 @@ const MAX_CONTESTED: usize = 1 << 16;
 
 /// The fingerprints that say nothing about whether pages are equal.
 #[derive(Debug, Default)]
-pub(super) struct Contested {
+pub(in crate::broker) struct Contested {
     keys: HashSet<Fingerprint>,
     all: bool,
 }
 
 impl Contested {
     /// Whether pages with this key are asked for their names.
-    pub(super) fn contains(&self, key: Fingerprint) -> bool {
+    pub(in crate::broker) fn contains(&self, key: Fingerprint) -> bool {
         self.all || self.keys.contains(&key)
     }
 
     /// Whether there are any.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::broker) fn is_empty(&self) -> bool {
         !self.all && self.keys.is_empty()
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker) fn heap_bytes(&self) -> usize {
         self.keys.capacity() * (size_of::<Fingerprint>() + 1)
     }
 
@@ -77,7 +77,7 @@ impl LocalBroker {
     }
 
     /// Notes that a page has the key of the slot that it was to share, and differs.
-    pub(super) fn note_difference(&mut self, item: ItemId, id: NodeId) {
+    pub(in crate::broker) fn note_difference(&mut self, item: ItemId, id: NodeId) {
         let key = self.stable.node(id).fingerprint;
         self.remove_item(item);
         self.decline(item, key);
@@ -85,7 +85,7 @@ impl LocalBroker {
 
     /// Whether a page that is offered once more must be named: what has its key may differ from it.
     /// `declined` is the key under which it was found to differ last.
-    pub(super) fn must_be_named(
+    pub(in crate::broker) fn must_be_named(
         &mut self,
         vm: VmId,
         key: Fingerprint,
@@ -99,7 +99,7 @@ impl LocalBroker {
     }
 
     /// Takes pages in that are found by their names.
-    pub(super) fn decide_all_named(
+    pub(in crate::broker) fn decide_all_named(
         &mut self,
         vm: VmId,
         offers: &[NamedOffer],
@@ -127,7 +127,7 @@ impl LocalBroker {
 
     /// Puts a loose item on the unstable tree, or, where that would tell nothing, has its agent offer
     /// it again.
-    pub(super) fn wait_or_name(&mut self, item: ItemId, key: Fingerprint) -> bool {
+    pub(in crate::broker) fn wait_or_name(&mut self, item: ItemId, key: Fingerprint) -> bool {
         if !self.contested.contains(key) {
             return self.wait(item, key);
         }
@@ -138,7 +138,7 @@ impl LocalBroker {
 
     /// Gives a node that has just been filled the place that its name gives, if its fingerprint is
     /// contested.
-    pub(super) fn name_if_contested(&mut self, vm: VmId, id: NodeId) {
+    pub(in crate::broker) fn name_if_contested(&mut self, vm: VmId, id: NodeId) {
         if self.contested.contains(self.stable.node(id).fingerprint) {
             self.name_node(vm, id);
         }

@@ -4,13 +4,13 @@
 //! of its own, a *dup*, so that no walk from a slot to its mappings takes longer than that. The
 //! dups of one content hang off a chain, which stands in the tree in the place of a node.
 
-use super::arena::Arena;
-use super::check::check_numbers_of;
-use super::ids::{ChainId, NodeId};
+use crate::broker::check::check_numbers_of;
+use crate::broker::ids::{ChainId, NodeId};
+use crate::broker::index::arena::Arena;
 
 /// What stands in the stable tree for one content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(in crate::broker) enum Entry {
     /// A regular node.
     Node(NodeId),
     /// A chain of two dups or more.
@@ -23,7 +23,7 @@ const _: () = assert!(NodeId::SPARE_BITS > 0 && ChainId::SPARE_BITS > 0);
 
 impl Entry {
     /// The entry as the tree keeps it.
-    pub(super) fn to_number(self) -> u32 {
+    pub(in crate::broker) fn to_number(self) -> u32 {
         match self {
             Self::Node(id) => id.number(),
             Self::Chain(id) => id.number() | CHAIN,
@@ -31,7 +31,7 @@ impl Entry {
     }
 
     /// The entry that [`to_number`](Self::to_number) gave this number.
-    pub(super) fn from_number(number: u32) -> Self {
+    pub(in crate::broker) fn from_number(number: u32) -> Self {
         let chain = ChainId::from_number(number & !CHAIN).filter(|_| number & CHAIN != 0);
         match (chain, NodeId::from_number(number)) {
             (Some(chain), _) => Self::Chain(chain),
@@ -52,64 +52,64 @@ struct Chain {
 
 /// All chains, and the exact number of their dups.
 #[derive(Debug, Default)]
-pub(super) struct Chains {
+pub(in crate::broker) struct Chains {
     all: Arena<Chain>,
     /// Nodes that hang off chains: KSM's `stable_node_dups`.
-    pub(super) dup_count: u64,
+    pub(in crate::broker) dup_count: u64,
 }
 
 impl Chains {
     /// How many chains there are: KSM's `stable_node_chains`.
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::broker) fn len(&self) -> u64 {
         self.all.len() as u64
     }
 
     /// One above the highest index of any chain.
-    pub(super) fn end(&self) -> usize {
+    pub(in crate::broker) fn end(&self) -> usize {
         self.all.end()
     }
 
     /// Whether ids have run out.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::broker) fn is_full(&self) -> bool {
         ChainId::from_index(self.all.next_number()).is_none()
     }
 
     /// Makes a chain without dups; `None` when ids run out.
-    pub(super) fn insert(&mut self) -> Option<ChainId> {
+    pub(in crate::broker) fn insert(&mut self) -> Option<ChainId> {
         let id = ChainId::from_index(self.all.next_number())?;
         self.all.insert(Chain::default());
         Some(id)
     }
 
     /// Removes a chain without dups.
-    pub(super) fn remove(&mut self, id: ChainId) {
+    pub(in crate::broker) fn remove(&mut self, id: ChainId) {
         let chain = std::mem::take(&mut self.all[id.index()]);
         debug_assert!(chain.dups.is_empty(), "dups on a chain that goes");
         self.all.remove(id.index());
     }
 
     /// The dups of a chain; none of one that is free.
-    pub(super) fn dups(&self, id: ChainId) -> &[NodeId] {
+    pub(in crate::broker) fn dups(&self, id: ChainId) -> &[NodeId] {
         self.all.get(id.index()).map_or(&[], |chain| &chain.dups)
     }
 
     /// Those of a chain's dups that have room; none of a chain that is free.
-    pub(super) fn open(&self, id: ChainId) -> &[NodeId] {
+    pub(in crate::broker) fn open(&self, id: ChainId) -> &[NodeId] {
         self.all.get(id.index()).map_or(&[], |chain| &chain.dups[..chain.open_count])
     }
 
     /// How many of a chain's dups, the first ones, have room.
-    pub(super) fn open_count(&self, id: ChainId) -> usize {
+    pub(in crate::broker) fn open_count(&self, id: ChainId) -> usize {
         self.all[id.index()].open_count
     }
 
     /// Notes how many have.
-    pub(super) fn set_count_open(&mut self, id: ChainId, open_count: usize) {
+    pub(in crate::broker) fn set_count_open(&mut self, id: ChainId, open_count: usize) {
         self.all[id.index()].open_count = open_count;
     }
 
     /// Adds a dup behind the others, as one without room, and says where.
-    pub(super) fn push(&mut self, id: ChainId, dup: NodeId) -> usize {
+    pub(in crate::broker) fn push(&mut self, id: ChainId, dup: NodeId) -> usize {
         self.dup_count += 1;
         let dups = &mut self.all[id.index()].dups;
         dups.push(dup);
@@ -117,7 +117,7 @@ impl Chains {
     }
 
     /// Takes the dup without room at `place` out and says which one is there now.
-    pub(super) fn take(&mut self, id: ChainId, place: usize) -> Option<NodeId> {
+    pub(in crate::broker) fn take(&mut self, id: ChainId, place: usize) -> Option<NodeId> {
         self.dup_count -= 1;
         let dups = &mut self.all[id.index()].dups;
         dups.swap_remove(place);
@@ -125,7 +125,7 @@ impl Chains {
     }
 
     /// Exchanges the dups at two places.
-    pub(super) fn swap(&mut self, id: ChainId, one: usize, other: usize) {
+    pub(in crate::broker) fn swap(&mut self, id: ChainId, one: usize, other: usize) {
         self.all[id.index()].dups.swap(one, other);
     }
 
@@ -135,7 +135,7 @@ impl Chains {
     /// # Errors
     ///
     /// What does not hold.
-    pub(super) fn check_free(&self, used: &[ChainId]) -> Result<(), String> {
+    pub(in crate::broker) fn check_free(&self, used: &[ChainId]) -> Result<(), String> {
         let used = used.iter().map(|id| id.index());
         check_numbers_of("chain", self.all.capacity(), used, self.all.free())?;
         self.all.check()?;
@@ -146,7 +146,7 @@ impl Chains {
         }
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker) fn heap_bytes(&self) -> usize {
         let chains = (0..self.all.capacity()).filter_map(|number| self.all.get(number));
         let dups: usize = chains.map(|chain| chain.dups.capacity() * size_of::<NodeId>()).sum();
         dups + self.all.heap_bytes()

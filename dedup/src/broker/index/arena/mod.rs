@@ -22,7 +22,7 @@ const SPARE_CHUNKS: usize = 16;
 /// as entries go. A chunk without entries takes no memory but its place in the directory, and the
 /// directory ends with the last chunk that has any.
 #[derive(Debug)]
-pub(super) struct Arena<T> {
+pub(in crate::broker::index) struct Arena<T> {
     chunks: Vec<Vec<T>>,
     /// Which numbers are in use, chunk by chunk: apart, so that a lookup touches less memory.
     used: Vec<Used>,
@@ -66,29 +66,29 @@ impl<T> Default for Arena<T> {
 
 impl<T> Arena<T> {
     /// How many entries there are.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::broker::index) fn len(&self) -> usize {
         self.len
     }
 
     /// One above the highest number that an entry can have without a new chunk.
-    pub(super) fn capacity(&self) -> usize {
+    pub(in crate::broker::index) fn capacity(&self) -> usize {
         self.chunks.len() * CHUNK
     }
 
     /// One above the highest number in use. O(1).
-    pub(super) fn end(&self) -> usize {
+    pub(in crate::broker::index) fn end(&self) -> usize {
         let highest = self.used.last().and_then(Used::highest).map_or(0, |position| position + 1);
         (self.capacity() + highest).saturating_sub(CHUNK)
     }
 
     /// The number that the next entry will have. O(1) but for the set of chunks with free numbers.
-    pub(super) fn next_number(&self) -> usize {
+    pub(in crate::broker::index) fn next_number(&self) -> usize {
         let place = |&chunk: &usize| Some(chunk * CHUNK + self.used[chunk].first_free()?);
         self.open.first().and_then(place).unwrap_or_else(|| self.capacity())
     }
 
     /// Puts an entry in and returns its number, which is [`next_number`](Self::next_number).
-    pub(super) fn insert(&mut self, entry: T) -> usize {
+    pub(in crate::broker::index) fn insert(&mut self, entry: T) -> usize {
         let number = self.next_number();
         let (chunk, position) = (number / CHUNK, number % CHUNK);
         if chunk == self.chunks.len() {
@@ -118,7 +118,7 @@ impl<T> Arena<T> {
     }
 
     /// Frees the number of an entry. O(chunks that the directory loses), which were without entries.
-    pub(super) fn remove(&mut self, number: usize) {
+    pub(in crate::broker::index) fn remove(&mut self, number: usize) {
         let (chunk, position) = (number / CHUNK, number % CHUNK);
         let used = &mut self.used[chunk];
         debug_assert!(used.contains(position), "{number} is free");
@@ -151,12 +151,12 @@ impl<T> Arena<T> {
     }
 
     /// What is at a number that is in use, or what was if that has been kept.
-    pub(super) fn get(&self, number: usize) -> Option<&T> {
+    pub(in crate::broker::index) fn get(&self, number: usize) -> Option<&T> {
         self.chunks.get(number / CHUNK)?.get(number % CHUNK)
     }
 
     /// The bytes of entries and directory on the heap, not of what entries point to. O(n / 1024).
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker::index) fn heap_bytes(&self) -> usize {
         let entries: usize = self.chunks.iter().map(Vec::capacity).sum();
         entries * size_of::<T>()
             + self.chunks.capacity() * size_of::<Vec<T>>()

@@ -1,7 +1,7 @@
 //! Where nodes stand: in the tree, or on a chain, those that have room before those that have none.
 
+use super::chain::Entry;
 use super::{StableTree, key_of};
-use crate::broker::chain::Entry;
 use crate::broker::ids::{ChainId, NodeId};
 use crate::fingerprint::Fingerprint;
 

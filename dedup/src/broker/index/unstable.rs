@@ -3,19 +3,24 @@
 //! Unlike KSM's it is kept from pass to pass: change tracking names the pages that are stale, and
 //! they are taken out one by one.
 
-use super::ids::ItemId;
-use super::rmap::{Rmap, RmapItem};
-use super::tree::FingerprintTree;
+use super::linear_hash::FingerprintTree;
+use crate::broker::ids::ItemId;
+use crate::broker::rmap::{Rmap, RmapItem};
 use crate::fingerprint::Fingerprint;
 
 /// One item a fingerprint: the second becomes a stable node's partner of the first. The items know
 /// their fingerprints.
 #[derive(Debug, Default)]
-pub(super) struct UnstableTree(FingerprintTree);
+pub(in crate::broker) struct UnstableTree(FingerprintTree);
 
 impl UnstableTree {
     /// Puts an item in, unless another one holds its place. O(1) expected.
-    pub(super) fn insert(&mut self, rmap: &Rmap, key: Fingerprint, item: ItemId) -> bool {
+    pub(in crate::broker) fn insert(
+        &mut self,
+        rmap: &Rmap,
+        key: Fingerprint,
+        item: ItemId,
+    ) -> bool {
         if self.0.find(key, key_of(rmap)).is_some() {
             return false;
         }
@@ -24,29 +29,29 @@ impl UnstableTree {
     }
 
     /// Takes the item with this fingerprint out. O(1) expected.
-    pub(super) fn remove(&mut self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
+    pub(in crate::broker) fn remove(&mut self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
         ItemId::from_number(self.0.remove(key, key_of(rmap))?)
     }
 
     /// The item with this fingerprint. O(1) expected.
-    pub(super) fn find(&self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
+    pub(in crate::broker) fn find(&self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
         ItemId::from_number(self.0.find(key, key_of(rmap))?)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::broker) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = ItemId> + '_ {
+    pub(in crate::broker) fn iter(&self) -> impl Iterator<Item = ItemId> + '_ {
         self.0.iter().filter_map(ItemId::from_number)
     }
 
     /// Verifies the tree itself.
-    pub(super) fn check(&self, rmap: &Rmap) -> Result<(), String> {
+    pub(in crate::broker) fn check(&self, rmap: &Rmap) -> Result<(), String> {
         self.0.check(key_of(rmap))
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker) fn heap_bytes(&self) -> usize {
         self.0.heap_bytes()
     }
 }

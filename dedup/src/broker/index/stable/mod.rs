@@ -1,42 +1,45 @@
 //! The stable tree: one node for each content that is shared, ordered by fingerprint, and on each
 //! node the list of its items.
 
+pub(in crate::broker) mod chain;
 mod check;
 mod items;
+pub(in crate::broker) mod node;
 mod place;
 
-pub(super) use items::items_from;
+pub(in crate::broker) use items::items_from;
 
 use std::ops::Range;
 
+use chain::{Chains, Entry};
+use node::StableNode;
+
 use super::arena::Arena;
-use super::chain::{Chains, Entry};
-use super::ids::NodeId;
-use super::stable_node::StableNode;
-use super::standing::PendingCounts;
-use super::tree::FingerprintTree;
+use super::linear_hash::FingerprintTree;
+use crate::broker::ids::NodeId;
+use crate::broker::standing::PendingCounts;
 use crate::fingerprint::Fingerprint;
 
 /// The tree, its nodes and chains, and the exact sums over them.
 #[derive(Debug)]
-pub(super) struct StableTree {
+pub(in crate::broker) struct StableTree {
     tree: FingerprintTree,
-    pub(super) chains: Chains,
+    pub(in crate::broker) chains: Chains,
     nodes: Arena<StableNode>,
     /// Items that a node may have.
     max_page_sharing: u32,
     /// Nodes with at least one sharer.
-    pub(super) shared: u64,
+    pub(in crate::broker) shared: u64,
     /// Those with one sharer that is [left](StableNode::is_left_alone).
-    pub(super) left_alone_count: u64,
+    pub(in crate::broker) left_alone_count: u64,
     /// Items that are stable.
-    pub(super) sharers: u64,
+    pub(in crate::broker) sharers: u64,
     /// Items that are pending.
-    pub(super) pending: PendingCounts,
+    pub(in crate::broker) pending: PendingCounts,
 }
 
 impl StableTree {
-    pub(super) fn new(max_page_sharing: u32) -> Self {
+    pub(in crate::broker) fn new(max_page_sharing: u32) -> Self {
         Self {
             tree: FingerprintTree::default(),
             chains: Chains::default(),
@@ -50,7 +53,7 @@ impl StableTree {
     }
 
     /// A node of a content that has room for another item. O(1) expected.
-    pub(super) fn find(&self, fingerprint: Fingerprint) -> Option<NodeId> {
+    pub(in crate::broker) fn find(&self, fingerprint: Fingerprint) -> Option<NodeId> {
         let id = match self.entry(fingerprint)? {
             Entry::Node(id) => id,
             Entry::Chain(chain) => self.chains.dups(chain)[0],
@@ -59,7 +62,7 @@ impl StableTree {
     }
 
     /// All nodes of a content: one, or a chain's dups. O(1) expected.
-    pub(super) fn nodes_of(&self, fingerprint: Fingerprint) -> Vec<NodeId> {
+    pub(in crate::broker) fn nodes_of(&self, fingerprint: Fingerprint) -> Vec<NodeId> {
         match self.entry(fingerprint) {
             None => Vec::new(),
             Some(Entry::Node(id)) => vec![id],
@@ -80,34 +83,34 @@ impl StableTree {
     }
 
     /// Whether another item may be proposed to a node.
-    pub(super) fn has_room(&self, id: NodeId) -> bool {
+    pub(in crate::broker) fn has_room(&self, id: NodeId) -> bool {
         let node = self.node(id);
         !node.closed && node.load() < self.max_page_sharing
     }
 
     /// Whether a node has no more items than it may.
-    pub(super) fn is_within_limit(&self, id: NodeId) -> bool {
+    pub(in crate::broker) fn is_within_limit(&self, id: NodeId) -> bool {
         self.node(id).load() <= self.max_page_sharing
     }
 
     /// The most items that a node may have.
-    pub(super) fn max_page_sharing(&self) -> u32 {
+    pub(in crate::broker) fn max_page_sharing(&self) -> u32 {
         self.max_page_sharing
     }
 
     /// Changes that while there is no node.
-    pub(super) fn set_max_page_sharing(&mut self, max_page_sharing: u32) {
+    pub(in crate::broker) fn set_max_page_sharing(&mut self, max_page_sharing: u32) {
         debug_assert!(self.node_count() == 0, "nodes that were filled up to another limit");
         self.max_page_sharing = max_page_sharing;
     }
 
     /// How many nodes there are, shared or about to be.
-    pub(super) fn node_count(&self) -> usize {
+    pub(in crate::broker) fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
     /// Has the only sharer of a node count as one whose partner never came, if it is what others have left.
-    pub(super) fn unpair(&mut self, id: NodeId) {
+    pub(in crate::broker) fn unpair(&mut self, id: NodeId) {
         let node = self.node_mut(id);
         let was_left_alone = node.is_left_alone();
         node.paired &= node.sharers > 1;
@@ -115,7 +118,10 @@ impl StableTree {
     }
 
     /// Nodes whose sharer is [left alone](StableNode::is_left_alone), of those with numbers within `numbers`.
-    pub(super) fn left_alone_within(&self, numbers: Range<usize>) -> impl Iterator<Item = NodeId> {
+    pub(in crate::broker) fn left_alone_within(
+        &self,
+        numbers: Range<usize>,
+    ) -> impl Iterator<Item = NodeId> {
         // One that is free has no sharers.
         let is_left_alone =
             |&number: &usize| self.nodes.get(number).is_some_and(StableNode::is_left_alone);
@@ -123,32 +129,32 @@ impl StableTree {
     }
 
     /// One above the highest number of a node.
-    pub(super) fn end(&self) -> usize {
+    pub(in crate::broker) fn end(&self) -> usize {
         self.nodes.end()
     }
 
     /// Whether a node has just come to have room again.
-    pub(super) fn was_full(&self, id: NodeId) -> bool {
+    pub(in crate::broker) fn was_full(&self, id: NodeId) -> bool {
         self.has_room(id) && self.node(id).load() + 1 == self.max_page_sharing
     }
 
     /// Lets a node take items, or not.
-    pub(super) fn set_closed(&mut self, id: NodeId, closed: bool) {
+    pub(in crate::broker) fn set_closed(&mut self, id: NodeId, closed: bool) {
         self.node_mut(id).closed = closed;
         self.keep_place(id);
     }
 
-    pub(super) fn node(&self, id: NodeId) -> &StableNode {
+    pub(in crate::broker) fn node(&self, id: NodeId) -> &StableNode {
         &self.nodes[id.index()]
     }
 
-    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut StableNode {
+    pub(in crate::broker) fn node_mut(&mut self, id: NodeId) -> &mut StableNode {
         &mut self.nodes[id.index()]
     }
 
     /// Puts a matched node without items in, as a dup if the content has nodes already; these must
     /// be full. `None` when ids run out. O(1) expected.
-    pub(super) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
+    pub(in crate::broker) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
         let id = NodeId::from_index(self.nodes.next_number())?;
         self.nodes.insert(StableNode::new(fingerprint));
         if self.place(fingerprint, id).is_none() {
@@ -159,23 +165,23 @@ impl StableTree {
     }
 
     /// Takes a node that has no items out. O(1) expected.
-    pub(super) fn remove(&mut self, id: NodeId) {
+    pub(in crate::broker) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
         self.displace(id);
         self.nodes.remove(id.index());
     }
 
     /// What stands in the tree.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+    pub(in crate::broker) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         self.tree.iter().map(Entry::from_number)
     }
 
     /// Verifies the tree itself.
-    pub(super) fn check_tree(&self) -> Result<(), String> {
+    pub(in crate::broker) fn check_tree(&self) -> Result<(), String> {
         self.tree.check(key_of(&self.nodes, &self.chains))
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker) fn heap_bytes(&self) -> usize {
         self.tree.heap_bytes()
             + self.chains.heap_bytes()
             + self.nodes.heap_bytes()
