@@ -6,7 +6,6 @@
 
 mod admin;
 mod answer;
-mod breaks;
 mod check;
 mod compact;
 mod counters;
@@ -27,17 +26,14 @@ mod recover;
 mod rmap;
 mod slot_table;
 mod slots;
-mod smart_scan;
 mod standing;
 mod store;
-mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use breaks::Breaks;
 use ids::{ItemId, NodeId};
 use index::contested::Contested;
 use index::stable::StableTree;
@@ -45,6 +41,7 @@ use index::unstable::UnstableTree;
 use moves::Move;
 use poll_queue::PollQueue;
 use prune::PruneAt;
+use rmap::breaks::Breaks;
 use rmap::{ItemRange, Rmap};
 use store::Store;
 

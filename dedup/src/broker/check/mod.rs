@@ -8,8 +8,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) use numbers::check_numbers_of;
-
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::index::stable::chain::Entry;

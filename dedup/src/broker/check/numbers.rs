@@ -30,37 +30,3 @@ impl LocalBroker {
         Ok(())
     }
 }
-
-/// Verifies that each of so many numbers is in use or free, and just once.
-///
-/// # Errors
-///
-/// What does not hold of `what`.
-pub(in crate::broker) fn check_numbers_of(
-    what: &str,
-    count: usize,
-    used: impl Iterator<Item = usize>,
-    free: impl Iterator<Item = usize>,
-) -> Result<(), String> {
-    let mut seen = vec![false; count];
-    for number in used {
-        let Some(seen) = seen.get_mut(number) else {
-            return Err(format!("{what} {number} is in use, and there are {count}"));
-        };
-        if std::mem::replace(seen, true) {
-            return Err(format!("{what} {number} is in use twice"));
-        }
-    }
-    for number in free {
-        let Some(seen) = seen.get_mut(number) else {
-            return Err(format!("{what} {number} is free, and there are {count}"));
-        };
-        if std::mem::replace(seen, true) {
-            return Err(format!("{what} {number} is free, and is in use or free already"));
-        }
-    }
-    match seen.iter().position(|seen| !seen) {
-        Some(number) => Err(format!("{what} {number} is neither in use nor free")),
-        None => Ok(()),
-    }
-}

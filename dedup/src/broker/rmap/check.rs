@@ -2,7 +2,7 @@
 
 use super::{CHUNK_ITEMS, ItemRange, Rmap};
 use crate::VmId;
-use crate::broker::check::check_numbers_of;
+use crate::broker::ids::check_numbers_of;
 
 impl Rmap {
     /// Verifies that every chunk is the one VM's whose pages it stands for, or free. `ranges` are the items

@@ -4,15 +4,20 @@
 //! chunks that belong to one VM each, in linear order. The linear index is thus fixed when the VM
 //! is registered and is never derived from an address.
 
+mod age;
+pub(super) mod breaks;
 mod check;
 mod packed;
+mod smart_scan;
+mod walk;
+
+pub(super) use age::Age;
 
 use std::ops::Range;
 
 use packed::PackedItem;
 
 use super::ids::{ItemId, NodeId};
-use super::smart_scan::Age;
 use crate::fingerprint::Fingerprint;
 use crate::{LinearIndex, VmId};
 
@@ -253,6 +258,14 @@ impl Rmap {
         #[expect(clippy::cast_possible_truncation, reason = "below CHUNK_ITEMS")]
         let offset = position(id) as u32;
         (chunk.vm, chunk.first.offset(offset))
+    }
+
+    /// The items on a stable node's list from `first` on.
+    pub(super) fn list_from(
+        &self,
+        first: Option<ItemId>,
+    ) -> impl Iterator<Item = ItemId> + use<'_> {
+        std::iter::successors(first, |&item| self.item(item).link()?.next)
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

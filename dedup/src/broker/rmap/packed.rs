@@ -11,9 +11,8 @@
 //! overlays the two, `should_skip_rmap_item` has to look at `STABLE_FLAG` first: the page may have been
 //! broken by a write while its item is on the stable tree still. See docs/decisions/0007-linear-index.md.)
 
-use super::{Link, RmapItem, Role};
+use super::{Age, Link, RmapItem, Role};
 use crate::broker::ids::{ItemId, NodeId};
-use crate::broker::smart_scan::Age;
 use crate::fingerprint::Fingerprint;
 
 /// Bits of word 0 that say which state it is.

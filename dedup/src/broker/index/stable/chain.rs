@@ -4,7 +4,7 @@
 //! of its own, a *dup*, so that no walk from a slot to its mappings takes longer than that. The
 //! dups of one content hang off a chain, which stands in the tree in the place of a node.
 
-use crate::broker::check::check_numbers_of;
+use crate::broker::ids::check_numbers_of;
 use crate::broker::ids::{ChainId, NodeId};
 use crate::broker::index::arena::Arena;
 

@@ -1,8 +1,8 @@
 //! Which nodes are in use, and which are free.
 
 use super::StableTree;
-use crate::broker::check::check_numbers_of;
 use crate::broker::ids::NodeId;
+use crate::broker::ids::check_numbers_of;
 
 impl StableTree {
     /// Verifies that every node is one of those that are in use, or is free, and nothing hangs on it then.

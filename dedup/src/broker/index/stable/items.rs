@@ -2,8 +2,7 @@
 
 use super::StableTree;
 use crate::broker::ids::{ItemId, NodeId};
-use crate::broker::rmap::{Link, Rmap, RmapItem, Role};
-use crate::broker::smart_scan::Age;
+use crate::broker::rmap::{Age, Link, Rmap, RmapItem, Role};
 
 impl StableTree {
     /// Puts a loose item on the node's list, pending. O(1).
@@ -79,16 +78,8 @@ impl StableTree {
         rmap: &'a Rmap,
         id: NodeId,
     ) -> impl Iterator<Item = ItemId> + use<'a> {
-        items_from(rmap, self.node(id).head)
+        rmap.list_from(self.node(id).head)
     }
-}
-
-/// The items on a node's list from `first` on.
-pub(in crate::broker) fn items_from(
-    rmap: &Rmap,
-    first: Option<ItemId>,
-) -> impl Iterator<Item = ItemId> + use<'_> {
-    std::iter::successors(first, |&item| rmap.item(item).link()?.next)
 }
 
 /// Changes the link of a neighbour on a node's list, if there is one.

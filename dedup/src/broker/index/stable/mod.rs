@@ -7,8 +7,6 @@ mod items;
 pub(in crate::broker) mod node;
 mod place;
 
-pub(in crate::broker) use items::items_from;
-
 use std::ops::Range;
 
 use chain::{Chains, Entry};

@@ -32,13 +32,13 @@ const _: () = assert!(MOST_BREAKS <= COUNT_MASK);
 
 /// The counts of one VM's pages: half a byte each, in stretches of 4096 pages that have any.
 #[derive(Debug, Default)]
-pub(super) struct Breaks {
+pub(in crate::broker) struct Breaks {
     stretches: BTreeMap<u32, Box<[u64; STRETCH_WORDS]>>,
 }
 
 impl Breaks {
     /// Counts a break of a page; returns how many are counted now. O(log pages).
-    pub(super) fn count(&mut self, linear: LinearIndex) -> u8 {
+    pub(in crate::broker) fn count(&mut self, linear: LinearIndex) -> u8 {
         let words = self.stretches.entry(linear.0 / STRETCH_PAGES);
         let words = words.or_insert_with(|| Box::new([0; STRETCH_WORDS]));
         let offset = linear.0 % STRETCH_PAGES;
@@ -54,7 +54,7 @@ impl Breaks {
 
     /// Forgets one break of each page of those stretches whose turn it is in pass number `pass`: of every
     /// page once in 64 passes. O(stretches that have counts + pages of those whose turn it is / 16).
-    pub(super) fn forgive(&mut self, pass: u32) {
+    pub(in crate::broker) fn forgive(&mut self, pass: u32) {
         self.stretches.retain(|number, words| {
             if number % FORGIVEN_IN != pass % FORGIVEN_IN {
                 return true;
@@ -70,13 +70,13 @@ impl Breaks {
     }
 
     /// Forgets all breaks of the stretches that have pages of `pages` only. O(stretches).
-    pub(super) fn forget(&mut self, pages: &Range<u32>) {
+    pub(in crate::broker) fn forget(&mut self, pages: &Range<u32>) {
         let stretches = pages.start.div_ceil(STRETCH_PAGES)..pages.end / STRETCH_PAGES;
         self.stretches.retain(|number, _| !stretches.contains(number));
     }
 
     /// Bytes on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker) fn heap_bytes(&self) -> usize {
         let entry = size_of::<(u32, Box<[u64; STRETCH_WORDS]>)>() * 3 / 2;
         self.stretches.len() * (size_of::<[u64; STRETCH_WORDS]>() + entry)
     }

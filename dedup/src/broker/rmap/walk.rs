@@ -2,10 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use super::LocalBroker;
-use super::ids::{ItemId, NodeId};
-use super::index::stable::items_from;
-use super::rmap::RmapItem;
+use super::RmapItem;
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
 use crate::{LinearIndex, Slot, VmId};
 
 impl LocalBroker {
@@ -28,7 +27,7 @@ impl LocalBroker {
 
     /// Fills `pages` with pages that share a slot, from the first on or from the one after `after`; returns how
     /// many, or `None` when the slot holds nothing, or that page does not share it.
-    pub(super) fn sharers_after(
+    pub(in crate::broker) fn sharers_after(
         &self,
         slot: Slot,
         after: Option<(VmId, LinearIndex)>,
@@ -40,7 +39,7 @@ impl LocalBroker {
             return None;
         };
         let next = (link.node == id).then_some(link.next)?;
-        Some(self.put(self.sharing(items_from(&self.rmap, next)), pages))
+        Some(self.put(self.sharing(self.rmap.list_from(next)), pages))
     }
 
     /// Puts the pages of items where there is room for them; returns how many.
@@ -50,7 +49,7 @@ impl LocalBroker {
     }
 
     /// How many pages share a slot. O(1).
-    pub(super) fn sharer_count(&self, slot: Slot) -> u64 {
+    pub(in crate::broker) fn sharer_count(&self, slot: Slot) -> u64 {
         self.filled_node(slot).map_or(0, |id| u64::from(self.stable.node(id).sharers))
     }
 
@@ -62,7 +61,7 @@ impl LocalBroker {
     }
 
     /// The items that share a node: nothing else in the broker finds them. O(items of the node).
-    pub(super) fn sharers(&self, id: NodeId) -> impl Iterator<Item = ItemId> + '_ {
+    pub(in crate::broker) fn sharers(&self, id: NodeId) -> impl Iterator<Item = ItemId> + '_ {
         self.sharing(self.stable.items(&self.rmap, id))
     }
 

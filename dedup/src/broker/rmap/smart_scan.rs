@@ -1,0 +1,75 @@
+//! The smart scan: pages that keep changing are looked at less and less often, and so are pages that are
+//! merged and broken again and again.
+//!
+//! A page that shares a slot has no age. One that is broken gets one by how often that has happened to it
+//! [lately](super::breaks): none for its first breaks, and then one that has it be passed over more and more
+//! often before it can be merged once more.
+//!
+//! Source: the kernel's `Documentation/admin-guide/mm/ksm.rst`, `smart_scan`.
+
+use super::{Age, RmapItem};
+use crate::broker::LocalBroker;
+use crate::broker::ids::ItemId;
+use crate::protocol::BrokerError;
+use crate::{LinearIndex, VmId};
+
+impl LocalBroker {
+    /// Ages pages that have come to rest and says which to pass over. A page that shares a slot, as
+    /// far as the broker knows, has no age, even if it was written meanwhile, and is never passed
+    /// over.
+    pub(in crate::broker) fn age_all(
+        &mut self,
+        vm: VmId,
+        pages: &[LinearIndex],
+        skip: &mut Vec<bool>,
+    ) -> Result<(), BrokerError> {
+        let items: Vec<_> =
+            pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
+        for item in items {
+            let state = self.rmap.item(item);
+            let (RmapItem::Loose(age) | RmapItem::Declined(_, age)) = state else {
+                skip.push(false);
+                continue;
+            };
+            let (age, skipped) = age.next();
+            self.rmap.set(
+                item,
+                match state {
+                    RmapItem::Declined(key, _) => RmapItem::Declined(key, age),
+                    _ => RmapItem::Loose(age),
+                },
+            );
+            skip.push(skipped);
+        }
+        Ok(())
+    }
+
+    /// Takes out of the trees what its guest has written; if it shared a slot, that counts for its age.
+    pub(in crate::broker) fn note_broken(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
+        let was_shared = matches!(self.rmap.item(item), RmapItem::Stable(_));
+        self.remove_item(item);
+        let Some(member) = self.members.get_mut(&vm).filter(|_| was_shared) else { return };
+        let age = Age::of_broken(member.breaks.count(linear));
+        if age != Age::NEW {
+            self.rmap.set(item, RmapItem::Loose(age));
+        }
+    }
+
+    /// Has a pass be over: breaks that were counted long ago are forgotten, one of each page in 64 passes.
+    /// O(VMs + pages that were broken / 1024).
+    pub(crate) fn forgive_breaks(&mut self) {
+        self.passes = self.passes.wrapping_add(1);
+        for member in self.members.values_mut() {
+            member.breaks.forgive(self.passes);
+        }
+    }
+
+    /// The age of a page that is to be passed over by the passes in which it has not changed, and by how many of
+    /// them; `None` for any other. O(1).
+    pub(crate) fn skipped(&self, vm: VmId, linear: LinearIndex) -> Option<(u8, u8)> {
+        match self.rmap.item(self.item(vm, linear).ok()?) {
+            RmapItem::Loose(age) | RmapItem::Declined(_, age) => age.skipped(),
+            _ => None,
+        }
+    }
+}
