@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use super::ids::NodeId;
 use super::slot_table::SlotTable;
 use crate::Slot;
+use crate::broker::ids::NodeId;
 
 /// Runs of resting numbers that are looked at for one that is long enough, at most.
 const LOOK_RUNS: usize = 1024;
@@ -20,7 +20,7 @@ const MIN_RESTING: u32 = 1 << 16;
 
 /// The slots of one store.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(in crate::broker) struct Slots {
     states: SlotTable,
     limit: u32,
     live: u32,
@@ -32,7 +32,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(limit: u32) -> Self {
+    pub(in crate::broker) fn new(limit: u32) -> Self {
         Self {
             states: SlotTable::default(),
             limit,
@@ -45,7 +45,7 @@ impl Slots {
 
     /// Takes the next number; consecutive calls get consecutive numbers wherever possible. `None`
     /// when the store is full.
-    pub(super) fn allocate(&mut self) -> Option<Slot> {
+    pub(in crate::broker) fn allocate(&mut self) -> Option<Slot> {
         let full = self.states.len() >= self.limit as usize;
         if self.reuse.is_empty() && (self.has_rested() || full) {
             self.reuse = self.take_resting_run().unwrap_or(0..0);
@@ -63,7 +63,7 @@ impl Slots {
     }
 
     /// Takes `count` consecutive numbers; `None` when none are found. O(count + log n).
-    pub(super) fn allocate_run(&mut self, count: u32) -> Option<Slot> {
+    pub(in crate::broker) fn allocate_run(&mut self, count: u32) -> Option<Slot> {
         let fresh = self.states.len() + count as usize <= self.limit as usize;
         let rested = self.has_rested() || !fresh;
         let run = rested.then(|| self.take_resting(count)).flatten();
@@ -85,17 +85,17 @@ impl Slots {
         self.resting_count > MIN_RESTING.max(self.live / 2)
     }
 
-    pub(super) fn set_node(&mut self, slot: Slot, node: NodeId) {
+    pub(in crate::broker) fn set_node(&mut self, slot: Slot, node: NodeId) {
         self.states.change(slot.0, |state| state.node = Some(node));
     }
 
     /// The node of a slot in use.
-    pub(super) fn node(&self, slot: Slot) -> Option<NodeId> {
+    pub(in crate::broker) fn node(&self, slot: Slot) -> Option<NodeId> {
         self.states.state(slot.0).node
     }
 
     /// Marks a slot as having no bytes any more; its number rests once nothing lies over it.
-    pub(super) fn release(&mut self, slot: Slot) {
+    pub(in crate::broker) fn release(&mut self, slot: Slot) {
         let state = self.states.change(slot.0, |state| state.node = None);
         self.live -= 1;
         if state.mappings == 0 {
@@ -104,14 +104,14 @@ impl Slots {
     }
 
     /// Counts `page_count` more pages over the slots from `slot` on.
-    pub(super) fn map(&mut self, slot: Slot, page_count: u32) {
+    pub(in crate::broker) fn map(&mut self, slot: Slot, page_count: u32) {
         for number in slot.0..slot.0 + page_count {
             self.states.change(number, |state| state.mappings += 1);
         }
     }
 
     /// Counts one page less over each of the slots from `slot` on.
-    pub(super) fn unmap(&mut self, slot: Slot, page_count: u32) {
+    pub(in crate::broker) fn unmap(&mut self, slot: Slot, page_count: u32) {
         for number in slot.0..slot.0 + page_count {
             let state = self.states.change(number, |state| state.mappings -= 1);
             if state.mappings == 0 && state.node.is_none() {
@@ -121,26 +121,26 @@ impl Slots {
     }
 
     /// Numbers that can be taken, at rest or never used.
-    pub(super) fn room(&self) -> u32 {
+    pub(in crate::broker) fn room(&self) -> u32 {
         let used = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
         (self.limit - used) + self.resting_count + (self.reuse.end - self.reuse.start)
     }
 
-    pub(super) fn mappings(&self, slot: Slot) -> u32 {
+    pub(in crate::broker) fn mappings(&self, slot: Slot) -> u32 {
         self.states.state(slot.0).mappings
     }
 
     /// Slots that hold bytes.
-    pub(super) fn live(&self) -> u32 {
+    pub(in crate::broker) fn live(&self) -> u32 {
         self.live
     }
 
     /// One above the highest number that was ever in use.
-    pub(super) fn high_water(&self) -> usize {
+    pub(in crate::broker) fn high_water(&self) -> usize {
         self.states.len()
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker) fn heap_bytes(&self) -> usize {
         self.states.heap_bytes() + self.resting.len() * size_of::<(u32, u32)>() * 3 / 2
     }
 
@@ -150,7 +150,7 @@ impl Slots {
     /// # Errors
     ///
     /// What does not hold.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(in crate::broker) fn check(&self) -> Result<(), String> {
         self.states.check()?;
         let mut free = vec![false; self.states.len()];
         let runs = self.resting.iter().map(|(&first, &count)| first..first + count);
@@ -229,7 +229,7 @@ impl Slots {
 #[cfg(test)]
 impl Slots {
     /// Has a number be handed out next, whatever it is in use for.
-    pub(super) fn hand_out(&mut self, slot: Slot) {
+    pub(in crate::broker) fn hand_out(&mut self, slot: Slot) {
         self.reuse = slot.0..slot.0 + 1;
     }
 }

@@ -1,9 +1,9 @@
 //! Bytes for new slots.
 
-use super::LocalBroker;
-use super::ids::{ItemId, NodeId};
-use super::index::stable::node::Stage;
-use super::rmap::Role;
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::index::stable::node::Stage;
+use crate::broker::rmap::Role;
 use crate::fingerprint::{Fingerprint, Identity, NAMED_PART};
 use crate::protocol::BrokerError;
 use crate::{PAGE_SIZE, Slot, VmId};
@@ -25,7 +25,7 @@ impl LocalBroker {
     ///
     /// When this is nothing that the VM was to fill, and nothing is changed; or when there is no memory, and
     /// the pages from the first one on that was not written are not accepted.
-    pub(super) fn fill_all(
+    pub(in crate::broker) fn fill_all(
         &mut self,
         vm: VmId,
         first: Slot,

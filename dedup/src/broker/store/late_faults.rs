@@ -6,7 +6,7 @@
 //! zeroes, finds that it is not wanted, and keeps it. Nobody ever sees it, but it takes memory, until the slot is
 //! used again.
 
-use super::LocalBroker;
+use crate::broker::LocalBroker;
 use crate::{PAGE_SIZE, Slot};
 
 /// Runs of empty slots, and slots in use, that a call goes through, at most: about 0.5 ms.

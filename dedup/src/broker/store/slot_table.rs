@@ -1,6 +1,6 @@
 //! What is known of slots, by number, as far as there is anything to know.
 
-use super::ids::NodeId;
+use crate::broker::ids::NodeId;
 
 /// Slots of a chunk.
 const CHUNK: usize = 1024;

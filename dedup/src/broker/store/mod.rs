@@ -1,16 +1,22 @@
 //! A store: the memory that holds every shared page once.
 
+mod fill;
+mod late_faults;
+mod slot_table;
+mod slots;
+
 use std::io;
 
-use super::slots::Slots;
+use slots::Slots;
+
 use crate::sys::Memfd;
 use crate::{PAGE_SIZE, Slot};
 
 /// The memfd and its slots. Only the broker writes it, and each slot once, before it is mapped.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(in crate::broker) struct Store {
     memfd: Memfd,
-    pub(super) slots: Slots,
+    pub(in crate::broker) slots: Slots,
     /// Slots that nobody shares any more and whose memory the kernel does not have back yet.
     freed: Vec<Slot>,
 }
@@ -21,7 +27,7 @@ impl Store {
     /// # Errors
     ///
     /// The kernel's; nothing is left behind.
-    pub(super) fn new(slot_count: u32) -> io::Result<Self> {
+    pub(in crate::broker) fn new(slot_count: u32) -> io::Result<Self> {
         Ok(Self {
             memfd: Memfd::new(slot_count)?,
             slots: Slots::new(slot_count),
@@ -29,13 +35,13 @@ impl Store {
         })
     }
 
-    pub(super) fn memfd(&self) -> &Memfd {
+    pub(in crate::broker) fn memfd(&self) -> &Memfd {
         &self.memfd
     }
 
     /// Writes the bytes of slots from `first` on; says of how many it did, and what kept it from the rest.
     /// What these hold may not be used.
-    pub(super) fn fill(
+    pub(in crate::broker) fn fill(
         &mut self,
         first: Slot,
         pages: &[[u8; PAGE_SIZE]],
@@ -54,13 +60,13 @@ impl Store {
 
     /// Lets go of a slot that nobody shares any more; mappings may still lie over it. Its memory
     /// and its number are given back by the next [`flush`](Self::flush).
-    pub(super) fn free(&mut self, slot: Slot) {
+    pub(in crate::broker) fn free(&mut self, slot: Slot) {
         self.freed.push(slot);
     }
 
     /// Gives the memory of freed slots back to the kernel, run by run, and then their numbers.
     /// O(n log n) in slots freed since the last time.
-    pub(super) fn flush(&mut self) {
+    pub(in crate::broker) fn flush(&mut self) {
         let mut freed = std::mem::take(&mut self.freed);
         freed.sort_unstable();
         for run in freed.chunk_by(|one, next| one.offset(1) == *next) {
