@@ -5,24 +5,16 @@
 #![forbid(unsafe_code)]
 
 mod admin;
-mod answer;
 mod check;
-mod compact;
-mod counters;
-mod direct;
-mod give_up;
+mod directives;
 mod ids;
 mod index;
-mod knobs;
-mod left_alone;
+mod life_cycle;
+mod maintenance;
 mod moves;
-mod nodes;
-mod offer;
-mod poll_queue;
-mod prune;
-mod recover;
+mod offers;
 mod rmap;
-mod standing;
+mod service;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,13 +22,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use directives::poll_queue::PollQueue;
 use ids::{ItemId, NodeId};
 use index::contested::Contested;
 use index::stable::StableTree;
 use index::unstable::UnstableTree;
+use maintenance::pruning::PruneAt;
 use moves::Move;
-use poll_queue::PollQueue;
-use prune::PruneAt;
 use rmap::breaks::Breaks;
 use rmap::{ItemRange, Rmap};
 use store::Store;

@@ -6,16 +6,17 @@ mod check;
 mod items;
 pub(in crate::broker) mod node;
 mod place;
+mod proposed;
 
 use std::ops::Range;
 
 use chain::{Chains, Entry};
 use node::StableNode;
+use proposed::PendingCounts;
 
 use super::arena::Arena;
 use super::linear_hash::FingerprintTree;
 use crate::broker::ids::NodeId;
-use crate::broker::standing::PendingCounts;
 use crate::fingerprint::Fingerprint;
 
 /// The tree, its nodes and chains, and the exact sums over them.

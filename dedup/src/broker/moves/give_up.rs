@@ -12,10 +12,10 @@
 //! on it, so it holds for agents that answer late as well. One that says that it has come to a
 //! target which is no more was not told to, or has said before that it had not: it is refused.
 
-use super::LocalBroker;
-use super::ids::NodeId;
-use super::moves::Move;
+use super::Move;
 use crate::Slot;
+use crate::broker::LocalBroker;
+use crate::broker::ids::NodeId;
 
 impl LocalBroker {
     /// Gives up the move of a slot's sharers to another if none of them has come there; says whether
@@ -51,7 +51,7 @@ impl LocalBroker {
     }
 
     /// Whether an agent was told to move a sharer of a node and has not said what became of it.
-    pub(super) fn is_unanswered(&self, from: NodeId) -> bool {
+    pub(in crate::broker) fn is_unanswered(&self, from: NodeId) -> bool {
         self.sharers(from).any(|item| {
             let (vm, linear) = self.rmap.page(item);
             self.members.get(&vm).is_some_and(|member| member.told.contains(&linear))
@@ -59,7 +59,7 @@ impl LocalBroker {
     }
 
     /// Ends a move as it stands.
-    pub(super) fn cancel(&mut self, from: NodeId) {
+    pub(in crate::broker) fn cancel(&mut self, from: NodeId) {
         let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
         self.stable.set_closed(from, self.stable.node(from).lost);
         self.stable.set_closed(target, false);

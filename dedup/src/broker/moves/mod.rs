@@ -8,22 +8,24 @@
 //! notices. The old node goes with its last sharer, as any node does. A move that comes to nothing
 //! is given up: see `give_up`.
 
+mod give_up;
+
 use std::slice;
 
-use super::LocalBroker;
-use super::ids::{ItemId, NodeId};
-use super::rmap::{RmapItem, Role};
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::rmap::{RmapItem, Role};
 use crate::fingerprint::Identity;
 use crate::protocol::{BrokerError, Directive, MoveError};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 /// A move that is under way.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Move {
+pub(in crate::broker) struct Move {
     /// The node that the sharers go to.
-    pub(super) target: NodeId,
+    pub(in crate::broker) target: NodeId,
     /// Whether those that were left have been asked once more since it was begun.
-    pub(super) resumed: bool,
+    pub(in crate::broker) resumed: bool,
 }
 
 impl LocalBroker {
@@ -44,7 +46,10 @@ impl LocalBroker {
 
     /// The node of a slot that can be moved, and its bytes, if they are still those that it was
     /// filled with.
-    pub(super) fn intact_bytes(&self, slot: Slot) -> Result<(NodeId, [u8; PAGE_SIZE]), MoveError> {
+    pub(in crate::broker) fn intact_bytes(
+        &self,
+        slot: Slot,
+    ) -> Result<(NodeId, [u8; PAGE_SIZE]), MoveError> {
         let (from, identity) = self.movable(slot)?;
         let mut page = [0; PAGE_SIZE];
         self.store.memfd().read(slot, &mut page).map_err(|error| MoveError::Store(error.into()))?;
@@ -57,7 +62,7 @@ impl LocalBroker {
 
     /// Begins to move every sharer of `from` to the slot `to`, which was allocated for it, and which
     /// is filled with `page`: what `from` holds. On an error `to` is free again.
-    pub(super) fn begin_move_to(
+    pub(in crate::broker) fn begin_move_to(
         &mut self,
         from: NodeId,
         to: Slot,
@@ -106,14 +111,14 @@ impl LocalBroker {
 
     /// Allows every sharer of `from` to move to `target`, another dup of its content, which has room
     /// for all of them.
-    pub(super) fn begin(&mut self, from: NodeId, target: NodeId) {
+    pub(in crate::broker) fn begin(&mut self, from: NodeId, target: NodeId) {
         self.stable.set_closed(from, true);
         self.stable.set_closed(target, true);
         self.moves.insert(from, Move { target, resumed: false });
     }
 
     /// Whether a node may take part in a move: it is filled, and nothing is being done about it.
-    pub(super) fn is_movable(&self, id: NodeId) -> bool {
+    pub(in crate::broker) fn is_movable(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
         node.filled_slot().is_some() && node.pending == 0 && !node.closed
     }
@@ -174,7 +179,7 @@ impl LocalBroker {
 
     /// Where an item is to go if what it shares is being moved. Its agent is about to be told, and
     /// until it has answered the slot must stay what it is.
-    pub(super) fn tell_to_move(&mut self, item: ItemId) -> Option<Slot> {
+    pub(in crate::broker) fn tell_to_move(&mut self, item: ItemId) -> Option<Slot> {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
         if self.stable.node(link.node).lost {
             // Its agent would compare it, and so read what must not be read.
@@ -187,7 +192,12 @@ impl LocalBroker {
     }
 
     /// Notes that an agent has said what became of pages, if it had been told to move them.
-    pub(super) fn note_answer(&mut self, vm: VmId, linear: LinearIndex, page_count: u32) {
+    pub(in crate::broker) fn note_answer(
+        &mut self,
+        vm: VmId,
+        linear: LinearIndex,
+        page_count: u32,
+    ) {
         let Some(member) = self.members.get_mut(&vm).filter(|member| !member.told.is_empty())
         else {
             return;
@@ -198,19 +208,19 @@ impl LocalBroker {
     }
 
     /// Where a sharer of a node is to go instead.
-    pub(super) fn move_target(&self, from: NodeId) -> Option<(NodeId, Slot)> {
+    pub(in crate::broker) fn move_target(&self, from: NodeId) -> Option<(NodeId, Slot)> {
         let target = self.moves.get(&from)?.target;
         Some((target, self.stable.node(target).filled_slot()?))
     }
 
     /// Whether sharers are being moved to a node.
-    pub(super) fn is_target(&self, id: NodeId) -> bool {
+    pub(in crate::broker) fn is_target(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
         node.closed && !node.lost && !self.moves.contains_key(&id)
     }
 
     /// Makes a sharer of a node a sharer of the one it is to go to.
-    pub(super) fn transfer(&mut self, item: ItemId, target: NodeId) {
+    pub(in crate::broker) fn transfer(&mut self, item: ItemId, target: NodeId) {
         let from = self.stable.unlink(&mut self.rmap, item);
         self.stable.propose(&mut self.rmap, target, item, Role::Joining);
         self.stable.confirm(&mut self.rmap, item);
@@ -220,7 +230,7 @@ impl LocalBroker {
     }
 
     /// Ends the move that a node, which is gone, was left by. The other one takes items again.
-    pub(super) fn end_move(&mut self, from: NodeId) {
+    pub(in crate::broker) fn end_move(&mut self, from: NodeId) {
         let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
         self.stable.set_closed(target, false);
         if self.stable.has_room(target) {
@@ -230,7 +240,7 @@ impl LocalBroker {
     }
 
     /// Has the agents of a node's sharers ask what to do.
-    pub(super) fn direct_sharers(&mut self, id: NodeId) {
+    pub(in crate::broker) fn direct_sharers(&mut self, id: NodeId) {
         let sharers: Vec<ItemId> = self.sharers(id).collect();
         for item in sharers {
             self.direct(item);

@@ -1,7 +1,7 @@
 //! What a broker counts, of its domain and of each VM.
 
-use super::rmap::Rmap;
-use super::{LocalBroker, Member};
+use crate::broker::rmap::Rmap;
+use crate::broker::{LocalBroker, Member};
 use crate::stats::DomainStats;
 use crate::{LinearIndex, VmId};
 

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::LocalBroker;
-use super::ids::{ItemId, NodeId};
-use super::index::stable::node::StableNode;
-use super::rmap::{RmapItem, Role};
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::index::stable::node::StableNode;
+use crate::broker::rmap::{RmapItem, Role};
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::protocol::{Copies, MoveError};
 use crate::{PAGE_SIZE, Slot};

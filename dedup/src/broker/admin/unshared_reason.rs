@@ -1,12 +1,11 @@
 //! How a page that is at rest and shares nothing stands, and how many there are.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
-use super::LocalBroker;
-use super::ids::NodeId;
-use super::index::stable::node::Stage;
-use super::rmap::{RmapItem, Role};
+use crate::broker::LocalBroker;
+use crate::broker::ids::NodeId;
+use crate::broker::index::stable::node::Stage;
+use crate::broker::rmap::{RmapItem, Role};
 use crate::extents::ExtentMap;
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{ItemState, Standing};
@@ -92,54 +91,5 @@ impl LocalBroker {
             !self.stable.nodes_of(key).is_empty() || self.unstable.find(&self.rmap, key).is_some()
         };
         by_node.into_iter().filter(|&(_, vm)| is_known(vm)).map(|(node, _)| node).collect()
-    }
-}
-
-/// How many pages of each VM are pending. Exact at all times.
-#[derive(Debug, Default)]
-pub(super) struct PendingCounts {
-    total: u64,
-    /// VMs without any are not in it.
-    by_vm: BTreeMap<VmId, u64>,
-}
-
-impl PendingCounts {
-    /// Counts one page more. O(log VMs).
-    pub(super) fn add(&mut self, vm: VmId) {
-        self.total += 1;
-        *self.by_vm.entry(vm).or_default() += 1;
-    }
-
-    /// Counts one page less, which was counted before. O(log VMs).
-    pub(super) fn remove(&mut self, vm: VmId) {
-        let Entry::Occupied(mut count) = self.by_vm.entry(vm) else {
-            unreachable!("a page of VM {vm} was never pending")
-        };
-        self.total -= 1;
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
-    }
-
-    /// Counts the pages of a VM for another, which has none.
-    pub(super) fn rename(&mut self, vm: VmId, to: VmId) {
-        if let Some(count) = self.by_vm.remove(&vm) {
-            self.by_vm.insert(to, count);
-        }
-    }
-
-    /// The pending pages of a VM.
-    pub(super) fn of(&self, vm: VmId) -> u64 {
-        self.by_vm.get(&vm).copied().unwrap_or(0)
-    }
-
-    /// The pending pages of all VMs.
-    pub(super) fn total(&self) -> u64 {
-        self.total
-    }
-
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.by_vm.len() * size_of::<(VmId, u64)>()
     }
 }

@@ -1,9 +1,13 @@
 //! What an engine asks for.
 
+mod counters;
+mod knobs;
+mod unshared_reason;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::LocalBroker;
+use crate::broker::LocalBroker;
 use crate::extents::Extent;
 use crate::fingerprint::{Identity, Secret};
 use crate::protocol::{

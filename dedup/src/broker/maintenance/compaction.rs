@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 
-use super::LocalBroker;
-use super::rmap::RmapItem;
+use crate::broker::LocalBroker;
+use crate::broker::rmap::RmapItem;
 use crate::protocol::{BrokerError, Candidate, CompactCursor, CompactScope, MoveError};
 use crate::{LinearIndex, Slot, VmId};
 

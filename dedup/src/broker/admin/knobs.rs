@@ -1,7 +1,7 @@
 //! What can be changed of a broker while it works.
 
-use super::{LocalBroker, MIN_PAGE_SHARING};
 use crate::VmId;
+use crate::broker::{LocalBroker, MIN_PAGE_SHARING};
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{BrokerError, MaxPageSharingError};
 
@@ -60,7 +60,7 @@ impl LocalBroker {
     }
 
     /// The key under which a VM's page is looked for: pages that may not share must not meet.
-    pub(super) fn key(&self, vm: VmId, fingerprint: Fingerprint) -> Fingerprint {
+    pub(in crate::broker) fn key(&self, vm: VmId, fingerprint: Fingerprint) -> Fingerprint {
         if self.merge_across_nodes {
             return fingerprint;
         }

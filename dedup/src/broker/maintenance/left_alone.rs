@@ -3,7 +3,7 @@
 //! A page whose partners were written, or have gone, keeps its slot, as KSM's does: a new partner finds it there. It
 //! saves nothing, and keeps two mappings. So where others are put off for want of mappings, it is made private.
 
-use super::LocalBroker;
+use crate::broker::LocalBroker;
 use crate::protocol::Batch;
 
 /// Nodes that a call looks at, at most.

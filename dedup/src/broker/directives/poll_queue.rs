@@ -9,7 +9,7 @@ use crate::bitmap::Bitmap;
 /// A page that is added while a round is under way belongs to it if the round has not come to that page
 /// yet, and otherwise to the next. So nothing is ever sorted, however often pages are added.
 #[derive(Debug)]
-pub(super) struct PollQueue {
+pub(in crate::broker) struct PollQueue {
     due: Pages,
     /// The first page that this round has not come to.
     next: usize,
@@ -64,55 +64,55 @@ impl Pages {
 
 impl PollQueue {
     /// An empty queue of a VM of so many pages.
-    pub(super) fn new(page_count: u32) -> Self {
+    pub(in crate::broker) fn new(page_count: u32) -> Self {
         let pages = || Pages::new(page_count as usize);
         Self { due: pages(), next: 0, parked: pages(), without_slot: pages(), put_off: None }
     }
 
     /// Has a page be asked about. O(1).
-    pub(super) fn insert(&mut self, linear: LinearIndex) {
+    pub(in crate::broker) fn insert(&mut self, linear: LinearIndex) {
         self.remove(linear);
         self.due.insert(linear.0 as usize);
     }
 
     /// Sets a page aside until another agent has filled the slot that it waits for; it is due again when
     /// nothing else is.
-    pub(super) fn park(&mut self, linear: LinearIndex) {
+    pub(in crate::broker) fn park(&mut self, linear: LinearIndex) {
         self.parked.insert(linear.0 as usize);
     }
 
     /// Sets a page aside until the store has room for it.
-    pub(super) fn set_without_slot(&mut self, linear: LinearIndex) {
+    pub(in crate::broker) fn set_without_slot(&mut self, linear: LinearIndex) {
         self.without_slot.insert(linear.0 as usize);
     }
 
     /// Whether a page was set aside because the store is full. O(1).
-    pub(super) fn is_without_slot(&self, linear: LinearIndex) -> bool {
+    pub(in crate::broker) fn is_without_slot(&self, linear: LinearIndex) -> bool {
         self.without_slot.set.contains(linear.0 as usize)
     }
 
     /// Whether pages were set aside because the store is full.
-    pub(super) fn lacks_slots(&self) -> bool {
+    pub(in crate::broker) fn lacks_slots(&self) -> bool {
         self.without_slot.count > 0
     }
 
     /// Has a page be asked about again that was set aside because the store is full: its content has a
     /// slot now. O(1).
-    pub(super) fn end_lack(&mut self, linear: LinearIndex) {
+    pub(in crate::broker) fn end_lack(&mut self, linear: LinearIndex) {
         if self.without_slot.remove(linear.0 as usize) {
             self.insert(linear);
         }
     }
 
     /// Notes that its agent has put a page off for want of mappings. O(1).
-    pub(super) fn put_off(&mut self, linear: LinearIndex) {
+    pub(in crate::broker) fn put_off(&mut self, linear: LinearIndex) {
         let len = self.due.set.len();
         self.put_off.get_or_insert_with(|| Box::new(Pages::new(len))).insert(linear.0 as usize);
     }
 
     /// Notes that a page is not put off any more: its agent is asked, or what is known of it is no longer
     /// true; returns whether it was. O(1).
-    pub(super) fn end_put_off(&mut self, linear: LinearIndex) -> bool {
+    pub(in crate::broker) fn end_put_off(&mut self, linear: LinearIndex) -> bool {
         let Some(put_off) = &mut self.put_off else { return false };
         let had = put_off.remove(linear.0 as usize);
         self.put_off = self.put_off.take().filter(|put_off| put_off.count > 0);
@@ -120,18 +120,18 @@ impl PollQueue {
     }
 
     /// Whether its agent has put a page off. O(1).
-    pub(super) fn is_put_off(&self, linear: LinearIndex) -> bool {
+    pub(in crate::broker) fn is_put_off(&self, linear: LinearIndex) -> bool {
         self.put_off.as_ref().is_some_and(|put_off| put_off.set.contains(linear.0 as usize))
     }
 
     /// How many pages are put off. O(1).
-    pub(super) fn put_off_count(&self) -> u64 {
+    pub(in crate::broker) fn put_off_count(&self) -> u64 {
         self.put_off.as_ref().map_or(0, |put_off| put_off.count as u64)
     }
 
     /// Begins a poll: if nothing is due, what was parked is, and of what had no slot as many pages as
     /// the store has `room` for. O(what becomes due + pages / 64).
-    pub(super) fn begin_poll(&mut self, room: usize) {
+    pub(in crate::broker) fn begin_poll(&mut self, room: usize) {
         if self.due.count > 0 {
             return;
         }
@@ -148,20 +148,20 @@ impl PollQueue {
     }
 
     /// Takes the next page of this round. O(1) amortized over a round.
-    pub(super) fn pop(&mut self) -> Option<LinearIndex> {
+    pub(in crate::broker) fn pop(&mut self) -> Option<LinearIndex> {
         let page = self.due.take_from(self.next)?;
         self.next = page + 1;
         u32::try_from(page).ok().map(LinearIndex)
     }
 
     /// Begins a new round if pages are due that the last one had passed; returns whether there are.
-    pub(super) fn begin_round(&mut self) -> bool {
+    pub(in crate::broker) fn begin_round(&mut self) -> bool {
         self.next = 0;
         self.due.count > 0
     }
 
     /// Whether a page will be asked about, now or later.
-    pub(super) fn contains(&self, linear: LinearIndex) -> bool {
+    pub(in crate::broker) fn contains(&self, linear: LinearIndex) -> bool {
         let mut sets = [&self.due, &self.parked, &self.without_slot]
             .into_iter()
             .chain(self.put_off.as_deref());
@@ -169,7 +169,7 @@ impl PollQueue {
     }
 
     /// Has a page not be asked about, now or later. O(1).
-    pub(super) fn remove(&mut self, linear: LinearIndex) {
+    pub(in crate::broker) fn remove(&mut self, linear: LinearIndex) {
         for pages in [&mut self.due, &mut self.parked, &mut self.without_slot] {
             if pages.count > 0 {
                 pages.remove(linear.0 as usize);
@@ -178,17 +178,17 @@ impl PollQueue {
     }
 
     /// The pages that are asked about by this round or the next, ascending.
-    pub(super) fn due(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+    pub(in crate::broker) fn due(&self) -> impl Iterator<Item = LinearIndex> + '_ {
         self.due.iter()
     }
 
     /// The pages that have been set aside.
-    pub(super) fn set_aside(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+    pub(in crate::broker) fn set_aside(&self) -> impl Iterator<Item = LinearIndex> + '_ {
         self.parked.iter().chain(self.without_slot.iter())
     }
 
     /// The pages that are put off.
-    pub(super) fn pages_put_off(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+    pub(in crate::broker) fn pages_put_off(&self) -> impl Iterator<Item = LinearIndex> + '_ {
         self.put_off.iter().flat_map(|put_off| put_off.iter())
     }
 
@@ -197,7 +197,7 @@ impl PollQueue {
     /// # Errors
     ///
     /// What does not hold.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(in crate::broker) fn check(&self) -> Result<(), String> {
         let put_off = self.put_off.iter().map(|put_off| ("put off", &**put_off));
         for (what, pages) in
             [("due", &self.due), ("parked", &self.parked), ("without a slot", &self.without_slot)]
@@ -213,7 +213,7 @@ impl PollQueue {
     }
 
     /// Bytes on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(in crate::broker) fn heap_bytes(&self) -> usize {
         let sets = [&self.due, &self.parked, &self.without_slot]
             .into_iter()
             .chain(self.put_off.as_deref());

@@ -1,9 +1,11 @@
 //! Directives: what is to become of pages that were not offered just now.
 
-use super::LocalBroker;
-use super::ids::{ItemId, NodeId};
-use super::index::stable::node::Stage;
-use super::rmap::{Link, RmapItem, Role};
+pub(super) mod poll_queue;
+
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::index::stable::node::Stage;
+use crate::broker::rmap::{Link, RmapItem, Role};
 use crate::id_set::IdSet;
 use crate::protocol::{BrokerError, Directive};
 use crate::{LinearIndex, Slot, VmId};
@@ -32,7 +34,7 @@ struct Batch {
 }
 
 impl LocalBroker {
-    pub(super) fn direct_all(
+    pub(in crate::broker) fn direct_all(
         &mut self,
         vm: VmId,
         limit: usize,

@@ -5,8 +5,8 @@
 //! would fit in one, they are moved together, and a page is saved. Each time pairs are made of as many
 //! of a chain's dups as fit, which halves their number.
 
-use super::LocalBroker;
-use super::ids::{ChainId, NodeId};
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ChainId, NodeId};
 
 /// Dups that a call looks at, at most; a chain counts as one at least.
 const LOOKED_DUPS: usize = 1 << 13;
@@ -16,7 +16,7 @@ const MOVED_SHARERS: u32 = 1 << 13;
 
 /// Where the next call goes on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PruneAt {
+pub(in crate::broker) struct PruneAt {
     chain: usize,
     /// Among those of its dups that have room.
     dup: usize,
