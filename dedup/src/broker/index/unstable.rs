@@ -1,9 +1,9 @@
-//! The unstable tree: calm private pages that have no twin yet, ordered by fingerprint.
+//! The unstable tree: private pages that have not changed since the last pass and have no twin yet, found by fingerprint.
 //!
 //! Unlike KSM's it is kept from pass to pass: change tracking names the pages that are stale, and
 //! they are taken out one by one.
 
-use super::linear_hash::FingerprintTree;
+use super::linear_hash::LinearHashIndex;
 use crate::broker::ids::ItemId;
 use crate::broker::rmap::{Rmap, RmapItem};
 use crate::fingerprint::Fingerprint;
@@ -11,7 +11,7 @@ use crate::fingerprint::Fingerprint;
 /// One item a fingerprint: the second becomes a stable node's partner of the first. The items know
 /// their fingerprints.
 #[derive(Debug, Default)]
-pub(in crate::broker) struct UnstableTree(FingerprintTree);
+pub(in crate::broker) struct UnstableTree(LinearHashIndex);
 
 impl UnstableTree {
     /// Puts an item in, unless another one holds its place. O(1) expected.

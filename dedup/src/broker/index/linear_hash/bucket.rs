@@ -1,4 +1,4 @@
-//! A leaf of the tree: values in no order, and one byte of each one's key.
+//! A bucket of the index: values in no order, and one byte of each one's key.
 
 const STEP: usize = Bucket::STEP;
 /// Words of a step: a value each, and four tags to a word.

@@ -1,21 +1,24 @@
-//! The index under both trees: from a fingerprint to the item or node that has it.
+//! The table under both trees: from a fingerprint to the item or node that has it.
 //!
-//! A radix tree over the bits of the key, from the highest down, all of whose leaves lie at one of
-//! two depths, `d` and `d + 1`. Its inner nodes thus need not exist: the leaves, called *buckets*,
-//! lie in one vector, each at the number that its path spells when read from the leaf up. The tree
-//! grows by splitting one leaf at a time, in the order of these numbers, whenever the mean load
-//! passes a limit, and shrinks by joining the last leaf to its sibling (Litwin, "Linear hashing",
-//! VLDB 1980). There is no directory, no moment at which everything is moved, and no load at which
-//! memory doubles.
+//! KSM keeps its stable and unstable pages in red-black trees, ordered by the pages' bytes. The names of
+//! both have stayed, but here a page has a fingerprint, and nobody asks for an order, so what they are
+//! is a hash index (docs/decisions/0005-linear-hashing-index.md).
+//!
+//! It is one by linear hashing (Litwin, "Linear hashing", VLDB 1980). The *buckets* lie in one vector of
+//! any length. The number of a key's bucket is the low bits of its hash: as many as it takes to number all
+//! buckets or, where there is no bucket of that number yet, one fewer. The index grows by splitting one
+//! bucket at a time, in the order of their numbers, whenever the mean load passes a limit, and shrinks
+//! by joining the last bucket to the one that it was split from. There is no directory, no
+//! moment at which everything is moved, and no load at which memory doubles.
 //!
 //! A bucket holds a value and one byte of its key an entry; the rest of a value's key is asked of
 //! the caller. An entry costs 5.4 to 5.7 bytes, everything included, where a `BTreeMap` of keys and
 //! values takes 19 to 23, and a lookup about three cache misses.
 //!
-//! Keys are scrambled first, by a multiplication by a random odd number. Keyed hashes of pages need
-//! no scrambling, but their secret is known to every agent of a domain. Of the products only the
-//! high bits choose the bucket: two keys, chosen by somebody who does not know the multiplier, meet
-//! at depth d with a probability of at most 2 / 2^d (Dietzfelbinger et al., J. Algorithms 25, 1997).
+//! The hash of a key is its product with a random odd number. Keyed hashes of pages need
+//! no second one, but their secret is known to every agent of a domain. Of the products only the
+//! high bits choose the bucket: d of them are equal for two keys, chosen by somebody who does not know
+//! the multiplier, with a probability of at most 2 / 2^d (Dietzfelbinger et al., J. Algorithms 25, 1997).
 
 mod bucket;
 #[cfg(test)]
@@ -27,18 +30,18 @@ use crate::fingerprint::Fingerprint;
 
 /// Entries a bucket, on average, at which the next bucket is split.
 const SPLIT_LOAD: usize = 128;
-/// Entries a bucket, on average, below which the last bucket is joined to its sibling.
+/// Entries a bucket, on average, below which the last bucket is joined to the one it was split from.
 const JOIN_LOAD: usize = 112;
 /// Buckets by which the vector of them grows at least.
 const MIN_GROWTH: usize = 16;
 
 /// A set of values, by the fingerprints that the caller knows them to have.
 ///
-/// Every operation touches one bucket of some 128 entries, and two when the tree grows or shrinks.
-/// `key_of` must give each value in the tree the key that it was put in with, and is asked about no
+/// Every operation touches one bucket of some 128 entries, and two when the index grows or shrinks.
+/// `key_of` must give each value in the index the key that it was put in with, and is asked about no
 /// others.
 #[derive(Debug)]
-pub(in crate::broker::index) struct FingerprintTree {
+pub(in crate::broker::index) struct LinearHashIndex {
     buckets: Vec<Bucket>,
     len: usize,
     /// What all buckets have on the heap.
@@ -46,30 +49,30 @@ pub(in crate::broker::index) struct FingerprintTree {
     multiplier: u64,
 }
 
-/// Where a key belongs.
+/// The hash of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Path {
-    /// Which way to turn at each depth, from the lowest bit up.
-    turns: u32,
-    /// A part of the key that says nothing about the way.
+struct Hash {
+    /// The low bits number the bucket.
+    bits: u32,
+    /// A part that has no bits in common with those.
     tag: u8,
 }
 
-impl Path {
+impl Hash {
     fn of(key: Fingerprint, multiplier: u64) -> Self {
         let [a, b, c, d, tag, ..] = key.0.wrapping_mul(multiplier).to_be_bytes();
-        Self { turns: u32::from_be_bytes([a, b, c, d]).reverse_bits(), tag }
+        Self { bits: u32::from_be_bytes([a, b, c, d]).reverse_bits(), tag }
     }
 }
 
-impl Default for FingerprintTree {
+impl Default for LinearHashIndex {
     fn default() -> Self {
         // Without randomness an agent could slow its own domain down, and nothing else.
         Self::with_multiplier(getrandom::u64().unwrap_or(0x9e37_79b9_7f4a_7c15))
     }
 }
 
-impl FingerprintTree {
+impl LinearHashIndex {
     fn with_multiplier(multiplier: u64) -> Self {
         Self { buckets: Vec::new(), len: 0, bucket_bytes: 0, multiplier: multiplier | 1 }
     }
@@ -99,9 +102,9 @@ impl FingerprintTree {
         if self.len >= self.buckets.len() * SPLIT_LOAD {
             self.split(key_of);
         }
-        let path = self.path(key);
-        let index = self.bucket_at(path.turns);
-        self.change(index, |bucket| bucket.push(path.tag, value));
+        let hash = self.hash(key);
+        let index = self.bucket_at(hash.bits);
+        self.change(index, |bucket| bucket.push(hash.tag, value));
         self.len += 1;
     }
 
@@ -156,8 +159,8 @@ impl FingerprintTree {
             let mut keys = Vec::with_capacity(bucket.len());
             for (tag, value) in bucket.entries() {
                 let key = key_of(value);
-                let path = self.path(key);
-                if (self.bucket_at(path.turns), path.tag) != (index, tag) {
+                let hash = self.hash(key);
+                if (self.bucket_at(hash.bits), hash.tag) != (index, tag) {
                     return Err(format!("value {value} of {key:?} has tag {tag} in {index}"));
                 }
                 keys.push(key);
@@ -184,16 +187,16 @@ impl FingerprintTree {
         Ok(())
     }
 
-    fn path(&self, key: Fingerprint) -> Path {
-        Path::of(key, self.multiplier)
+    fn hash(&self, key: Fingerprint) -> Hash {
+        Hash::of(key, self.multiplier)
     }
 
-    /// The bucket that these turns lead to.
-    fn bucket_at(&self, turns: u32) -> usize {
+    /// The number of the bucket for these bits of a hash.
+    fn bucket_at(&self, bits: u32) -> usize {
         let mask = self.buckets.len().next_power_of_two() - 1;
-        let deep = turns as usize & mask;
-        // Its sibling has not been split yet: what would be here is there.
-        if deep < self.buckets.len() { deep } else { deep & mask >> 1 }
+        let number = bits as usize & mask;
+        // The bucket that it will be split from has not been yet: what would be here is there.
+        if number < self.buckets.len() { number } else { number & mask >> 1 }
     }
 
     /// The bucket and the position there of a key.
@@ -202,14 +205,14 @@ impl FingerprintTree {
         key: Fingerprint,
         key_of: impl Fn(u32) -> Fingerprint,
     ) -> Option<(usize, usize)> {
-        let path = self.path(key);
-        let index = self.bucket_at(path.turns);
+        let hash = self.hash(key);
+        let index = self.bucket_at(hash.bits);
         let bucket = self.buckets.get(index)?;
-        let position = bucket.position(path.tag, |value| key_of(value) == key)?;
+        let position = bucket.position(hash.tag, |value| key_of(value) == key)?;
         Some((index, position))
     }
 
-    /// Adds a bucket, and moves to it what belongs there from its sibling.
+    /// Adds a bucket, and moves to it what belongs there from the one that it is split from.
     fn split(&mut self, key_of: impl Fn(u32) -> Fingerprint) {
         let count = self.buckets.len();
         let mut upper = Bucket::default();
@@ -217,7 +220,7 @@ impl FingerprintTree {
             let bit = 1 << count.ilog2();
             let multiplier = self.multiplier;
             upper = self.change(count - bit, |bucket| {
-                bucket.split(|value| Path::of(key_of(value), multiplier).turns as usize & bit != 0)
+                bucket.split(|value| Hash::of(key_of(value), multiplier).bits as usize & bit != 0)
             });
         }
         if count == self.buckets.capacity() {
@@ -227,7 +230,7 @@ impl FingerprintTree {
         self.buckets.push(upper);
     }
 
-    /// Removes the last bucket, and moves what it holds to its sibling.
+    /// Removes the last bucket, and moves what it holds to the one that it was split from.
     fn join(&mut self) {
         let Some(last) = self.buckets.pop() else { return };
         self.bucket_bytes -= last.heap_bytes();

@@ -16,16 +16,16 @@ fn spread_keys(count: u64) -> Vec<Fingerprint> {
     (1..=count).map(mix).collect()
 }
 
-/// A tree, and what it should hold: values are positions among `keys`.
+/// A index, and what it should hold: values are positions among `keys`.
 struct Checked {
-    tree: FingerprintTree,
+    index: LinearHashIndex,
     model: BTreeMap<Fingerprint, u32>,
     keys: Vec<Fingerprint>,
 }
 
 impl Checked {
     fn new(keys: Vec<Fingerprint>, multiplier: u64) -> Self {
-        Self { tree: FingerprintTree::with_multiplier(multiplier), model: BTreeMap::new(), keys }
+        Self { index: LinearHashIndex::with_multiplier(multiplier), model: BTreeMap::new(), keys }
     }
 
     fn step(&mut self, step: Step) {
@@ -34,32 +34,32 @@ impl Checked {
         let (Step::Put(value) | Step::Take(value)) = step;
         let key = key_of(value);
         let expected = self.model.get(&key).copied();
-        assert_eq!(self.tree.find(key, key_of), expected);
+        assert_eq!(self.index.find(key, key_of), expected);
         match step {
             Step::Put(value) => {
-                assert_eq!(self.tree.replace(key, value, key_of), expected);
+                assert_eq!(self.index.replace(key, value, key_of), expected);
                 if expected.is_none() {
-                    self.tree.insert(key, value, key_of);
+                    self.index.insert(key, value, key_of);
                 }
                 self.model.insert(key, value);
-                assert_eq!(self.tree.find(key, key_of), Some(value));
+                assert_eq!(self.index.find(key, key_of), Some(value));
             }
             Step::Take(_) => {
-                assert_eq!(self.tree.remove(key, key_of), expected);
+                assert_eq!(self.index.remove(key, key_of), expected);
                 self.model.remove(&key);
-                assert_eq!(self.tree.find(key, key_of), None);
+                assert_eq!(self.index.find(key, key_of), None);
             }
         }
-        assert_eq!(self.tree.check(key_of), Ok(()));
+        assert_eq!(self.index.check(key_of), Ok(()));
     }
 
     fn assert_same_values(&self) {
-        let mut values: Vec<_> = self.tree.iter().collect();
+        let mut values: Vec<_> = self.index.iter().collect();
         values.sort_unstable();
         let mut expected: Vec<_> = self.model.values().copied().collect();
         expected.sort_unstable();
         assert_eq!(values, expected);
-        assert_eq!(self.tree.len(), expected.len());
+        assert_eq!(self.index.len(), expected.len());
     }
 }
 
@@ -94,7 +94,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn the_tree_behaves_like_a_map_whatever_the_keys_and_the_multiplier(
+    fn the_index_behaves_like_a_map_whatever_the_keys_and_the_multiplier(
         keys in keys(),
         multiplier in prop_oneof![Just(1), any::<u64>()],
         steps in steps(),
@@ -112,24 +112,25 @@ fn every_step_of_growing_by_many_splits_and_shrinking_to_nothing_holds_the_invar
     let count = 1500;
     let mut checked = Checked::new(spread_keys(count.into()), 1);
     (0..count).for_each(|value| checked.step(Step::Put(value)));
-    assert!(checked.tree.buckets.len() > 10);
+    assert!(checked.index.buckets.len() > 10);
     checked.assert_same_values();
     // From the middle outwards: neither the order of coming nor its reverse.
     (0..count).for_each(|nth| checked.step(Step::Take((count / 2 + nth * 7) % count)));
     checked.assert_same_values();
-    assert_eq!(checked.tree.heap_bytes(), 0);
+    assert_eq!(checked.index.heap_bytes(), 0);
 }
 
 #[test]
-fn buckets_are_in_the_order_of_their_keys_leading_bits_when_read_along_their_paths() {
+fn buckets_are_in_the_order_of_their_keys_leading_bits_once_the_bits_of_their_numbers_are_reversed()
+{
     let keys = spread_keys(100_000);
     let key_of = |value: u32| keys[value as usize];
-    let mut tree = FingerprintTree::with_multiplier(1);
+    let mut index = LinearHashIndex::with_multiplier(1);
     for (value, &key) in (0..).zip(&keys) {
-        tree.insert(key, value, key_of);
+        index.insert(key, value, key_of);
     }
-    let depth = tree.buckets.len().ilog2();
-    for (index, bucket) in tree.buckets.iter().enumerate().take(1 << depth) {
+    let depth = index.buckets.len().ilog2();
+    for (index, bucket) in index.buckets.iter().enumerate().take(1 << depth) {
         let leading = u64::try_from(index).unwrap().reverse_bits() >> (64 - depth);
         assert!(bucket.values().all(|value| key_of(value).0 >> (64 - depth) == leading));
     }
@@ -137,10 +138,10 @@ fn buckets_are_in_the_order_of_their_keys_leading_bits_when_read_along_their_pat
 
 #[test]
 fn keys_in_sequence_do_not_gather_in_few_buckets() {
-    let mut tree = FingerprintTree::default();
+    let mut index = LinearHashIndex::default();
     let key_of = |value: u32| Fingerprint(value.into());
-    (0..200_000).for_each(|value| tree.insert(key_of(value), value, key_of));
-    let fullest = tree.buckets.iter().map(Bucket::len).max();
+    (0..200_000).for_each(|value| index.insert(key_of(value), value, key_of));
+    let fullest = index.buckets.iter().map(Bucket::len).max();
     assert!(fullest < Some(64 * SPLIT_LOAD), "{fullest:?}");
 }
 
@@ -148,31 +149,31 @@ fn keys_in_sequence_do_not_gather_in_few_buckets() {
 fn an_entry_costs_at_most_6_bytes_at_any_size_growing_and_shrinking() {
     let keys = spread_keys(1_000_000);
     let key_of = |value: u32| keys[value as usize];
-    let assert_small = |tree: &FingerprintTree| {
-        let len = tree.len();
+    let assert_small = |index: &LinearHashIndex| {
+        let len = index.len();
         if len >= 100_000 && len.is_multiple_of(10_000) {
-            let bytes = tree.heap_bytes();
+            let bytes = index.heap_bytes();
             assert!(bytes <= 6 * len, "{bytes} bytes for {len} entries");
         }
     };
-    let mut tree = FingerprintTree::default();
+    let mut index = LinearHashIndex::default();
     for (value, &key) in (0..).zip(&keys) {
-        tree.insert(key, value, key_of);
-        assert_small(&tree);
+        index.insert(key, value, key_of);
+        assert_small(&index);
     }
-    assert_eq!(tree.check(key_of), Ok(()));
+    assert_eq!(index.check(key_of), Ok(()));
     for (value, &key) in (0..).zip(&keys) {
-        assert_eq!(tree.remove(key, key_of), Some(value));
-        assert_small(&tree);
+        assert_eq!(index.remove(key, key_of), Some(value));
+        assert_small(&index);
     }
-    assert_eq!(tree.heap_bytes(), 0, "memory comes back when the tree empties");
+    assert_eq!(index.heap_bytes(), 0, "memory comes back when the index empties");
 }
 
 #[test]
 fn check_finds_a_value_whose_key_has_changed() {
-    let mut tree = FingerprintTree::default();
-    tree.insert(Fingerprint(7), 0, |_| Fingerprint(7));
-    assert_eq!(tree.check(|_| Fingerprint(7)), Ok(()));
+    let mut index = LinearHashIndex::default();
+    index.insert(Fingerprint(7), 0, |_| Fingerprint(7));
+    assert_eq!(index.check(|_| Fingerprint(7)), Ok(()));
     // Any one other key has the same tag in one of 256 trees, as the tags are scrambled anew in each.
-    assert!((8..40).any(|key| tree.check(|_| Fingerprint(key)).is_err()));
+    assert!((8..40).any(|key| index.check(|_| Fingerprint(key)).is_err()));
 }

@@ -1,5 +1,5 @@
-//! The stable tree: one node for each content that is shared, ordered by fingerprint, and on each
-//! node the list of its items.
+//! The stable tree: the nodes of each content that is shared, found by fingerprint, and on each node the
+//! list of its items. It is a hash index (`linear_hash`), and its name KSM's.
 
 pub(in crate::broker) mod chain;
 mod check;
@@ -15,14 +15,14 @@ use node::StableNode;
 use proposed::PendingCounts;
 
 use super::arena::Arena;
-use super::linear_hash::FingerprintTree;
+use super::linear_hash::LinearHashIndex;
 use crate::broker::ids::NodeId;
 use crate::fingerprint::Fingerprint;
 
 /// The tree, its nodes and chains, and the exact sums over them.
 #[derive(Debug)]
 pub(in crate::broker) struct StableTree {
-    tree: FingerprintTree,
+    index: LinearHashIndex,
     pub(in crate::broker) chains: Chains,
     nodes: Arena<StableNode>,
     /// Items that a node may have.
@@ -40,7 +40,7 @@ pub(in crate::broker) struct StableTree {
 impl StableTree {
     pub(in crate::broker) fn new(max_page_sharing: u32) -> Self {
         Self {
-            tree: FingerprintTree::default(),
+            index: LinearHashIndex::default(),
             chains: Chains::default(),
             nodes: Arena::default(),
             max_page_sharing,
@@ -71,14 +71,14 @@ impl StableTree {
 
     /// What stands in the tree for a content.
     fn entry(&self, fingerprint: Fingerprint) -> Option<Entry> {
-        let number = self.tree.find(fingerprint, key_of(&self.nodes, &self.chains))?;
+        let number = self.index.find(fingerprint, key_of(&self.nodes, &self.chains))?;
         Some(Entry::from_number(number))
     }
 
     /// Puts something else in the place of what stands in the tree for a content.
     fn replace(&mut self, fingerprint: Fingerprint, entry: Entry) {
-        let Self { tree, nodes, chains, .. } = self;
-        tree.replace(fingerprint, entry.to_number(), key_of(nodes, chains));
+        let Self { index, nodes, chains, .. } = self;
+        index.replace(fingerprint, entry.to_number(), key_of(nodes, chains));
     }
 
     /// Whether another item may be proposed to a node.
@@ -172,16 +172,16 @@ impl StableTree {
 
     /// What stands in the tree.
     pub(in crate::broker) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        self.tree.iter().map(Entry::from_number)
+        self.index.iter().map(Entry::from_number)
     }
 
     /// Verifies the tree itself.
     pub(in crate::broker) fn check_tree(&self) -> Result<(), String> {
-        self.tree.check(key_of(&self.nodes, &self.chains))
+        self.index.check(key_of(&self.nodes, &self.chains))
     }
 
     pub(in crate::broker) fn heap_bytes(&self) -> usize {
-        self.tree.heap_bytes()
+        self.index.heap_bytes()
             + self.chains.heap_bytes()
             + self.nodes.heap_bytes()
             + self.pending.heap_bytes()

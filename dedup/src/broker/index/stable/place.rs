@@ -10,8 +10,8 @@ impl StableTree {
     pub(super) fn place(&mut self, fingerprint: Fingerprint, id: NodeId) -> Option<()> {
         let chain = match self.entry(fingerprint) {
             None => {
-                let Self { tree, nodes, chains, .. } = self;
-                tree.insert(fingerprint, Entry::Node(id).to_number(), key_of(nodes, chains));
+                let Self { index, nodes, chains, .. } = self;
+                index.insert(fingerprint, Entry::Node(id).to_number(), key_of(nodes, chains));
                 return Some(());
             }
             Some(Entry::Chain(chain)) => chain,
@@ -60,8 +60,8 @@ impl StableTree {
                 self.nodes[last.index()].place = 0;
             }
         } else {
-            let Self { tree, nodes, chains, .. } = self;
-            tree.remove(fingerprint, key_of(nodes, chains));
+            let Self { index, nodes, chains, .. } = self;
+            index.remove(fingerprint, key_of(nodes, chains));
         }
     }
 
