@@ -21,7 +21,7 @@ impl LocalBroker {
             RmapItem::Waiting(fingerprint, _) => {
                 self.take_waiting(fingerprint);
             }
-            RmapItem::Pending { .. } | RmapItem::Stable(_) => {
+            RmapItem::Proposed { .. } | RmapItem::Stable(_) => {
                 if let Some(node) = self.unlink(item) {
                     if self.stable.was_full(node) {
                         self.invite(node);
@@ -70,14 +70,14 @@ impl LocalBroker {
     /// node wait until an agent has some.
     pub(super) fn put_off(&mut self, item: ItemId, id: NodeId) {
         let link = match self.rmap.item(item) {
-            RmapItem::Pending { link, role: Role::Creating }
+            RmapItem::Proposed { link, role: Role::Creating }
                 if self.stable.node(id).stage() == Stage::Reserved =>
             {
                 link
             }
             _ => return self.remove_item(item),
         };
-        self.rmap.set(item, RmapItem::Pending { link, role: Role::Waiting });
+        self.rmap.set(item, RmapItem::Proposed { link, role: Role::Waiting });
         let (_, linear) = self.rmap.page(item);
         self.owner_mut(item).queue.put_off(linear);
         self.put_off_count += 1;
@@ -177,7 +177,7 @@ impl LocalBroker {
         }
         let node = self.stable.node(id);
         let least = if node.stage() == Stage::Matched { 2 } else { 1 };
-        if node.pending < least {
+        if node.proposed < least {
             self.dissolve(id);
         }
     }
@@ -186,7 +186,7 @@ impl LocalBroker {
     /// not one whose slot is lost, as that page has no bytes to be made private with.
     pub(super) fn is_lone(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
-        node.sharers == 1 && node.pending == 0 && !node.paired && !node.lost
+        node.sharers == 1 && node.proposed == 0 && !node.paired && !node.lost
     }
 
     /// Has the last but one sharer of a node count as a partner that never came when it leaves.
@@ -203,7 +203,7 @@ impl LocalBroker {
 
     pub(super) fn items_in(&self, id: NodeId, wanted: Role) -> impl Iterator<Item = ItemId> + '_ {
         self.stable.items(&self.rmap, id).filter(move |&item| {
-            matches!(self.rmap.item(item), RmapItem::Pending { role, .. } if role == wanted)
+            matches!(self.rmap.item(item), RmapItem::Proposed { role, .. } if role == wanted)
         })
     }
 

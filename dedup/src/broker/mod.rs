@@ -200,7 +200,7 @@ impl LocalBroker {
         debug_assert!(!self.members.contains_key(&to), "VM {to} is registered");
         if let Some(member) = self.members.remove(&vm) {
             self.rmap.rename(&member.items, to);
-            self.stable.pending.rename(vm, to);
+            self.stable.proposed.rename(vm, to);
             if self.lacking.remove(&vm) {
                 self.lacking.insert(to);
             }

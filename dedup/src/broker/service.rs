@@ -103,21 +103,21 @@ impl LocalBroker {
                 let item = self.item(vm, linear)?;
                 self.note_answer(vm, linear, 1);
                 // A node that came to nothing meanwhile has let the item go already.
-                if self.pending_on(item, slot).is_some() {
+                if self.proposed_to(item, slot).is_some() {
                     self.remove_item(item);
                 }
             }
             Outcome::PutOff { linear, slot } => {
                 let item = self.item(vm, linear)?;
                 self.note_answer(vm, linear, 1);
-                if let Some(node) = self.pending_on(item, slot) {
+                if let Some(node) = self.proposed_to(item, slot) {
                     self.put_off(item, node);
                 }
             }
             Outcome::Differs { linear, slot } => {
                 let item = self.item(vm, linear)?;
                 self.note_answer(vm, linear, 1);
-                if let Some(node) = self.pending_on(item, slot) {
+                if let Some(node) = self.proposed_to(item, slot) {
                     self.note_difference(item, node);
                 }
             }
@@ -162,7 +162,7 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Makes pending items stable, and their VM lie over the run's slots.
+    /// Makes proposed items stable, and their VM lie over the run's slots.
     fn confirm(&mut self, vm: VmId, run: Extent) -> Result<(), BrokerError> {
         let pages = (0..run.page_count).map(|offset| run.linear.offset(offset));
         let items: Vec<ItemId> = self
@@ -171,7 +171,7 @@ impl LocalBroker {
             .map(|(item, offset)| {
                 let (item, slot) = (item?, run.slot.offset(offset));
                 let joins = self
-                    .pending_on(item, slot)
+                    .proposed_to(item, slot)
                     .is_some_and(|id| self.stable.node(id).stage() == Stage::Filled);
                 if joins || self.moving_to(item, slot).is_some() {
                     Ok(item)
@@ -203,10 +203,10 @@ impl LocalBroker {
         (target_slot == slot).then_some(target)
     }
 
-    /// The node on which the item is pending, if that node's slot is `slot`.
-    fn pending_on(&self, item: ItemId, slot: Slot) -> Option<NodeId> {
+    /// The node that the item is proposed to, if that node's slot is `slot`.
+    fn proposed_to(&self, item: ItemId, slot: Slot) -> Option<NodeId> {
         match self.rmap.item(item) {
-            RmapItem::Pending { link, role: Role::Creating | Role::Joining }
+            RmapItem::Proposed { link, role: Role::Creating | Role::Joining }
                 if self.stable.node(link.node).slot() == Some(slot) =>
             {
                 Some(link.node)
@@ -216,7 +216,7 @@ impl LocalBroker {
     }
 
     /// Whose page is the only other one that shares an item's slot. O(1), as no other is on the node's list
-    /// but those that are pending.
+    /// but those that are proposed.
     fn partner(&self, item: ItemId) -> Option<VmId> {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
         if self.stable.node(link.node).sharers != 2 {

@@ -54,7 +54,7 @@ pub struct BrokerStats {
 /// What a broker counts of one VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmItems {
-    /// Its pages in the trees that share nothing: on the unstable tree, or pending and not put off.
+    /// Its pages in the trees that share nothing: on the unstable tree, or proposed to a stable node and not put off.
     pub waiting: u64,
     /// Its items that take memory: none for parts of it that nothing was ever offered from.
     pub count: u64,

@@ -22,7 +22,7 @@ impl LocalBroker {
             RmapItem::Loose(_) => ItemState::Loose,
             RmapItem::Declined(..) => ItemState::Declined,
             RmapItem::Waiting(..) => ItemState::Waiting,
-            RmapItem::Pending { .. } => ItemState::Proposed,
+            RmapItem::Proposed { .. } => ItemState::Proposed,
             RmapItem::Stable(link) => ItemState::Shared(self.stable.node(link.node).slot()),
         }
     }
@@ -40,7 +40,7 @@ impl LocalBroker {
             RmapItem::Loose(_) | RmapItem::Stable(_) => None,
             RmapItem::Declined(..) => Some(Standing::Alone),
             RmapItem::Waiting(key, _) => Some(self.standing_of_waiting(vm, key)),
-            RmapItem::Pending { link, role } => {
+            RmapItem::Proposed { link, role } => {
                 // Of a node without a slot, nothing is put off but for want of one.
                 let unplaced = self.stable.node(link.node).stage() == Stage::Matched;
                 let member = self.members.get(&vm);

@@ -31,7 +31,7 @@ use ensure;
 #[derive(Default)]
 struct Tally {
     sharers: BTreeMap<NodeId, u32>,
-    pending: BTreeMap<NodeId, u32>,
+    proposed: BTreeMap<NodeId, u32>,
     waiting: u64,
     mappings: BTreeMap<Slot, u32>,
     /// Nodes that pages are being moved to.
@@ -69,7 +69,7 @@ impl LocalBroker {
 
     fn check_member(&self, vm: VmId, tally: &mut Tally) -> Result<(), IndexError> {
         let member = &self.members[&vm];
-        let (mut waiting, mut pending) = (0, 0);
+        let (mut waiting, mut proposed) = (0, 0);
         for number in 0..member.items.page_count() {
             let linear = LinearIndex(number);
             let Some(id) = member.items.item(linear) else {
@@ -79,14 +79,14 @@ impl LocalBroker {
             match self.rmap.item(id) {
                 RmapItem::Loose(_) | RmapItem::Declined(..) => {}
                 RmapItem::Waiting(..) => waiting += 1,
-                RmapItem::Pending { link, role } => {
+                RmapItem::Proposed { link, role } => {
                     let has_slot = self.stable.node(link.node).slot().is_some();
                     ensure!(
                         has_slot || role == Role::Waiting,
                         "page {number} of VM {vm} is {role:?} on a node without a slot"
                     );
-                    *tally.pending.entry(link.node).or_default() += 1;
-                    pending += 1;
+                    *tally.proposed.entry(link.node).or_default() += 1;
+                    proposed += 1;
                 }
                 RmapItem::Stable(link) => {
                     *tally.sharers.entry(link.node).or_default() += 1;
@@ -100,8 +100,8 @@ impl LocalBroker {
             }
         }
         ensure!(waiting == member.waiting, "VM {vm}: {waiting} wait, {} counted", member.waiting);
-        let counted = self.stable.pending.of(vm);
-        ensure!(pending == counted, "VM {vm}: {pending} pending, {counted} counted");
+        let counted = self.stable.proposed.of(vm);
+        ensure!(proposed == counted, "VM {vm}: {proposed} proposed, {counted} counted");
         tally.waiting += waiting;
         for extent in member.extents.iter() {
             for offset in 0..extent.page_count {
@@ -202,8 +202,8 @@ impl LocalBroker {
         ensure!(node.sharers < 2 || node.paired, "{id:?} has {} sharers", node.sharers);
         let found = tally.sharers.get(&id).copied().unwrap_or(0);
         ensure!(found == node.sharers, "{id:?}: {found} sharers, {} counted", node.sharers);
-        let found = tally.pending.get(&id).copied().unwrap_or(0);
-        ensure!(found == node.pending, "{id:?}: {found} pending, {} counted", node.pending);
+        let found = tally.proposed.get(&id).copied().unwrap_or(0);
+        ensure!(found == node.proposed, "{id:?}: {found} proposed, {} counted", node.proposed);
         let listed = self.check_list(id)?;
         ensure!(listed == node.load(), "{id:?}: {listed} items on its list");
         sums.shared += u64::from(node.sharers > 0);

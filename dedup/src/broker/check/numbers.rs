@@ -21,9 +21,9 @@ impl LocalBroker {
         self.stable.chains.check_free(&chains).map_err(IndexError)?;
         let ranges = self.members.iter().map(|(&vm, member)| (vm, &member.items));
         self.rmap.check(ranges).map_err(IndexError)?;
-        let pending: u64 = self.members.keys().map(|&vm| self.stable.pending.of(vm)).sum();
-        let total = self.stable.pending.total();
-        ensure!(pending == total, "{pending} pages of all VMs are pending, {total} counted");
+        let proposed: u64 = self.members.keys().map(|&vm| self.stable.proposed.of(vm)).sum();
+        let total = self.stable.proposed.total();
+        ensure!(proposed == total, "{proposed} pages of all VMs are proposed, {total} counted");
         let put_off: u64 = self.members.values().map(|member| member.queue.put_off_count()).sum();
         let total = self.put_off_count;
         ensure!(put_off == total, "{put_off} pages of all VMs are put off, {total} counted");

@@ -76,12 +76,12 @@ impl LocalBroker {
     /// The state may have moved on since the page was noted: what holds now counts.
     fn answer(&mut self, item: ItemId, linear: LinearIndex, batch: &mut Batch) -> Answer {
         match self.rmap.item(item) {
-            RmapItem::Pending { link, role: Role::Waiting } => {
+            RmapItem::Proposed { link, role: Role::Waiting } => {
                 let (slot, role) = match self.slot_for(link, &mut batch.given) {
                     Ok(place) => place,
                     Err(answer) => return answer,
                 };
-                self.rmap.set(item, RmapItem::Pending { link, role });
+                self.rmap.set(item, RmapItem::Proposed { link, role });
                 Answer::Now(if role == Role::Creating {
                     let continues = self.continues(item, linear, link.node, batch);
                     Directive::Create { linear, slot, continues }
@@ -101,7 +101,7 @@ impl LocalBroker {
                 }
             }
             RmapItem::Declined(..) => Answer::Now(Directive::Offer { linear }),
-            RmapItem::Pending { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => Answer::Never,
+            RmapItem::Proposed { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => Answer::Never,
         }
     }
 

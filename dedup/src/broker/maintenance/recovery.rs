@@ -25,13 +25,13 @@ impl LocalBroker {
         let others = nodes.iter().filter(|&&dup| dup != id).map(|&dup| self.stable.node(dup));
         let equal = others.filter(|dup| dup.identity == node.identity && !dup.lost);
         let items = nodes.iter().flat_map(|&dup| self.stable.items(&self.rmap, dup));
-        let pending =
-            items.filter(|&item| matches!(self.rmap.item(item), RmapItem::Pending { .. }));
+        let proposed =
+            items.filter(|&item| matches!(self.rmap.item(item), RmapItem::Proposed { .. }));
         let waiting = self.unstable.find(&self.rmap, node.fingerprint);
         Some(Copies {
             identity: node.identity,
             dups: equal.filter_map(StableNode::filled_slot).collect(),
-            private: waiting.into_iter().chain(pending).map(|item| self.rmap.page(item)).collect(),
+            private: waiting.into_iter().chain(proposed).map(|item| self.rmap.page(item)).collect(),
         })
     }
 

@@ -120,7 +120,7 @@ impl LocalBroker {
     /// Whether a node may take part in a move: it is filled, and nothing is being done about it.
     pub(in crate::broker) fn is_movable(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
-        node.filled_slot().is_some() && node.pending == 0 && !node.closed
+        node.filled_slot().is_some() && node.proposed == 0 && !node.closed
     }
 
     fn movable(&self, slot: Slot) -> Result<(NodeId, Identity), MoveError> {

@@ -34,7 +34,7 @@ pub(super) enum RmapItem {
     /// On the unstable tree: calm, and without a twin.
     Waiting(Fingerprint, Age),
     /// To share a stable node, if it can.
-    Pending {
+    Proposed {
         /// The node, and the neighbours on its list.
         link: Link,
         /// What its agent knows of that.
@@ -67,7 +67,7 @@ impl RmapItem {
     /// Its place on a node's list, if it is on one.
     pub(super) fn link(&self) -> Option<&Link> {
         match self {
-            Self::Pending { link, .. } | Self::Stable(link) => Some(link),
+            Self::Proposed { link, .. } | Self::Stable(link) => Some(link),
             Self::Loose(_) | Self::Declined(..) | Self::Waiting(..) => None,
         }
     }
@@ -83,7 +83,7 @@ impl RmapItem {
     /// The same state with another link, for an item that is on a node's list.
     pub(super) fn with_link(self, link: Link) -> Self {
         match self {
-            Self::Pending { role, .. } => Self::Pending { link, role },
+            Self::Proposed { role, .. } => Self::Proposed { link, role },
             Self::Stable(_) => Self::Stable(link),
             Self::Loose(_) | Self::Declined(..) | Self::Waiting(..) => self,
         }

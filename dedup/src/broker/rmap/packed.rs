@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | loose | age, remaining skips | | |
 //! | declined, waiting | age, remaining skips | fingerprint, low half | high half |
-//! | pending, stable | stable node | next item of the node | the item before |
+//! | proposed, stable | stable node | next item of the node | the item before |
 //!
 //! So the age and the skips of the smart scan overlay the stable half, and no state can be read as
 //! another: whoever wants an age gets one from a loose or a waiting item or not at all. (Where KSM
@@ -21,9 +21,9 @@ const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 
 const LOOSE: u32 = 0;
 const WAITING: u32 = 1;
-const PENDING_WAITING: u32 = 2;
-const PENDING_CREATING: u32 = 3;
-const PENDING_JOINING: u32 = 4;
+const PROPOSED_WAITING: u32 = 2;
+const PROPOSED_CREATING: u32 = 3;
+const PROPOSED_JOINING: u32 = 4;
 const STABLE: u32 = 5;
 const DECLINED: u32 = 6;
 
@@ -51,9 +51,9 @@ impl PackedItem {
             RmapItem::Loose(age) => Self([LOOSE | age.to_bits() << TAG_BITS, 0, 0]),
             RmapItem::Declined(key, age) => keyed(DECLINED, key, age),
             RmapItem::Waiting(key, age) => keyed(WAITING, key, age),
-            RmapItem::Pending { link, role: Role::Waiting } => linked(PENDING_WAITING, link),
-            RmapItem::Pending { link, role: Role::Creating } => linked(PENDING_CREATING, link),
-            RmapItem::Pending { link, role: Role::Joining } => linked(PENDING_JOINING, link),
+            RmapItem::Proposed { link, role: Role::Waiting } => linked(PROPOSED_WAITING, link),
+            RmapItem::Proposed { link, role: Role::Creating } => linked(PROPOSED_CREATING, link),
+            RmapItem::Proposed { link, role: Role::Joining } => linked(PROPOSED_JOINING, link),
             RmapItem::Stable(link) => linked(STABLE, link),
         }
     }
@@ -67,15 +67,15 @@ impl PackedItem {
             }
             None => unreachable!("an item on the list of no node"),
         };
-        let pending = |role| RmapItem::Pending { link: link(), role };
+        let proposed = |role| RmapItem::Proposed { link: link(), role };
         let key = || Fingerprint(u64::from(second) | u64::from(third) << u32::BITS);
         match tag {
             LOOSE => RmapItem::Loose(Age::from_bits(rest)),
             DECLINED => RmapItem::Declined(key(), Age::from_bits(rest)),
             WAITING => RmapItem::Waiting(key(), Age::from_bits(rest)),
-            PENDING_WAITING => pending(Role::Waiting),
-            PENDING_CREATING => pending(Role::Creating),
-            PENDING_JOINING => pending(Role::Joining),
+            PROPOSED_WAITING => proposed(Role::Waiting),
+            PROPOSED_CREATING => proposed(Role::Creating),
+            PROPOSED_JOINING => proposed(Role::Joining),
             STABLE => RmapItem::Stable(link()),
             tag => unreachable!("an item of state {tag}"),
         }
@@ -105,7 +105,7 @@ mod tests {
             age().prop_map(RmapItem::Loose),
             (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Waiting(Fingerprint(key), age)),
             (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Declined(Fingerprint(key), age)),
-            (link.clone(), role).prop_map(|(link, role)| RmapItem::Pending { link, role }),
+            (link.clone(), role).prop_map(|(link, role)| RmapItem::Proposed { link, role }),
             link.prop_map(RmapItem::Stable),
         ]
     }

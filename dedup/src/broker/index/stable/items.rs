@@ -5,7 +5,7 @@ use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::rmap::{Age, Link, Rmap, RmapItem, Role};
 
 impl StableTree {
-    /// Puts a loose item on the node's list, pending. O(1).
+    /// Puts a loose item on the node's list, as proposed. O(1).
     pub(in crate::broker) fn propose(
         &mut self,
         rmap: &mut Rmap,
@@ -17,30 +17,30 @@ impl StableTree {
         let link = Link { node: id, next: node.head, prev: None };
         relink(rmap, node.head, |head| head.prev = Some(item));
         node.head = Some(item);
-        node.pending += 1;
+        node.proposed += 1;
         let is_full = node.load() >= self.max_page_sharing;
-        rmap.set(item, RmapItem::Pending { link, role });
-        self.pending.add(rmap.page(item).0);
+        rmap.set(item, RmapItem::Proposed { link, role });
+        self.proposed.add(rmap.page(item).0);
         if is_full {
             self.keep_place(id);
         }
     }
 
-    /// Makes a pending item stable; says on which node. O(1).
+    /// Makes a proposed item stable; says on which node. O(1).
     pub(in crate::broker) fn confirm(&mut self, rmap: &mut Rmap, item: ItemId) -> NodeId {
-        let RmapItem::Pending { link, .. } = rmap.item(item) else {
-            unreachable!("only a pending item is confirmed")
+        let RmapItem::Proposed { link, .. } = rmap.item(item) else {
+            unreachable!("only a proposed item is confirmed")
         };
         rmap.set(item, RmapItem::Stable(link));
         let node = &mut self.nodes[link.node.index()];
         self.left_alone_count -= u64::from(node.is_left_alone());
-        node.pending -= 1;
+        node.proposed -= 1;
         node.sharers += 1;
         node.paired |= node.sharers == 2;
         self.left_alone_count += u64::from(node.is_left_alone());
         self.sharers += 1;
         self.shared += u64::from(node.sharers == 1);
-        self.pending.remove(rmap.page(item).0);
+        self.proposed.remove(rmap.page(item).0);
         link.node
     }
 
@@ -61,8 +61,8 @@ impl StableTree {
             self.sharers -= 1;
             self.shared -= u64::from(node.sharers == 0);
         } else {
-            node.pending -= 1;
-            self.pending.remove(rmap.page(item).0);
+            node.proposed -= 1;
+            self.proposed.remove(rmap.page(item).0);
         }
         let was_full = node.load() + 1 >= self.max_page_sharing;
         rmap.set(item, RmapItem::Loose(Age::NEW));
@@ -72,7 +72,7 @@ impl StableTree {
         Some(link.node)
     }
 
-    /// The items of a node, stable and pending.
+    /// The items of a node, stable and proposed.
     pub(in crate::broker) fn items<'a>(
         &self,
         rmap: &'a Rmap,

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use chain::{Chains, Entry};
 use node::StableNode;
-use proposed::PendingCounts;
+use proposed::ProposedCounts;
 
 use super::arena::Arena;
 use super::linear_hash::LinearHashIndex;
@@ -33,8 +33,8 @@ pub(in crate::broker) struct StableTree {
     pub(in crate::broker) left_alone_count: u64,
     /// Items that are stable.
     pub(in crate::broker) sharers: u64,
-    /// Items that are pending.
-    pub(in crate::broker) pending: PendingCounts,
+    /// Items that are proposed to nodes.
+    pub(in crate::broker) proposed: ProposedCounts,
 }
 
 impl StableTree {
@@ -47,7 +47,7 @@ impl StableTree {
             shared: 0,
             left_alone_count: 0,
             sharers: 0,
-            pending: PendingCounts::default(),
+            proposed: ProposedCounts::default(),
         }
     }
 
@@ -184,7 +184,7 @@ impl StableTree {
         self.index.heap_bytes()
             + self.chains.heap_bytes()
             + self.nodes.heap_bytes()
-            + self.pending.heap_bytes()
+            + self.proposed.heap_bytes()
     }
 }
 

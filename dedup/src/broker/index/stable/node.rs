@@ -27,8 +27,8 @@ pub(in crate::broker) struct StableNode {
     slot: Slot,
     /// Items on the list that are stable.
     pub(in crate::broker) sharers: u32,
-    /// Items on the list that are pending.
-    pub(in crate::broker) pending: u32,
+    /// Items on the list that are proposed.
+    pub(in crate::broker) proposed: u32,
     /// The first item of the list.
     pub(in crate::broker) head: Option<ItemId>,
     stage: Stage,
@@ -55,7 +55,7 @@ impl StableNode {
             identity: Identity::NONE,
             slot: Slot(0),
             sharers: 0,
-            pending: 0,
+            proposed: 0,
             head: None,
             place: 0,
             stage: Stage::Matched,
@@ -67,7 +67,7 @@ impl StableNode {
 
     /// Items on the list: those that share the slot, and those that may.
     pub(in crate::broker) fn load(&self) -> u32 {
-        self.sharers + self.pending
+        self.sharers + self.proposed
     }
 
     /// Whether it has one sharer, which had others.

@@ -5,15 +5,15 @@ use std::collections::btree_map::Entry;
 
 use crate::VmId;
 
-/// How many pages of each VM are pending. Exact at all times.
+/// How many pages of each VM are proposed. Exact at all times.
 #[derive(Debug, Default)]
-pub(in crate::broker) struct PendingCounts {
+pub(in crate::broker) struct ProposedCounts {
     total: u64,
     /// VMs without any are not in it.
     by_vm: BTreeMap<VmId, u64>,
 }
 
-impl PendingCounts {
+impl ProposedCounts {
     /// Counts one page more. O(log VMs).
     pub(in crate::broker) fn add(&mut self, vm: VmId) {
         self.total += 1;
@@ -23,7 +23,7 @@ impl PendingCounts {
     /// Counts one page less, which was counted before. O(log VMs).
     pub(in crate::broker) fn remove(&mut self, vm: VmId) {
         let Entry::Occupied(mut count) = self.by_vm.entry(vm) else {
-            unreachable!("a page of VM {vm} was never pending")
+            unreachable!("a page of VM {vm} was never proposed")
         };
         self.total -= 1;
         *count.get_mut() -= 1;
@@ -39,12 +39,12 @@ impl PendingCounts {
         }
     }
 
-    /// The pending pages of a VM.
+    /// The proposed pages of a VM.
     pub(in crate::broker) fn of(&self, vm: VmId) -> u64 {
         self.by_vm.get(&vm).copied().unwrap_or(0)
     }
 
-    /// The pending pages of all VMs.
+    /// The proposed pages of all VMs.
     pub(in crate::broker) fn total(&self) -> u64 {
         self.total
     }
