@@ -80,7 +80,7 @@ struct Member {
     /// Items on the unstable tree.
     waiting: u64,
     /// The NUMA node that its memory is on.
-    node: u32,
+    numa_node: u32,
 }
 
 impl Member {
@@ -189,7 +189,7 @@ impl LocalBroker {
                 told: BTreeSet::new(),
                 breaks: Breaks::default(),
                 waiting: 0,
-                node: 0,
+                numa_node: 0,
             },
         );
         Ok(())

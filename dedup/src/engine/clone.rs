@@ -142,7 +142,7 @@ impl Engine {
             member.agent.set_excluded(excluded);
         }
         let broker = self.domains.get_mut(&domain).map(|domain| &mut domain.broker);
-        let noted = broker.map(|broker| broker.set_node(child, broker.node(parent)));
+        let noted = broker.map(|broker| broker.set_numa_node(child, broker.numa_node(parent)));
         debug_assert!(matches!(noted, Some(Ok(()))), "the clone was just attached");
         Ok(true)
     }

@@ -76,7 +76,7 @@ impl Engine {
             return Err(PagesError::InUse(vm));
         }
         let broker = self.domains.get_mut(&member.domain).map(|domain| &mut domain.broker);
-        broker.and_then(|broker| broker.set_node(vm, node).ok()).ok_or(PagesError::NoVm(vm))
+        broker.and_then(|broker| broker.set_numa_node(vm, node).ok()).ok_or(PagesError::NoVm(vm))
     }
 
     /// Pages of a VM as positions in its sets.

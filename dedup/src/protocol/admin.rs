@@ -91,10 +91,10 @@ pub trait Admin {
     /// # Errors
     ///
     /// An unknown VM.
-    fn set_node(&mut self, vm: VmId, node: u32) -> Result<(), BrokerError>;
+    fn set_numa_node(&mut self, vm: VmId, numa_node: u32) -> Result<(), BrokerError>;
 
     /// The NUMA node that a VM's memory is on: 0 if nobody said.
-    fn node(&self, vm: VmId) -> u32;
+    fn numa_node(&self, vm: VmId) -> u32;
 
     /// Gives up what is remembered of those of a VM's pages that are in no tree, where all are of
     /// [as many](TRIM_PAGES) of `pages`; returns how many items that took going through. O(pages).

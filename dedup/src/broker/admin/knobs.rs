@@ -49,14 +49,14 @@ impl LocalBroker {
     }
 
     /// Notes on which NUMA node a VM's memory is. Only while none of its pages is in a tree.
-    pub(crate) fn set_node(&mut self, vm: VmId, node: u32) -> Result<(), BrokerError> {
-        self.member_mut(vm)?.node = node;
+    pub(crate) fn set_numa_node(&mut self, vm: VmId, numa_node: u32) -> Result<(), BrokerError> {
+        self.member_mut(vm)?.numa_node = numa_node;
         Ok(())
     }
 
     /// The NUMA node that a VM's memory is on: 0 if nobody said.
-    pub(crate) fn node(&self, vm: VmId) -> u32 {
-        self.members.get(&vm).map_or(0, |member| member.node)
+    pub(crate) fn numa_node(&self, vm: VmId) -> u32 {
+        self.members.get(&vm).map_or(0, |member| member.numa_node)
     }
 
     /// The key under which a VM's page is looked for: pages that may not share must not meet.
@@ -64,9 +64,9 @@ impl LocalBroker {
         if self.merge_across_nodes {
             return fingerprint;
         }
-        let node = self.node(vm);
+        let numa_node = self.numa_node(vm);
         // Any odd number does: different nodes get different keys, spread as evenly as before.
-        let salt = u64::from(node).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let salt = u64::from(numa_node).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Fingerprint(fingerprint.0 ^ salt)
     }
 }

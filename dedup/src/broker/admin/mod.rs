@@ -37,12 +37,12 @@ impl Admin for LocalBroker {
         self.secret().clone()
     }
 
-    fn set_node(&mut self, vm: VmId, node: u32) -> Result<(), BrokerError> {
-        self.set_node(vm, node)
+    fn set_numa_node(&mut self, vm: VmId, numa_node: u32) -> Result<(), BrokerError> {
+        self.set_numa_node(vm, numa_node)
     }
 
-    fn node(&self, vm: VmId) -> u32 {
-        self.node(vm)
+    fn numa_node(&self, vm: VmId) -> u32 {
+        self.numa_node(vm)
     }
 
     fn trim(&mut self, vm: VmId, pages: Range<u32>) -> u64 {

@@ -69,8 +69,8 @@ impl LocalBroker {
         }
         // The salt that makes a node's key of a fingerprint makes the fingerprint of the key.
         let mut numa_nodes = self.numa_nodes_with(self.key(vm, key));
-        let own = self.members.get(&vm).map(|member| member.node);
-        numa_nodes.retain(|&node| Some(node) != own);
+        let own = self.members.get(&vm).map(|member| member.numa_node);
+        numa_nodes.retain(|&numa_node| Some(numa_node) != own);
         if numa_nodes.is_empty() { Standing::Alone } else { Standing::OtherNodes(numa_nodes) }
     }
 
@@ -84,12 +84,16 @@ impl LocalBroker {
 
     /// The NUMA nodes of VMs on which pages of a content are in the trees, ascending. O(VMs) expected.
     fn numa_nodes_with(&self, fingerprint: Fingerprint) -> Vec<u32> {
-        let by_node: BTreeMap<u32, VmId> =
-            self.members.iter().map(|(&vm, member)| (member.node, vm)).collect();
+        let by_numa_node: BTreeMap<u32, VmId> =
+            self.members.iter().map(|(&vm, member)| (member.numa_node, vm)).collect();
         let is_known = |vm: VmId| {
             let key = self.key(vm, fingerprint);
             !self.stable.nodes_of(key).is_empty() || self.unstable.find(&self.rmap, key).is_some()
         };
-        by_node.into_iter().filter(|&(_, vm)| is_known(vm)).map(|(node, _)| node).collect()
+        by_numa_node
+            .into_iter()
+            .filter(|&(_, vm)| is_known(vm))
+            .map(|(numa_node, _)| numa_node)
+            .collect()
     }
 }

@@ -29,10 +29,10 @@ pub enum AdminRequest {
     VmCount,
     /// [`Admin::secret`].
     Secret,
-    /// [`Admin::set_node`].
-    SetNode(VmId, u32),
-    /// [`Admin::node`].
-    Node(VmId),
+    /// [`Admin::set_numa_node`].
+    SetNumaNode(VmId, u32),
+    /// [`Admin::numa_node`].
+    NumaNode(VmId),
     /// [`Admin::trim`].
     Trim(VmId, Range<u32>),
     /// [`Admin::stats`].
@@ -116,10 +116,10 @@ pub enum AdminReply {
     VmCount(u64),
     /// Of [`Admin::secret`].
     Secret(Box<Secret>),
-    /// Of [`Admin::set_node`].
-    SetNode(Result<(), BrokerError>),
-    /// Of [`Admin::node`].
-    Node(u32),
+    /// Of [`Admin::set_numa_node`].
+    SetNumaNode(Result<(), BrokerError>),
+    /// Of [`Admin::numa_node`].
+    NumaNode(u32),
     /// Of [`Admin::trim`].
     Trim(u64),
     /// Of [`Admin::stats`].
@@ -200,8 +200,10 @@ impl AdminRequest {
             Self::Rename(vm, to) => AdminReply::Rename(broker.rename(vm, to)),
             Self::VmCount => AdminReply::VmCount(broker.vm_count()),
             Self::Secret => AdminReply::Secret(Box::new(broker.secret())),
-            Self::SetNode(vm, node) => AdminReply::SetNode(broker.set_node(vm, node)),
-            Self::Node(vm) => AdminReply::Node(broker.node(vm)),
+            Self::SetNumaNode(vm, numa_node) => {
+                AdminReply::SetNumaNode(broker.set_numa_node(vm, numa_node))
+            }
+            Self::NumaNode(vm) => AdminReply::NumaNode(broker.numa_node(vm)),
             Self::Trim(vm, pages) => AdminReply::Trim(broker.trim(vm, pages)),
             Self::Stats(name) => AdminReply::Stats(Box::new(broker.stats(&name))),
             Self::VmItems(vm) => AdminReply::VmItems(broker.vm_items(vm)),

@@ -180,12 +180,12 @@ impl<B: Admin> Admin for Encoded<B> {
         *admin!(self, Secret)
     }
 
-    fn set_node(&mut self, vm: VmId, node: u32) -> Result<(), BrokerError> {
-        admin!(self, SetNode(vm, node))
+    fn set_numa_node(&mut self, vm: VmId, numa_node: u32) -> Result<(), BrokerError> {
+        admin!(self, SetNumaNode(vm, numa_node))
     }
 
-    fn node(&self, vm: VmId) -> u32 {
-        admin!(self, Node(vm))
+    fn numa_node(&self, vm: VmId) -> u32 {
+        admin!(self, NumaNode(vm))
     }
 
     fn trim(&mut self, vm: VmId, pages: Range<u32>) -> u64 {

@@ -269,8 +269,8 @@ fn admin_requests() -> Variants<AdminRequest> {
         (vm(), vm()).prop_map(|(vm, to)| R::Rename(vm, to)).boxed(),
         Just(R::VmCount).boxed(),
         Just(R::Secret).boxed(),
-        (vm(), any::<u32>()).prop_map(|(vm, node)| R::SetNode(vm, node)).boxed(),
-        vm().prop_map(R::Node).boxed(),
+        (vm(), any::<u32>()).prop_map(|(vm, numa_node)| R::SetNumaNode(vm, numa_node)).boxed(),
+        vm().prop_map(R::NumaNode).boxed(),
         (vm(), any::<u32>(), any::<u32>())
             .prop_map(|(vm, start, end)| R::Trim(vm, start..end))
             .boxed(),
@@ -332,8 +332,8 @@ fn admin_replies() -> Variants<AdminReply> {
         done().prop_map(R::Rename).boxed(),
         any::<u64>().prop_map(R::VmCount).boxed(),
         secret.prop_map(R::Secret).boxed(),
-        done().prop_map(R::SetNode).boxed(),
-        any::<u32>().prop_map(R::Node).boxed(),
+        done().prop_map(R::SetNumaNode).boxed(),
+        any::<u32>().prop_map(R::NumaNode).boxed(),
         any::<u64>().prop_map(R::Trim).boxed(),
         broker_stats().prop_map(R::Stats).boxed(),
         option::of(items).prop_map(R::VmItems).boxed(),
