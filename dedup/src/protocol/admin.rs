@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BrokerError, BusyError, CompactCursor, CompactScope, Directive, IndexError, ItemState,
-    MaxPageSharingError, MoveError, Standing,
+    MaxPageSharingError, MoveError, UnsharedReason,
 };
 use crate::extents::Extent;
 use crate::fingerprint::{Identity, Secret};
@@ -150,7 +150,7 @@ pub trait Admin {
 
     /// Why a page that is at rest shares nothing; `None` when it does, or is in no tree. O(dups), or, where
     /// nodes are kept apart, O(VMs).
-    fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing>;
+    fn unshared_reason(&self, vm: VmId, linear: LinearIndex) -> Option<UnsharedReason>;
 
     /// The age of a page that is to be passed over by the passes in which it has not changed, and by how many
     /// of them; `None` for any other. O(1).

@@ -11,8 +11,9 @@ mod admin;
 mod agent;
 mod compaction;
 mod error;
+mod item_state;
 mod message;
-mod standing;
+mod unshared_reason;
 
 use std::any::Any;
 
@@ -24,10 +25,11 @@ pub use compaction::{CompactCursor, CompactScope};
 pub use error::{
     BrokerError, BusyError, IndexError, MaxPageSharingError, MoveError, ReportError, SystemError,
 };
+pub use item_state::ItemState;
 pub use message::{AdminReply, AdminRequest, AgentReply, AgentRequest};
 #[cfg(feature = "encoded-messages")]
 pub use message::{Encoded, MessageError, decode, encode};
-pub use standing::{ItemState, Standing};
+pub use unshared_reason::UnsharedReason;
 
 /// The broker of one domain as its engine has it, wherever it is.
 pub trait DomainBroker: Broker + Admin + Any + Send {}

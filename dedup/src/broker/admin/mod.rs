@@ -12,7 +12,7 @@ use crate::extents::Extent;
 use crate::fingerprint::{Identity, Secret};
 use crate::protocol::{
     Admin, BATCH, Batch, BrokerError, BrokerStats, BusyError, CompactCursor, CompactScope, Copies,
-    Directive, IndexError, ItemState, MaxPageSharingError, MoveError, Standing, VmItems,
+    Directive, IndexError, ItemState, MaxPageSharingError, MoveError, UnsharedReason, VmItems,
 };
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
@@ -99,8 +99,8 @@ impl Admin for LocalBroker {
         self.sharer_count(slot)
     }
 
-    fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
-        self.standing(vm, linear)
+    fn unshared_reason(&self, vm: VmId, linear: LinearIndex) -> Option<UnsharedReason> {
+        self.unshared_reason(vm, linear)
     }
 
     fn skipped(&self, vm: VmId, linear: LinearIndex) -> Option<(u8, u8)> {

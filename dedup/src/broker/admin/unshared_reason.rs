@@ -1,4 +1,4 @@
-//! How a page that is at rest and shares nothing stands, and how many there are.
+//! Which tree a page is in, and why it shares nothing if it does not.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::broker::index::stable::node::Stage;
 use crate::broker::rmap::{RmapItem, Role};
 use crate::extents::ExtentMap;
 use crate::fingerprint::Fingerprint;
-use crate::protocol::{ItemState, Standing};
+use crate::protocol::{ItemState, UnsharedReason};
 use crate::{LinearIndex, PAGE_SIZE, VmId};
 
 impl LocalBroker {
@@ -35,43 +35,47 @@ impl LocalBroker {
 
     /// Why a page shares nothing; `None` when it does, or is in no tree. O(dups), or, where
     /// nodes are kept apart, O(VMs).
-    pub(crate) fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
+    pub(crate) fn unshared_reason(&self, vm: VmId, linear: LinearIndex) -> Option<UnsharedReason> {
         match self.rmap.item(self.item(vm, linear).ok()?) {
             RmapItem::Loose(_) | RmapItem::Stable(_) => None,
-            RmapItem::Declined(..) => Some(Standing::Alone),
-            RmapItem::Waiting(key, _) => Some(self.standing_of_waiting(vm, key)),
+            RmapItem::Declined(..) => Some(UnsharedReason::Alone),
+            RmapItem::Waiting(key, _) => Some(self.waiting_reason(vm, key)),
             RmapItem::Proposed { link, role } => {
                 // Of a node without a slot, nothing is put off but for want of one.
                 let unplaced = self.stable.node(link.node).stage() == Stage::Matched;
                 let member = self.members.get(&vm);
                 let is_set_aside = member.is_some_and(|m| m.queue.is_without_slot(linear));
                 let no_slot = role == Role::Waiting && unplaced && is_set_aside;
-                Some(if no_slot { Standing::NoSlot } else { Standing::Matched })
+                Some(if no_slot { UnsharedReason::NoSlot } else { UnsharedReason::Matched })
             }
         }
     }
 
     /// Why a page waits on the unstable tree.
-    fn standing_of_waiting(&self, vm: VmId, key: Fingerprint) -> Standing {
+    fn waiting_reason(&self, vm: VmId, key: Fingerprint) -> UnsharedReason {
         let nodes = self.stable.nodes_of(key);
         let max = self.stable.max_page_sharing();
         let is_moving = |id: &NodeId| self.moves.contains_key(id) || self.is_target(*id);
         if nodes.iter().any(|id| is_moving(id) && self.stable.node(*id).load() < max) {
             // It is invited when the move ends.
-            return Standing::Matched;
+            return UnsharedReason::Matched;
         }
         if !nodes.is_empty() {
             let slot = |&id: &NodeId| self.stable.node(id).filled_slot();
-            return Standing::Full(nodes.iter().filter_map(slot).collect());
+            return UnsharedReason::Full(nodes.iter().filter_map(slot).collect());
         }
         if self.merge_across_nodes {
-            return Standing::Alone;
+            return UnsharedReason::Alone;
         }
         // The salt that makes a node's key of a fingerprint makes the fingerprint of the key.
         let mut numa_nodes = self.numa_nodes_with(self.key(vm, key));
         let own = self.members.get(&vm).map(|member| member.numa_node);
         numa_nodes.retain(|&numa_node| Some(numa_node) != own);
-        if numa_nodes.is_empty() { Standing::Alone } else { Standing::OtherNodes(numa_nodes) }
+        if numa_nodes.is_empty() {
+            UnsharedReason::Alone
+        } else {
+            UnsharedReason::OtherNumaNodes(numa_nodes)
+        }
     }
 
     /// Whether pages of these bytes are in the trees, on whatever NUMA node. O(VMs) expected.

@@ -10,7 +10,7 @@ use super::{Engine, Member, WalkReport};
 use crate::agent::walk::PageState;
 use crate::knobs::Run;
 use crate::mode::DedupMode;
-use crate::protocol::Standing;
+use crate::protocol::UnsharedReason;
 use crate::sys::PageKind;
 use crate::{LinearIndex, Slot, VmId};
 
@@ -132,12 +132,12 @@ impl Engine {
             self.describe_slot(slot, &mut explanation);
         }
         let broker = self.domains.get(&explanation.domain).map(|domain| &domain.broker);
-        let standing = broker.and_then(|broker| broker.standing(vm, found.linear));
+        let unshared = broker.and_then(|broker| broker.unshared_reason(vm, found.linear));
         let skipped = broker.and_then(|broker| broker.skipped(vm, found.linear));
-        if let Some(Standing::Full(slots)) = &standing {
+        if let Some(UnsharedReason::Full(slots)) = &unshared {
             explanation.dups = self.describe_dups(&explanation.domain, slots);
         }
-        explanation.reason = match self.reason(member, &explanation, standing) {
+        explanation.reason = match self.reason(member, &explanation, unshared) {
             Reason::Volatile if self.knobs.smart_scan => {
                 skipped.map_or(Reason::Volatile, |(age, remaining_skips)| Reason::Skipped {
                     age,
@@ -172,7 +172,7 @@ impl Engine {
         &self,
         member: &Member,
         explanation: &Explanation,
-        standing: Option<Standing>,
+        unshared: Option<UnsharedReason>,
     ) -> Reason {
         let (agent, linear) = (&member.agent, explanation.linear);
         let kind = agent.kind(linear).ok().flatten();
@@ -194,12 +194,12 @@ impl Engine {
             (_, PageState::Deferred) => Reason::Budget,
             (_, PageState::Volatile | PageState::Zero) => Reason::Volatile,
             _ if agent.mode() == DedupMode::Zero => Reason::Mode(DedupMode::Zero),
-            _ => match standing {
-                Some(Standing::Matched) => Reason::Matched,
-                Some(Standing::NoSlot) => Reason::StoreFull,
-                Some(Standing::Full(_)) => Reason::SlotsFull,
-                Some(Standing::OtherNodes(nodes)) => Reason::OtherNode(nodes),
-                Some(Standing::Alone) => match self.domains_with(member, linear) {
+            _ => match unshared {
+                Some(UnsharedReason::Matched) => Reason::Matched,
+                Some(UnsharedReason::NoSlot) => Reason::StoreFull,
+                Some(UnsharedReason::Full(_)) => Reason::SlotsFull,
+                Some(UnsharedReason::OtherNumaNodes(nodes)) => Reason::OtherNode(nodes),
+                Some(UnsharedReason::Alone) => match self.domains_with(member, linear) {
                     others if others.is_empty() => Reason::NoTwin,
                     others => Reason::OtherDomain(others),
                 },

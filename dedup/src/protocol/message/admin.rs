@@ -11,7 +11,7 @@ use crate::extents::Extent;
 use crate::fingerprint::{Identity, Secret};
 use crate::protocol::{
     Admin, BATCH, Batch, BrokerError, BrokerStats, BusyError, CompactCursor, CompactScope, Copies,
-    Directive, IndexError, ItemState, MaxPageSharingError, MoveError, Standing, VmItems,
+    Directive, IndexError, ItemState, MaxPageSharingError, MoveError, UnsharedReason, VmItems,
 };
 use crate::{LinearIndex, Slot, VmId};
 
@@ -53,8 +53,8 @@ pub enum AdminRequest {
     SlotSharers(Slot, Option<(VmId, LinearIndex)>, usize),
     /// [`Admin::sharer_count`].
     SharerCount(Slot),
-    /// [`Admin::standing`].
-    Standing(VmId, LinearIndex),
+    /// [`Admin::unshared_reason`].
+    UnsharedReason(VmId, LinearIndex),
     /// [`Admin::skipped`].
     Skipped(VmId, LinearIndex),
     /// [`Admin::has_equal`].
@@ -140,8 +140,8 @@ pub enum AdminReply {
     SlotSharers(Option<Vec<(VmId, LinearIndex)>>),
     /// Of [`Admin::sharer_count`].
     SharerCount(u64),
-    /// Of [`Admin::standing`].
-    Standing(Option<Standing>),
+    /// Of [`Admin::unshared_reason`].
+    UnsharedReason(Option<UnsharedReason>),
     /// Of [`Admin::skipped`].
     Skipped(Option<(u8, u8)>),
     /// Of [`Admin::has_equal`].
@@ -225,7 +225,9 @@ impl AdminRequest {
                 }))
             }
             Self::SharerCount(slot) => AdminReply::SharerCount(broker.sharer_count(slot)),
-            Self::Standing(vm, linear) => AdminReply::Standing(broker.standing(vm, linear)),
+            Self::UnsharedReason(vm, linear) => {
+                AdminReply::UnsharedReason(broker.unshared_reason(vm, linear))
+            }
             Self::Skipped(vm, linear) => AdminReply::Skipped(broker.skipped(vm, linear)),
             Self::HasEqual(page) => AdminReply::HasEqual(broker.has_equal(&page.0)),
             Self::BeginMove(slot) => AdminReply::BeginMove(broker.begin_move(slot)),

@@ -14,7 +14,7 @@ use crate::fingerprint::{Identity, Secret};
 use crate::protocol::{
     Admin, BATCH, Batch, Broker, BrokerError, BrokerStats, BusyError, CompactCursor, CompactScope,
     Copies, Decision, Directive, IndexError, ItemState, MaxPageSharingError, MoveError, NamedOffer,
-    Offer, Outcome, ReportError, Standing, VmItems,
+    Offer, Outcome, ReportError, UnsharedReason, VmItems,
 };
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
@@ -244,8 +244,8 @@ impl<B: Admin> Admin for Encoded<B> {
         admin!(self, SharerCount(slot))
     }
 
-    fn standing(&self, vm: VmId, linear: LinearIndex) -> Option<Standing> {
-        admin!(self, Standing(vm, linear))
+    fn unshared_reason(&self, vm: VmId, linear: LinearIndex) -> Option<UnsharedReason> {
+        admin!(self, UnsharedReason(vm, linear))
     }
 
     fn skipped(&self, vm: VmId, linear: LinearIndex) -> Option<(u8, u8)> {

@@ -17,7 +17,7 @@ use crate::fingerprint::{Fingerprint, Identity, Secret};
 use crate::protocol::{
     Batch, BrokerError, BrokerStats, BusyError, Candidate, CompactCursor, CompactScope, Copies,
     Decision, Directive, IndexError, ItemState, MaxPageSharingError, MoveError, NamedOffer, Offer,
-    Outcome, ReportError, Standing, SystemError, VmItems,
+    Outcome, ReportError, SystemError, UnsharedReason, VmItems,
 };
 use crate::stats::DomainStats;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
@@ -167,13 +167,13 @@ fn batch() -> impl Strategy<Value = Batch> {
     prop_oneof![Just(Batch::More), Just(Batch::Last)]
 }
 
-fn standing() -> impl Strategy<Value = Standing> {
+fn unshared_reason() -> impl Strategy<Value = UnsharedReason> {
     prop_oneof![
-        Just(Standing::Alone),
-        vec(any::<u32>(), 0..5).prop_map(Standing::OtherNodes),
-        slots().prop_map(Standing::Full),
-        Just(Standing::Matched),
-        Just(Standing::NoSlot),
+        Just(UnsharedReason::Alone),
+        vec(any::<u32>(), 0..5).prop_map(UnsharedReason::OtherNumaNodes),
+        slots().prop_map(UnsharedReason::Full),
+        Just(UnsharedReason::Matched),
+        Just(UnsharedReason::NoSlot),
     ]
 }
 
@@ -285,7 +285,7 @@ fn admin_requests() -> Variants<AdminRequest> {
             .prop_map(|(slot, after, room)| R::SlotSharers(slot, after, room))
             .boxed(),
         slot().prop_map(R::SharerCount).boxed(),
-        place().prop_map(|(vm, linear)| R::Standing(vm, linear)).boxed(),
+        place().prop_map(|(vm, linear)| R::UnsharedReason(vm, linear)).boxed(),
         place().prop_map(|(vm, linear)| R::Skipped(vm, linear)).boxed(),
         page().prop_map(R::HasEqual).boxed(),
         slot().prop_map(R::BeginMove).boxed(),
@@ -344,7 +344,7 @@ fn admin_replies() -> Variants<AdminReply> {
         result(Just(()), busy).prop_map(R::SetMergeAcrossNodes).boxed(),
         option::of(vec(place(), 0..5)).prop_map(R::SlotSharers).boxed(),
         any::<u64>().prop_map(R::SharerCount).boxed(),
-        option::of(standing()).prop_map(R::Standing).boxed(),
+        option::of(unshared_reason()).prop_map(R::UnsharedReason).boxed(),
         any::<Option<(u8, u8)>>().prop_map(R::Skipped).boxed(),
         any::<bool>().prop_map(R::HasEqual).boxed(),
         slot_or_error().prop_map(R::BeginMove).boxed(),

@@ -1,0 +1,22 @@
+//! Where a page's item is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Slot;
+
+/// Which tree a page's item is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ItemState {
+    /// None.
+    Loose,
+    /// None: it has differed from a page of its fingerprint, and waits to be offered by its name.
+    Declined,
+    /// The unstable tree.
+    Waiting,
+    /// Either, and its agent has put it off for want of mappings.
+    PutOff,
+    /// The stable tree, on a node that it does not share yet.
+    Proposed,
+    /// The stable tree, sharing the slot of its node.
+    Shared(Option<Slot>),
+}
