@@ -24,7 +24,7 @@ impl LocalBroker {
             RmapItem::Proposed { .. } | RmapItem::Stable(_) => {
                 if let Some(node) = self.unlink(item) {
                     if self.stable.was_full(node) {
-                        self.invite(node);
+                        self.match_waiting(node);
                     }
                     self.settle_node(node);
                 }
@@ -34,7 +34,7 @@ impl LocalBroker {
 
     /// Gives the room that a full node has lost an item's worth of to the page that waits for it.
     /// Pages of a content that has nodes wait only while all of these are full.
-    pub(super) fn invite(&mut self, id: NodeId) {
+    pub(super) fn match_waiting(&mut self, id: NodeId) {
         if let Some(waiting) = self.take_waiting(self.stable.node(id).fingerprint) {
             self.match_with(id, waiting);
         }
@@ -43,7 +43,7 @@ impl LocalBroker {
     /// Proposes a loose item, whose agent is to ask what to do, to a node. One that was put off waits until
     /// another has filled its slot.
     pub(super) fn match_with(&mut self, id: NodeId, item: ItemId) {
-        self.stable.propose(&mut self.rmap, id, item, Role::Waiting);
+        self.stable.propose(&mut self.rmap, id, item, Role::Undirected);
         if !self.is_put_off(item) || self.stable.node(id).stage() == Stage::Filled {
             self.direct(item);
         }
@@ -77,7 +77,7 @@ impl LocalBroker {
             }
             _ => return self.remove_item(item),
         };
-        self.rmap.set(item, RmapItem::Proposed { link, role: Role::Waiting });
+        self.rmap.set(item, RmapItem::Proposed { link, role: Role::Undirected });
         let (_, linear) = self.rmap.page(item);
         self.owner_mut(item).queue.put_off(linear);
         self.put_off_count += 1;
@@ -90,7 +90,7 @@ impl LocalBroker {
             return;
         }
         let put_off: Vec<ItemId> =
-            self.items_in(id, Role::Waiting).filter(|&item| self.is_put_off(item)).collect();
+            self.items_in(id, Role::Undirected).filter(|&item| self.is_put_off(item)).collect();
         for item in put_off {
             self.direct(item);
         }
@@ -149,10 +149,10 @@ impl LocalBroker {
         if node.sharers > 0 {
             // The break_cow rule: a page that was merged for a partner who then declined is made
             // private again at once. It keeps its item until its agent has done so.
-            if self.is_lone(id) {
-                let lone = self.stable.items(&self.rmap, id).next();
-                if let Some(lone) = lone {
-                    self.direct(lone);
+            if self.has_unpaired_sharer(id) {
+                let sharer = self.stable.items(&self.rmap, id).next();
+                if let Some(sharer) = sharer {
+                    self.direct(sharer);
                 }
             }
             return;
@@ -166,11 +166,13 @@ impl LocalBroker {
             for item in joining {
                 self.unlink(item);
                 if self.stable.was_full(id) {
-                    self.invite(id);
+                    self.match_waiting(id);
                 }
             }
-            let waiting: Vec<ItemId> =
-                self.items_in(id, Role::Waiting).filter(|&item| !self.is_put_off(item)).collect();
+            let waiting: Vec<ItemId> = self
+                .items_in(id, Role::Undirected)
+                .filter(|&item| !self.is_put_off(item))
+                .collect();
             for item in waiting {
                 self.direct(item);
             }
@@ -184,7 +186,7 @@ impl LocalBroker {
 
     /// Whether a node was made for partners all of whom declined but one, which is to be made private:
     /// not one whose slot is lost, as that page has no bytes to be made private with.
-    pub(super) fn is_lone(&self, id: NodeId) -> bool {
+    pub(super) fn has_unpaired_sharer(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
         node.sharers == 1 && node.proposed == 0 && !node.paired && !node.lost
     }
@@ -221,7 +223,7 @@ impl LocalBroker {
         self.release_slot(id);
         let fingerprint = self.stable.node(id).fingerprint;
         let last = self.stable.items(&self.rmap, id).next();
-        let waits = self.items_in(id, Role::Waiting).next().is_some();
+        let waits = self.items_in(id, Role::Undirected).next().is_some();
         if let Some(item) = last {
             self.unlink(item);
         }

@@ -73,8 +73,8 @@ struct Member {
     extents: ExtentMap,
     /// Pages about which the broker wants something done.
     queue: PollQueue,
-    /// Pages that its agent was told to move to other slots, and has not said what became of.
-    told: BTreeSet<LinearIndex>,
+    /// Pages whose move to another slot its agent was directed to make, and has not reported on.
+    awaiting_ack: BTreeSet<LinearIndex>,
     /// How often which of its pages were broken lately.
     breaks: Breaks,
     /// Items on the unstable tree.
@@ -186,7 +186,7 @@ impl LocalBroker {
                 items,
                 extents,
                 queue: PollQueue::new(page_count),
-                told: BTreeSet::new(),
+                awaiting_ack: BTreeSet::new(),
                 breaks: Breaks::default(),
                 waiting: 0,
                 numa_node: 0,

@@ -101,7 +101,7 @@ impl LocalBroker {
             Outcome::Merged(run) => self.confirm(vm, run)?,
             Outcome::Declined { linear, slot } => {
                 let item = self.item(vm, linear)?;
-                self.note_answer(vm, linear, 1);
+                self.acknowledge(vm, linear, 1);
                 // A node that came to nothing meanwhile has let the item go already.
                 if self.proposed_to(item, slot).is_some() {
                     self.remove_item(item);
@@ -109,31 +109,31 @@ impl LocalBroker {
             }
             Outcome::PutOff { linear, slot } => {
                 let item = self.item(vm, linear)?;
-                self.note_answer(vm, linear, 1);
+                self.acknowledge(vm, linear, 1);
                 if let Some(node) = self.proposed_to(item, slot) {
                     self.put_off(item, node);
                 }
             }
             Outcome::Differs { linear, slot } => {
                 let item = self.item(vm, linear)?;
-                self.note_answer(vm, linear, 1);
+                self.acknowledge(vm, linear, 1);
                 if let Some(node) = self.proposed_to(item, slot) {
                     self.note_difference(item, node);
                 }
             }
             Outcome::Left { linear } => {
                 let item = self.item(vm, linear)?;
-                self.note_answer(vm, linear, 1);
+                self.acknowledge(vm, linear, 1);
                 self.remove_item(item);
             }
             Outcome::Broken { linear } => {
                 let item = self.item(vm, linear)?;
-                self.note_answer(vm, linear, 1);
+                self.acknowledge(vm, linear, 1);
                 self.note_broken(vm, linear, item);
             }
             Outcome::Yielded { linear } => {
                 let item = self.item(vm, linear)?;
-                self.note_answer(vm, linear, 1);
+                self.acknowledge(vm, linear, 1);
                 self.unpair(item);
                 self.remove_item(item);
             }
@@ -180,7 +180,7 @@ impl LocalBroker {
                 }
             })
             .collect::<Result<_, _>>()?;
-        self.note_answer(vm, run.linear, run.page_count);
+        self.acknowledge(vm, run.linear, run.page_count);
         self.set_backing(vm, run.linear, Some(run.slot), run.page_count);
         for (item, offset) in items.into_iter().zip(0..) {
             if let Some(target) = self.moving_to(item, run.slot.offset(offset)) {

@@ -67,7 +67,7 @@ impl LocalBroker {
                 size_of::<Member>()
                     + member.items.heap_bytes()
                     + member.extents.heap_bytes()
-                    + member.told.len() * size_of::<LinearIndex>() * 3 / 2
+                    + member.awaiting_ack.len() * size_of::<LinearIndex>() * 3 / 2
                     + member.queue.heap_bytes()
                     + member.breaks.heap_bytes()
             })

@@ -45,7 +45,7 @@ impl LocalBroker {
                 let unplaced = self.stable.node(link.node).stage() == Stage::Matched;
                 let member = self.members.get(&vm);
                 let is_set_aside = member.is_some_and(|m| m.queue.is_without_slot(linear));
-                let no_slot = role == Role::Waiting && unplaced && is_set_aside;
+                let no_slot = role == Role::Undirected && unplaced && is_set_aside;
                 Some(if no_slot { UnsharedReason::NoSlot } else { UnsharedReason::Matched })
             }
         }

@@ -82,7 +82,7 @@ impl LocalBroker {
                 RmapItem::Proposed { link, role } => {
                     let has_slot = self.stable.node(link.node).slot().is_some();
                     ensure!(
-                        has_slot || role == Role::Waiting,
+                        has_slot || role == Role::Undirected,
                         "page {number} of VM {vm} is {role:?} on a node without a slot"
                     );
                     *tally.proposed.entry(link.node).or_default() += 1;
@@ -176,7 +176,7 @@ impl LocalBroker {
         ensure!(!node.lost || filled, "{id:?} has lost a slot that it does not have");
         let is_noted = node.slot().is_some_and(|slot| self.lost.contains(&slot));
         ensure!(!node.lost || is_noted, "{id:?} has lost its slot, and nobody can find it");
-        let waits = node.closed && self.items_in(id, Role::Waiting).next().is_some();
+        let waits = node.closed && self.items_in(id, Role::Undirected).next().is_some();
         ensure!(!waits, "pages wait for {id:?}, which is closed");
         if let Some(target) = leaving.map(|begun| self.stable.node(begun.target)) {
             let fits = target.load() + node.load() <= self.stable.max_page_sharing();

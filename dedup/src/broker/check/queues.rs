@@ -13,7 +13,7 @@ impl LocalBroker {
         let state = |linear| member.items.item(linear).map(|id| self.rmap.item(id));
         for linear in (0..member.items.page_count()).map(LinearIndex) {
             let waits =
-                matches!(state(linear), Some(RmapItem::Proposed { role: Role::Waiting, .. }));
+                matches!(state(linear), Some(RmapItem::Proposed { role: Role::Undirected, .. }));
             ensure!(
                 !waits || member.queue.contains(linear),
                 "page {} of VM {vm} waits for a poll, and is on no queue",
@@ -26,7 +26,7 @@ impl LocalBroker {
             let has_answer = matches!(
                 state(linear),
                 Some(
-                    RmapItem::Proposed { role: Role::Waiting, .. }
+                    RmapItem::Proposed { role: Role::Undirected, .. }
                         | RmapItem::Declined(..)
                         | RmapItem::Stable(_)
                 )
@@ -40,13 +40,13 @@ impl LocalBroker {
         }
         for linear in member.queue.set_aside() {
             let waits =
-                matches!(state(linear), Some(RmapItem::Proposed { role: Role::Waiting, .. }));
+                matches!(state(linear), Some(RmapItem::Proposed { role: Role::Undirected, .. }));
             ensure!(waits, "page {} of VM {vm} is set aside, and is {:?}", linear.0, state(linear));
         }
         for linear in member.queue.pages_put_off() {
             let waits = matches!(
                 state(linear),
-                Some(RmapItem::Proposed { role: Role::Waiting, .. } | RmapItem::Waiting(..))
+                Some(RmapItem::Proposed { role: Role::Undirected, .. } | RmapItem::Waiting(..))
             );
             ensure!(waits, "page {} of VM {vm} is put off, and is {:?}", linear.0, state(linear));
         }
@@ -54,7 +54,7 @@ impl LocalBroker {
             self.lacking.contains(&vm) || !member.queue.lacks_slots(),
             "pages of VM {vm} lack slots, and it counts as if none did"
         );
-        for &linear in &member.told {
+        for &linear in &member.awaiting_ack {
             let shares = matches!(state(linear), Some(RmapItem::Stable(_)));
             ensure!(
                 shares,

@@ -101,7 +101,7 @@ fn a_lack_of_slots_that_is_not_noted_is_found() {
 
 #[test]
 fn a_move_that_a_page_is_directed_to_and_that_shares_nothing_is_found() {
-    let what = found(|broker| assert!(member(broker).told.insert(linear(2))));
+    let what = found(|broker| assert!(member(broker).awaiting_ack.insert(linear(2))));
     assert!(what.contains("page 2 of VM 0 is directed to move"), "{what}");
 }
 

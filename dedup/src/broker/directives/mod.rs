@@ -10,26 +10,26 @@ use crate::id_set::IdSet;
 use crate::protocol::{BrokerError, Directive};
 use crate::{LinearIndex, Slot, VmId};
 
-/// What there is to say about a page whose agent asks.
-enum Answer {
-    /// This.
-    Now(Directive),
-    /// Nothing yet: another agent must fill the slot first.
+/// What a poll finds for a page.
+enum Polled {
+    /// A directive for its agent.
+    Directive(Directive),
+    /// No directive yet: another agent must fill the slot first.
     Parked,
-    /// Nothing yet: the store is full.
+    /// No directive yet: the store is full.
     NoSlot,
-    /// Nothing any more.
-    Never,
+    /// No directive any more.
+    Nothing,
 }
 
-/// What was said before in one batch of directives.
+/// The directives before in one batch.
 #[derive(Default)]
 struct Batch {
-    /// Slots that were given out: their agent fills them before it joins.
-    given: IdSet<Slot>,
-    /// Nodes whose first partner was told to come.
+    /// Slots that `Create`s have reserved: their agent fills them before it joins.
+    reserved: IdSet<Slot>,
+    /// Nodes whose first partner is to merge.
     awaiting: IdSet<NodeId>,
-    /// The last page that was told to create, and its first partner.
+    /// The page of the last `Create`, and its first partner.
     created: Option<(LinearIndex, (VmId, LinearIndex))>,
 }
 
@@ -56,17 +56,17 @@ impl LocalBroker {
             self.polled_pages += pages.len() as u64;
             for linear in pages.drain(..) {
                 let item = self.item(vm, linear)?;
-                match self.answer(item, linear, &mut batch) {
-                    Answer::Now(directive) => {
+                match self.poll_page(item, linear, &mut batch) {
+                    Polled::Directive(directive) => {
                         self.end_put_off(item);
                         directives.push(directive);
                     }
-                    Answer::Parked => self.member_mut(vm)?.queue.park(linear),
-                    Answer::NoSlot => {
+                    Polled::Parked => self.member_mut(vm)?.queue.park(linear),
+                    Polled::NoSlot => {
                         self.lacking.insert(vm);
                         self.member_mut(vm)?.queue.set_without_slot(linear);
                     }
-                    Answer::Never => {}
+                    Polled::Nothing => {}
                 }
             }
         }
@@ -74,15 +74,15 @@ impl LocalBroker {
     }
 
     /// The state may have moved on since the page was noted: what holds now counts.
-    fn answer(&mut self, item: ItemId, linear: LinearIndex, batch: &mut Batch) -> Answer {
+    fn poll_page(&mut self, item: ItemId, linear: LinearIndex, batch: &mut Batch) -> Polled {
         match self.rmap.item(item) {
-            RmapItem::Proposed { link, role: Role::Waiting } => {
-                let (slot, role) = match self.slot_for(link, &mut batch.given) {
+            RmapItem::Proposed { link, role: Role::Undirected } => {
+                let (slot, role) = match self.slot_for(link, &mut batch.reserved) {
                     Ok(place) => place,
-                    Err(answer) => return answer,
+                    Err(polled) => return polled,
                 };
                 self.rmap.set(item, RmapItem::Proposed { link, role });
-                Answer::Now(if role == Role::Creating {
+                Polled::Directive(if role == Role::Creating {
                     let continues = self.continues(item, linear, link.node, batch);
                     Directive::Create { linear, slot, continues }
                 } else {
@@ -91,17 +91,19 @@ impl LocalBroker {
                 })
             }
             RmapItem::Stable(link) => {
-                if let Some(slot) = self.tell_to_move(item) {
-                    return Answer::Now(Directive::Merge { linear, slot, awaited: false });
+                if let Some(slot) = self.direct_to_move(item) {
+                    return Polled::Directive(Directive::Merge { linear, slot, awaited: false });
                 }
-                if self.is_lone(link.node) {
-                    Answer::Now(Directive::Unshare { linear })
+                if self.has_unpaired_sharer(link.node) {
+                    Polled::Directive(Directive::Unshare { linear })
                 } else {
-                    Answer::Never
+                    Polled::Nothing
                 }
             }
-            RmapItem::Declined(..) => Answer::Now(Directive::Offer { linear }),
-            RmapItem::Proposed { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => Answer::Never,
+            RmapItem::Declined(..) => Polled::Directive(Directive::Offer { linear }),
+            RmapItem::Proposed { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => {
+                Polled::Nothing
+            }
         }
     }
 
@@ -131,20 +133,20 @@ impl LocalBroker {
     }
 
     /// The slot that a waiting item can go to now, and as what, or what there is to say of it instead.
-    fn slot_for(&mut self, link: Link, given: &mut IdSet<Slot>) -> Result<(Slot, Role), Answer> {
+    fn slot_for(&mut self, link: Link, reserved: &mut IdSet<Slot>) -> Result<(Slot, Role), Polled> {
         let node = self.stable.node(link.node);
         match (node.stage(), node.slot()) {
             (Stage::Matched, _) | (_, None) => {
-                let slot = self.store.slots.allocate().ok_or(Answer::NoSlot)?;
+                let slot = self.store.slots.allocate().ok_or(Polled::NoSlot)?;
                 self.store.slots.set_node(slot, link.node);
                 self.stable.node_mut(link.node).reserve(slot);
-                given.insert(slot);
+                reserved.insert(slot);
                 self.end_lack(link.node);
                 Ok((slot, Role::Creating))
             }
             (Stage::Filled, Some(slot)) => Ok((slot, Role::Joining)),
             (Stage::Reserved, Some(slot)) => {
-                given.contains(&slot).then_some((slot, Role::Joining)).ok_or(Answer::Parked)
+                reserved.contains(&slot).then_some((slot, Role::Joining)).ok_or(Polled::Parked)
             }
         }
     }
@@ -162,7 +164,7 @@ impl LocalBroker {
         if self.lacking.is_empty() {
             return;
         }
-        let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
+        let waiting: Vec<ItemId> = self.items_in(id, Role::Undirected).collect();
         for item in waiting {
             let (_, linear) = self.rmap.page(item);
             self.owner_mut(item).queue.end_lack(linear);
@@ -270,7 +272,7 @@ mod tests {
         broker.rename(VMS[0], LATER);
         broker.check().unwrap();
         assert!(broker.lacking.iter().eq(&[LATER]));
-        // Its pages of which there is no slot are gone, so the next slot that is given out ends the lack.
+        // Its pages of which there is no slot are gone, so the next slot that is reserved ends the lack.
         let [second, third] = [1, 2].map(LinearIndex);
         for linear in [linear, second, third] {
             broker.report(LATER, &[Outcome::Left { linear }]).unwrap();

@@ -163,7 +163,7 @@ impl LocalBroker {
         }
         let key = self.key(vm, node.identity.key());
         if self.stable.set_key(id, key) && self.stable.has_room(id) {
-            self.invite(id);
+            self.match_waiting(id);
         }
     }
 

@@ -49,7 +49,7 @@ impl LocalBroker {
             let mut moves = self.moves.iter();
             let from = moves.find(|(_, begun)| begun.target == id).map(|(&from, _)| from);
             if let Some(from) = from {
-                if self.is_unanswered(from) {
+                if self.awaits_ack(from) {
                     return Err(MoveError::Busy(slot));
                 }
                 // Those that have not come yet stay where they are.
@@ -64,7 +64,7 @@ impl LocalBroker {
         lost.insert(slot);
         self.lost = lost;
         // Whose agents do not know yet that they were to join it.
-        let waiting: Vec<ItemId> = self.items_in(id, Role::Waiting).collect();
+        let waiting: Vec<ItemId> = self.items_in(id, Role::Undirected).collect();
         for item in waiting {
             self.unlink(item);
             self.place_again(item, self.stable.node(id).fingerprint);

@@ -7,7 +7,7 @@
 //!
 //! An agent that was told of a target and has not answered may be about to map a page there, and a
 //! slot that is freed must never be mapped. Whom it has told, and who has not answered, the broker
-//! keeps in mind (`Member::told`), and it gives up no move before all have. In one process nothing
+//! keeps in mind (`Member::awaiting_ack`), and it gives up no move before all have. In one process nothing
 //! is unanswered between two steps, as an agent obeys and reports in one call; this does not depend
 //! on it, so it holds for agents that answer late as well. One that says that it has come to a
 //! target which is no more was not told to, or has said before that it had not: it is refused.
@@ -47,14 +47,14 @@ impl LocalBroker {
     /// Whether nobody can come to the target of a node's move any more who was told to, and whoever
     /// stays behind has bytes to share.
     fn may_be_given_up(&self, from: NodeId) -> bool {
-        !self.stable.node(from).lost && !self.is_unanswered(from)
+        !self.stable.node(from).lost && !self.awaits_ack(from)
     }
 
     /// Whether an agent was told to move a sharer of a node and has not said what became of it.
-    pub(in crate::broker) fn is_unanswered(&self, from: NodeId) -> bool {
+    pub(in crate::broker) fn awaits_ack(&self, from: NodeId) -> bool {
         self.sharers(from).any(|item| {
             let (vm, linear) = self.rmap.page(item);
-            self.members.get(&vm).is_some_and(|member| member.told.contains(&linear))
+            self.members.get(&vm).is_some_and(|member| member.awaiting_ack.contains(&linear))
         })
     }
 
@@ -71,7 +71,7 @@ impl LocalBroker {
         }
         for &id in &left {
             if self.stable.has_room(id) {
-                self.invite(id);
+                self.match_waiting(id);
             }
         }
         for id in left {

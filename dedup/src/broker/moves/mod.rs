@@ -170,7 +170,7 @@ impl LocalBroker {
         let items: Vec<ItemId> =
             self.items(vm, pages.iter().copied())?.collect::<Result<_, _>>()?;
         for (item, &linear) in items.into_iter().zip(pages) {
-            if let Some(slot) = self.tell_to_move(item) {
+            if let Some(slot) = self.direct_to_move(item) {
                 directives.push(Directive::Merge { linear, slot, awaited: false });
             }
         }
@@ -179,7 +179,7 @@ impl LocalBroker {
 
     /// Where an item is to go if what it shares is being moved. Its agent is about to be told, and
     /// until it has answered the slot must stay what it is.
-    pub(in crate::broker) fn tell_to_move(&mut self, item: ItemId) -> Option<Slot> {
+    pub(in crate::broker) fn direct_to_move(&mut self, item: ItemId) -> Option<Slot> {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
         if self.stable.node(link.node).lost {
             // Its agent would compare it, and so read what must not be read.
@@ -187,23 +187,24 @@ impl LocalBroker {
         }
         let (_, slot) = self.move_target(link.node)?;
         let (_, linear) = self.rmap.page(item);
-        self.owner_mut(item).told.insert(linear);
+        self.owner_mut(item).awaiting_ack.insert(linear);
         Some(slot)
     }
 
     /// Notes that an agent has said what became of pages, if it had been told to move them.
-    pub(in crate::broker) fn note_answer(
+    pub(in crate::broker) fn acknowledge(
         &mut self,
         vm: VmId,
         linear: LinearIndex,
         page_count: u32,
     ) {
-        let Some(member) = self.members.get_mut(&vm).filter(|member| !member.told.is_empty())
+        let Some(member) =
+            self.members.get_mut(&vm).filter(|member| !member.awaiting_ack.is_empty())
         else {
             return;
         };
         for offset in 0..page_count {
-            member.told.remove(&linear.offset(offset));
+            member.awaiting_ack.remove(&linear.offset(offset));
         }
     }
 
@@ -234,7 +235,7 @@ impl LocalBroker {
         let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
         self.stable.set_closed(target, false);
         if self.stable.has_room(target) {
-            self.invite(target);
+            self.match_waiting(target);
         }
         self.settle_node(target);
     }

@@ -37,21 +37,21 @@ pub(super) enum RmapItem {
     Proposed {
         /// The node, and the neighbours on its list.
         link: Link,
-        /// What its agent knows of that.
+        /// Which directive its agent was sent for that.
         role: Role,
     },
     /// Mapped to a stable node's slot.
     Stable(Link),
 }
 
-/// What an agent knows of a page that is to share a node.
+/// Which directive an agent was sent for a page that is to share a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Nothing yet: to it, the page has no twin.
-    Waiting,
-    /// It was told to hand over the bytes for the node's slot, and then to map the page there.
+    /// None yet: to the agent, the page has no twin.
+    Undirected,
+    /// To hand over the bytes for the node's slot, and then to map the page there.
     Creating,
-    /// It was told to map the page to the node's slot.
+    /// To map the page to the node's slot.
     Joining,
 }
 

@@ -21,7 +21,7 @@ const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 
 const LOOSE: u32 = 0;
 const WAITING: u32 = 1;
-const PROPOSED_WAITING: u32 = 2;
+const PROPOSED_UNDIRECTED: u32 = 2;
 const PROPOSED_CREATING: u32 = 3;
 const PROPOSED_JOINING: u32 = 4;
 const STABLE: u32 = 5;
@@ -51,7 +51,9 @@ impl PackedItem {
             RmapItem::Loose(age) => Self([LOOSE | age.to_bits() << TAG_BITS, 0, 0]),
             RmapItem::Declined(key, age) => keyed(DECLINED, key, age),
             RmapItem::Waiting(key, age) => keyed(WAITING, key, age),
-            RmapItem::Proposed { link, role: Role::Waiting } => linked(PROPOSED_WAITING, link),
+            RmapItem::Proposed { link, role: Role::Undirected } => {
+                linked(PROPOSED_UNDIRECTED, link)
+            }
             RmapItem::Proposed { link, role: Role::Creating } => linked(PROPOSED_CREATING, link),
             RmapItem::Proposed { link, role: Role::Joining } => linked(PROPOSED_JOINING, link),
             RmapItem::Stable(link) => linked(STABLE, link),
@@ -73,7 +75,7 @@ impl PackedItem {
             LOOSE => RmapItem::Loose(Age::from_bits(rest)),
             DECLINED => RmapItem::Declined(key(), Age::from_bits(rest)),
             WAITING => RmapItem::Waiting(key(), Age::from_bits(rest)),
-            PROPOSED_WAITING => proposed(Role::Waiting),
+            PROPOSED_UNDIRECTED => proposed(Role::Undirected),
             PROPOSED_CREATING => proposed(Role::Creating),
             PROPOSED_JOINING => proposed(Role::Joining),
             STABLE => RmapItem::Stable(link()),
@@ -100,7 +102,7 @@ mod tests {
         let node =
             (1..=u32::MAX >> TAG_BITS).prop_map(|number| NodeId::from_number(number).unwrap());
         let link = (node, id(), id()).prop_map(|(node, next, prev)| Link { node, next, prev });
-        let role = prop_oneof![Just(Role::Waiting), Just(Role::Creating), Just(Role::Joining)];
+        let role = prop_oneof![Just(Role::Undirected), Just(Role::Creating), Just(Role::Joining)];
         prop_oneof![
             age().prop_map(RmapItem::Loose),
             (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Waiting(Fingerprint(key), age)),
