@@ -115,7 +115,7 @@ fn a_number_that_is_in_use_and_free_is_found() {
     let what = found(|broker| broker.rmap.free_twice(0));
     assert!(what.contains("chunk 0 is free, and is in use"), "{what}");
     let what = found(|broker| broker.store.slots.hand_out(Slot(0)));
-    assert!(what.contains("slot 0 rests, and is being handed out"), "{what}");
+    assert!(what.contains("slot 0 is quarantined, and is being reused"), "{what}");
     let what = found(|broker| broker.store.slots.hand_out(Slot(1)));
     assert!(what.contains("slot 1 is free: true"), "{what}");
 }

@@ -2,8 +2,8 @@
 //!
 //! A slot's number outlives its memory: when the last sharer is gone its page is given back to the
 //! kernel, but the number stays taken while any mapping still lies over it, or a later content
-//! would show through. Numbers that are free again rest until many have gathered, and are then
-//! taken up in an order that a guest cannot foresee, run by run, so that neighbouring pages still
+//! would show through. Numbers that are free again are *quarantined* until there are many of them, and are
+//! then reused in an order that a guest cannot foresee, run by run, so that neighbouring pages still
 //! get neighbouring slots.
 
 use std::collections::BTreeMap;
@@ -12,11 +12,11 @@ use super::slot_table::SlotTable;
 use crate::Slot;
 use crate::broker::ids::NodeId;
 
-/// Runs of resting numbers that are looked at for one that is long enough, at most.
+/// Runs of quarantined numbers that are looked at for one that is long enough, at most.
 const LOOK_RUNS: usize = 1024;
 
-/// Free numbers that rest at least, before any is used again.
-const MIN_RESTING: u32 = 1 << 16;
+/// More numbers than this are quarantined before any is reused.
+const MIN_QUARANTINED: u32 = 1 << 16;
 
 /// The slots of one store.
 #[derive(Debug)]
@@ -24,10 +24,10 @@ pub(in crate::broker) struct Slots {
     states: SlotTable,
     limit: u32,
     live: u32,
-    /// Resting numbers as maximal runs: first to count.
-    resting: BTreeMap<u32, u32>,
-    resting_count: u32,
-    /// The run of numbers being handed out again.
+    /// Free numbers that are not to be reused yet, as maximal runs: first to count.
+    quarantined: BTreeMap<u32, u32>,
+    quarantined_count: u32,
+    /// The run of numbers that is being reused.
     reuse: std::ops::Range<u32>,
 }
 
@@ -37,8 +37,8 @@ impl Slots {
             states: SlotTable::default(),
             limit,
             live: 0,
-            resting: BTreeMap::new(),
-            resting_count: 0,
+            quarantined: BTreeMap::new(),
+            quarantined_count: 0,
             reuse: 0..0,
         }
     }
@@ -47,8 +47,8 @@ impl Slots {
     /// when the store is full.
     pub(in crate::broker) fn allocate(&mut self) -> Option<Slot> {
         let full = self.states.len() >= self.limit as usize;
-        if self.reuse.is_empty() && (self.has_rested() || full) {
-            self.reuse = self.take_resting_run().unwrap_or(0..0);
+        if self.reuse.is_empty() && (self.may_reuse() || full) {
+            self.reuse = self.take_quarantined_run().unwrap_or(0..0);
         }
         let slot = match self.reuse.next() {
             Some(number) => Slot(number),
@@ -65,8 +65,8 @@ impl Slots {
     /// Takes `count` consecutive numbers; `None` when none are found. O(count + log n).
     pub(in crate::broker) fn allocate_run(&mut self, count: u32) -> Option<Slot> {
         let fresh = self.states.len() + count as usize <= self.limit as usize;
-        let rested = self.has_rested() || !fresh;
-        let run = rested.then(|| self.take_resting(count)).flatten();
+        let reuse = self.may_reuse() || !fresh;
+        let run = reuse.then(|| self.take_quarantined(count)).flatten();
         let first = match run {
             Some(first) => first,
             None if fresh => {
@@ -80,9 +80,9 @@ impl Slots {
         Some(Slot(first))
     }
 
-    /// Whether enough numbers rest for some of them to be taken up again.
-    fn has_rested(&self) -> bool {
-        self.resting_count > MIN_RESTING.max(self.live / 2)
+    /// Whether so many numbers are quarantined that some may be reused.
+    fn may_reuse(&self) -> bool {
+        self.quarantined_count > MIN_QUARANTINED.max(self.live / 2)
     }
 
     pub(in crate::broker) fn set_node(&mut self, slot: Slot, node: NodeId) {
@@ -94,12 +94,12 @@ impl Slots {
         self.states.state(slot.0).node
     }
 
-    /// Marks a slot as having no bytes any more; its number rests once nothing lies over it.
+    /// Marks a slot as having no bytes any more; its number is quarantined once nothing is mapped over it.
     pub(in crate::broker) fn release(&mut self, slot: Slot) {
         let state = self.states.change(slot.0, |state| state.node = None);
         self.live -= 1;
         if state.mappings == 0 {
-            self.rest(slot);
+            self.put_in_quarantine(slot);
         }
     }
 
@@ -115,15 +115,15 @@ impl Slots {
         for number in slot.0..slot.0 + page_count {
             let state = self.states.change(number, |state| state.mappings -= 1);
             if state.mappings == 0 && state.node.is_none() {
-                self.rest(Slot(number));
+                self.put_in_quarantine(Slot(number));
             }
         }
     }
 
-    /// Numbers that can be taken, at rest or never used.
+    /// Numbers that can be allocated: quarantined, being reused, or never used.
     pub(in crate::broker) fn room(&self) -> u32 {
         let used = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
-        (self.limit - used) + self.resting_count + (self.reuse.end - self.reuse.start)
+        (self.limit - used) + self.quarantined_count + (self.reuse.end - self.reuse.start)
     }
 
     pub(in crate::broker) fn mappings(&self, slot: Slot) -> u32 {
@@ -141,11 +141,11 @@ impl Slots {
     }
 
     pub(in crate::broker) fn heap_bytes(&self) -> usize {
-        self.states.heap_bytes() + self.resting.len() * size_of::<(u32, u32)>() * 3 / 2
+        self.states.heap_bytes() + self.quarantined.len() * size_of::<(u32, u32)>() * 3 / 2
     }
 
-    /// Verifies that just those numbers rest, or are being handed out again, that no node has and no page
-    /// lies over, and that they are counted. O(numbers).
+    /// Verifies that just those numbers are quarantined, or being reused, that no node has and no page
+    /// is mapped over, and that they are counted. O(numbers).
     ///
     /// # Errors
     ///
@@ -153,22 +153,28 @@ impl Slots {
     pub(in crate::broker) fn check(&self) -> Result<(), String> {
         self.states.check()?;
         let mut free = vec![false; self.states.len()];
-        let runs = self.resting.iter().map(|(&first, &count)| first..first + count);
-        let (mut resting, mut end) = (0, None);
+        let runs = self.quarantined.iter().map(|(&first, &count)| first..first + count);
+        let (mut quarantined, mut end) = (0, None);
         for run in runs {
             if end.is_some_and(|end| run.start <= end) {
-                return Err(format!("slots rest from {} on, next to others that do", run.start));
+                return Err(format!(
+                    "slots from {} on are quarantined, and in no run with those before",
+                    run.start
+                ));
             }
             end = Some(run.end);
-            resting += run.end - run.start;
+            quarantined += run.end - run.start;
             run.for_each(|number| free[number as usize] = true);
         }
-        if resting != self.resting_count {
-            return Err(format!("{resting} slots rest, {} counted", self.resting_count));
+        if quarantined != self.quarantined_count {
+            return Err(format!(
+                "{quarantined} slots are quarantined, {} counted",
+                self.quarantined_count
+            ));
         }
         for number in self.reuse.clone() {
             if std::mem::replace(&mut free[number as usize], true) {
-                return Err(format!("slot {number} rests, and is being handed out"));
+                return Err(format!("slot {number} is quarantined, and is being reused"));
             }
         }
         let mut live = 0;
@@ -181,46 +187,47 @@ impl Slots {
         if live == self.live { Ok(()) } else { Err(format!("{live} slots, {} counted", self.live)) }
     }
 
-    fn rest(&mut self, slot: Slot) {
+    fn put_in_quarantine(&mut self, slot: Slot) {
         let (mut first, mut count) = (slot.0, 1);
-        if let Some((&before, &run)) = self.resting.range(..first).next_back()
+        if let Some((&before, &run)) = self.quarantined.range(..first).next_back()
             && before + run == first
         {
             (first, count) = (before, run + 1);
         }
-        if let Some(run) = self.resting.remove(&(slot.0 + 1)) {
+        if let Some(run) = self.quarantined.remove(&(slot.0 + 1)) {
             count += run;
         }
-        self.resting.insert(first, count);
-        self.resting_count += 1;
+        self.quarantined.insert(first, count);
+        self.quarantined_count += 1;
     }
 
-    fn take_resting_run(&mut self) -> Option<std::ops::Range<u32>> {
+    fn take_quarantined_run(&mut self) -> Option<std::ops::Range<u32>> {
         let from = self.random_number();
-        let after = self.resting.range(from..).next();
-        let (&first, &count) = after.or_else(|| self.resting.iter().next())?;
-        self.resting.remove(&first);
-        self.resting_count -= count;
+        let after = self.quarantined.range(from..).next();
+        let (&first, &count) = after.or_else(|| self.quarantined.iter().next())?;
+        self.quarantined.remove(&first);
+        self.quarantined_count -= count;
         Some(first..first + count)
     }
 
-    /// The first of `count` consecutive resting numbers, which rest no more. `None` if they are not found
+    /// Takes `count` consecutive numbers out of quarantine and returns the first. `None` if they are not found
     /// in some [`LOOK_RUNS`]. O(log n).
-    fn take_resting(&mut self, count: u32) -> Option<u32> {
+    fn take_quarantined(&mut self, count: u32) -> Option<u32> {
         let from = self.random_number();
-        let mut runs = self.resting.range(from..).chain(self.resting.range(..from)).take(LOOK_RUNS);
+        let mut runs =
+            self.quarantined.range(from..).chain(self.quarantined.range(..from)).take(LOOK_RUNS);
         let (&first, &len) = runs.find(|&(_, &len)| len >= count)?;
-        self.resting.remove(&first);
+        self.quarantined.remove(&first);
         if len > count {
-            self.resting.insert(first + count, len - count);
+            self.quarantined.insert(first + count, len - count);
         }
-        self.resting_count -= count;
+        self.quarantined_count -= count;
         Some(first)
     }
 
     fn random_number(&self) -> u32 {
         // Without randomness the order is a little easier to foresee, and nothing else. Only numbers that
-        // were in use rest.
+        // were in use are quarantined.
         let used = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
         getrandom::u32().unwrap_or(0) % used.max(1)
     }
@@ -228,7 +235,7 @@ impl Slots {
 
 #[cfg(test)]
 impl Slots {
-    /// Has a number be handed out next, whatever it is in use for.
+    /// Has a number be allocated next, whatever it is in use for.
     pub(in crate::broker) fn hand_out(&mut self, slot: Slot) {
         self.reuse = slot.0..slot.0 + 1;
     }
@@ -244,11 +251,11 @@ mod tests {
         let taken: Vec<_> = std::iter::from_fn(|| slots.allocate()).collect();
         assert_eq!(taken, [Slot(0), Slot(1), Slot(2)]);
         slots.release(Slot(1));
-        assert_eq!(slots.allocate(), Some(Slot(1)), "a full store uses rested numbers");
+        assert_eq!(slots.allocate(), Some(Slot(1)), "a full store reuses numbers");
     }
 
     #[test]
-    fn runs_of_numbers_are_new_ones_or_such_as_have_rested_side_by_side() {
+    fn runs_of_numbers_are_new_ones_or_such_as_were_quarantined_side_by_side() {
         let mut slots = Slots::new(6);
         assert_eq!(slots.allocate_run(4), Some(Slot(0)));
         assert_eq!(slots.allocate_run(3), None, "two are left");
@@ -262,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_rests_only_when_nothing_lies_over_it() {
+    fn a_number_is_quarantined_only_when_nothing_is_mapped_over_it() {
         let mut slots = Slots::new(1);
         let slot = slots.allocate().unwrap();
         slots.map(slot, 1);
@@ -273,26 +280,26 @@ mod tests {
     }
 
     #[test]
-    fn which_rested_number_is_taken_up_cannot_be_foreseen() {
-        let taken_up = |_| {
+    fn which_quarantined_number_is_reused_cannot_be_foreseen() {
+        let reused = |_| {
             // A store is larger than what is ever used of it.
             let mut slots = Slots::new(u32::MAX);
             let used: Vec<Slot> =
-                (0..2 * MIN_RESTING + 2).filter_map(|_| slots.allocate()).collect();
+                (0..2 * MIN_QUARANTINED + 2).filter_map(|_| slots.allocate()).collect();
             used.iter().step_by(2).for_each(|&slot| slots.release(slot));
             slots.allocate_run(1)
         };
-        let taken_up: std::collections::BTreeSet<_> = (0..6).map(taken_up).collect();
-        assert!(taken_up.len() > 3, "{taken_up:?}");
+        let reused: std::collections::BTreeSet<_> = (0..6).map(reused).collect();
+        assert!(reused.len() > 3, "{reused:?}");
     }
 
     #[test]
     fn freed_numbers_are_not_handed_out_at_once() {
         let mut slots = Slots::new(u32::MAX);
-        for expected in 0..=MIN_RESTING {
+        for expected in 0..=MIN_QUARANTINED {
             assert_eq!(slots.allocate(), Some(Slot(expected)));
             slots.release(Slot(expected));
         }
-        assert!(slots.allocate().unwrap().0 <= MIN_RESTING, "then an old one is taken up");
+        assert!(slots.allocate().unwrap().0 <= MIN_QUARANTINED, "then an old one is reused");
     }
 }
