@@ -93,15 +93,15 @@ impl LocalBroker {
     /// Finds another place for a loose item, to whose agent its page waits.
     fn place_again(&mut self, item: ItemId, fingerprint: Fingerprint) {
         if let Some(dup) = self.stable.find(fingerprint) {
-            self.match_with(dup, item);
+            self.propose(dup, item);
         } else if !self.wait_or_name(item, fingerprint)
             && let Some(dup) = self.stable.insert(fingerprint)
         {
             // Without a node to spare it is forgotten until it changes.
             if let Some(twin) = self.take_waiting(fingerprint) {
-                self.match_with(dup, twin);
+                self.propose(dup, twin);
             }
-            self.match_with(dup, item);
+            self.propose(dup, item);
         }
     }
 

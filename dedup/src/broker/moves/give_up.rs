@@ -65,13 +65,13 @@ impl LocalBroker {
         self.stable.set_closed(target, false);
         let mut left = vec![from];
         if self.stable.node(target).load() == 0 {
-            self.dissolve(target);
+            self.settle_node(target);
         } else {
             left.push(target);
         }
         for &id in &left {
             if self.stable.has_room(id) {
-                self.match_waiting(id);
+                self.propose_waiting(id);
             }
         }
         for id in left {

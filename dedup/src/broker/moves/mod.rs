@@ -214,12 +214,6 @@ impl LocalBroker {
         Some((target, self.stable.node(target).filled_slot()?))
     }
 
-    /// Whether sharers are being moved to a node.
-    pub(in crate::broker) fn is_target(&self, id: NodeId) -> bool {
-        let node = self.stable.node(id);
-        node.closed && !node.lost && !self.moves.contains_key(&id)
-    }
-
     /// Makes a sharer of a node a sharer of the one it is to go to.
     pub(in crate::broker) fn transfer(&mut self, item: ItemId, target: NodeId) {
         let from = self.stable.unlink(&mut self.rmap, item);
@@ -228,16 +222,6 @@ impl LocalBroker {
         if let Some(from) = from {
             self.settle_node(from);
         }
-    }
-
-    /// Ends the move that a node, which is gone, was left by. The other one takes items again.
-    pub(in crate::broker) fn end_move(&mut self, from: NodeId) {
-        let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
-        self.stable.set_closed(target, false);
-        if self.stable.has_room(target) {
-            self.match_waiting(target);
-        }
-        self.settle_node(target);
     }
 
     /// Has the agents of a node's sharers ask what to do.

@@ -1,4 +1,7 @@
-//! Offers: where a calm page could go.
+//! Offers: what is to become of a private page that has not changed since the last pass.
+//! KSM: `cmp_and_merge_page()`.
+
+mod named;
 
 use super::LocalBroker;
 use super::ids::ItemId;
@@ -47,7 +50,7 @@ impl LocalBroker {
                 self.stable.propose(&mut self.rmap, id, item, Role::Joining);
                 return Decision::Join(slot);
             }
-            self.match_with(id, item);
+            self.propose(id, item);
             return Decision::Wait;
         }
         if self.wait(item, fingerprint) {
@@ -57,9 +60,9 @@ impl LocalBroker {
             return Decision::Keep;
         };
         if let Some(twin) = self.take_waiting(fingerprint) {
-            self.match_with(id, twin);
+            self.propose(id, twin);
         }
-        self.match_with(id, item);
+        self.propose(id, item);
         Decision::Wait
     }
 }

@@ -1,0 +1,72 @@
+//! How items and nodes change their states: what KSM does in `stable_tree_append()`, `break_cow()` and
+//! `remove_rmap_item_from_tree()`.
+//!
+//! `items` has what changes one item, `nodes` what follows for nodes, and this file what does both. Moves,
+//! offers and reports call these; nothing here calls them.
+
+mod items;
+mod nodes;
+
+use super::LocalBroker;
+use super::ids::{ItemId, NodeId};
+use super::index::stable::node::Stage;
+use super::rmap::{RmapItem, Role};
+use crate::{LinearIndex, VmId};
+
+impl LocalBroker {
+    /// Takes an item out of whatever tree it is in and leaves it loose: the counterpart of KSM's
+    /// `remove_rmap_item_from_tree`. A node that is of no use without it is removed, too.
+    pub(super) fn remove_item(&mut self, item: ItemId) {
+        self.end_put_off(item);
+        match self.rmap.item(item) {
+            RmapItem::Loose(_) => {}
+            RmapItem::Declined(_, age) => {
+                self.dequeue(item);
+                self.rmap.set(item, RmapItem::Loose(age));
+            }
+            RmapItem::Waiting(fingerprint, _) => {
+                self.take_waiting(fingerprint);
+            }
+            RmapItem::Proposed { .. } | RmapItem::Stable(_) => {
+                if let Some(node) = self.unlink(item) {
+                    if self.stable.was_full(node) {
+                        self.propose_waiting(node);
+                    }
+                    self.settle_node(node);
+                }
+            }
+        }
+    }
+
+    /// Takes all of a VM's items out of the trees. O(items that take memory).
+    pub(super) fn remove_all_items(&mut self, vm: VmId) {
+        let mut next = 0;
+        while let Some(member) = self.members.get(&vm)
+            && let Some(pages) = self.rmap.next_made(&member.items, next)
+        {
+            next = pages.end;
+            for item in pages
+                .filter_map(|number| self.item(vm, LinearIndex(number)).ok())
+                .collect::<Vec<_>>()
+            {
+                self.remove_item(item);
+            }
+        }
+    }
+
+    /// Has another page fill the slot that an item was to fill, for which its agent has no mappings, or the
+    /// node wait until an agent has some.
+    pub(super) fn put_off(&mut self, item: ItemId, id: NodeId) {
+        let link = match self.rmap.item(item) {
+            RmapItem::Proposed { link, role: Role::Creating }
+                if self.stable.node(id).stage() == Stage::Reserved =>
+            {
+                link
+            }
+            _ => return self.remove_item(item),
+        };
+        self.rmap.set(item, RmapItem::Proposed { link, role: Role::Undirected });
+        self.begin_put_off(item);
+        self.settle_node(id);
+    }
+}

@@ -1,0 +1,153 @@
+//! What follows for a stable node when items have left its list.
+
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::index::stable::node::Stage;
+use crate::broker::rmap::{RmapItem, Role};
+
+impl LocalBroker {
+    /// Draws the consequences of an item's leaving a node's list, for that node and for the one that its
+    /// sharers were moved to.
+    pub(in crate::broker) fn settle_node(&mut self, id: NodeId) {
+        // The target of a move is the source of none, so there are two at most.
+        let mut unsettled = Some(id);
+        while let Some(id) = unsettled {
+            unsettled = self.settle(id);
+        }
+    }
+
+    /// Settles one node; returns the target of its move, which is to be settled next, if that has ended.
+    fn settle(&mut self, id: NodeId) -> Option<NodeId> {
+        if self.is_target(id) {
+            // Sharers are about to be moved to it.
+            return None;
+        }
+        let node = self.stable.node(id);
+        if node.sharers > 0 {
+            // The break_cow rule: a page that was merged for a partner that was then declined is made
+            // private again at once. It keeps its item until its agent has done so.
+            if self.has_unpaired_sharer(id) {
+                let sharer = self.stable.items(&self.rmap, id).next();
+                if let Some(sharer) = sharer {
+                    self.direct(sharer);
+                }
+            }
+            return None;
+        }
+        if node.stage() == Stage::Reserved && !self.has_creator(id) {
+            self.abandon_slot(id);
+        }
+        let node = self.stable.node(id);
+        let least = if node.stage() == Stage::Matched { 2 } else { 1 };
+        if node.proposed < least { self.dissolve(id) } else { None }
+    }
+
+    /// Takes back a slot that nobody will fill. Its creator's neighbours that were directed to join it, in the
+    /// same batch, will find that, and be offered again; an agent that has no directive yet may be sent one to
+    /// fill another.
+    fn abandon_slot(&mut self, id: NodeId) {
+        self.release_slot(id);
+        let joining: Vec<ItemId> = self.items_in(id, Role::Joining).collect();
+        for item in joining {
+            self.unlink(item);
+            if self.stable.was_full(id) {
+                self.propose_waiting(id);
+            }
+        }
+        let undirected: Vec<ItemId> =
+            self.items_in(id, Role::Undirected).filter(|&item| !self.is_put_off(item)).collect();
+        for item in undirected {
+            self.direct(item);
+        }
+    }
+
+    /// Removes a node that nobody shares, and that at most one page still could. If that page's
+    /// agent has no directive for it the page waits again; otherwise it is forgotten, and its agent will
+    /// offer it anew when it finds that it cannot join. Returns the target of the node's move, if it had one.
+    fn dissolve(&mut self, id: NodeId) -> Option<NodeId> {
+        self.release_slot(id);
+        let fingerprint = self.stable.node(id).fingerprint;
+        let last = self.stable.items(&self.rmap, id).next();
+        let is_undirected = self.items_in(id, Role::Undirected).next().is_some();
+        if let Some(item) = last {
+            self.unlink(item);
+        }
+        self.stable.remove(id);
+        let target = self.end_move(id);
+        // No page that is undirected is on the list of a node whose sharers are being moved.
+        let Some(item) = last.filter(|_| is_undirected) else { return target };
+        // Another dup may have room by now.
+        if let Some(dup) = self.stable.find(fingerprint) {
+            self.propose(dup, item);
+        } else {
+            self.wait_or_name(item, fingerprint);
+        }
+        target
+    }
+
+    /// Ends the move from a node, which is gone, if there is one; returns its target, which takes items again.
+    fn end_move(&mut self, from: NodeId) -> Option<NodeId> {
+        let target = self.moves.remove(&from)?.target;
+        self.stable.set_closed(target, false);
+        if self.stable.has_room(target) {
+            self.propose_waiting(target);
+        }
+        Some(target)
+    }
+
+    /// Takes a node's slot back, if it has one.
+    fn release_slot(&mut self, id: NodeId) {
+        if let Some(slot) = self.stable.node_mut(id).take_slot() {
+            self.store.free(slot);
+        }
+    }
+
+    /// Whether sharers are being moved to a node.
+    pub(in crate::broker) fn is_target(&self, id: NodeId) -> bool {
+        let node = self.stable.node(id);
+        node.closed && !node.lost && !self.moves.contains_key(&id)
+    }
+
+    /// Whether a node was made for partners all of whom declined but one, which is to be made private:
+    /// not one whose slot is lost, as that page has no bytes to be made private with.
+    pub(in crate::broker) fn has_unpaired_sharer(&self, id: NodeId) -> bool {
+        let node = self.stable.node(id);
+        node.sharers == 1 && node.proposed == 0 && !node.paired && !node.lost
+    }
+
+    /// Has the sharer that is left when one of two leaves count as one whose partner declined.
+    pub(in crate::broker) fn unpair(&mut self, item: ItemId) {
+        if let RmapItem::Stable(link) = self.rmap.item(item) {
+            let node = self.stable.node_mut(link.node);
+            node.paired &= node.sharers != 2;
+        }
+    }
+
+    fn has_creator(&self, id: NodeId) -> bool {
+        self.items_in(id, Role::Creating).next().is_some()
+    }
+
+    /// Has those pages be merged with a node's slot that were put off before it was filled.
+    /// O(items of the node).
+    pub(in crate::broker) fn direct_put_off(&mut self, id: NodeId) {
+        if self.put_off_count == 0 {
+            return;
+        }
+        let put_off: Vec<ItemId> =
+            self.items_in(id, Role::Undirected).filter(|&item| self.is_put_off(item)).collect();
+        for item in put_off {
+            self.direct(item);
+        }
+    }
+
+    /// The items that are proposed to a node in this role.
+    pub(in crate::broker) fn items_in(
+        &self,
+        id: NodeId,
+        wanted: Role,
+    ) -> impl Iterator<Item = ItemId> + '_ {
+        self.stable.items(&self.rmap, id).filter(move |&item| {
+            matches!(self.rmap.item(item), RmapItem::Proposed { role, .. } if role == wanted)
+        })
+    }
+}

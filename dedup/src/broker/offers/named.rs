@@ -1,0 +1,103 @@
+//! Offers of pages whose fingerprints do not tell them from others, by their names.
+
+use crate::VmId;
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::index::contested::Contested;
+use crate::fingerprint::Fingerprint;
+use crate::protocol::{BrokerError, Decision, NamedOffer};
+
+impl LocalBroker {
+    /// Whether there is a fingerprint that pages of different contents have.
+    #[cfg(test)]
+    pub(crate) fn has_contested(&self) -> bool {
+        !self.contested.is_empty()
+    }
+
+    /// Forgets which fingerprints are contested while nothing stands under any name.
+    pub(crate) fn forget_contested(&mut self) {
+        if !self.contested.is_empty() && self.stable.node_count() == 0 && self.unstable.len() == 0 {
+            self.contested = Contested::default();
+        }
+    }
+
+    /// Notes that a page has the key of the slot that it was to share, and differs.
+    pub(in crate::broker) fn note_difference(&mut self, item: ItemId, id: NodeId) {
+        let key = self.stable.node(id).fingerprint;
+        self.remove_item(item);
+        self.decline(item, key);
+    }
+
+    /// Whether a page that is offered once more must be named: what has its key may differ from it.
+    /// `declined` is the key under which it was found to differ last.
+    pub(in crate::broker) fn must_be_named(
+        &mut self,
+        vm: VmId,
+        key: Fingerprint,
+        declined: Option<Fingerprint>,
+    ) -> bool {
+        let contested = declined == Some(key) || self.contested.contains(key);
+        if contested {
+            self.contest(vm, key);
+        }
+        contested
+    }
+
+    /// Takes pages in that are found by their names.
+    pub(in crate::broker) fn decide_all_named(
+        &mut self,
+        vm: VmId,
+        offers: &[NamedOffer],
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), BrokerError> {
+        let pages = offers.iter().map(|offer| offer.linear);
+        let items: Vec<ItemId> = self.items(vm, pages)?.collect::<Result<_, _>>()?;
+        for (offer, item) in offers.iter().zip(items) {
+            let key = self.key(vm, offer.identity.key());
+            let declined = self.rmap.item(item).declined();
+            self.remove_item(item);
+            let found = self.stable.find(key).map(|id| self.stable.node(id));
+            let differs = found.is_some_and(|node| {
+                node.filled_slot().is_some() && node.identity != offer.identity
+            });
+            decisions.push(if differs || declined == Some(key) {
+                self.decline(item, key);
+                Decision::Wait
+            } else {
+                self.decide(item, key)
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives a node that has just been filled the place that its name gives, if its fingerprint is
+    /// contested.
+    pub(in crate::broker) fn name_if_contested(&mut self, vm: VmId, id: NodeId) {
+        if self.contested.contains(self.stable.node(id).fingerprint) {
+            self.name_node(vm, id);
+        }
+    }
+
+    /// Has everything that stands under a key be found by its name. What is not filled yet follows
+    /// when it is. O(items and nodes under the key).
+    fn contest(&mut self, vm: VmId, key: Fingerprint) {
+        self.contested.insert(key);
+        if let Some(waiting) = self.take_waiting(key) {
+            self.wait_or_name(waiting, key);
+        }
+        for id in self.stable.nodes_of(key) {
+            self.name_node(vm, id);
+        }
+    }
+
+    fn name_node(&mut self, vm: VmId, id: NodeId) {
+        let node = self.stable.node(id);
+        if node.filled_slot().is_none() {
+            return;
+        }
+        let key = self.key(vm, node.identity.key());
+        if self.stable.set_key(id, key) && self.stable.has_room(id) {
+            self.propose_waiting(id);
+        }
+    }
+}
