@@ -1,8 +1,7 @@
 //! Making pages what they are to be: slots are filled, runs are merged, and the broker is told.
 
-use super::merge::declined;
-use super::price::{Creator, Terms};
-use super::runs::{Run, Target, cut};
+use super::runs::{Run, Target, cut, declined};
+use super::terms::{Creator, Terms};
 use super::{Agent, AgentError};
 use crate::id_set::IdSet;
 use crate::protocol::{Broker, BrokerError, Outcome};

@@ -5,9 +5,8 @@
 
 use std::ops::Range;
 
-use super::pass::STRETCH_PAGES;
+use super::positions::{STRETCH_PAGES, WORD_PAGES, count, linear_index};
 use super::{Agent, AgentError};
-use crate::LinearIndex;
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
@@ -26,11 +25,9 @@ const PASSED_PER_PAGE: usize = 4096;
 /// Taking in so many changed pages counts as looking at one.
 const TAKEN_PER_PAGE: usize = 4;
 
-/// Sets that are gone through where a stretch is collected, where one is taken in, and pages in a word
-/// of a set.
+/// Sets that are gone through where a stretch is collected, and where one is taken in.
 const SETS_COLLECTED: usize = 4;
 const SETS_TAKEN_IN: usize = 8;
-pub(super) const WORD_PAGES: usize = 64;
 
 impl Agent {
     /// Finds out which pages changed since it last did. O(pages / 64).
@@ -248,14 +245,4 @@ fn join_near(runs: impl Iterator<Item = Range<usize>>) -> impl Iterator<Item = R
         }
         Some(range)
     })
-}
-
-/// A bitmap position as the page that it stands for.
-pub(super) fn linear_index(position: usize) -> LinearIndex {
-    LinearIndex(count(position))
-}
-
-/// A number of pages of one VM, which the space has checked to fit.
-pub(crate) fn count(pages: usize) -> u32 {
-    u32::try_from(pages).unwrap_or_else(|_| unreachable!("{pages} pages in one VM"))
 }

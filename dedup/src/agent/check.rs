@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::Agent;
-use super::changes::linear_index;
+use super::positions::linear_index;
 use crate::extents::{Extent, ExtentMap};
 use crate::regions::RegionsCheckError;
 use crate::sys::{PageKind, Piece, ProcessMapping, Space};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::changes::linear_index;
+use super::positions::linear_index;
 use super::{Agent, MappingError};
 use crate::fingerprint::is_zero;
 use crate::sys::PageKind;
@@ -86,7 +86,7 @@ mod tests {
     use super::ROUNDS;
     use crate::VmId;
     use crate::agent::ProcessMemory;
-    use crate::agent::changes::linear_index;
+    use crate::agent::positions::linear_index;
     use crate::agent::tests::World;
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Agent;
-use super::changes::{count, linear_index};
+use super::positions::{count, linear_index};
 use crate::LinearIndex;
 use crate::sys::PageEntry;
 

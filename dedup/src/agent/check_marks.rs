@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::Agent;
-use super::changes::count;
+use super::positions::count;
 use crate::PAGE_SIZE;
 use crate::sys::{MappingMarks, MemoryPolicy};
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::changes::{count, linear_index};
+use super::positions::{count, linear_index};
 use super::{Agent, AgentSetupError, Prepared};
 use crate::PAGE_SIZE;
 use crate::bitmap::Bitmap;

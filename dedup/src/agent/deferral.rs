@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::budget::{BudgetState, Lack, VMAS_PER_PAIR};
-use super::changes::{WORD_PAGES, linear_index};
 use super::mappings::BudgetShare;
+use super::positions::{WORD_PAGES, linear_index};
 use super::runs::Run;
 use super::{Agent, AgentError};
 use crate::mode::DedupMode;

@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::{io, iter};
 
 use super::budget::Ask;
-use super::changes::{count, linear_index};
 use super::leave::LEFT_PAGES;
 use super::mappings::more_vmas_with;
+use super::positions::{count, linear_index};
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::LinearIndex;

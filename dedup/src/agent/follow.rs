@@ -1,9 +1,8 @@
 //! What the broker wants of pages that were not offered just now.
 
-use super::changes::count;
-use super::merge::declined;
-use super::price::{Creator, Terms};
-use super::runs::{Target, Want};
+use super::positions::count;
+use super::runs::{Target, Want, declined};
+use super::terms::{Creator, Terms};
 use super::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Directive, Outcome};

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::changes::{count, linear_index};
+use super::positions::{count, linear_index};
 use super::{Agent, AgentSetupError};
 use crate::bitmap::Bitmap;
 use crate::sys::{PageKind, large_folios_may_be_unseen};

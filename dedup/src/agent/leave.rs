@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::Agent;
-use super::changes::{count, linear_index};
+use super::positions::{count, linear_index};
 use super::runs::{Action, Run};
 use crate::LinearIndex;
 use crate::protocol::{Broker, Outcome};

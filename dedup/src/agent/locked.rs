@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Agent;
-use super::changes::{count, linear_index};
+use super::positions::{count, linear_index};
 use crate::sys::{locked_bytes, locks_new_mappings, note_locked_bytes};
 
 /// How often a VM's memory is looked at for what is locked, at most: about 1 ms.

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::Agent;
 use super::budget::Lack;
-use super::changes::{count, linear_index};
+use super::positions::{count, linear_index};
 use super::runs::{Action, Run};
 use crate::extents::ExtentMap;
 use crate::sys::Space;

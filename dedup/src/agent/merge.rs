@@ -8,8 +8,8 @@ use std::io;
 use std::ops::Range;
 
 use super::Agent;
-use super::changes::count;
-use super::runs::{Action, Run, windows};
+use super::positions::count;
+use super::runs::{Action, Run, declined, put_off, windows};
 use super::store::StoreAccess;
 use crate::extents::Extent;
 use crate::fingerprint::is_zero;
@@ -185,14 +185,6 @@ impl Agent {
         let name = |bytes| self.secret.identity(bytes).key();
         fingerprint(&page) == fingerprint(&bytes) || name(&page) == name(&bytes)
     }
-}
-
-pub(super) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
-    Outcome::Declined { linear, slot }
-}
-
-pub(super) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
-    Outcome::PutOff { linear, slot }
 }
 
 /// Splits runs at a page.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Agent;
 use super::budget::Lack;
-use super::changes::linear_index;
+use super::positions::linear_index;
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 

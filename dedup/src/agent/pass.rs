@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::changes::{count, linear_index};
-use super::merge::declined;
-use super::price::Terms;
-use super::runs::{Target, Want};
+use super::positions::{STRETCH_PAGES, count, linear_index};
+use super::runs::{Target, Want, declined};
 use super::scan::{Content, Resident};
+use super::terms::Terms;
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::mode::DedupMode;
@@ -14,9 +13,6 @@ use crate::protocol::{Broker, Decision, Offer};
 
 /// Pages that are read ahead of those that are offered, at least, however little of a step is left.
 const LEAST_PAGES: usize = 512;
-
-/// Pages that are passed by at once when there is nothing to look at.
-pub(super) const STRETCH_PAGES: usize = 1 << 18;
 
 /// Passing by so many counts as looking at one: a bound on how long a step takes in memory that
 /// nobody has touched.

@@ -9,7 +9,7 @@ use std::io;
 use std::ops::Range;
 
 use super::Agent;
-use super::changes::count;
+use super::positions::count;
 use crate::sys::{MemoryPolicy, Piece, Span};
 use crate::{LinearIndex, PAGE_SIZE};
 

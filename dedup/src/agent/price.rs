@@ -9,64 +9,15 @@ use std::cmp::Reverse;
 use super::Agent;
 use super::budget::Ask;
 use super::mappings::more_vmas_with;
-use super::merge::{declined, put_off};
-use super::runs::Run;
+use super::runs::{Run, declined, put_off};
+use super::terms::Terms;
+use crate::Slot;
 use crate::extents::ExtentMap;
 use crate::id_set::IdSet;
 use crate::protocol::Outcome;
-use crate::{LinearIndex, Slot};
 
 /// Mappings that one more run takes, at most: it parts one into three.
 const VMAS_PER_RUN: u64 = 2;
-
-/// A page that is to fill a new slot.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Creator {
-    pub(super) linear: LinearIndex,
-    pub(super) slot: Slot,
-    /// Whether its first partner lies in one run with that of the creator before.
-    pub(super) continues: bool,
-}
-
-/// What is said of some targets beyond where they are to go. Both lists ascend.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Terms {
-    /// Those that are to fill their slot first.
-    pub(super) creators: Vec<Creator>,
-    /// Those for which mappings have been set aside, because their twin was merged for them.
-    pub(super) awaited: Vec<LinearIndex>,
-}
-
-impl Terms {
-    /// What the first partners of a run's creators need.
-    fn pledge(&self, run: &Run) -> u64 {
-        VMAS_PER_RUN * self.partner_runs(run).count() as u64
-    }
-
-    /// The pages of a run with whose first partner a run of the partners' begins.
-    fn partner_runs(&self, run: &Run) -> impl Iterator<Item = LinearIndex> + '_ {
-        let begun =
-            self.creators_in(run).enumerate().filter(|(n, creator)| *n == 0 || !creator.continues);
-        begun.map(|(_, creator)| creator.linear)
-    }
-
-    /// The slots that pages of a run are to fill.
-    fn slots_of(&self, run: &Run) -> impl Iterator<Item = Slot> + '_ {
-        self.creators_in(run).map(|creator| creator.slot)
-    }
-
-    fn creators_in(&self, run: &Run) -> impl Iterator<Item = &Creator> + '_ {
-        let end = run.end();
-        let first = self.creators.partition_point(|creator| creator.linear < run.linear);
-        self.creators[first..].iter().take_while(move |one| one.linear < end)
-    }
-
-    /// Whether a page of a run is awaited.
-    fn awaits(&self, run: &Run) -> bool {
-        let first = self.awaited.partition_point(|&linear| linear < run.linear);
-        self.awaited.get(first).is_some_and(|&linear| linear < run.end())
-    }
-}
 
 impl Agent {
     /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
@@ -104,7 +55,7 @@ impl Agent {
                 empty.extend(terms.slots_of(&rest));
             }
             let run = runs[at];
-            let (awaited, pledge) = (terms.awaits(&run), terms.pledge(&run));
+            let (awaited, pledge) = (terms.awaits(&run), pledge(terms, &run));
             if awaited {
                 self.budget.redeem(VMAS_PER_RUN);
             }
@@ -164,6 +115,11 @@ impl Agent {
         *run = run.part(0, page_count);
         Some(rest)
     }
+}
+
+/// Mappings that the first partners of a run's creators need.
+fn pledge(terms: &Terms, run: &Run) -> u64 {
+    VMAS_PER_RUN * terms.partner_runs(run).count() as u64
 }
 
 /// The pages that a run saves for each run's worth of mappings that it costs, `pledge` of them its

@@ -15,8 +15,8 @@ use std::iter;
 use std::ops::Range;
 
 use super::budget::{BudgetState, Entitlement};
-use super::changes::{count, linear_index};
 use super::mappings::more_vmas_with;
+use super::positions::{count, linear_index};
 use super::runs::{Action, Run};
 use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE, STALE_PAGES};
 use super::{Agent, AgentError};

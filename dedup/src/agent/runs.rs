@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use super::changes::count;
+use super::positions::count;
 use crate::extents::{Extent, ExtentMap};
 use crate::id_set::IdSet;
+use crate::protocol::Outcome;
 use crate::{LinearIndex, Slot};
 
 /// Pages that are write-protected together at most: with [`MAX_WINDOW_RUNS`] a bound on how long a
@@ -133,6 +134,16 @@ impl Run {
         };
         self.end() == next.linear && slots_continue
     }
+}
+
+/// What is reported of a page that cannot share the slot that it was to share.
+pub(super) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
+    Outcome::Declined { linear, slot }
+}
+
+/// What is reported of one that is not mapped to its slot for want of mappings.
+pub(super) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
+    Outcome::PutOff { linear, slot }
 }
 
 /// Cuts targets, ascending by page, into maximal runs.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::changes::linear_index;
+use super::positions::linear_index;
 use super::{Agent, AgentError};
 use crate::fingerprint::{Fingerprint, NAMED_PART, is_zero};
 use crate::protocol::NamedOffer;

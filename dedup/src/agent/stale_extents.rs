@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::changes::count;
+use super::positions::count;
 use super::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::LinearIndex;

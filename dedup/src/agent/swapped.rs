@@ -4,9 +4,8 @@
 //! the disk takes. So it is not folded before it is in memory again, and what pages are compared with is
 //! read in first.
 
-use super::changes::linear_index;
-use super::merge::declined;
-use super::runs::{Run, Target, Want};
+use super::positions::linear_index;
+use super::runs::{Run, Target, Want, declined};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::protocol::Outcome;

@@ -6,7 +6,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::changes::{WORD_PAGES, count, linear_index};
+use super::positions::{WORD_PAGES, count, linear_index};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::bitmap::Bitmap;
