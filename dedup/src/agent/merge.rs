@@ -8,9 +8,9 @@ use std::io;
 use std::ops::Range;
 
 use super::Agent;
+use super::attach::store::StoreAccess;
 use super::positions::count;
 use super::runs::{Action, Run, declined, put_off, windows};
-use super::store::StoreAccess;
 use crate::extents::Extent;
 use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;

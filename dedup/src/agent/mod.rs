@@ -5,6 +5,7 @@
 //! (`merge`), within the mapping budget (`budget`). Nothing it needs the broker for happens
 //! while a page is protected.
 
+mod attach;
 pub mod budget;
 mod carry_out;
 mod changes;
@@ -25,11 +26,8 @@ mod mappings;
 mod merge;
 mod mode;
 mod pass;
-mod policies;
 mod positions;
-mod prepared;
 mod price;
-mod process;
 mod reclaim;
 mod recover;
 mod retry_delay;
@@ -40,7 +38,6 @@ pub mod shared_changes;
 mod stale_extents;
 mod stats;
 mod step_work;
-mod store;
 mod swapped;
 mod sweep;
 mod terms;
@@ -53,15 +50,15 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use attach::prepared::Prepared;
+pub(crate) use attach::process::ProcessMemory;
+pub(crate) use attach::store::StoreAccess;
 pub use check::MappingError;
 pub(crate) use copy::Copying;
 pub use discard::DiscardReport;
 pub(crate) use pass::ScanRules;
 pub(crate) use positions::count;
-pub(crate) use prepared::Prepared;
-pub(crate) use process::ProcessMemory;
 pub use step_work::StepWork;
-pub(crate) use store::StoreAccess;
 pub(crate) use unmerge::Leaving;
 
 use crate::bitmap::Bitmap;
@@ -74,12 +71,12 @@ use crate::stats::Events;
 use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdError};
 use crate::workers::Workers;
 use crate::{ChangeSource, LinearIndex, VmId};
+use attach::policies::PolicyRun;
 use budget::{Lack, MappingBudget};
 use check_breaks::OwnCopies;
 use deferral::Deferral;
 use locked::Locked;
 use mappings::BudgetShare;
-use policies::PolicyRun;
 use reclaim::Reclaim;
 use retry_delay::RetryDelay;
 use scan::Content;

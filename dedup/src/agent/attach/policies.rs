@@ -8,14 +8,14 @@
 use std::io;
 use std::ops::Range;
 
-use super::Agent;
-use super::positions::count;
+use crate::agent::Agent;
+use crate::agent::positions::count;
 use crate::sys::{MemoryPolicy, Piece, Span};
 use crate::{LinearIndex, PAGE_SIZE};
 
 /// Pages that are to have a policy other than the default; an agent has them in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PolicyRun {
+pub(in crate::agent) struct PolicyRun {
     pages: Range<LinearIndex>,
     policy: MemoryPolicy,
 }
@@ -38,7 +38,11 @@ impl Agent {
     /// Has what was mapped into the span that begins at page `linear` have the policies that its pages
     /// are to have, which may be the default: a slot keeps the policy of whoever was mapped there before.
     /// O(1) where no VM's memory has any.
-    pub(super) fn apply_policies(&self, linear: LinearIndex, span: Span<'_>) -> io::Result<()> {
+    pub(in crate::agent) fn apply_policies(
+        &self,
+        linear: LinearIndex,
+        span: Span<'_>,
+    ) -> io::Result<()> {
         let part = |from: LinearIndex, to: LinearIndex| span.part(from.0 - linear.0, to.0 - from.0);
         let (mut next, end) = (linear, linear.offset(span.page_count()));
         for PolicyRun { pages, policy } in &self.policies {
@@ -55,19 +59,23 @@ impl Agent {
     }
 
     /// The pages from `first` to `last` at which policies change, so that the kernel keeps mappings apart.
-    pub(super) fn policy_edges(&self, first: LinearIndex, last: LinearIndex) -> Vec<LinearIndex> {
+    pub(in crate::agent) fn policy_edges(
+        &self,
+        first: LinearIndex,
+        last: LinearIndex,
+    ) -> Vec<LinearIndex> {
         let edges = self.policies.iter().flat_map(|run| [run.pages.start, run.pages.end]);
         edges.filter(|page| (first..=last).contains(page)).collect()
     }
 
     /// The first page after `linear` that may have another policy.
-    pub(super) fn policy_end(&self, linear: u32) -> u32 {
+    pub(in crate::agent) fn policy_end(&self, linear: u32) -> u32 {
         let edges = self.policies.iter().flat_map(|run| [run.pages.start.0, run.pages.end.0]);
         edges.filter(|&edge| edge > linear).min().unwrap_or(u32::MAX)
     }
 
     /// The policy that a page is to have, if it is not the default.
-    pub(super) fn policy(&self, linear: LinearIndex) -> Option<&MemoryPolicy> {
+    pub(in crate::agent) fn policy(&self, linear: LinearIndex) -> Option<&MemoryPolicy> {
         let run = self.policies.iter().find(|run| run.pages.contains(&linear))?;
         Some(&run.policy)
     }

@@ -7,8 +7,8 @@ use crate::sys::{Memfd, StoreView};
 /// The read-only descriptor that guests' pages are mapped from, and a view to compare with.
 #[derive(Debug)]
 pub(crate) struct StoreAccess {
-    pub(super) memfd: Memfd,
-    pub(super) view: StoreView,
+    pub(in crate::agent) memfd: Memfd,
+    pub(in crate::agent) view: StoreView,
 }
 
 impl StoreAccess {

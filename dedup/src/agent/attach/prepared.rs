@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::policies::{PolicyRun, policies_of};
-use super::{AgentSetupError, ProcessMemory};
+use crate::agent::{AgentSetupError, ProcessMemory};
 use crate::regions::Regions;
 use crate::sys::{GuestMemory, Space};
 
 /// Memory that can be folded, and is marked and registered for it.
 pub(crate) struct Prepared {
-    pub(super) space: Space,
-    pub(super) regions: Regions,
-    pub(super) policies: Vec<PolicyRun>,
+    pub(in crate::agent) space: Space,
+    pub(in crate::agent) regions: Regions,
+    pub(in crate::agent) policies: Vec<PolicyRun>,
 }
 
 impl Prepared {

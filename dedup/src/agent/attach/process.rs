@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::{Arc, Once, OnceLock};
 
-use super::AgentSetupError;
+use crate::agent::AgentSetupError;
 use crate::sys::{
     Faults, LateSleepers, MappingBounds, PageMover, Pagemap, SpareMapping, UnfoldableMemory,
     Userfaultfd, UserfaultfdError, locks_new_mappings,
@@ -13,13 +13,13 @@ use crate::sys::{
 /// have 1024 descriptors by default.
 #[derive(Debug)]
 pub(crate) struct ProcessMemory {
-    pub(super) uffd: Arc<Userfaultfd>,
+    pub(in crate::agent) uffd: Arc<Userfaultfd>,
     _late_sleepers: LateSleepers,
-    pub(super) pagemap: Pagemap,
+    pub(in crate::agent) pagemap: Pagemap,
     /// Unless the kernel is too old to say.
-    pub(super) bounds: Option<MappingBounds>,
+    pub(in crate::agent) bounds: Option<MappingBounds>,
     /// For giving mappings up when there are too many.
-    pub(super) spare: SpareMapping,
+    pub(in crate::agent) spare: SpareMapping,
     /// Made when it is first needed.
     page_mover: OnceLock<PageMover>,
     /// For saying once that it could not be made.
@@ -76,7 +76,7 @@ impl ProcessMemory {
 
     /// What makes pages over slots anonymous memory again; `None` where the kernel cannot (before Linux
     /// 6.8), or has no descriptor or thread to spare, which it is asked for again the next time.
-    pub(super) fn page_mover(&self) -> Option<&PageMover> {
+    pub(in crate::agent) fn page_mover(&self) -> Option<&PageMover> {
         if let Some(mover) = self.page_mover.get() {
             return Some(mover);
         }
