@@ -8,8 +8,8 @@ use std::collections::BinaryHeap;
 
 use super::budget::{BudgetState, Lack, VMAS_PER_PAIR};
 use super::mappings::BudgetShare;
+use super::merge::runs::Run;
 use super::positions::{WORD_PAGES, linear_index};
-use super::runs::Run;
 use super::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};

@@ -5,8 +5,8 @@ use std::io;
 use std::ops::Range;
 
 use super::Agent;
+use super::merge::runs::{Action, Run};
 use super::positions::{count, linear_index};
-use super::runs::{Action, Run};
 use crate::LinearIndex;
 use crate::protocol::{Broker, Outcome};
 

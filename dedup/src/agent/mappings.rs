@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use super::Agent;
 use super::budget::Lack;
+use super::merge::runs::{Action, Run};
 use super::positions::{count, linear_index};
-use super::runs::{Action, Run};
 use crate::extents::ExtentMap;
 use crate::sys::Space;
 use crate::{LinearIndex, PAGE_SIZE};

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
+use super::merge::runs::{Target, Want, declined};
+use super::merge::terms::Terms;
 use super::positions::{STRETCH_PAGES, count, linear_index};
-use super::runs::{Target, Want, declined};
 use super::scan::{Content, Resident};
-use super::terms::Terms;
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::mode::DedupMode;

@@ -16,8 +16,8 @@ use std::ops::Range;
 
 use super::budget::{BudgetState, Entitlement};
 use super::mappings::more_vmas_with;
+use super::merge::runs::{Action, Run};
 use super::positions::{count, linear_index};
-use super::runs::{Action, Run};
 use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE, STALE_PAGES};
 use super::{Agent, AgentError};
 use crate::extents::Extent;

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::runs::{Action, Run};
+use super::merge::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome};

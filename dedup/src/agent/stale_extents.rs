@@ -9,8 +9,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::merge::runs::{Action, Run};
 use super::positions::count;
-use super::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::extents::Extent;

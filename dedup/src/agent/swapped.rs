@@ -4,8 +4,8 @@
 //! the disk takes. So it is not folded before it is in memory again, and what pages are compared with is
 //! read in first.
 
+use super::merge::runs::{Run, Target, Want, declined};
 use super::positions::linear_index;
-use super::runs::{Run, Target, Want, declined};
 use super::{Agent, AgentError};
 use crate::LinearIndex;
 use crate::protocol::Outcome;

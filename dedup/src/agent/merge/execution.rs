@@ -2,7 +2,7 @@
 
 use super::runs::{Run, Target, cut, declined};
 use super::terms::{Creator, Terms};
-use super::{Agent, AgentError};
+use crate::agent::{Agent, AgentError};
 use crate::id_set::IdSet;
 use crate::protocol::{Broker, BrokerError, Outcome};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
@@ -13,7 +13,7 @@ const FILL_PAGES: usize = 512;
 impl Agent {
     /// Has targets, ascending, be what they are to be, as far as the budget allows and they still
     /// can, and tells the broker, after `outcomes`. The slots of creators are filled first.
-    pub(super) fn carry_out(
+    pub(in crate::agent) fn carry_out(
         &mut self,
         broker: &mut dyn Broker,
         mut targets: Vec<Target>,

@@ -1,9 +1,9 @@
 //! What the broker wants of pages that were not offered just now.
 
-use super::positions::count;
 use super::runs::{Target, Want, declined};
 use super::terms::{Creator, Terms};
-use super::{Agent, AgentError};
+use crate::agent::positions::count;
+use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Directive, Outcome};
 use crate::{LinearIndex, Slot};
@@ -112,7 +112,7 @@ impl Agent {
     }
 
     /// Whether the store has a slot that the broker names; that it has not is an error of the broker's.
-    pub(super) fn has_slot(&mut self, slot: Slot) -> bool {
+    pub(in crate::agent) fn has_slot(&mut self, slot: Slot) -> bool {
         let has = self.store.view.has(slot);
         if !has {
             log::error!("VM {}: the broker names slot {}, which the store lacks", self.vm, slot.0);
@@ -126,7 +126,10 @@ impl Agent {
     /// # Errors
     ///
     /// When the broker fails.
-    pub(super) fn unshare_lone(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+    pub(in crate::agent) fn unshare_lone(
+        &mut self,
+        broker: &mut dyn Broker,
+    ) -> Result<(), AgentError> {
         let mut outcomes = Vec::new();
         // Others are made private by the next visits.
         let some = self.lone.len().saturating_sub(LONE_PAGES);
@@ -139,7 +142,7 @@ impl Agent {
     }
 
     /// Makes a page private again that nobody shares.
-    pub(super) fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
+    pub(in crate::agent) fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
         self.work.mapped_runs += 1;
         self.work.mapped_pages += 1;
         match self.space.span(linear, 1).populate_write() {

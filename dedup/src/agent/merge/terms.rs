@@ -14,7 +14,7 @@ pub(super) struct Creator {
 
 /// What is said of some targets beyond where they are to go. Both lists ascend.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Terms {
+pub(in crate::agent) struct Terms {
     /// Those that are to fill their slot first.
     pub(super) creators: Vec<Creator>,
     /// Those for which mappings have been set aside, because their twin was merged for them.
@@ -23,14 +23,17 @@ pub(super) struct Terms {
 
 impl Terms {
     /// The pages of a run with whose first partner a run of the partners' begins.
-    pub(super) fn partner_runs(&self, run: &Run) -> impl Iterator<Item = LinearIndex> + '_ {
+    pub(in crate::agent) fn partner_runs(
+        &self,
+        run: &Run,
+    ) -> impl Iterator<Item = LinearIndex> + '_ {
         let begun =
             self.creators_in(run).enumerate().filter(|(n, creator)| *n == 0 || !creator.continues);
         begun.map(|(_, creator)| creator.linear)
     }
 
     /// The slots that pages of a run are to fill.
-    pub(super) fn slots_of(&self, run: &Run) -> impl Iterator<Item = Slot> + '_ {
+    pub(in crate::agent) fn slots_of(&self, run: &Run) -> impl Iterator<Item = Slot> + '_ {
         self.creators_in(run).map(|creator| creator.slot)
     }
 
@@ -41,7 +44,7 @@ impl Terms {
     }
 
     /// Whether a page of a run is awaited.
-    pub(super) fn awaits(&self, run: &Run) -> bool {
+    pub(in crate::agent) fn awaits(&self, run: &Run) -> bool {
         let first = self.awaited.partition_point(|&linear| linear < run.linear);
         self.awaited.get(first).is_some_and(|&linear| linear < run.end())
     }

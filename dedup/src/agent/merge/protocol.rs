@@ -7,10 +7,10 @@
 use std::io;
 use std::ops::Range;
 
-use super::Agent;
-use super::attach::store::StoreAccess;
-use super::positions::count;
 use super::runs::{Action, Run, declined, put_off, windows};
+use crate::agent::Agent;
+use crate::agent::attach::store::StoreAccess;
+use crate::agent::positions::count;
 use crate::extents::Extent;
 use crate::fingerprint::is_zero;
 use crate::protocol::Outcome;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::positions::count;
+use crate::agent::positions::count;
 use crate::extents::{Extent, ExtentMap};
 use crate::id_set::IdSet;
 use crate::protocol::Outcome;
@@ -22,7 +22,7 @@ const MAX_GAP_PAGES: u32 = 8;
 
 /// What a page is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
+pub(in crate::agent) enum Want {
     /// A sharer of this slot.
     Share(Slot),
     /// A page of zeroes that takes no memory.
@@ -31,14 +31,14 @@ pub(super) enum Want {
 
 /// A page and what it is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) linear: LinearIndex,
-    pub(super) want: Want,
+pub(in crate::agent) struct Target {
+    pub(in crate::agent) linear: LinearIndex,
+    pub(in crate::agent) want: Want,
 }
 
 /// How a run of pages gets what it wants, once it is found to hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(in crate::agent) enum Action {
     /// Map it on to the slots from this one on.
     Map(Slot),
     /// It lies over just these slots: give back its private copies.
@@ -51,10 +51,10 @@ pub(super) enum Action {
 
 /// Consecutive pages with one action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) linear: LinearIndex,
-    pub(super) page_count: u32,
-    pub(super) action: Action,
+pub(in crate::agent) struct Run {
+    pub(in crate::agent) linear: LinearIndex,
+    pub(in crate::agent) page_count: u32,
+    pub(in crate::agent) action: Action,
 }
 
 impl Run {
@@ -70,22 +70,22 @@ impl Run {
     }
 
     /// One above the last page.
-    pub(super) fn end(&self) -> LinearIndex {
+    pub(in crate::agent) fn end(&self) -> LinearIndex {
         self.linear.offset(self.page_count)
     }
 
     /// Its pages and the one on either side: all whose mappings it can part or join.
-    pub(super) fn with_neighbours(&self) -> Range<LinearIndex> {
+    pub(in crate::agent) fn with_neighbours(&self) -> Range<LinearIndex> {
         LinearIndex(self.linear.0.saturating_sub(1))..LinearIndex(self.end().0.saturating_add(1))
     }
 
     /// The pages as positions in a bitmap.
-    pub(super) fn positions(&self) -> Range<usize> {
+    pub(in crate::agent) fn positions(&self) -> Range<usize> {
         self.linear.0 as usize..self.end().0 as usize
     }
 
     /// The `page_count` pages from page `first` of this run on.
-    pub(super) fn part(&self, first: u32, page_count: u32) -> Self {
+    pub(in crate::agent) fn part(&self, first: u32, page_count: u32) -> Self {
         let action = match self.action {
             Action::Map(slot) => Action::Map(slot.offset(first)),
             Action::Return(slot) => Action::Return(slot.offset(first)),
@@ -95,7 +95,7 @@ impl Run {
     }
 
     /// The slots it goes to, as an extent.
-    pub(super) fn extent(&self) -> Option<Extent> {
+    pub(in crate::agent) fn extent(&self) -> Option<Extent> {
         match self.action {
             Action::Map(slot) | Action::Return(slot) => {
                 Some(Extent { linear: self.linear, slot, page_count: self.page_count })
@@ -105,14 +105,14 @@ impl Run {
     }
 
     /// Each page that goes to a slot, and that slot.
-    pub(super) fn shares(&self) -> impl Iterator<Item = (LinearIndex, Slot)> + use<> {
+    pub(in crate::agent) fn shares(&self) -> impl Iterator<Item = (LinearIndex, Slot)> + use<> {
         self.extent().into_iter().flat_map(|Extent { linear, slot, page_count }| {
             (0..page_count).map(move |n| (linear.offset(n), slot.offset(n)))
         })
     }
 
     /// The parts of the run whose pages all go to slots of `slots`, or do not; and whether they do. O(pages).
-    pub(super) fn parts_over(&self, slots: &IdSet<Slot>) -> Vec<(Self, bool)> {
+    pub(in crate::agent) fn parts_over(&self, slots: &IdSet<Slot>) -> Vec<(Self, bool)> {
         let Some(Extent { slot, .. }) = self.extent() else { return vec![(*self, false)] };
         let is_over = |&page: &u32| slots.contains(&slot.offset(page));
         let pages: Vec<u32> = (0..self.page_count).collect();
@@ -121,7 +121,7 @@ impl Run {
     }
 
     /// Whether it gets a new mapping.
-    pub(super) fn is_mapped(&self) -> bool {
+    pub(in crate::agent) fn is_mapped(&self) -> bool {
         matches!(self.action, Action::Map(_) | Action::Replace)
     }
 
@@ -137,12 +137,12 @@ impl Run {
 }
 
 /// What is reported of a page that cannot share the slot that it was to share.
-pub(super) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
+pub(in crate::agent) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::Declined { linear, slot }
 }
 
 /// What is reported of one that is not mapped to its slot for want of mappings.
-pub(super) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
+pub(in crate::agent) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::PutOff { linear, slot }
 }
 

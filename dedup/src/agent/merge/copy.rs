@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::positions::{count, linear_index};
-use super::{Agent, AgentSetupError, Prepared};
 use crate::PAGE_SIZE;
+use crate::agent::positions::{count, linear_index};
+use crate::agent::{Agent, AgentSetupError, Prepared};
 use crate::bitmap::Bitmap;
 use crate::sys::Space;
 
