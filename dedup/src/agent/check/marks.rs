@@ -5,9 +5,9 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use super::Agent;
-use super::positions::count;
 use crate::PAGE_SIZE;
+use crate::agent::Agent;
+use crate::agent::positions::count;
 use crate::sys::{MappingMarks, MemoryPolicy};
 
 /// Marks by the kernel's names, and what they say.
@@ -24,7 +24,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the kernel does not say.
-    pub(super) fn find_unmarked(&self) -> io::Result<Option<String>> {
+    pub(in crate::agent) fn find_unmarked(&self) -> io::Result<Option<String>> {
         if self.unmarked_memory.is_some() {
             return Ok(None);
         }

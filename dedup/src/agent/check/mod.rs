@@ -1,5 +1,10 @@
 //! An agent's picture of its VM's memory, held against the kernel's.
 
+pub(super) mod breaks;
+pub(super) mod frames;
+pub(super) mod marks;
+pub(super) mod sets;
+
 use std::io;
 use std::ops::ControlFlow;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::positions::linear_index;
-use super::{Agent, MappingError};
+use crate::agent::positions::linear_index;
+use crate::agent::{Agent, MappingError};
 use crate::fingerprint::is_zero;
 use crate::sys::PageKind;
 
@@ -14,7 +14,7 @@ const ROUNDS: u64 = 2;
 /// Pages that count as folded, have the bytes that they should, and memory of their own all the same, as checks
 /// have found them.
 #[derive(Debug, Default)]
-pub(super) struct OwnCopies {
+pub(in crate::agent) struct OwnCopies {
     /// How often the sweep had come to the end of the VM when a page was found, which has counted as folded ever
     /// since.
     since: BTreeMap<usize, u64>,
@@ -23,7 +23,7 @@ pub(super) struct OwnCopies {
 impl OwnCopies {
     /// Notes that pages do not count as folded any more, or as others than before. O(log pages + those of them
     /// that a check has found).
-    pub(super) fn forget(&mut self, pages: Range<usize>) {
+    pub(in crate::agent) fn forget(&mut self, pages: Range<usize>) {
         let found: Vec<usize> = self.since.range(pages).map(|(&page, _)| page).collect();
         for page in found {
             self.since.remove(&page);

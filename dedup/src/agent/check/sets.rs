@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Agent;
+use crate::agent::Agent;
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::Agent;
-use super::positions::{count, linear_index};
 use crate::LinearIndex;
+use crate::agent::Agent;
+use crate::agent::positions::{count, linear_index};
 use crate::sys::PageEntry;
 
 /// How often two frames are read again that differ: the kernel may move a page between both readings.
