@@ -4,10 +4,10 @@
 use std::io;
 use std::ops::Range;
 
-use super::Agent;
-use super::merge::runs::{Action, Run};
-use super::positions::{count, linear_index};
 use crate::LinearIndex;
+use crate::agent::Agent;
+use crate::agent::merge::runs::{Action, Run};
+use crate::agent::positions::{count, linear_index};
 use crate::protocol::{Broker, Outcome};
 
 /// Pages of a chunk at most: the kernel frees each.

@@ -4,13 +4,13 @@
 use std::ops::Range;
 use std::{io, iter};
 
-use super::budget::Ask;
 use super::leave::LEFT_PAGES;
-use super::mappings::more_vmas_with;
-use super::merge::runs::{Action, Run};
-use super::positions::{count, linear_index};
-use super::{Agent, AgentError};
 use crate::LinearIndex;
+use crate::agent::budget::Ask;
+use crate::agent::mappings::more_vmas_with;
+use crate::agent::merge::runs::{Action, Run};
+use crate::agent::positions::{count, linear_index};
+use crate::agent::{Agent, AgentError};
 use crate::extents::Extent;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};

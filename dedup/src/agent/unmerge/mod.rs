@@ -3,6 +3,9 @@
 //! Nothing is remembered between batches but where to go on: what is still to be done can be seen
 //! from the sets of pages, so the work can be interrupted, and called off, at any time.
 
+pub(super) mod discard;
+pub(super) mod leave;
+
 use std::io;
 use std::ops::Range;
 
