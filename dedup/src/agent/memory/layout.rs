@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Agent;
+use crate::agent::Agent;
 use crate::regions::LayoutError;
 use crate::sys::{GuestMemory, RemapError};
 use crate::{LinearIndex, Region, VmId};
@@ -161,7 +161,7 @@ impl Agent {
     }
 
     /// Where this process sees a region's pages, if the VM has them and they lie side by side.
-    pub(super) fn host_addr(&self, region: &Region) -> Option<usize> {
+    pub(in crate::agent) fn host_addr(&self, region: &Region) -> Option<usize> {
         if !self.space.contains(region.linear, region.page_count) {
             return None;
         }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::Agent;
-use super::budget::Lack;
-use super::positions::linear_index;
+use crate::agent::Agent;
+use crate::agent::budget::Lack;
+use crate::agent::positions::linear_index;
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 

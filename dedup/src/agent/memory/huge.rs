@@ -9,14 +9,14 @@
 
 use std::ops::Range;
 
-use super::positions::{count, linear_index};
-use super::{Agent, AgentSetupError};
+use crate::agent::positions::{count, linear_index};
+use crate::agent::{Agent, AgentSetupError};
 use crate::bitmap::Bitmap;
 use crate::sys::{PageKind, large_folios_may_be_unseen};
 
 impl Agent {
     /// Notes which pages are, or may be, parts of huge ones. O(pages that are there).
-    pub(super) fn find_huge_pages(&mut self) -> Result<(), AgentSetupError> {
+    pub(in crate::agent) fn find_huge_pages(&mut self) -> Result<(), AgentSetupError> {
         let mut huge = Bitmap::new(self.space.page_count() as usize);
         let are_unseen = large_folios_may_be_unseen();
         for piece in self.space.pieces() {
@@ -42,7 +42,7 @@ impl Agent {
     }
 
     /// Splits the huge pages of which `pages` are a part, before these go. O(1) once there are none.
-    pub(super) fn split_huge_pages(&mut self, pages: Range<usize>) {
+    pub(in crate::agent) fn split_huge_pages(&mut self, pages: Range<usize>) {
         let Some(huge) = &mut self.huge else { return };
         let runs: Vec<Range<usize>> = huge.runs_within(pages).collect();
         for run in runs {

@@ -13,8 +13,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::Agent;
-use super::positions::{count, linear_index};
+use crate::agent::Agent;
+use crate::agent::positions::{count, linear_index};
 use crate::sys::{locked_bytes, locks_new_mappings, note_locked_bytes};
 
 /// How often a VM's memory is looked at for what is locked, at most: about 1 ms.
@@ -34,7 +34,7 @@ const NAMED: usize = 8;
 
 /// What of a VM's memory is locked, as of the last visit.
 #[derive(Debug, Default)]
-pub(super) struct Locked {
+pub(in crate::agent) struct Locked {
     /// Whether what is mapped from now on is locked.
     is_new: bool,
     /// What the process had locked when the mappings were looked at last, if the kernel says.
@@ -48,7 +48,7 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    pub(super) fn runs(&self) -> &[Range<usize>] {
+    pub(in crate::agent) fn runs(&self) -> &[Range<usize>] {
         &self.runs
     }
 }
@@ -57,7 +57,7 @@ impl Agent {
     /// Finds out what of the VM's memory has been locked since the last visit, or is not any more. O(1)
     /// while the process has nothing locked, O(mappings of a part) while it has as much locked as before, and
     /// O(mappings) with a bound otherwise.
-    pub(super) fn notice_locked(&mut self) {
+    pub(in crate::agent) fn notice_locked(&mut self) {
         self.locked.is_new = locks_new_mappings().unwrap_or(false);
         let bytes = locked_bytes();
         let is_same = bytes.is_some() && bytes == self.locked.bytes;
@@ -103,7 +103,7 @@ impl Agent {
     /// be [locked again](Self::lock_again) then. O(mappings of the pages).
     ///
     /// Asked at that moment: what was locked since the VM's last visit is to stay so, too.
-    pub(super) fn locked_among(&self, pages: Range<usize>) -> Vec<Range<usize>> {
+    pub(in crate::agent) fn locked_among(&self, pages: Range<usize>) -> Vec<Range<usize>> {
         let span = self.space.span(linear_index(pages.start), count(pages.len()));
         let runs = span.locked_runs(self.process.bounds.as_ref()).into_iter();
         runs.map(|run| pages.start + run.start as usize..pages.start + run.end as usize).collect()
@@ -114,7 +114,7 @@ impl Agent {
     /// used, or has been given up since. O(pages).
     ///
     /// The caller sees to it that the [edges](Self::recount_locked) are counted when the memory is sealed.
-    pub(super) fn lock_again(
+    pub(in crate::agent) fn lock_again(
         &mut self,
         locked: &[Range<usize>],
         mapped: &Range<usize>,
@@ -140,14 +140,14 @@ impl Agent {
 
     /// Counts the mappings that the kernel keeps apart because one of them is locked, or was: `runs` of pages.
     /// O(mappings of the runs), with a bound for each.
-    pub(super) fn recount_locked(&mut self, runs: &[Range<usize>]) {
+    pub(in crate::agent) fn recount_locked(&mut self, runs: &[Range<usize>]) {
         for run in runs {
             self.recount_within(run, LOOKS);
         }
     }
 
     /// Whether what is mapped now can be shared.
-    pub(super) fn can_map(&self) -> bool {
+    pub(in crate::agent) fn can_map(&self) -> bool {
         !self.locked.is_new
     }
 
@@ -159,7 +159,7 @@ impl Agent {
 
     /// Whether any of the process's memory is locked, as of the first time that it was asked in this step: that
     /// takes about as long as merging a page.
-    pub(super) fn may_be_locked(&mut self) -> bool {
+    pub(in crate::agent) fn may_be_locked(&mut self) -> bool {
         if self.work.asked_locks == 0 {
             self.work.asked_locks = 1;
             note_locked_bytes();
@@ -168,7 +168,7 @@ impl Agent {
     }
 
     /// Has the next visit look at all mappings: something is locked that was not at the last one.
-    pub(super) fn look_for_locks_anew(&mut self) {
+    pub(in crate::agent) fn look_for_locks_anew(&mut self) {
         self.locked.bytes = None;
     }
 
