@@ -13,14 +13,12 @@ mod deferral;
 mod mappings;
 mod memory;
 mod merge;
-mod pass;
 mod positions;
 mod price;
 mod reclaim;
 mod recover;
 mod retry_delay;
 mod say;
-mod scan;
 pub mod shared_changes;
 mod stale_extents;
 mod stats;
@@ -29,6 +27,7 @@ mod swapped;
 mod sweep;
 pub mod track;
 mod unmerge;
+mod visit;
 pub(crate) mod walk;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -42,11 +41,11 @@ pub(crate) use attach::store::StoreAccess;
 pub use check::MappingError;
 pub use memory::layout::{LayoutChange, RelocateError, RelocateReport};
 pub(crate) use merge::copy::Copying;
-pub(crate) use pass::ScanRules;
 pub(crate) use positions::count;
 pub use step_work::StepWork;
 pub(crate) use unmerge::Leaving;
 pub use unmerge::discard::DiscardReport;
+pub(crate) use visit::pass::ScanRules;
 
 use crate::bitmap::Bitmap;
 use crate::extents::ExtentMap;
@@ -66,9 +65,9 @@ use mappings::BudgetShare;
 use memory::locked::Locked;
 use reclaim::Reclaim;
 use retry_delay::RetryDelay;
-use scan::Content;
 use stale_extents::StaleSearch;
 use track::Watch;
+use visit::scan::Content;
 
 /// Why a VM's memory cannot be folded. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

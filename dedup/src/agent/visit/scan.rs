@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::positions::linear_index;
-use super::{Agent, AgentError};
+use crate::agent::positions::linear_index;
+use crate::agent::{Agent, AgentError};
 use crate::fingerprint::{Fingerprint, NAMED_PART, is_zero};
 use crate::protocol::NamedOffer;
 use crate::sys::PageKind;
@@ -14,7 +14,7 @@ const READ_PART: usize = 64;
 
 /// What a page holds. It may hold something else already: the bytes decide, under protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content {
+pub(in crate::agent) enum Content {
     Zero,
     Data(Fingerprint),
 }

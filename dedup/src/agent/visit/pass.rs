@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::merge::runs::{Target, Want, declined};
-use super::merge::terms::Terms;
-use super::positions::{STRETCH_PAGES, count, linear_index};
 use super::scan::{Content, Resident};
-use super::{Agent, AgentError};
 use crate::LinearIndex;
+use crate::agent::merge::runs::{Target, Want, declined};
+use crate::agent::merge::terms::Terms;
+use crate::agent::positions::{STRETCH_PAGES, count, linear_index};
+use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Decision, Offer};
 
@@ -159,7 +159,7 @@ impl Agent {
     }
 
     /// Has a page be looked at by the next pass of which nothing is known, because the broker failed.
-    pub(super) fn look_once_more(&mut self, page: usize) {
+    pub(in crate::agent) fn look_once_more(&mut self, page: usize) {
         if !self.is_known(page) {
             self.pending.insert(page);
         }
