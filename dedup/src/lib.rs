@@ -68,9 +68,9 @@ mod types;
 mod unfolded;
 mod workers;
 
-pub use agent::shared_changes::{ChangeConsumer, SharedChanges};
-pub use agent::track::{ChangeSource, Unchanging, WrittenPages};
 pub use agent::walk::{Mapping, PageState};
+pub use agent::{ChangeConsumer, SharedChanges};
+pub use agent::{ChangeSource, Unchanging, WrittenPages};
 pub use agent::{DiscardReport, StepWork};
 pub use agent::{LayoutChange, RelocateError, RelocateReport};
 pub use engine::{

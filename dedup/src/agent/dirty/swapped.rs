@@ -4,10 +4,10 @@
 //! the disk takes. So it is not folded before it is in memory again, and what pages are compared with is
 //! read in first.
 
-use super::merge::runs::{Run, Target, Want, declined};
-use super::positions::linear_index;
-use super::{Agent, AgentError};
 use crate::LinearIndex;
+use crate::agent::merge::runs::{Run, Target, Want, declined};
+use crate::agent::positions::linear_index;
+use crate::agent::{Agent, AgentError};
 use crate::protocol::Outcome;
 use crate::sys::{PageKind, has_swap};
 
@@ -17,7 +17,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the kernel does not say what is there.
-    pub(super) fn leave_out_swapped(
+    pub(in crate::agent) fn leave_out_swapped(
         &mut self,
         targets: &mut Vec<Target>,
         outcomes: &mut Vec<Outcome>,
@@ -49,7 +49,7 @@ impl Agent {
 
     /// Reads in the slots, all of which have been filled, that runs are to be compared with. O(1) where
     /// nothing is ever swapped.
-    pub(super) fn read_slots_in(&self, runs: &[Run]) {
+    pub(in crate::agent) fn read_slots_in(&self, runs: &[Run]) {
         if has_swap() {
             for (_, slot) in runs.iter().flat_map(Run::shares) {
                 self.store.view.touch(slot);

@@ -51,9 +51,9 @@ pub trait ChangeSource: Send {
 }
 
 /// A change source, and whether it is watched.
-pub(super) struct Watch {
-    pub(super) source: Box<dyn ChangeSource>,
-    pub(super) is_on: bool,
+pub(in crate::agent) struct Watch {
+    pub(in crate::agent) source: Box<dyn ChangeSource>,
+    pub(in crate::agent) is_on: bool,
 }
 
 /// The source for memory that nobody writes, such as a loaded image: every page changed once,

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::positions::{STRETCH_PAGES, WORD_PAGES, count, linear_index};
-use super::{Agent, AgentError};
+use crate::agent::positions::{STRETCH_PAGES, WORD_PAGES, count, linear_index};
+use crate::agent::{Agent, AgentError};
 use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
@@ -74,7 +74,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the source cannot be switched on. Off, it may stay on.
-    pub(super) fn watch_as_needed(&mut self) -> Result<(), AgentError> {
+    pub(in crate::agent) fn watch_as_needed(&mut self) -> Result<(), AgentError> {
         let is_needed = self.mode != DedupMode::Off || self.has_unwanted || self.is_folded();
         if is_needed == self.changes.is_on {
             return Ok(());
@@ -199,7 +199,7 @@ impl Agent {
     }
 
     /// Calls `visit` with each page of `pages` in `within` that is there, and what stands behind it.
-    pub(super) fn scan_near(
+    pub(in crate::agent) fn scan_near(
         &self,
         pages: &Bitmap,
         within: Range<usize>,

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Agent, AgentError};
+use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::sys::PageKind;
 
@@ -54,7 +54,7 @@ impl Agent {
     }
 
     /// Whether any set has a state of the page, or that it is to be looked at. O(1).
-    pub(super) fn is_known(&self, page: usize) -> bool {
+    pub(in crate::agent) fn is_known(&self, page: usize) -> bool {
         let known = [&self.shared, &self.zero, &self.waiting, &self.pending, &self.deferred];
         known.iter().any(|set| set.contains(page))
     }

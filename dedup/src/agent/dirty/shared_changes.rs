@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
-use super::track::ChangeSource;
+use super::tracking::ChangeSource;
 use crate::bitmap::Bitmap;
 
 /// A change source that any number of [consumers](ChangeConsumer) read, each at its own pace. Clones are
