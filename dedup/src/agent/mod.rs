@@ -8,18 +8,13 @@
 mod attach;
 pub mod budget;
 mod check;
-mod deferral;
 mod dirty;
-mod mappings;
 mod memory;
 mod merge;
 mod positions;
-mod price;
-mod reclaim;
 mod recover;
 mod retry_delay;
 mod say;
-mod stale_extents;
 mod stats;
 mod step_work;
 mod unmerge;
@@ -56,15 +51,15 @@ use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdE
 use crate::workers::Workers;
 use crate::{LinearIndex, VmId};
 use attach::policies::PolicyRun;
+use budget::deferral::Deferral;
+use budget::mappings::BudgetShare;
+use budget::reclaim::Reclaim;
+use budget::stale_extents::StaleSearch;
 use budget::{Lack, MappingBudget};
 use check::breaks::OwnCopies;
-use deferral::Deferral;
 use dirty::tracking::Watch;
-use mappings::BudgetShare;
 use memory::locked::Locked;
-use reclaim::Reclaim;
 use retry_delay::RetryDelay;
-use stale_extents::StaleSearch;
 use visit::scan::Content;
 
 /// Why a VM's memory cannot be folded. Nothing was changed.

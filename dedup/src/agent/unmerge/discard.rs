@@ -7,7 +7,7 @@ use std::{io, iter};
 use super::leave::LEFT_PAGES;
 use crate::LinearIndex;
 use crate::agent::budget::Ask;
-use crate::agent::mappings::more_vmas_with;
+use crate::agent::budget::mappings::more_vmas_with;
 use crate::agent::merge::runs::{Action, Run};
 use crate::agent::positions::{count, linear_index};
 use crate::agent::{Agent, AgentError};

@@ -6,12 +6,12 @@
 
 use std::cmp::Reverse;
 
-use super::Agent;
-use super::budget::Ask;
+use super::Ask;
 use super::mappings::more_vmas_with;
-use super::merge::runs::{Run, declined, put_off};
-use super::merge::terms::Terms;
 use crate::Slot;
+use crate::agent::Agent;
+use crate::agent::merge::runs::{Run, declined, put_off};
+use crate::agent::merge::terms::Terms;
 use crate::extents::ExtentMap;
 use crate::id_set::IdSet;
 use crate::protocol::Outcome;
@@ -22,7 +22,7 @@ const VMAS_PER_RUN: u64 = 2;
 impl Agent {
     /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
     /// O((runs + extents under them) · log).
-    pub(super) fn within_budget(
+    pub(in crate::agent) fn within_budget(
         &mut self,
         runs: &mut Vec<Run>,
         terms: &Terms,

@@ -9,10 +9,10 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::Agent;
-use super::budget::Lack;
-use super::merge::runs::{Action, Run};
-use super::positions::{count, linear_index};
+use super::Lack;
+use crate::agent::Agent;
+use crate::agent::merge::runs::{Action, Run};
+use crate::agent::positions::{count, linear_index};
 use crate::extents::ExtentMap;
 use crate::sys::Space;
 use crate::{LinearIndex, PAGE_SIZE};
@@ -23,7 +23,7 @@ const MAX_SEALED_EXTENTS: usize = 8;
 
 /// Whether a VM counts as one of those that share the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BudgetShare {
+pub(in crate::agent) enum BudgetShare {
     /// It holds no mappings for what is folded, and does not lack any.
     None,
     /// It does, or lacks some.
@@ -35,7 +35,7 @@ impl Agent {
     /// O(log extents + extents that lay there).
     ///
     /// The run is to be [sealed](Self::seal_runs) then.
-    pub(super) fn place(&mut self, run: &Run) {
+    pub(in crate::agent) fn place(&mut self, run: &Run) {
         let more = more_vmas_with(&self.space, &mut self.extents, run);
         let mut vmas = self.vmas.saturating_add_signed(more);
         if run.is_mapped() {
@@ -47,7 +47,7 @@ impl Agent {
 
     /// Seals what was mapped anew: `runs`, ascending. Those that lie near each other are sealed as one,
     /// with what is between them. O(runs · log extents + mappings of the runs).
-    pub(super) fn seal_runs(&mut self, runs: &[Range<LinearIndex>]) {
+    pub(in crate::agent) fn seal_runs(&mut self, runs: &[Range<LinearIndex>]) {
         let near = |one: &Range<LinearIndex>, next: &Range<LinearIndex>| {
             let mut between = self.extents.overlapping(one.end, next.start);
             one.end >= next.start || between.nth(MAX_SEALED_EXTENTS).is_none()
@@ -91,7 +91,7 @@ impl Agent {
 
     /// Does so at the ends of a run of pages, and wherever the kernel begins a mapping in it now, as far as it
     /// does `most` times. O((mappings of the run + seams) · log extents).
-    pub(super) fn recount_within(&mut self, run: &Range<usize>, most: usize) {
+    pub(in crate::agent) fn recount_within(&mut self, run: &Range<usize>, most: usize) {
         let (first, end) = (linear_index(run.start), linear_index(run.end));
         let mut edges = vec![first, end];
         let mut next = first;
@@ -109,7 +109,7 @@ impl Agent {
     /// Marks what was mapped into `page_count` pages from `linear` on as guest memory and has the
     /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
     /// system call for all, which also lets the kernel join neighbouring mappings.
-    pub(super) fn seal(&mut self, linear: LinearIndex, page_count: u32) {
+    pub(in crate::agent) fn seal(&mut self, linear: LinearIndex, page_count: u32) {
         let mut next = 0;
         while next < page_count {
             let span = self.space.span(linear.offset(next), page_count - next);
@@ -131,7 +131,7 @@ impl Agent {
 
     /// Marks what could not be marked when it was mapped. O(1) where there is nothing, and otherwise
     /// O(mappings among which it is).
-    pub(super) fn mark_unmarked(&mut self) {
+    pub(in crate::agent) fn mark_unmarked(&mut self) {
         if self.mark_delay.begin_pass()
             && let Some(pages) = self.unmarked_memory.take()
         {
@@ -141,7 +141,7 @@ impl Agent {
     }
 
     /// Counts all mappings of the VM's memory anew. O(mappings of the VM's memory).
-    pub(super) fn recount_mappings(&mut self) {
+    pub(in crate::agent) fn recount_mappings(&mut self) {
         let mut seams = BTreeSet::new();
         for piece in self.space.pieces() {
             let span = self.space.whole(piece);
@@ -194,13 +194,13 @@ impl Agent {
     }
 
     /// What the count must be: all that the extents keep apart, and the seams. O(extents).
-    pub(super) fn vma_count(&self) -> u64 {
+    pub(in crate::agent) fn vma_count(&self) -> u64 {
         let pieces = self.space.pieces().iter();
         let vmas = pieces.map(|piece| self.extents.vma_count(piece.linear, piece.end()) as u64);
         vmas.sum::<u64>() + self.seams.len() as u64
     }
 
-    pub(super) fn count_mappings(&mut self, vmas: u64) {
+    pub(in crate::agent) fn count_mappings(&mut self, vmas: u64) {
         // In as many pieces as it has now: it may have been moved since.
         let is_counted =
             vmas > self.space.pieces().len() as u64 || self.deferral.lack != Lack::Nothing;
@@ -217,7 +217,7 @@ impl Agent {
 
 /// Adds a run to the plan and says how many more mappings it makes.
 /// O(log extents + extents that lay there).
-pub(super) fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
+pub(in crate::agent) fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
     let before = count_near(space, planned, run);
     match (run.action, run.extent()) {
         (Action::Map(_), Some(extent)) => planned.insert(extent, |_| {}),

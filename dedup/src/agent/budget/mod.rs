@@ -11,18 +11,22 @@
 //!
 //! Each VM has a share (`shares`), and what one does not use is lent to the others, nearly all of it.
 
+pub(super) mod deferral;
+pub(super) mod mappings;
+mod pool;
+pub(super) mod price;
+pub(super) mod reclaim;
 mod shares;
+pub(super) mod stale_extents;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::VmId;
+use pool::{Pool, kernel_limit, refusal};
 use shares::Holdings;
 pub(super) use shares::{Entitlement, Lack};
-
-/// Mappings kept free for the rest of the process, in parts of the kernel's limit.
-const RESERVE_DIVISOR: u64 = 8;
 
 /// The parts that the budget has in [`Steps`].
 const PARTS: u64 = 64;
@@ -63,27 +67,6 @@ pub struct MappingBudget {
     used: AtomicU64,
     pledged: AtomicU64,
     holdings: Mutex<Holdings>,
-}
-
-/// What all engines of a budget use together.
-#[derive(Debug, Default)]
-struct Pool {
-    /// Whether the limit is what the kernel's leaves, and not one that somebody has set.
-    is_of_process: bool,
-    limit: AtomicU64,
-    /// The kernel's limit that this one was found by.
-    kernel_limit: AtomicU64,
-    used: AtomicU64,
-    pledged: AtomicU64,
-    folded_vms: AtomicU64,
-    /// VMs that have not got their share and put off runs.
-    held_back_vms: AtomicU64,
-    /// Those among them that have not got half of it.
-    starved_vms: AtomicU64,
-    /// How often mappings were given back for them.
-    reclaims: AtomicU64,
-    /// How often the kernel has refused a mapping.
-    refusals: AtomicU64,
 }
 
 /// All that what a VM may take, or is to give back, depends on.
@@ -273,40 +256,6 @@ impl MappingBudget {
     }
 }
 
-impl Pool {
-    /// Sets the limit by the real number of mappings. One that was set by somebody is only lowered.
-    fn recount(&self) -> io::Result<()> {
-        let limit = kernel_limit()?;
-        self.kernel_limit.store(limit, Ordering::Relaxed);
-        let present = std::fs::read_to_string("/proc/self/maps")?.lines().count() as u64;
-        let others = present.saturating_sub(self.used.load(Ordering::Relaxed));
-        let limit = limit.saturating_sub(limit / RESERVE_DIVISOR).saturating_sub(others);
-        if self.is_of_process {
-            self.limit.store(limit, Ordering::Relaxed);
-        } else {
-            self.limit.fetch_min(limit, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-/// What there is to say when the kernel has refused a mapping, and `limit` was found anew since: at
-/// `vm.max_map_count` it is below what is used, as the mappings in reserve are used, too.
-fn refusal(limit: u64, used: u64) -> String {
-    let advice = if used < limit {
-        "so it is memory or address space (ulimit -v) that is short"
-    } else {
-        "raise vm.max_map_count, or run fewer VMs in a process"
-    };
-    format!("the kernel refused a mapping: guest memory may use {limit} and uses {used}; {advice}")
-}
-
-/// `vm.max_map_count`.
-fn kernel_limit() -> io::Result<u64> {
-    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
-    limit.trim().parse().map_err(io::Error::other)
-}
-
 impl Drop for MappingBudget {
     fn drop(&mut self) {
         self.redeem_all();
@@ -324,105 +273,4 @@ fn part_of(limit: u64, part: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VM: VmId = VmId(0);
-
-    /// The shortest of some runs that can be paid for.
-    fn shortest(budget: &MappingBudget, held: u64) -> Option<u32> {
-        let ask = Ask { held, ..Ask::default() };
-        [1, 2, 4, 8, 32].into_iter().find(|&pages| budget.allows(pages, &ask))
-    }
-
-    #[test]
-    fn ever_longer_runs_are_asked_for_as_the_budget_runs_short() {
-        let budget = MappingBudget::new(1600);
-        (0..4).for_each(|_| budget.count_vm(true));
-        let asked = |used, held| {
-            budget.update(VM, 0, used, used);
-            let shortest = shortest(&budget, held);
-            budget.update(VM, used, 0, 0);
-            shortest
-        };
-        let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 375));
-        assert_eq!(within, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
-        let beyond = [0, 1474, 1475, 1500, 1525, 1550, 1575].map(|used| asked(used, 376));
-        assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
-        assert_eq!(shortest(&MappingBudget::new(0), 0), None);
-    }
-
-    #[test]
-    fn a_refused_mapping_is_blamed_on_the_limit_that_was_reached() {
-        assert!(refusal(50, 60).contains("vm.max_map_count"));
-        assert!(refusal(0, 0).contains("vm.max_map_count"));
-        let other = refusal(60, 50);
-        assert!(other.contains("ulimit -v") && !other.contains("max_map_count"), "{other}");
-    }
-
-    // The second page of a pair took its VM beyond its share, and the first was given back for that.
-    #[test]
-    fn a_pair_that_would_take_its_vm_beyond_its_share_is_not_begun_while_others_lack_theirs() {
-        let budget = MappingBudget::new(1600);
-        (0..4).for_each(|_| budget.count_vm(true));
-        budget.count_lack(Lack::Nothing, Lack::Share);
-        let pair = |held| budget.allows(1, &Ask { held, more: 2, pledge: 2, ..Ask::default() });
-        assert_eq!([370, 371, 372, 373].map(pair), [true, true, false, false]);
-        budget.count_lack(Lack::Share, Lack::Nothing);
-        assert!(pair(373), "what nobody lacks is lent");
-    }
-
-    #[test]
-    fn who_is_beyond_its_share_gives_back_what_another_lacks_in_any_engine_and_takes_nothing() {
-        let pool = Arc::new(Pool { limit: AtomicU64::new(1600), ..Pool::default() });
-        let [first, other] = [0, 1].map(|_| MappingBudget::of(Arc::clone(&pool)));
-        first.count_vm(true);
-        first.update(VM, 0, 1500, 1500);
-        assert!(!first.is_owing() && other.lack(1, false) == Lack::Half);
-        other.count_vm(true);
-        other.count_lack(Lack::Nothing, Lack::Share);
-        assert!(first.is_owing());
-        // Down to what nobody beyond its share may take, and then to its share.
-        assert_eq!([first.owed(1500), first.owed(760), first.owed(750)], [75, 10, 0]);
-        first.update(VM, 1500, 1000, 1000);
-        assert_eq!((first.is_owing(), first.owed(1000)), (false, 0));
-        assert_eq!([shortest(&first, 1000), shortest(&first, 700)], [None, Some(1)]);
-        assert_eq!((first.room(1000, 32), other.room(1, 1)), (0, 500));
-        other.count_lack(Lack::Share, Lack::Nothing);
-        assert_eq!(shortest(&first, 1000), Some(1));
-        // What is left of a share is not worth taking anything from anybody.
-        let lacks = [370, 371, 372, 704, 705].map(|held| other.lack(held, true));
-        let [half, share, nothing] = [Lack::Half, Lack::Share, Lack::Nothing];
-        assert_eq!(lacks, [half, half, share, share, nothing]);
-    }
-
-    #[test]
-    fn a_limit_that_was_raised_meanwhile_holds_when_the_budget_is_short() {
-        let pool = Pool { is_of_process: true, limit: AtomicU64::new(100), ..Pool::default() };
-        let budget = MappingBudget::of(Arc::new(pool));
-        budget.follow_kernel();
-        assert_eq!(budget.limit(), 100);
-        budget.update(VM, 0, 100, 100);
-        let before = budget.state(0);
-        budget.follow_kernel();
-        assert!(budget.limit() > 100 && budget.state(0) != before, "{budget:?}");
-        let set = MappingBudget::new(100);
-        set.update(VM, 0, 100, 100);
-        set.follow_kernel();
-        assert_eq!(set.limit(), 100);
-    }
-
-    #[test]
-    fn what_is_set_aside_is_not_there_for_anybody_else() {
-        let budget = MappingBudget::new(64);
-        budget.pledge(60);
-        assert_eq!(shortest(&budget, 0), Some(2));
-        assert!(budget.allows_at_all(&Ask { more: 60, ..Ask::default() }));
-        assert!(!budget.allows_at_all(&Ask { more: 65, ..Ask::default() }));
-        assert_eq!([budget.room(0, 1), budget.room(0, 2), budget.room(0, 40)], [0, 1, 4]);
-        budget.redeem(20);
-        assert_eq!(budget.room(0, 1), 20);
-        budget.redeem_all();
-        assert_eq!((budget.committed(), shortest(&budget, 0)), (0, Some(1)));
-    }
-}
+mod tests;

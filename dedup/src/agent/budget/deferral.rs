@@ -6,11 +6,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::budget::{BudgetState, Lack, VMAS_PER_PAIR};
 use super::mappings::BudgetShare;
-use super::merge::runs::Run;
-use super::positions::{WORD_PAGES, linear_index};
-use super::{Agent, AgentError};
+use super::{BudgetState, Lack, VMAS_PER_PAIR};
+use crate::agent::merge::runs::Run;
+use crate::agent::positions::{WORD_PAGES, linear_index};
+use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Outcome};
 
@@ -24,7 +24,7 @@ const SETS_TRIED: usize = 4;
 
 /// Where the search for pages to try again stands.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Deferral {
+pub(in crate::agent) struct Deferral {
     /// What pages have been put off for, although others have more than their share.
     pub(super) lack: Lack,
     /// How often mappings had been given back for such VMs when it was last looked at.
@@ -42,7 +42,7 @@ pub(super) struct Deferral {
 impl Agent {
     /// Puts a run off until it is affordable, which it is not with `planned` mappings more. Pages that share a
     /// slot, and were to share another, stay where they are.
-    pub(super) fn defer(&mut self, run: &Run, planned: i64) {
+    pub(in crate::agent) fn defer(&mut self, run: &Run, planned: i64) {
         let committed = self.budget.committed().saturating_add_signed(planned);
         self.deferral.put_off_at = self.deferral.put_off_at.max(committed);
         for page in run.positions().filter(|&page| !self.shared.contains(page)) {
@@ -62,7 +62,7 @@ impl Agent {
 
     /// Has the budget know whether runs have been put off although the VM has not got its share, while it
     /// `is_scanning`. O(pages / 64) where some are deferred.
-    pub(super) fn note_held_back(&mut self, is_scanning: bool) {
+    pub(in crate::agent) fn note_held_back(&mut self, is_scanning: bool) {
         let puts_off = is_scanning && self.mode == DedupMode::On && !self.deferred.is_empty();
         let lack = if puts_off { self.lack() } else { Lack::Nothing };
         let reclaims = self.budget.reclaims();
@@ -75,7 +75,7 @@ impl Agent {
         self.set_lack(lack);
     }
 
-    pub(super) fn set_lack(&mut self, lack: Lack) {
+    pub(in crate::agent) fn set_lack(&mut self, lack: Lack) {
         let before = std::mem::replace(&mut self.deferral.lack, lack);
         if before != lack {
             self.budget.count_lack(before, lack);
@@ -89,7 +89,10 @@ impl Agent {
     /// # Errors
     ///
     /// When the broker fails. The pages are looked at all the same.
-    pub(super) fn requeue_deferred(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+    pub(in crate::agent) fn requeue_deferred(
+        &mut self,
+        broker: &mut dyn Broker,
+    ) -> Result<(), AgentError> {
         let state = self.budget.state(self.vmas);
         let is_as_before = self.deferral.tried_at.replace(state) == Some(state);
         let put_off_at = std::mem::take(&mut self.deferral.put_off_at);

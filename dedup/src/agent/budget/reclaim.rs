@@ -14,12 +14,13 @@ use std::collections::BTreeSet;
 use std::iter;
 use std::ops::Range;
 
-use super::budget::{BudgetState, Entitlement};
 use super::mappings::more_vmas_with;
-use super::merge::runs::{Action, Run};
-use super::positions::{count, linear_index};
-use super::stale_extents::{MAX_GAP_PAGES, PASSED_PER_PAGE, STALE_PAGES};
-use super::{Agent, AgentError};
+use super::stale_extents::PASSED_PER_PAGE;
+use super::stale_extents::anonymous::{MAX_GAP_PAGES, STALE_PAGES};
+use super::{BudgetState, Entitlement};
+use crate::agent::merge::runs::{Action, Run};
+use crate::agent::positions::{count, linear_index};
+use crate::agent::{Agent, AgentError};
 use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome};
 use crate::sys::PageMover;
@@ -35,7 +36,7 @@ const VMAS_PER_EXTENT: u64 = 2;
 
 /// Where giving back stands.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reclaim {
+pub(in crate::agent) struct Reclaim {
     /// The page from which the search goes on, if there is one.
     next: Option<LinearIndex>,
     /// Mappings that may still be given back by this pass.
@@ -65,12 +66,12 @@ struct Vain {
 
 impl Reclaim {
     /// Whether there is more to give back.
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(in crate::agent) fn is_under_way(&self) -> bool {
         self.next.is_some()
     }
 
     /// Gives nothing back for now.
-    pub(super) fn end(&mut self) {
+    pub(in crate::agent) fn end(&mut self) {
         self.next = None;
     }
 
@@ -89,7 +90,7 @@ impl Reclaim {
 impl Agent {
     /// Begins to give mappings back, if others lack theirs, the VM is beyond its share, and it `may_move`
     /// pages. O(1).
-    pub(super) fn begin_reclaim(&mut self, may_move: bool) {
+    pub(in crate::agent) fn begin_reclaim(&mut self, may_move: bool) {
         self.reclaim.end();
         if !may_move {
             return;
@@ -131,7 +132,7 @@ impl Agent {
     ///
     /// When the kernel has no memory, the broker fails, or the page map cannot be read. What is known of every
     /// page is right, and nothing more is given back by this pass.
-    pub(super) fn reclaim(
+    pub(in crate::agent) fn reclaim(
         &mut self,
         broker: &mut dyn Broker,
         limit_pages: u32,
