@@ -117,7 +117,7 @@ pub(crate) struct AgentSpec {
 
 /// One VM's memory, and what is known of each of its pages.
 ///
-/// A page is in at most one of `shared`, `zero`, `waiting`, `pending` if it changed and has not been looked
+/// A page is in at most one of `shared`, `zero`, `waiting`, `dirty` if it changed and has not been looked
 /// at since, and `deferred` if it would be shared were there mappings to spare: then another
 /// may fill a slot for it, and it may be in the broker's trees until it is.
 pub(crate) struct Agent {
@@ -139,9 +139,9 @@ pub(crate) struct Agent {
     /// Pages at which the kernel begins a mapping although the extents would allow for one with the
     /// page before.
     seams: BTreeSet<LinearIndex>,
-    /// What the change source has named and no pass has taken in, should one have failed.
-    fresh: Bitmap,
-    pending: Bitmap,
+    /// Pages that the change source has named and no pass has taken in yet.
+    undrained_dirty: Bitmap,
+    dirty: Bitmap,
     shared: Bitmap,
     zero: Bitmap,
     waiting: Bitmap,
@@ -176,10 +176,10 @@ pub(crate) struct Agent {
     /// What of the memory cannot be shared because it is locked.
     locked: Locked,
     /// The pages that this pass is to look at.
-    todo: Bitmap,
+    scan_set: Bitmap,
     /// The first of them that it has not looked at.
     cursor: usize,
-    /// Those that have been read and not offered yet. They are pending still, and whatever takes them
+    /// Those that have been read and not offered yet. They are dirty still, and whatever takes them
     /// out of that set calls it off.
     read_ahead: VecDeque<(usize, Content)>,
     /// What the step that is under way has done.
@@ -194,7 +194,7 @@ pub(crate) struct Agent {
     reclaim: Reclaim,
     deferral: Deferral,
     /// Pages that have changed since the mark: see [`mark`](Self::mark).
-    touched: Bitmap,
+    changed_since_mark: Bitmap,
     /// Pages for which the mark is still to be set: what the change source names next of them changed
     /// before it.
     unmarked: Bitmap,
@@ -202,7 +202,7 @@ pub(crate) struct Agent {
     backlog_pages: u64,
     events: Events,
     /// Pages that are to be made private, and for which there was no memory.
-    lone: Vec<LinearIndex>,
+    unshare_retry: Vec<LinearIndex>,
     /// What the broker has not been told yet, because it failed.
     unreported: Vec<Outcome>,
 }
@@ -233,8 +233,8 @@ impl Agent {
             vmas: 0,
             share: BudgetShare::None,
             seams: BTreeSet::new(),
-            fresh: none.clone(),
-            pending: Bitmap::full(page_count),
+            undrained_dirty: none.clone(),
+            dirty: Bitmap::full(page_count),
             shared: none.clone(),
             zero: none.clone(),
             waiting: none.clone(),
@@ -253,7 +253,7 @@ impl Agent {
             own_copies: OwnCopies::default(),
             is_sweeping: false,
             is_scanning: false,
-            todo: none.clone(),
+            scan_set: none.clone(),
             cursor: 0,
             read_ahead: VecDeque::new(),
             work: StepWork::default(),
@@ -264,10 +264,10 @@ impl Agent {
             reclaim: Reclaim::default(),
             deferral: Deferral::default(),
             unmarked: none.clone(),
-            touched: none,
+            changed_since_mark: none,
             backlog_pages: 0,
             events: Events::default(),
-            lone: Vec::new(),
+            unshare_retry: Vec::new(),
             unreported: Vec::new(),
         };
         agent.find_huge_pages()?;
@@ -310,8 +310,8 @@ impl Agent {
 
     /// Counts pages that there was something to do about.
     fn note_work(&mut self, pages: std::ops::Range<usize>) {
-        let untouched = pages.len() - self.touched.count_within(pages);
-        self.backlog_pages += untouched as u64;
+        let unchanged = pages.len() - self.changed_since_mark.count_within(pages);
+        self.backlog_pages += unchanged as u64;
     }
 
     pub(crate) fn events(&self) -> &Events {

@@ -460,10 +460,10 @@ fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_n
     assert!(world.error_count > 0);
     for vm in world.vms.values() {
         let agent = &vm.agent;
-        let [shared, waiting, pending] = [&agent.shared, &agent.waiting, &agent.pending];
+        let [shared, waiting, dirty] = [&agent.shared, &agent.waiting, &agent.dirty];
         let pages = |set: &Bitmap| set.iter().collect::<Vec<_>>();
         assert_eq!([shared, waiting].map(pages), [vec![0, 1, 2], vec![4, 5, 6]]);
-        assert!(pending.contains(3));
+        assert!(dirty.contains(3));
     }
     world.broker.refuses_names = false;
     world.settle();

@@ -73,7 +73,7 @@ impl Agent {
             None if self.zero.contains(page) => PageState::Zero,
             None if self.waiting.contains(page) => PageState::Waiting,
             None if self.deferred.contains(page) => PageState::Deferred,
-            None if self.pending.contains(page) => PageState::Volatile,
+            None if self.dirty.contains(page) => PageState::Volatile,
             None => PageState::Loose,
         }
     }

@@ -68,7 +68,10 @@ impl Agent {
         let reclaims = self.budget.reclaims();
         let is_progress = reclaims != self.deferral.reclaims_seen || lack != self.deferral.lack;
         self.deferral.reclaims_seen = reclaims;
-        if lack != Lack::Nothing && is_progress && !self.deferred.is_subset(&self.touched) {
+        if lack != Lack::Nothing
+            && is_progress
+            && !self.deferred.is_subset(&self.changed_since_mark)
+        {
             // Others may give back what its pages are put off for.
             self.backlog_pages += 1;
         }
@@ -142,7 +145,7 @@ impl Agent {
             self.deferral.has_tried = true;
             let pages = start..start + len.min(most - outcomes.len());
             self.deferred.remove_range(pages.clone());
-            self.pending.insert_range(pages.clone());
+            self.dirty.insert_range(pages.clone());
             self.note_work(pages.clone());
             // Some may be in the trees, for another to fill a slot for them.
             outcomes.extend(pages.map(|page| Outcome::Left { linear: linear_index(page) }));

@@ -193,7 +193,7 @@ impl Agent {
         for pages in shared {
             self.unmerge_run(broker, pages.clone(), |linear| Outcome::Yielded { linear })?;
             // Put off, and not to be looked at: they are known to have twins.
-            self.pending.remove_range(pages.clone());
+            self.dirty.remove_range(pages.clone());
             self.deferred.insert_range(pages);
         }
         let before = self.vmas;

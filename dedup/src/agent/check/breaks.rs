@@ -49,7 +49,7 @@ impl Agent {
         let is_wrong = |page, kind| {
             let is_own = matches!(kind, PageKind::Private | PageKind::Swapped);
             let is_folded = self.shared.contains(page) || self.zero.contains(page);
-            if !is_own || !is_folded || self.fresh.contains(page) {
+            if !is_own || !is_folded || self.undrained_dirty.contains(page) {
                 return false;
             }
             let since = self.own_copies.since.get(&page).copied().unwrap_or(self.sweeps);

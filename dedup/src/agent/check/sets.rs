@@ -8,17 +8,18 @@ use crate::mode::DedupMode;
 
 impl Agent {
     /// What is wrong with the sets, if anything is: a page is in at most one of those that hold its
-    /// state; what is to be looked at is pending; and what is not to be folded is not, unless that is still
+    /// state; what is to be looked at is dirty; and what is not to be folded is not, unless that is still
     /// to be undone. O(pages / 64).
     pub(super) fn find_contradiction(&self) -> Option<String> {
         let states = [
             ("shared", &self.shared),
             ("zero", &self.zero),
             ("waiting", &self.waiting),
-            ("pending", &self.pending),
+            ("dirty", &self.dirty),
             ("deferred", &self.deferred),
         ];
-        let others = [&self.fresh, &self.todo, &self.touched, &self.unmarked];
+        let others =
+            [&self.undrained_dirty, &self.scan_set, &self.changed_since_mark, &self.unmarked];
         let optional = [&self.excluded, &self.huge];
         let sets = states.iter().map(|(_, set)| *set).chain(others);
         let page_count = self.space.page_count() as usize;
@@ -35,14 +36,14 @@ impl Agent {
                 }
             }
         }
-        let mut lost = self.todo.clone();
-        lost.subtract(&self.pending);
+        let mut lost = self.scan_set.clone();
+        lost.subtract(&self.dirty);
         lost.remove_range(0..self.cursor.min(page_count));
         if let Some(page) = lost.iter().next() {
-            return Some(format!("page {page} is to be looked at, and is not pending"));
+            return Some(format!("page {page} is to be looked at, and is not dirty"));
         }
         let excluded = self.excluded.as_ref();
-        let looked_at = excluded.and_then(|set| first_of_both(set, &self.todo, whole.clone()));
+        let looked_at = excluded.and_then(|set| first_of_both(set, &self.scan_set, whole.clone()));
         if let Some(page) = looked_at {
             return Some(format!("page {page} is to be looked at, and is excluded"));
         }

@@ -37,7 +37,7 @@ impl Agent {
     /// When the source does not say; what it has named is kept.
     pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
         self.collected = 0;
-        while self.collected < self.pending.len() && self.changes.is_on {
+        while self.collected < self.dirty.len() && self.changes.is_on {
             self.collect_next()?;
         }
         Ok(())
@@ -45,16 +45,16 @@ impl Agent {
 
     /// Finds out which pages of the next stretch changed since it last did.
     fn collect_next(&mut self) -> Result<(), AgentError> {
-        let (start, len) = (self.collected, self.pending.len());
+        let (start, len) = (self.collected, self.dirty.len());
         let within = start..len.min(start + STRETCH_PAGES);
-        let answered = self.changes.source.collect_part(within, &mut self.fresh);
+        let answered = self.changes.source.collect_part(within, &mut self.undrained_dirty);
         self.believe_own_pages_only();
         let end = answered.map_err(AgentError::Changes)?.clamp(start + 1, len);
         self.collected = end;
         self.work.words += (SETS_COLLECTED * (end - start) / WORD_PAGES) as u64;
         // What is named for the first time since the mark changed before it.
-        self.touched.union_within(&self.fresh, start..end);
-        self.touched.subtract_within(&self.unmarked, start..end);
+        self.changed_since_mark.union_within(&self.undrained_dirty, start..end);
+        self.changed_since_mark.subtract_within(&self.unmarked, start..end);
         self.unmarked.remove_range(start..end);
         if self.is_sweeping && (start..end).contains(&self.swept) {
             self.is_sweeping = false;
@@ -65,11 +65,11 @@ impl Agent {
 
     /// Has the visit not ask what changed any more.
     pub(crate) fn leave_changes(&mut self) {
-        self.taken_in = self.pending.len();
+        self.taken_in = self.dirty.len();
     }
 
     /// Has changes be noticed, or not: while the VM is off, and nothing of it is folded any more, nobody
-    /// needs to know of them. What is written meanwhile is pending when the VM is switched on.
+    /// needs to know of them. What is written meanwhile is dirty when the VM is switched on.
     ///
     /// # Errors
     ///
@@ -96,12 +96,12 @@ impl Agent {
 
     /// Drops what a change source says of pages that the VM does not have.
     fn believe_own_pages_only(&mut self) {
-        if self.fresh.len() != self.pending.len() {
+        if self.undrained_dirty.len() != self.dirty.len() {
             log::error!("VM {}: its change source replaced the set of changed pages", self.vm);
             self.events.errors += 1;
             // Whatever it has named is lost: any page may have changed.
-            self.fresh = Bitmap::full(self.pending.len());
-        } else if self.fresh.clear_beyond_end() {
+            self.undrained_dirty = Bitmap::full(self.dirty.len());
+        } else if self.undrained_dirty.clear_beyond_end() {
             log::error!("VM {}: its change source names pages beyond the VM's end", self.vm);
             self.events.errors += 1;
         }
@@ -118,7 +118,7 @@ impl Agent {
     /// broker fails; the next pass takes in what this one has not.
     pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
         let start = self.taken_in;
-        if start >= self.fresh.len() {
+        if start >= self.undrained_dirty.len() {
             return Ok(None);
         }
         if start >= self.collected {
@@ -127,17 +127,18 @@ impl Agent {
         }
         let most = self.work.room_to_note().min(TAKEN_PAGES);
         let span = STRETCH_PAGES.min(self.collected - start);
-        let end = self.fresh.stretch(start, most, span);
+        let end = self.undrained_dirty.stretch(start, most, span);
         let within = start..end;
-        let fresh: Vec<usize> = self.fresh.runs_within(within.clone()).flatten().collect();
-        self.work.noted_pages += fresh.len() as u64;
+        let drained: Vec<usize> =
+            self.undrained_dirty.runs_within(within.clone()).flatten().collect();
+        self.work.noted_pages += drained.len() as u64;
         self.work.words += (SETS_TAKEN_IN * within.len() / WORD_PAGES) as u64;
-        let left = self.find_private(&fresh)?;
+        let left = self.find_private(&drained)?;
         // Nothing can fail any more before the stretch has been taken in.
         self.taken_in = end;
         let mut outcomes = Vec::new();
         let mut left = left.into_iter().peekable();
-        for &page in &fresh {
+        for &page in &drained {
             if self.shared.contains(page) || self.zero.contains(page) {
                 if left.next_if_eq(&page).is_none() {
                     continue;
@@ -152,39 +153,42 @@ impl Agent {
             } else if self.waiting.remove(page) || self.deferred.remove(page) {
                 outcomes.push(Outcome::Left { linear: linear_index(page) });
             }
-            self.pending.insert(page);
+            self.dirty.insert(page);
         }
         if !outcomes.is_empty() {
-            self.stale.note_left(fresh.iter().any(|&page| !self.touched.contains(page)));
+            self.stale
+                .note_left(drained.iter().any(|&page| !self.changed_since_mark.contains(page)));
         }
         if self.is_scanning {
-            self.add_calm(within.clone());
+            self.scan_unchanged(within.clone());
         }
-        self.fresh.remove_range(within.clone());
+        self.undrained_dirty.remove_range(within.clone());
         self.say(broker, outcomes)?;
-        self.taken_since += fresh.len();
+        self.taken_since += drained.len();
         let taken =
             if self.taken_since < TAKEN_PAGES { 0 } else { std::mem::take(&mut self.taken_since) };
         Ok(Some(count(taken / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
     }
 
     /// Has the pages of a stretch be looked at by this pass that changed before, and not since.
-    fn add_calm(&mut self, within: Range<usize>) {
-        self.todo.union_within(&self.pending, within.clone());
-        for other in [&self.fresh, &self.shared, &self.zero].into_iter().chain(&self.excluded) {
-            self.todo.subtract_within(other, within.clone());
+    fn scan_unchanged(&mut self, within: Range<usize>) {
+        self.scan_set.union_within(&self.dirty, within.clone());
+        for other in
+            [&self.undrained_dirty, &self.shared, &self.zero].into_iter().chain(&self.excluded)
+        {
+            self.scan_set.subtract_within(other, within.clone());
         }
         for run in self.locked.runs() {
             let (start, end) = (run.start.max(within.start), run.end.min(within.end));
-            self.todo.remove_range(start.min(end)..end);
+            self.scan_set.remove_range(start.min(end)..end);
         }
     }
 
     /// The pages among those named, ascending, that were shared or zero and are the VM's own now, by
     /// the kernel's account.
-    fn find_private(&self, fresh: &[usize]) -> Result<Vec<usize>, AgentError> {
+    fn find_private(&self, drained: &[usize]) -> Result<Vec<usize>, AgentError> {
         let is_suspect = |&page: &usize| self.shared.contains(page) || self.zero.contains(page);
-        let suspects = || fresh.iter().copied().filter(is_suspect);
+        let suspects = || drained.iter().copied().filter(is_suspect);
         let mut expected = suspects().peekable();
         let mut private = Vec::new();
         self.scan_runs(suspects().map(|page| page..page + 1), |pages, kind| {

@@ -37,7 +37,7 @@ impl Agent {
             let page = linear.0 as usize;
             self.waiting.remove(page);
             if !self.shared.contains(page) {
-                self.pending.insert(page);
+                self.dirty.insert(page);
             }
             if let Want::Share(slot) = want {
                 self.events.declines += 1;

@@ -24,7 +24,7 @@ impl Agent {
     ///
     /// When the kernel does not say what is there.
     pub(super) fn sweep(&mut self, end: usize) -> Result<(), AgentError> {
-        let len = self.fresh.len();
+        let len = self.undrained_dirty.len();
         let some = len.div_ceil(PASSES).clamp(LEAST_PAGES, MOST_PAGES);
         let within = self.swept..end.min(self.swept + some);
         self.work.searched_pages += within.len() as u64;
@@ -40,7 +40,7 @@ impl Agent {
         for page in own.into_iter().flatten() {
             let is_broken = self.shared.contains(page) || self.zero.contains(page);
             if is_broken || self.is_stray(page) {
-                self.fresh.insert(page);
+                self.undrained_dirty.insert(page);
             }
         }
         Ok(())
@@ -55,7 +55,7 @@ impl Agent {
 
     /// Whether any set has a state of the page, or that it is to be looked at. O(1).
     pub(in crate::agent) fn is_known(&self, page: usize) -> bool {
-        let known = [&self.shared, &self.zero, &self.waiting, &self.pending, &self.deferred];
+        let known = [&self.shared, &self.zero, &self.waiting, &self.dirty, &self.deferred];
         known.iter().any(|set| set.contains(page))
     }
 }

@@ -94,7 +94,9 @@ impl Agent {
         for run in &self.locked.runs {
             // The kernel has given them memory of their own: it is asked which.
             for folded in [&self.shared, &self.zero] {
-                folded.runs_within(run.clone()).for_each(|pages| self.fresh.insert_range(pages));
+                folded
+                    .runs_within(run.clone())
+                    .for_each(|pages| self.undrained_dirty.insert_range(pages));
             }
         }
     }
@@ -175,7 +177,7 @@ impl Agent {
     /// Whether just those pages are locked in the next part of the memory of which that is known. All parts have
     /// been looked at after [`PASSES`] visits, unless there are very many mappings. O(mappings of the part).
     fn is_next_part_as_known(&mut self) -> bool {
-        let (start, len) = (self.locked.next, self.pending.len());
+        let (start, len) = (self.locked.next, self.dirty.len());
         let first = linear_index(start);
         let mut end = len.min(start + len.div_ceil(PASSES).max(LEAST_PAGES));
         if let Some(beyond) = self.extents.overlapping(first, linear_index(end)).nth(PART_EXTENTS) {

@@ -35,10 +35,10 @@ impl Agent {
         }
         self.mode = mode;
         (self.unmerge_cursor, self.has_unwanted) = (0, true);
-        // Nor by the pass that is under way; what it has not looked at is still pending.
-        self.todo.clear();
+        // Nor by the pass that is under way; what it has not looked at is still dirty.
+        self.scan_set.clear();
         self.is_scanning = false;
-        self.look_again(0..self.pending.len());
+        self.look_again(0..self.dirty.len());
         if mode != DedupMode::On {
             self.set_lack(Lack::Nothing);
         }
@@ -51,7 +51,7 @@ impl Agent {
     ///
     /// When the VM has not that many pages.
     pub(crate) fn set_mergeable(&mut self, pages: Range<usize>, mergeable: bool) {
-        let len = self.pending.len();
+        let len = self.dirty.len();
         if mergeable {
             if let Some(excluded) = &mut self.excluded {
                 excluded.remove_range(pages.clone());
@@ -60,7 +60,7 @@ impl Agent {
             self.look_again(pages);
         } else {
             self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages.clone());
-            self.todo.remove_range(pages);
+            self.scan_set.remove_range(pages);
             (self.unmerge_cursor, self.has_unwanted) = (0, true);
         }
     }
@@ -90,9 +90,9 @@ impl Agent {
     /// Has pages that were looked at, or were not because of the mode, be looked at by the next
     /// pass, unless they may be in a tree.
     fn look_again(&mut self, pages: Range<usize>) {
-        self.pending.insert_range(pages.clone());
+        self.dirty.insert_range(pages.clone());
         for placed in [&self.shared, &self.zero, &self.waiting, &self.deferred] {
-            self.pending.subtract_within(placed, pages.clone());
+            self.dirty.subtract_within(placed, pages.clone());
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::protocol::{Broker, Directive, Outcome};
 use crate::{LinearIndex, Slot};
 
 /// Pages for which there was no memory that a visit tries again, at most.
-const LONE_PAGES: usize = 256;
+const RETRIED_PAGES: usize = 256;
 
 impl Agent {
     /// Does what the broker wants of pages that were not offered just now, `limit` pages at most, and
@@ -49,7 +49,7 @@ impl Agent {
         let (mut targets, mut terms) = (Vec::new(), Terms::default());
         let mut outcomes = Vec::new();
         for directive in directives {
-            if directive.linear().0 as usize >= self.pending.len() {
+            if directive.linear().0 as usize >= self.dirty.len() {
                 log::error!("VM {}: the broker directs {directive:?}: no such page", self.vm);
                 self.events.errors += 1;
                 continue;
@@ -67,7 +67,7 @@ impl Agent {
                 }
                 Directive::Offer { linear } => {
                     if self.end_waiting(linear.0 as usize) {
-                        self.pending.insert(linear.0 as usize);
+                        self.dirty.insert(linear.0 as usize);
                         self.note_work(linear.0 as usize..linear.0 as usize + 1);
                     }
                     continue;
@@ -82,7 +82,7 @@ impl Agent {
                 // Forbidden since it was offered, or since it was to go elsewhere. A slot that it was to
                 // fill stays empty.
                 if !self.shared.contains(linear.0 as usize) {
-                    self.pending.insert(linear.0 as usize);
+                    self.dirty.insert(linear.0 as usize);
                 }
                 outcomes.push(declined((linear, slot)));
                 continue;
@@ -91,7 +91,7 @@ impl Agent {
         }
         if let Err(error) = self.carry_out(broker, targets, &terms, outcomes) {
             for page in directives.iter().map(|directive| directive.linear().0 as usize) {
-                if page < self.pending.len() {
+                if page < self.dirty.len() {
                     self.look_once_more(page);
                 }
             }
@@ -126,14 +126,14 @@ impl Agent {
     /// # Errors
     ///
     /// When the broker fails.
-    pub(in crate::agent) fn unshare_lone(
+    pub(in crate::agent) fn retry_unsharing(
         &mut self,
         broker: &mut dyn Broker,
     ) -> Result<(), AgentError> {
         let mut outcomes = Vec::new();
         // Others are made private by the next visits.
-        let some = self.lone.len().saturating_sub(LONE_PAGES);
-        for linear in self.lone.split_off(some) {
+        let some = self.unshare_retry.len().saturating_sub(RETRIED_PAGES);
+        for linear in self.unshare_retry.split_off(some) {
             if self.shared.contains(linear.0 as usize) {
                 self.unshare(linear, &mut outcomes);
             }
@@ -149,9 +149,9 @@ impl Agent {
             Ok(()) => {
                 self.shared.remove(linear.0 as usize);
                 self.own_copies.forget(linear.0 as usize..linear.0 as usize + 1);
-                self.stale.note_left(!self.touched.contains(linear.0 as usize));
+                self.stale.note_left(!self.changed_since_mark.contains(linear.0 as usize));
                 // Offered again by the next pass: its twin may be unchanged by then.
-                self.pending.insert(linear.0 as usize);
+                self.dirty.insert(linear.0 as usize);
                 self.events.unshares += 1;
                 self.note_work(linear.0 as usize..linear.0 as usize + 1);
                 outcomes.push(Outcome::Left { linear });
@@ -159,7 +159,7 @@ impl Agent {
             Err(error) => {
                 log::debug!("VM {}: cannot make page {} private: {error}", self.vm, linear.0);
                 self.events.errors += 1;
-                self.lone.push(linear);
+                self.unshare_retry.push(linear);
             }
         }
     }

@@ -98,7 +98,7 @@ impl Agent {
             if is_gone {
                 self.events.declines += u64::from(run.page_count);
                 self.note_work(run.positions());
-                self.pending.insert_range(run.positions());
+                self.dirty.insert_range(run.positions());
                 outcomes.extend(run.shares().map(declined));
             } else {
                 kept.push(run);

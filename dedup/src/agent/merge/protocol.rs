@@ -138,7 +138,7 @@ impl Agent {
             // written, its agent will hear of it.
             let unshared = run.positions().filter(|&page| !self.shared.contains(page));
             unshared.for_each(|page| {
-                self.pending.insert(page);
+                self.dirty.insert(page);
             });
             outcomes.extend(run.shares().map(|(linear, slot)| {
                 if differs && self.is_collision(linear, slot) {
@@ -149,7 +149,7 @@ impl Agent {
             }));
             return;
         }
-        self.pending.remove_range(run.positions());
+        self.dirty.remove_range(run.positions());
         self.own_copies.forget(run.positions());
         let moved = run.positions().filter(|&page| self.shared.contains(page)).count() as u64;
         if let Some(extent) = run.extent() {

@@ -50,11 +50,8 @@ impl Agent {
         // Where nothing is known of pages, few are there, unless they are not to be folded.
         let is_known = self.mode == DedupMode::On && self.excluded.is_none();
         let span = if is_known { PART_SPAN } else { PART_PAGES };
-        let known = [
-            (&self.pending, PART_PAGES),
-            (&self.waiting, LEFT_PAGES),
-            (&self.deferred, LEFT_PAGES),
-        ];
+        let known =
+            [(&self.dirty, PART_PAGES), (&self.waiting, LEFT_PAGES), (&self.deferred, LEFT_PAGES)];
         let ends = known.map(|(set, most)| set.stretch(start, most, span));
         let end = ends.into_iter().fold(end, usize::min);
         let mut extents = self.extents.overlapping(first, linear_index(end));

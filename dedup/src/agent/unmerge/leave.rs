@@ -96,9 +96,9 @@ impl Agent {
             &mut self.shared,
             &mut self.zero,
             &mut self.waiting,
-            &mut self.pending,
+            &mut self.dirty,
             &mut self.deferred,
-            &mut self.todo,
+            &mut self.scan_set,
         ];
         for set in sets {
             set.remove_range(pages.clone());

@@ -103,7 +103,7 @@ impl Agent {
     /// store be left: nothing of it is folded any more. O(pages / 64).
     pub(crate) fn begin_leaving_store(&mut self) {
         // What was given back because it is zero needs no memory to stay so.
-        self.pending.union_with(&self.zero);
+        self.dirty.union_with(&self.zero);
         self.own_copies.forget(0..self.zero.len());
         self.zero.clear();
         self.set_mode(DedupMode::Off);
@@ -204,7 +204,7 @@ impl Agent {
                 // For one page whose memory has failed no other stays where it is.
                 parts = if run.len() > 1 { self.make_private_apart(&run) } else { Vec::new() };
                 // Others may be private by now: the next pass asks the kernel which.
-                self.fresh.insert_range(run);
+                self.undrained_dirty.insert_range(run);
                 self.events.errors += 1;
             }
             self.stale.note_left(true);
@@ -217,7 +217,7 @@ impl Agent {
             self.waiting.remove_range(part.clone());
             self.deferred.remove_range(part.clone());
             // What may be folded again one day is looked at then.
-            self.pending.insert_range(part.clone());
+            self.dirty.insert_range(part.clone());
             self.note_work(part.clone());
         }
         let left = parts.into_iter().flatten();

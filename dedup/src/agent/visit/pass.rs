@@ -55,9 +55,10 @@ impl Agent {
     ) -> Result<(), AgentError> {
         self.notice_locked();
         let is_scanning = is_scanning && self.can_map();
-        self.todo.clear();
+        self.scan_set.clear();
         self.read_ahead = VecDeque::new();
-        (self.cursor, self.taken_in, self.is_scanning) = (0, self.fresh.len(), is_scanning);
+        (self.cursor, self.taken_in, self.is_scanning) =
+            (0, self.undrained_dirty.len(), is_scanning);
         self.note_held_back(is_scanning);
         let may_move = self.move_delay.begin_pass();
         if is_scanning {
@@ -65,7 +66,7 @@ impl Agent {
             self.begin_reclaim(may_move);
         }
         self.mark_unmarked();
-        self.unshare_lone(broker)?;
+        self.retry_unsharing(broker)?;
         self.watch_as_needed()?;
         if may_move && (self.budget.is_short() || self.stale.was_called_off()) {
             self.stale.begin();
@@ -90,7 +91,7 @@ impl Agent {
         rules: ScanRules,
     ) -> Result<Option<u32>, AgentError> {
         let limit = limit.max(1) as usize;
-        if self.read_ahead.is_empty() && self.cursor >= self.todo.len() {
+        if self.read_ahead.is_empty() && self.cursor >= self.scan_set.len() {
             return Ok(None);
         }
         self.catch_up(broker)?;
@@ -113,7 +114,7 @@ impl Agent {
         // So many at least that passing by pages that are not there has a bound in a step, too.
         let at_least = limit.max(PASSED_PER_PAGE);
         let most = STRETCH_PAGES.min(self.work.room_to_search().max(LEAST_PAGES));
-        let mut end = self.todo.stretch(self.cursor, at_least, most);
+        let mut end = self.scan_set.stretch(self.cursor, at_least, most);
         let Resident { mut pages, mut swapped } = self.resident(self.cursor..end)?;
         self.work.searched_pages += (end - self.cursor) as u64;
         if let Some(&over) = pages.get(limit) {
@@ -121,10 +122,10 @@ impl Agent {
             end = over;
             swapped.retain(|&page| page < end);
         }
-        self.pending.subtract_within(&self.todo, self.cursor..end);
+        self.dirty.subtract_within(&self.scan_set, self.cursor..end);
         // Looked at when they return: nothing is read in for it.
         for &page in swapped.iter().chain(&pages) {
-            self.pending.insert(page);
+            self.dirty.insert(page);
         }
         let passed = (end - self.cursor) / PASSED_PER_PAGE;
         self.cursor = end;
@@ -161,7 +162,7 @@ impl Agent {
     /// Has a page be looked at by the next pass of which nothing is known, because the broker failed.
     pub(in crate::agent) fn look_once_more(&mut self, page: usize) {
         if !self.is_known(page) {
-            self.pending.insert(page);
+            self.dirty.insert(page);
         }
     }
 
@@ -179,7 +180,7 @@ impl Agent {
             let skipped = skips.next().unwrap_or(false);
             if skipped {
                 self.events.pages_skipped += 1;
-                self.backlog_pages += u64::from(!self.touched.contains(page));
+                self.backlog_pages += u64::from(!self.changed_since_mark.contains(page));
             }
             !skipped
         });
@@ -196,7 +197,7 @@ impl Agent {
         let (mut targets, mut offers) = (Vec::new(), Vec::new());
         for &(page, content) in read {
             let is_wanted = self.mode != DedupMode::Off && !self.is_excluded(page);
-            if !is_wanted || self.is_locked(page) || !self.pending.remove(page) {
+            if !is_wanted || self.is_locked(page) || !self.dirty.remove(page) {
                 continue;
             }
             let linear = linear_index(page);
@@ -219,13 +220,13 @@ impl Agent {
                     self.waiting.insert(linear.0 as usize);
                 }
                 Decision::Keep | Decision::Name => {
-                    self.pending.insert(linear.0 as usize);
+                    self.dirty.insert(linear.0 as usize);
                 }
                 Decision::Join(slot) if self.has_slot(slot) => {
                     targets.push(Target { linear, want: Want::Share(slot) });
                 }
                 Decision::Join(slot) => {
-                    self.pending.insert(linear.0 as usize);
+                    self.dirty.insert(linear.0 as usize);
                     outcomes.push(declined((linear, slot)));
                 }
             }

@@ -14,7 +14,7 @@ const STATES: [(&str, SetOf); 5] = [
     ("shared", |agent| &mut agent.shared),
     ("zero", |agent| &mut agent.zero),
     ("waiting", |agent| &mut agent.waiting),
-    ("pending", |agent| &mut agent.pending),
+    ("dirty", |agent| &mut agent.dirty),
     ("deferred", |agent| &mut agent.deferred),
 ];
 
@@ -24,7 +24,7 @@ fn found(change: impl FnOnce(&mut Agent)) -> String {
     let mut world = World::new(&process, 256, 0..0);
     let agent = &mut world.vms.get_mut(&VmId(0)).unwrap().agent;
     assert_eq!(agent.find_contradiction(), None);
-    agent.pending.remove_range(0..8);
+    agent.dirty.remove_range(0..8);
     assert_eq!(agent.find_contradiction(), None);
     change(agent);
     agent.find_contradiction().expect("nothing is found")
@@ -44,25 +44,25 @@ fn a_page_that_is_in_two_states_is_found() {
 }
 
 #[test]
-fn a_page_that_is_to_be_looked_at_and_is_not_pending_is_found() {
+fn a_page_that_is_to_be_looked_at_and_is_not_dirty_is_found() {
     let what = found(|agent| {
         agent.cursor = 0;
-        agent.todo.insert(4);
+        agent.scan_set.insert(4);
     });
-    assert_eq!(what, "page 4 is to be looked at, and is not pending");
+    assert_eq!(what, "page 4 is to be looked at, and is not dirty");
 }
 
 #[test]
 fn an_excluded_page_that_is_looked_at_or_folded_is_found() {
     let excluded = |agent: &Agent| {
-        let mut excluded = Bitmap::new(agent.pending.len());
+        let mut excluded = Bitmap::new(agent.dirty.len());
         excluded.insert(5);
         Some(excluded)
     };
     let what = found(|agent| {
         agent.excluded = excluded(agent);
-        agent.pending.insert(5);
-        agent.todo.insert(5);
+        agent.dirty.insert(5);
+        agent.scan_set.insert(5);
     });
     assert_eq!(what, "page 5 is to be looked at, and is excluded");
     for (name, set) in &STATES[..3] {
