@@ -15,7 +15,7 @@ impl Agent {
     ///
     /// When the broker fails. What it did not take is told before anything else is asked of it: the
     /// memory is what the outcomes say, whether the broker knows it or not.
-    pub(super) fn say(
+    pub(super) fn report(
         &mut self,
         broker: &mut dyn Broker,
         mut outcomes: Vec<Outcome>,
@@ -74,8 +74,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the broker fails, as for [`say`](Self::say).
-    pub(crate) fn catch_up(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
-        self.say(broker, Vec::new())
+    /// When the broker fails, as for [`report`](Self::report).
+    pub(crate) fn flush_outbox(&mut self, broker: &mut dyn Broker) -> Result<(), AgentError> {
+        self.report(broker, Vec::new())
     }
 }

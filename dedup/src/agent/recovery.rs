@@ -89,7 +89,7 @@ impl Agent {
             }
         }
         let replaced = outcomes.len() as u64;
-        self.say(broker, outcomes)?;
+        self.report(broker, outcomes)?;
         Ok(replaced)
     }
 

@@ -245,7 +245,7 @@ impl World {
         let mut busy = true;
         while std::mem::take(&mut busy) {
             for vm in vms.values_mut() {
-                match vm.agent.follow(broker, 5) {
+                match vm.agent.poll(broker, 5) {
                     Ok(count) => busy |= count > 0,
                     Err(_) => errors += 1,
                 }

@@ -151,6 +151,6 @@ impl Agent {
             outcomes.extend(pages.map(|page| Outcome::Left { linear: linear_index(page) }));
         }
         self.work.noted_pages += outcomes.len() as u64;
-        self.say(broker, outcomes)
+        self.report(broker, outcomes)
     }
 }

@@ -200,7 +200,7 @@ impl Agent {
         if !self.make_anonymous(pages)? {
             return Ok(false);
         }
-        self.say(broker, vec![Outcome::Unbacked { linear, page_count }])?;
+        self.report(broker, vec![Outcome::Unbacked { linear, page_count }])?;
         let freed = before.saturating_sub(self.vmas);
         self.reclaim.quota = self.reclaim.quota.saturating_sub(freed);
         if freed > 0 {

@@ -163,7 +163,7 @@ impl Agent {
             self.scan_unchanged(within.clone());
         }
         self.undrained_dirty.remove_range(within.clone());
-        self.say(broker, outcomes)?;
+        self.report(broker, outcomes)?;
         self.taken_since += drained.len();
         let taken =
             if self.taken_since < TAKEN_PAGES { 0 } else { std::mem::take(&mut self.taken_since) };

@@ -18,17 +18,13 @@ impl Agent {
     /// # Errors
     ///
     /// When the broker fails. Every page is in a state that the next pass handles.
-    pub(crate) fn follow(
-        &mut self,
-        broker: &mut dyn Broker,
-        limit: u32,
-    ) -> Result<u32, AgentError> {
-        self.catch_up(broker)?;
+    pub(crate) fn poll(&mut self, broker: &mut dyn Broker, limit: u32) -> Result<u32, AgentError> {
+        self.flush_outbox(broker)?;
         let mut directives = Vec::new();
         let limit = (limit.max(1) as usize).min(self.work.room_to_fill());
         broker.directives(self.vm, limit, &mut directives)?;
         self.work.directed_pages += 1 + directives.len() as u64;
-        self.obey(broker, &directives)?;
+        self.apply_directives(broker, &directives)?;
         if !directives.is_empty() {
             // Others see what is left of what the VM shares.
             self.count_mappings(self.vmas);
@@ -40,8 +36,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// As for [`follow`](Self::follow).
-    pub(crate) fn obey(
+    /// As for [`poll`](Self::poll).
+    pub(crate) fn apply_directives(
         &mut self,
         broker: &mut dyn Broker,
         directives: &[Directive],
@@ -89,7 +85,7 @@ impl Agent {
             }
             targets.push(Target { linear, want: Want::Share(slot) });
         }
-        if let Err(error) = self.carry_out(broker, targets, &terms, outcomes) {
+        if let Err(error) = self.execute(broker, targets, &terms, outcomes) {
             for page in directives.iter().map(|directive| directive.linear().0 as usize) {
                 if page < self.dirty.len() {
                     self.look_once_more(page);
@@ -138,7 +134,7 @@ impl Agent {
                 self.unshare(linear, &mut outcomes);
             }
         }
-        self.say(broker, outcomes)
+        self.report(broker, outcomes)
     }
 
     /// Makes a page private again that nobody shares.

@@ -13,7 +13,7 @@ const FILL_PAGES: usize = 512;
 impl Agent {
     /// Has targets, ascending, be what they are to be, as far as the budget allows and they still
     /// can, and tells the broker, after `outcomes`. The slots of creators are filled first.
-    pub(in crate::agent) fn carry_out(
+    pub(in crate::agent) fn execute(
         &mut self,
         broker: &mut dyn Broker,
         mut targets: Vec<Target>,
@@ -38,7 +38,7 @@ impl Agent {
         }
         self.read_slots_in(&runs);
         self.merge(&runs, &mut outcomes);
-        self.say(broker, outcomes)
+        self.report(broker, outcomes)
     }
 
     /// Has the broker know, when it works again, that none of what was to be done has been.

@@ -99,7 +99,7 @@ impl Agent {
             next = end;
         }
         let discarded_pages = discarded.iter().map(|part| part.len() as u64).sum();
-        self.say(broker, outcomes)?;
+        self.report(broker, outcomes)?;
         Ok(DiscardReport { discarded_pages, kept_pages: pages.len() as u64 - discarded_pages })
     }
 

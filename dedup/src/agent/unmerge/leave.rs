@@ -64,7 +64,7 @@ impl Agent {
             self.lock_again(&locked, &run.positions(), &[]);
         }
         self.recount_locked(&locked);
-        if let Err(error) = self.say(broker, outcomes) {
+        if let Err(error) = self.report(broker, outcomes) {
             // All that it knows of the VM is dropped when the VM has left.
             log::debug!("VM {}: {error}", self.vm);
             self.unreported.clear();

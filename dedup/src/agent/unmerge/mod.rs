@@ -221,7 +221,7 @@ impl Agent {
             self.note_work(part.clone());
         }
         let left = parts.into_iter().flatten();
-        self.say(broker, left.map(|page| outcome(linear_index(page))).collect())?;
+        self.report(broker, left.map(|page| outcome(linear_index(page))).collect())?;
         failed.map_or(Ok(()), |error| Err(AgentError::Unmerge(error)))
     }
 

@@ -94,7 +94,7 @@ impl Agent {
         if self.read_ahead.is_empty() && self.cursor >= self.scan_set.len() {
             return Ok(None);
         }
-        self.catch_up(broker)?;
+        self.flush_outbox(broker)?;
         let passed = if self.read_ahead.is_empty() {
             self.read_next(broker, limit.min(self.work.room_to_read()), rules)?
         } else {
@@ -232,7 +232,7 @@ impl Agent {
             }
         }
         targets.sort_unstable_by_key(|target| target.linear);
-        self.carry_out(broker, targets, &Terms::default(), outcomes)?;
+        self.execute(broker, targets, &Terms::default(), outcomes)?;
         named
     }
 

@@ -142,7 +142,7 @@ impl Agent {
             }
             self.stale.failed = false;
             let (linear, page_count) = (LinearIndex(pages.start), pages.end - pages.start);
-            self.say(broker, vec![Outcome::Unbacked { linear, page_count }])?;
+            self.report(broker, vec![Outcome::Unbacked { linear, page_count }])?;
             if self.work.is_enough() {
                 break;
             }
