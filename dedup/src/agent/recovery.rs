@@ -78,7 +78,7 @@ impl Agent {
                     self.place(&Run { linear, page_count: 1, action: Action::Map(to) });
                     // One that was to have memory of its own at once would not show a slot.
                     self.lock_again(&locked, &page, &[]);
-                    self.seal_runs(&[linear..linear.offset(1)]);
+                    self.register_runs(&[linear..linear.offset(1)]);
                     self.recount_locked(&locked);
                 }
                 Ok(false) => {}

@@ -76,7 +76,7 @@ pub struct StepWork {
     pub mapped_pages: u64,
     /// Mappings that the kernel went through to mark what was mapped as guest memory, or to see whether any is
     /// locked.
-    pub sealed_mappings: u64,
+    pub registered_mappings: u64,
     /// Pages whose bytes were handed over for new slots.
     pub filled_pages: u64,
     /// Pages of which it was noted that they have changed.
@@ -131,7 +131,7 @@ impl StepWork {
             + self.offered_pages * OFFERED_COST
             + self.mapped_runs * RUN_COST
             + self.mapped_pages * MAPPED_COST
-            + self.sealed_mappings
+            + self.registered_mappings
             + self.filled_pages * FILLED_COST
             + self.noted_pages * NOTED_COST
             + self.tried_runs / TRIED_PER_READ

@@ -3,7 +3,7 @@
 //! The extents say where mappings must end. Where they need not, the kernel joins neighbours, but
 //! for *seams*: it keeps apart anonymous memory that was moved to other addresses and such that was
 //! mapped there since, and whatever was first written while it was apart, be it for the moment
-//! between mapping and sealing. So it is asked at the ends of what was mapped, and only there: what
+//! between mapping it and registering it. So it is asked at the ends of what was mapped, and only there: what
 //! it has joined it never parts by itself, nor does it join anything that nobody touches.
 
 use std::collections::BTreeSet;
@@ -17,9 +17,9 @@ use crate::extents::ExtentMap;
 use crate::sys::Space;
 use crate::{LinearIndex, PAGE_SIZE};
 
-/// Extents between two runs that are sealed together, at most: the kernel goes through their mappings, which
-/// takes longer than sealing another run by itself.
-const MAX_SEALED_EXTENTS: usize = 8;
+/// Extents between two runs that are registered together, at most: the kernel goes through their mappings, which
+/// takes longer than registering another run by itself.
+const MAX_REGISTERED_EXTENTS: usize = 8;
 
 /// Whether a VM counts as one of those that share the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Agent {
     /// Notes what pages lie over now, and what that does to the number of mappings.
     /// O(log extents + extents that lay there).
     ///
-    /// The run is to be [sealed](Self::seal_runs) then.
+    /// The run is to be [registered](Self::register_runs) then.
     pub(in crate::agent) fn place(&mut self, run: &Run) {
         let more = more_vmas_with(&self.space, &mut self.extents, run);
         let mut vmas = self.vmas.saturating_add_signed(more);
@@ -45,25 +45,25 @@ impl Agent {
         self.count_mappings(vmas);
     }
 
-    /// Seals what was mapped anew: `runs`, ascending. Those that lie near each other are sealed as one,
+    /// [Registers](Self::register) what was mapped anew: `runs`, ascending. Those that lie near each other are registered as one,
     /// with what is between them. O(runs · log extents + mappings of the runs).
-    pub(in crate::agent) fn seal_runs(&mut self, runs: &[Range<LinearIndex>]) {
+    pub(in crate::agent) fn register_runs(&mut self, runs: &[Range<LinearIndex>]) {
         let near = |one: &Range<LinearIndex>, next: &Range<LinearIndex>| {
             let mut between = self.extents.overlapping(one.end, next.start);
-            one.end >= next.start || between.nth(MAX_SEALED_EXTENTS).is_none()
+            one.end >= next.start || between.nth(MAX_REGISTERED_EXTENTS).is_none()
         };
         let groups: Vec<&[Range<LinearIndex>]> = runs.chunk_by(near).collect();
         for group in groups {
-            self.seal_group(group);
+            self.register_group(group);
         }
     }
 
-    fn seal_group(&mut self, runs: &[Range<LinearIndex>]) {
+    fn register_group(&mut self, runs: &[Range<LinearIndex>]) {
         let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return };
         let (first, last) = (first.start, last.end);
-        self.work.sealed_mappings += 1 + self.extents.overlapping(first, last).count() as u64;
-        self.seal(first, last.0 - first.0);
-        // What could not be sealed before may have been now, and so be one with its neighbours.
+        self.work.registered_mappings += 1 + self.extents.overlapping(first, last).count() as u64;
+        self.register(first, last.0 - first.0);
+        // What could not be registered before may have been now, and so be one with its neighbours.
         let mut edges = self.policy_edges(first, last);
         edges.extend(runs.iter().flat_map(|run| [run.start, run.end]));
         self.recount_seams(first, last, &edges);
@@ -109,15 +109,15 @@ impl Agent {
     /// Marks what was mapped into `page_count` pages from `linear` on as guest memory and has the
     /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
     /// system call for all, which also lets the kernel join neighbouring mappings.
-    pub(in crate::agent) fn seal(&mut self, linear: LinearIndex, page_count: u32) {
+    pub(in crate::agent) fn register(&mut self, linear: LinearIndex, page_count: u32) {
         let mut next = 0;
         while next < page_count {
             let span = self.space.span(linear.offset(next), page_count - next);
-            let sealed = span
+            let registered = span
                 .advise_guest()
                 .and_then(|()| self.apply_policies(linear.offset(next), span))
                 .and_then(|()| self.process.uffd.register(span));
-            if let Err(error) = sealed {
+            if let Err(error) = registered {
                 // Its pages cannot be protected, so they stay as they are until this succeeds.
                 let (start, end) = (linear.0 + next, linear.0 + next + span.page_count());
                 let others = self.unmarked_memory.take().unwrap_or(start..end);
@@ -135,7 +135,7 @@ impl Agent {
         if self.mark_delay.begin_pass()
             && let Some(pages) = self.unmarked_memory.take()
         {
-            self.seal_runs(&[LinearIndex(pages.start)..LinearIndex(pages.end)]);
+            self.register_runs(&[LinearIndex(pages.start)..LinearIndex(pages.end)]);
             self.mark_delay.note(self.unmarked_memory.is_none());
         }
     }

@@ -127,7 +127,7 @@ impl Agent {
             regions = self.regions.relocate(linear, moved_pages, host_addr).map_err(layout)?;
         }
         if self.space.contains(linear, page_count) {
-            self.seal(linear, page_count);
+            self.register(linear, page_count);
             self.recount_mappings();
         }
         let mappings = result.map_err(refused)?;

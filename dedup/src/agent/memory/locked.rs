@@ -115,7 +115,7 @@ impl Agent {
     /// in which the pages of `present` are there. A locked page is missing only if it was locked to get memory when it is first
     /// used, or has been given up since. O(pages).
     ///
-    /// The caller sees to it that the [edges](Self::recount_locked) are counted when the memory is sealed.
+    /// The caller sees to it that the [edges](Self::recount_locked) are counted when the memory is registered.
     pub(in crate::agent) fn lock_again(
         &mut self,
         locked: &[Range<usize>],
@@ -185,7 +185,7 @@ impl Agent {
         }
         self.locked.next = if end == len { 0 } else { end };
         let extents = self.extents.overlapping(first, linear_index(end)).count();
-        self.work.sealed_mappings += 1 + extents as u64;
+        self.work.registered_mappings += 1 + extents as u64;
         let (mut next, mut is_as_known) = (start, true);
         while next < end && is_as_known {
             let after =

@@ -72,7 +72,7 @@ impl Agent {
                 self.record(step, outcomes);
             }
         }
-        self.seal_runs(&mapped);
+        self.register_runs(&mapped);
     }
 
     /// Leaves out the runs whose slots cannot be read, for want of address space.

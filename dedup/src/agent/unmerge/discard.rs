@@ -198,7 +198,7 @@ impl Agent {
             self.lock_again(&locked, &part.positions(), &[]);
         }
         // Also a refused mapping may have parted the one that it was to replace.
-        self.seal_runs(&[run.linear..run.end()]);
+        self.register_runs(&[run.linear..run.end()]);
         self.recount_locked(&locked);
         if self.seams.range(run.linear..=run.end()).next().is_some() {
             // Nothing else may leave a slot any more that would have them be looked for.

@@ -77,7 +77,7 @@ impl Agent {
             self.lock_again(&locked, &(start..end), &present);
         }
         let runs = [first..pages.start, pages.start..pages.end, pages.end..after];
-        self.seal_runs(&runs.map(|run| LinearIndex(run.start)..LinearIndex(run.end)));
+        self.register_runs(&runs.map(|run| LinearIndex(run.start)..LinearIndex(run.end)));
         // The next visit finds nothing new in it.
         self.recount_locked(&locked);
         Ok(is_anonymous)
