@@ -6,9 +6,11 @@
 //! while a page is protected.
 
 mod attach;
+mod backlog;
 pub mod budget;
 mod check;
 mod dirty;
+mod error;
 mod memory;
 mod merge;
 mod outbox;
@@ -21,8 +23,7 @@ mod unmerge;
 mod visit;
 pub(crate) mod walk;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub(crate) use attach::store::StoreAccess;
 pub use check::MappingError;
 pub use dirty::shared_changes::{ChangeConsumer, SharedChanges};
 pub use dirty::tracking::{ChangeSource, Unchanging, WrittenPages};
+pub use error::{AgentError, AgentSetupError};
 pub use memory::layout::{LayoutChange, RelocateError, RelocateReport};
 pub(crate) use merge::copy::Copying;
 pub(crate) use positions::count;
@@ -44,13 +46,14 @@ use crate::bitmap::Bitmap;
 use crate::extents::ExtentMap;
 use crate::fingerprint::Secret;
 use crate::mode::DedupMode;
-use crate::protocol::{BrokerError, Outcome};
-use crate::regions::{LayoutError, Regions};
+use crate::protocol::Outcome;
+use crate::regions::Regions;
 use crate::stats::Events;
-use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdError};
+use crate::sys::{GuestMemory, Space};
 use crate::workers::Workers;
 use crate::{LinearIndex, VmId};
 use attach::policies::PolicyRun;
+use backlog::Backlog;
 use budget::deferral::Deferral;
 use budget::mappings::BudgetShare;
 use budget::reclaim::Reclaim;
@@ -60,47 +63,7 @@ use check::breaks::OwnCopies;
 use dirty::tracking::Watch;
 use memory::locked::Locked;
 use retry_delay::RetryDelay;
-use visit::scan::Content;
-
-/// Why a VM's memory cannot be folded. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentSetupError {
-    /// Its regions make no sense.
-    #[error("the VM's memory cannot be folded")]
-    Regions(#[from] RegionError),
-    /// Its regions contradict each other.
-    #[error("the VM's regions cannot be laid out")]
-    Layout(#[from] LayoutError),
-    /// It is memory of a kind that cannot be folded.
-    #[error("memory of this kind cannot be folded")]
-    Unfoldable(#[from] UnfoldableMemory),
-    /// Its pages cannot be protected.
-    #[error("guest pages cannot be write-protected")]
-    Userfaultfd(#[from] UserfaultfdError),
-    /// The kernel refused to watch its memory.
-    #[error("cannot prepare the VM's memory for folding")]
-    Prepare(#[source] io::Error),
-    /// The kernel does not tell private from shared pages.
-    #[error("cannot read the page map; is /proc mounted?")]
-    Pagemap(#[source] io::Error),
-}
-
-/// Why a pass ended early. Every page is in a state that the next pass handles.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The change source failed.
-    #[error("cannot find out which pages changed")]
-    Changes(#[source] io::Error),
-    /// The page map could not be read.
-    #[error("cannot scan the page map (PAGEMAP_SCAN needs Linux 6.7 or later)")]
-    Pagemap(#[source] io::Error),
-    /// The kernel has no memory to give pages back to themselves.
-    #[error("cannot make shared pages private; is memory short?")]
-    Unmerge(#[source] io::Error),
-    /// The broker refused or failed.
-    #[error("the broker failed")]
-    Broker(#[from] BrokerError),
-}
+use visit::Visit;
 
 /// What an agent needs to begin.
 pub(crate) struct AgentSpec {
@@ -151,22 +114,12 @@ pub(crate) struct Agent {
     /// Pages that were, or may have been, parts of huge ones when folding began and have stayed where they are, if
     /// any.
     huge: Option<Bitmap>,
-    /// The first page of which it has not been taken in whether the source has named it.
-    taken_in: usize,
-    /// The first page about which the change source has not been asked by this visit.
-    collected: usize,
-    /// Changed pages that were taken in since they last counted as looking.
-    taken_since: usize,
     /// Where the sweep for what no source names goes on.
     swept: usize,
     /// How often it has come to the end of the VM.
     sweeps: u64,
     /// Pages that checks have found it has still to find.
     own_copies: OwnCopies,
-    /// Whether this visit is still to sweep.
-    is_sweeping: bool,
-    /// Whether what is calm is to be looked at by this visit.
-    is_scanning: bool,
     /// NUMA policies that mappings of the memory are to have, where it is not the default.
     policies: Vec<PolicyRun>,
     /// Pages among which are those that could not be marked as guest memory when they were mapped.
@@ -175,13 +128,7 @@ pub(crate) struct Agent {
     mark_delay: RetryDelay,
     /// What of the memory cannot be shared because it is locked.
     locked: Locked,
-    /// The pages that this pass is to look at.
-    scan_set: Bitmap,
-    /// The first of them that it has not looked at.
-    cursor: usize,
-    /// Those that have been read and not offered yet. They are dirty still, and whatever takes them
-    /// out of that set calls it off.
-    read_ahead: VecDeque<(usize, Content)>,
+    visit: Visit,
     /// What the step that is under way has done.
     work: StepWork,
     /// Whether pages that are not to be folded may be folded still.
@@ -193,13 +140,7 @@ pub(crate) struct Agent {
     move_delay: RetryDelay,
     reclaim: Reclaim,
     deferral: Deferral,
-    /// Pages that have changed since the mark: see [`mark`](Self::mark).
-    changed_since_mark: Bitmap,
-    /// Pages for which the mark is still to be set: what the change source names next of them changed
-    /// before it.
-    unmarked: Bitmap,
-    /// Pages without such a change that there was something to do about, since last asked.
-    backlog_pages: u64,
+    backlog: Backlog,
     events: Events,
     /// Pages that are to be made private, and for which there was no memory.
     unshare_retry: Vec<LinearIndex>,
@@ -238,24 +179,17 @@ impl Agent {
             shared: none.clone(),
             zero: none.clone(),
             waiting: none.clone(),
-            deferred: none.clone(),
+            deferred: none,
             excluded: None,
             huge: None,
             policies,
             unmarked_memory: None,
             mark_delay: RetryDelay::default(),
             locked: Locked::default(),
-            taken_in: page_count,
-            collected: 0,
-            taken_since: 0,
             swept: 0,
             sweeps: 0,
             own_copies: OwnCopies::default(),
-            is_sweeping: false,
-            is_scanning: false,
-            scan_set: none.clone(),
-            cursor: 0,
-            read_ahead: VecDeque::new(),
+            visit: Visit::new(page_count),
             work: StepWork::default(),
             has_unwanted: false,
             unmerge_cursor: 0,
@@ -263,9 +197,7 @@ impl Agent {
             move_delay: RetryDelay::default(),
             reclaim: Reclaim::default(),
             deferral: Deferral::default(),
-            unmarked: none.clone(),
-            changed_since_mark: none,
-            backlog_pages: 0,
+            backlog: Backlog::new(page_count),
             events: Events::default(),
             unshare_retry: Vec::new(),
             unreported: Vec::new(),
@@ -293,25 +225,6 @@ impl Agent {
         let result = task(self);
         *step = std::mem::take(&mut self.work);
         result
-    }
-
-    /// Has pages that change from now on not count as backlog: what a guest goes on writing can
-    /// never all be folded.
-    pub(crate) fn mark(&mut self) {
-        self.unmarked.insert_range(0..self.unmarked.len());
-    }
-
-    /// How many pages there was something to do about, since last asked, that have not changed
-    /// since the mark.
-    pub(crate) fn take_backlog(&mut self) -> u64 {
-        // Mappings that are about to be given back may pay for what was put off.
-        std::mem::take(&mut self.backlog_pages) + u64::from(self.stale.is_promising())
-    }
-
-    /// Counts pages that there was something to do about.
-    fn note_work(&mut self, pages: std::ops::Range<usize>) {
-        let unchanged = pages.len() - self.changed_since_mark.count_within(pages);
-        self.backlog_pages += unchanged as u64;
     }
 
     pub(crate) fn events(&self) -> &Events {

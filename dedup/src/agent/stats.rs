@@ -81,9 +81,9 @@ impl Agent {
             &self.zero,
             &self.waiting,
             &self.deferred,
-            &self.scan_set,
-            &self.changed_since_mark,
-            &self.unmarked,
+            &self.visit.scan_set,
+            &self.backlog.changed_since_mark,
+            &self.backlog.unmarked,
         ];
         let bitmaps = bitmaps.into_iter().chain(&self.excluded).chain(&self.huge);
         let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::broker::LocalBroker;
 use crate::engine::agree;
-use crate::protocol::{Broker, Decision, Directive, NamedOffer, Offer, ReportError};
+use crate::protocol::{Broker, BrokerError, Decision, Directive, NamedOffer, Offer, ReportError};
 use crate::sys::faults;
 use crate::workers::Workers;
 use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot, WrittenPages};

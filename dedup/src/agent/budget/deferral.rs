@@ -70,10 +70,10 @@ impl Agent {
         self.deferral.reclaims_seen = reclaims;
         if lack != Lack::Nothing
             && is_progress
-            && !self.deferred.is_subset(&self.changed_since_mark)
+            && !self.deferred.is_subset(&self.backlog.changed_since_mark)
         {
             // Others may give back what its pages are put off for.
-            self.backlog_pages += 1;
+            self.backlog.pages += 1;
         }
         self.set_lack(lack);
     }

@@ -162,7 +162,7 @@ impl Agent {
                     self.reclaim.next_round();
                     if self.reclaim.vain.is_some_and(|vain| self.is_half_next(&vain)) {
                         // By the next pass.
-                        self.backlog_pages += 1;
+                        self.backlog.pages += 1;
                     }
                 }
             }

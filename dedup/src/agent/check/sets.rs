@@ -18,8 +18,12 @@ impl Agent {
             ("dirty", &self.dirty),
             ("deferred", &self.deferred),
         ];
-        let others =
-            [&self.undrained_dirty, &self.scan_set, &self.changed_since_mark, &self.unmarked];
+        let others = [
+            &self.undrained_dirty,
+            &self.visit.scan_set,
+            &self.backlog.changed_since_mark,
+            &self.backlog.unmarked,
+        ];
         let optional = [&self.excluded, &self.huge];
         let sets = states.iter().map(|(_, set)| *set).chain(others);
         let page_count = self.space.page_count() as usize;
@@ -36,14 +40,15 @@ impl Agent {
                 }
             }
         }
-        let mut lost = self.scan_set.clone();
+        let mut lost = self.visit.scan_set.clone();
         lost.subtract(&self.dirty);
-        lost.remove_range(0..self.cursor.min(page_count));
+        lost.remove_range(0..self.visit.cursor.min(page_count));
         if let Some(page) = lost.iter().next() {
             return Some(format!("page {page} is to be looked at, and is not dirty"));
         }
         let excluded = self.excluded.as_ref();
-        let looked_at = excluded.and_then(|set| first_of_both(set, &self.scan_set, whole.clone()));
+        let looked_at =
+            excluded.and_then(|set| first_of_both(set, &self.visit.scan_set, whole.clone()));
         if let Some(page) = looked_at {
             return Some(format!("page {page} is to be looked at, and is excluded"));
         }

@@ -36,8 +36,8 @@ impl Agent {
     ///
     /// When the source does not say; what it has named is kept.
     pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
-        self.collected = 0;
-        while self.collected < self.dirty.len() && self.changes.is_on {
+        self.visit.collected = 0;
+        while self.visit.collected < self.dirty.len() && self.changes.is_on {
             self.collect_next()?;
         }
         Ok(())
@@ -45,19 +45,19 @@ impl Agent {
 
     /// Finds out which pages of the next stretch changed since it last did.
     fn collect_next(&mut self) -> Result<(), AgentError> {
-        let (start, len) = (self.collected, self.dirty.len());
+        let (start, len) = (self.visit.collected, self.dirty.len());
         let within = start..len.min(start + STRETCH_PAGES);
         let answered = self.changes.source.collect_part(within, &mut self.undrained_dirty);
         self.believe_own_pages_only();
         let end = answered.map_err(AgentError::Changes)?.clamp(start + 1, len);
-        self.collected = end;
+        self.visit.collected = end;
         self.work.words += (SETS_COLLECTED * (end - start) / WORD_PAGES) as u64;
         // What is named for the first time since the mark changed before it.
-        self.changed_since_mark.union_within(&self.undrained_dirty, start..end);
-        self.changed_since_mark.subtract_within(&self.unmarked, start..end);
-        self.unmarked.remove_range(start..end);
-        if self.is_sweeping && (start..end).contains(&self.swept) {
-            self.is_sweeping = false;
+        self.backlog.changed_since_mark.union_within(&self.undrained_dirty, start..end);
+        self.backlog.changed_since_mark.subtract_within(&self.backlog.unmarked, start..end);
+        self.backlog.unmarked.remove_range(start..end);
+        if self.visit.is_sweeping && (start..end).contains(&self.swept) {
+            self.visit.is_sweeping = false;
             self.sweep(end)?;
         }
         Ok(())
@@ -65,7 +65,7 @@ impl Agent {
 
     /// Has the visit not ask what changed any more.
     pub(crate) fn leave_changes(&mut self) {
-        self.taken_in = self.dirty.len();
+        self.visit.taken_in = self.dirty.len();
     }
 
     /// Has changes be noticed, or not: while the VM is off, and nothing of it is folded any more, nobody
@@ -83,7 +83,7 @@ impl Agent {
             Ok(()) => {
                 self.changes.is_on = is_needed;
                 // What was written before was not noticed, so nothing is known to be at rest.
-                self.is_scanning = false;
+                self.visit.is_scanning = false;
             }
             Err(error) if is_needed => return Err(AgentError::Changes(error)),
             Err(error) => {
@@ -117,16 +117,16 @@ impl Agent {
     /// When the source does not say what changed, the kernel does not say whose the pages are now, or the
     /// broker fails; the next pass takes in what this one has not.
     pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
-        let start = self.taken_in;
+        let start = self.visit.taken_in;
         if start >= self.undrained_dirty.len() {
             return Ok(None);
         }
-        if start >= self.collected {
-            self.collected = start;
+        if start >= self.visit.collected {
+            self.visit.collected = start;
             self.collect_next()?;
         }
         let most = self.work.room_to_note().min(TAKEN_PAGES);
-        let span = STRETCH_PAGES.min(self.collected - start);
+        let span = STRETCH_PAGES.min(self.visit.collected - start);
         let end = self.undrained_dirty.stretch(start, most, span);
         let within = start..end;
         let drained: Vec<usize> =
@@ -135,7 +135,7 @@ impl Agent {
         self.work.words += (SETS_TAKEN_IN * within.len() / WORD_PAGES) as u64;
         let left = self.find_private(&drained)?;
         // Nothing can fail any more before the stretch has been taken in.
-        self.taken_in = end;
+        self.visit.taken_in = end;
         let mut outcomes = Vec::new();
         let mut left = left.into_iter().peekable();
         for &page in &drained {
@@ -156,31 +156,35 @@ impl Agent {
             self.dirty.insert(page);
         }
         if !outcomes.is_empty() {
-            self.stale
-                .note_left(drained.iter().any(|&page| !self.changed_since_mark.contains(page)));
+            self.stale.note_left(
+                drained.iter().any(|&page| !self.backlog.changed_since_mark.contains(page)),
+            );
         }
-        if self.is_scanning {
+        if self.visit.is_scanning {
             self.scan_unchanged(within.clone());
         }
         self.undrained_dirty.remove_range(within.clone());
         self.report(broker, outcomes)?;
-        self.taken_since += drained.len();
-        let taken =
-            if self.taken_since < TAKEN_PAGES { 0 } else { std::mem::take(&mut self.taken_since) };
+        self.visit.taken_since += drained.len();
+        let taken = if self.visit.taken_since < TAKEN_PAGES {
+            0
+        } else {
+            std::mem::take(&mut self.visit.taken_since)
+        };
         Ok(Some(count(taken / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
     }
 
     /// Has the pages of a stretch be looked at by this pass that changed before, and not since.
     fn scan_unchanged(&mut self, within: Range<usize>) {
-        self.scan_set.union_within(&self.dirty, within.clone());
+        self.visit.scan_set.union_within(&self.dirty, within.clone());
         for other in
             [&self.undrained_dirty, &self.shared, &self.zero].into_iter().chain(&self.excluded)
         {
-            self.scan_set.subtract_within(other, within.clone());
+            self.visit.scan_set.subtract_within(other, within.clone());
         }
         for run in self.locked.runs() {
             let (start, end) = (run.start.max(within.start), run.end.min(within.end));
-            self.scan_set.remove_range(start.min(end)..end);
+            self.visit.scan_set.remove_range(start.min(end)..end);
         }
     }
 

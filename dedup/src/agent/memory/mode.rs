@@ -36,8 +36,8 @@ impl Agent {
         self.mode = mode;
         (self.unmerge_cursor, self.has_unwanted) = (0, true);
         // Nor by the pass that is under way; what it has not looked at is still dirty.
-        self.scan_set.clear();
-        self.is_scanning = false;
+        self.visit.scan_set.clear();
+        self.visit.is_scanning = false;
         self.look_again(0..self.dirty.len());
         if mode != DedupMode::On {
             self.set_lack(Lack::Nothing);
@@ -60,7 +60,7 @@ impl Agent {
             self.look_again(pages);
         } else {
             self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages.clone());
-            self.scan_set.remove_range(pages);
+            self.visit.scan_set.remove_range(pages);
             (self.unmerge_cursor, self.has_unwanted) = (0, true);
         }
     }

@@ -145,7 +145,7 @@ impl Agent {
             Ok(()) => {
                 self.shared.remove(linear.0 as usize);
                 self.own_copies.forget(linear.0 as usize..linear.0 as usize + 1);
-                self.stale.note_left(!self.changed_since_mark.contains(linear.0 as usize));
+                self.stale.note_left(!self.backlog.changed_since_mark.contains(linear.0 as usize));
                 // Offered again by the next pass: its twin may be unchanged by then.
                 self.dirty.insert(linear.0 as usize);
                 self.events.unshares += 1;

@@ -98,7 +98,7 @@ impl Agent {
             &mut self.waiting,
             &mut self.dirty,
             &mut self.deferred,
-            &mut self.scan_set,
+            &mut self.visit.scan_set,
         ];
         for set in sets {
             set.remove_range(pages.clone());

@@ -55,9 +55,9 @@ impl Agent {
     ) -> Result<(), AgentError> {
         self.notice_locked();
         let is_scanning = is_scanning && self.can_map();
-        self.scan_set.clear();
-        self.read_ahead = VecDeque::new();
-        (self.cursor, self.taken_in, self.is_scanning) =
+        self.visit.scan_set.clear();
+        self.visit.read_ahead = VecDeque::new();
+        (self.visit.cursor, self.visit.taken_in, self.visit.is_scanning) =
             (0, self.undrained_dirty.len(), is_scanning);
         self.note_held_back(is_scanning);
         let may_move = self.move_delay.begin_pass();
@@ -72,7 +72,7 @@ impl Agent {
             self.stale.begin();
         }
         if self.changes.is_on {
-            (self.collected, self.taken_in, self.is_sweeping) = (0, 0, true);
+            (self.visit.collected, self.visit.taken_in, self.visit.is_sweeping) = (0, 0, true);
         }
         Ok(())
     }
@@ -91,11 +91,11 @@ impl Agent {
         rules: ScanRules,
     ) -> Result<Option<u32>, AgentError> {
         let limit = limit.max(1) as usize;
-        if self.read_ahead.is_empty() && self.cursor >= self.scan_set.len() {
+        if self.visit.read_ahead.is_empty() && self.visit.cursor >= self.visit.scan_set.len() {
             return Ok(None);
         }
         self.flush_outbox(broker)?;
-        let passed = if self.read_ahead.is_empty() {
+        let passed = if self.visit.read_ahead.is_empty() {
             self.read_next(broker, limit.min(self.work.room_to_read()), rules)?
         } else {
             0
@@ -114,26 +114,26 @@ impl Agent {
         // So many at least that passing by pages that are not there has a bound in a step, too.
         let at_least = limit.max(PASSED_PER_PAGE);
         let most = STRETCH_PAGES.min(self.work.room_to_search().max(LEAST_PAGES));
-        let mut end = self.scan_set.stretch(self.cursor, at_least, most);
-        let Resident { mut pages, mut swapped } = self.resident(self.cursor..end)?;
-        self.work.searched_pages += (end - self.cursor) as u64;
+        let mut end = self.visit.scan_set.stretch(self.visit.cursor, at_least, most);
+        let Resident { mut pages, mut swapped } = self.resident(self.visit.cursor..end)?;
+        self.work.searched_pages += (end - self.visit.cursor) as u64;
         if let Some(&over) = pages.get(limit) {
             pages.truncate(limit);
             end = over;
             swapped.retain(|&page| page < end);
         }
-        self.dirty.subtract_within(&self.scan_set, self.cursor..end);
+        self.dirty.subtract_within(&self.visit.scan_set, self.visit.cursor..end);
         // Looked at when they return: nothing is read in for it.
         for &page in swapped.iter().chain(&pages) {
             self.dirty.insert(page);
         }
-        let passed = (end - self.cursor) / PASSED_PER_PAGE;
-        self.cursor = end;
+        let passed = (end - self.visit.cursor) / PASSED_PER_PAGE;
+        self.visit.cursor = end;
         if rules.smart_scan {
             self.pass_over(broker, &mut pages)?;
         }
         let contents = self.read(&pages, rules.use_zero_pages);
-        self.read_ahead.extend(pages.into_iter().zip(contents));
+        self.visit.read_ahead.extend(pages.into_iter().zip(contents));
         Ok(passed)
     }
 
@@ -141,9 +141,10 @@ impl Agent {
     /// step has room for; says how many.
     fn offer_next(&mut self, broker: &mut dyn Broker, limit: usize) -> Result<usize, AgentError> {
         let mut offered = 0;
-        while offered < limit && !self.read_ahead.is_empty() && !self.work.is_enough() {
-            let some = self.work.room_to_map().min(limit - offered).min(self.read_ahead.len());
-            let read: Vec<(usize, Content)> = self.read_ahead.drain(..some).collect();
+        while offered < limit && !self.visit.read_ahead.is_empty() && !self.work.is_enough() {
+            let some =
+                self.work.room_to_map().min(limit - offered).min(self.visit.read_ahead.len());
+            let read: Vec<(usize, Content)> = self.visit.read_ahead.drain(..some).collect();
             offered += some;
             if let Err(error) = self.fold(broker, &read) {
                 for &(page, _) in &read {
@@ -152,9 +153,9 @@ impl Agent {
                 return Err(error);
             }
         }
-        if self.read_ahead.is_empty() {
+        if self.visit.read_ahead.is_empty() {
             // Taken only while there is something in it: there may be many VMs.
-            self.read_ahead = VecDeque::new();
+            self.visit.read_ahead = VecDeque::new();
         }
         Ok(offered)
     }
@@ -180,7 +181,7 @@ impl Agent {
             let skipped = skips.next().unwrap_or(false);
             if skipped {
                 self.events.pages_skipped += 1;
-                self.backlog_pages += u64::from(!self.changed_since_mark.contains(page));
+                self.backlog.pages += u64::from(!self.backlog.changed_since_mark.contains(page));
             }
             !skipped
         });

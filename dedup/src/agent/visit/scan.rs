@@ -33,7 +33,7 @@ impl Agent {
     /// for. A page that is not there has nothing to save.
     pub(super) fn resident(&self, within: Range<usize>) -> Result<Resident, AgentError> {
         let mut resident = Resident::default();
-        self.scan_near(&self.scan_set, within, |page, kind| match kind {
+        self.scan_near(&self.visit.scan_set, within, |page, kind| match kind {
             PageKind::Private => resident.pages.push(page),
             PageKind::Swapped => resident.swapped.push(page),
             PageKind::Slot | PageKind::ZeroPage => {}

@@ -46,8 +46,8 @@ fn a_page_that_is_in_two_states_is_found() {
 #[test]
 fn a_page_that_is_to_be_looked_at_and_is_not_dirty_is_found() {
     let what = found(|agent| {
-        agent.cursor = 0;
-        agent.scan_set.insert(4);
+        agent.visit.cursor = 0;
+        agent.visit.scan_set.insert(4);
     });
     assert_eq!(what, "page 4 is to be looked at, and is not dirty");
 }
@@ -62,7 +62,7 @@ fn an_excluded_page_that_is_looked_at_or_folded_is_found() {
     let what = found(|agent| {
         agent.excluded = excluded(agent);
         agent.dirty.insert(5);
-        agent.scan_set.insert(5);
+        agent.visit.scan_set.insert(5);
     });
     assert_eq!(what, "page 5 is to be looked at, and is excluded");
     for (name, set) in &STATES[..3] {
