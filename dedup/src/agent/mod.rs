@@ -1,7 +1,7 @@
 //! The agent: the part that lives with a VM, and the only one that touches guest memory.
 //!
-//! A pass (`pass`) asks what changed (`changes`), reads what has come to rest (`scan`), offers
-//! it to the broker, and gives zero pages back and maps the others where the broker says
+//! A pass (`visit`) asks what changed (`dirty`), reads what is unchanged since the last one, offers
+//! it to the broker, and gives zero pages back and maps the others to the slots that the broker names
 //! (`merge`), within the mapping budget (`budget`). Nothing it needs the broker for happens
 //! while a page is protected.
 
@@ -144,7 +144,7 @@ pub(crate) struct Agent {
     events: Events,
     /// Pages that are to be made private, and for which there was no memory.
     unshare_retry: Vec<LinearIndex>,
-    /// What the broker has not been told yet, because it failed.
+    /// Outcomes that the broker has not received yet, because it failed.
     unreported: Vec<Outcome>,
 }
 

@@ -1,4 +1,4 @@
-//! What an agent has to tell its broker, which must hear all of it, in order, and each thing once.
+//! Outcomes that an agent has to report to its broker: all of them, in order, and each once.
 
 use super::{Agent, AgentError};
 use crate::LinearIndex;
@@ -6,14 +6,14 @@ use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome, ReportError};
 
 impl Agent {
-    /// Tells the broker what became of pages, after all that it has not heard yet.
+    /// Reports to the broker what became of pages, after all outcomes that are still unreported.
     ///
-    /// What it refuses for good, as only a broker does that knows something else than it told before, is
-    /// undone and not said again, so that the VM is folded on.
+    /// What it refuses for good, as only a broker does whose index contradicts its own answers, is
+    /// undone and not reported again, so that the VM is folded on.
     ///
     /// # Errors
     ///
-    /// When the broker fails. What it did not take is told before anything else is asked of it: the
+    /// When the broker fails. What it did not take is reported before anything else is asked of it: the
     /// memory is what the outcomes say, whether the broker knows it or not.
     pub(super) fn report(
         &mut self,
@@ -48,7 +48,7 @@ impl Agent {
 
     /// Has memory be as if an outcome that the broker refused had never come about.
     fn undo(&mut self, refused: Outcome) {
-        // Everything else says that memory is the VM's own, which is right whoever knows it.
+        // All other outcomes report that memory is the VM's own, which is right whether it is known or not.
         let Outcome::Merged(Extent { linear, page_count, .. }) = refused else { return };
         let pages = linear.0..linear.offset(page_count).0;
         let mut outcomes = std::mem::take(&mut self.unreported);
@@ -69,7 +69,7 @@ impl Agent {
         self.unreported = outcomes;
     }
 
-    /// Tells the broker what it has not heard yet: it would take an offer, or give a directive, by
+    /// Reports what is still unreported: the broker would take an offer, or give a directive, by
     /// what it knows.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ impl Agent {
     }
 
     /// Maps those of `pages` that show a slot which has failed, and so have no bytes of their own,
-    /// to the slot `to`; says how many. Pages that were written keep their own copy.
+    /// to the slot `to`. Returns how many. Pages that were written keep their own copy.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ const LOCKS_COST: u64 = 64;
 /// What visiting a VM costs that has nothing to do.
 const VISITED_COST: u64 = 64;
 
-/// What a page costs of which a broker says what is to be done, whether that can be done or not.
+/// What a page costs that a broker gives a directive about, whether that can be done or not.
 const DIRECTED_COST: u64 = 4;
 
 /// What a page costs that takes a run of its own: it is protected, compared and mapped.

@@ -215,7 +215,7 @@ impl Agent {
     }
 }
 
-/// Adds a run to the plan and says how many more mappings it makes.
+/// Adds a run to the plan. Returns how many more mappings it makes.
 /// O(log extents + extents that lay there).
 pub(in crate::agent) fn more_vmas_with(space: &Space, planned: &mut ExtentMap, run: &Run) -> i64 {
     let before = count_near(space, planned, run);

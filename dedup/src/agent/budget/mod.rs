@@ -162,7 +162,7 @@ impl MappingBudget {
         self.part(self.committed()) >= SHORT_FROM
     }
 
-    /// Counts a VM among those that share the budget, or no more, as `is_folded` says.
+    /// Counts a VM among those that share the budget, or no more, by `is_folded`.
     pub(super) fn count_vm(&self, is_folded: bool) {
         if is_folded {
             self.pool.folded_vms.fetch_add(1, Ordering::Relaxed);

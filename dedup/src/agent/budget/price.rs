@@ -20,7 +20,7 @@ use crate::protocol::Outcome;
 const VMAS_PER_RUN: u64 = 2;
 
 impl Agent {
-    /// Drops the runs that the mapping budget cannot pay for, and says so in `outcomes`.
+    /// Drops the runs that the mapping budget cannot pay for, and adds that to `outcomes`.
     /// O((runs + extents under them) · log).
     pub(in crate::agent) fn within_budget(
         &mut self,

@@ -125,7 +125,7 @@ impl Agent {
     }
 
     /// Goes on giving mappings back for others, if that is under way: extents of `limit_pages` pages at most,
-    /// or one window. Says how much of the limit that took; 0 when it is over.
+    /// or one window. Returns how much of the limit that took; 0 when it is over.
     /// O(extents passed over · log extents + pages).
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl Agent {
         Ok(taken.min(limit_pages))
     }
 
-    /// Unmerges pages and has them be anonymous memory; says whether that has given mappings back.
+    /// Unmerges pages and has them be anonymous memory. Returns whether that has given mappings back.
     fn release_window(
         &mut self,
         broker: &mut dyn Broker,

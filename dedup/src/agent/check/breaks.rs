@@ -1,4 +1,4 @@
-//! Pages that count as folded, held against what the kernel keeps for each of them alone.
+//! Checks of pages that count as folded against what the kernel keeps for each of them alone.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Pages that show their slots, held against the page frames that the kernel uses.
+//! Checks that pages which show their slots are mapped to the slots' page frames.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! An agent's picture of its VM's memory, held against the kernel's.
+//! Checks of what an agent knows of its VM's memory against the kernel's page map and mappings.
 
 pub(super) mod breaks;
 pub(super) mod frames;
@@ -15,10 +15,10 @@ use crate::regions::RegionsCheckError;
 use crate::sys::{PageKind, Piece, ProcessMapping, Space};
 use crate::{PAGE_SIZE, Slot, VmId};
 
-/// Where the picture and the memory differ.
+/// How what an agent knows and the kernel's mappings differ.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
-    /// The kernel did not say.
+    /// The kernel did not report them.
     #[error("cannot read the process's mappings")]
     Read(#[source] io::Error),
     /// The regions are not as they should be.

@@ -1,4 +1,4 @@
-//! An agent's sets of pages, held against each other.
+//! Checks of an agent's sets of pages against each other.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Finding out what the guest has changed, and taking it back from the broker, stretch by stretch.
+//! Collection of dirty pages from the change source, and their withdrawal from the broker, stretch by stretch.
 //!
 //! A page can leave its slot, or stop being zero, only by being written, so pages that the change
 //! source names are looked at, and of the others a few each pass (`sweep`).
@@ -34,7 +34,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the source does not say; what it has named is kept.
+    /// When the source fails; what it has named is kept.
     pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
         self.visit.collected = 0;
         while self.visit.collected < self.dirty.len() && self.changes.is_on {
@@ -82,7 +82,7 @@ impl Agent {
         match self.changes.source.watch(is_needed) {
             Ok(()) => {
                 self.changes.is_on = is_needed;
-                // What was written before was not noticed, so nothing is known to be at rest.
+                // What was written before was not noticed, so nothing is known to be unchanged.
                 self.visit.is_scanning = false;
             }
             Err(error) if is_needed => return Err(AgentError::Changes(error)),
@@ -94,7 +94,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Drops what a change source says of pages that the VM does not have.
+    /// Drops what a change source names of pages that the VM does not have.
     fn believe_own_pages_only(&mut self) {
         if self.undrained_dirty.len() != self.dirty.len() {
             log::error!("VM {}: its change source replaced the set of changed pages", self.vm);
@@ -108,13 +108,13 @@ impl Agent {
     }
 
     /// Takes note of what changed in the next stretch, about which the change source is asked: withdraws
-    /// it from the trees, and adds what is calm, which changed before and not since, to what is to be looked at. Says how
+    /// it from the trees, and adds what changed before and not since to the scan set. Returns how
     /// many pages' worth of looking it took, or `None` when there is none left.
     /// O(pages of the stretch / 64 + changed pages).
     ///
     /// # Errors
     ///
-    /// When the source does not say what changed, the kernel does not say whose the pages are now, or the
+    /// When the source fails, the kernel does not report whose the pages are now, or the
     /// broker fails; the next pass takes in what this one has not.
     pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
         let start = self.visit.taken_in;
@@ -174,7 +174,7 @@ impl Agent {
         Ok(Some(count(taken / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
     }
 
-    /// Has the pages of a stretch be looked at by this pass that changed before, and not since.
+    /// Adds those pages of a stretch to the scan set that changed before the last pass, and not since.
     fn scan_unchanged(&mut self, within: Range<usize>) {
         self.visit.scan_set.union_within(&self.dirty, within.clone());
         for other in

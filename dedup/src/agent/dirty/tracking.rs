@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::bitmap::Bitmap;
 
-/// Says which pages of one VM may have changed.
+/// Names the pages of one VM that may have changed.
 ///
-/// A source may say too many pages and must never say too few: a page that changed unnoticed would
+/// A source may name too many pages and must never name too few: a page that changed unnoticed would
 /// keep a stale place on the unstable tree (harmless: the bytes decide) or be counted as a sharer
 /// of a slot that it has left.
 pub trait ChangeSource: Send {
     /// Sets in `changed`, one bit a linear index, every page that may have been written since the
-    /// call before; the first call says which pages were written since the VM was registered.
+    /// call before; the first call names the pages that were written since the VM was registered.
     /// Bits that are already set stay set.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ pub trait ChangeSource: Send {
         Ok(changed.len())
     }
 
-    /// Says whether anybody will ask from now on, as is so at first. Nobody does while the VM is not
+    /// Sets whether anybody will ask from now on, as is so at first. Nobody does while the VM is not
     /// folded, and then nothing that noticing changes costs need be paid. Once watched again, the source
     /// names what is written from then on; of what was written before nobody needs to know.
     ///

@@ -55,7 +55,7 @@ pub struct RelocateReport {
     pub regions: u64,
 }
 
-/// Why a VM's memory was not moved to other host addresses. Unless the source says otherwise, it is
+/// Why a VM's memory was not moved to other host addresses. Unless the source of the error implies otherwise, it is
 /// where it was.
 #[derive(Debug, thiserror::Error)]
 pub enum RelocateError {

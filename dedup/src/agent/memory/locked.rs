@@ -37,7 +37,7 @@ const NAMED: usize = 8;
 pub(in crate::agent) struct Locked {
     /// Whether what is mapped from now on is locked.
     is_new: bool,
-    /// What the process had locked when the mappings were looked at last, if the kernel says.
+    /// What the process had locked when the mappings were looked at last, if the kernel reports it.
     bytes: Option<u64>,
     /// Runs of locked pages, ascending.
     runs: Vec<Range<usize>>,

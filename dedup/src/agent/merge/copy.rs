@@ -33,7 +33,7 @@ impl Copying {
         self.next
     }
 
-    /// Has the next part have the bytes of `parent`, which is as large; says whether it was the last. What
+    /// Has the next part have the bytes of `parent`, which is as large. Returns whether it was the last. What
     /// `parent` does not have is given back, whatever it was. O(pages that either has in the part).
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Copying {
         Ok(self.next == len)
     }
 
-    /// Copies a few pages; says how many are there.
+    /// Copies a few pages. Returns how many are there.
     fn copy_chunk(&self, parent: &Agent, chunk: Range<usize>) -> Result<usize, AgentSetupError> {
         let mut present = parent.presence(&parent.space, chunk.clone())?;
         // A page over a slot that is not mapped at the moment is its parent's all the same.

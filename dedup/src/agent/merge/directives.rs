@@ -1,4 +1,4 @@
-//! What the broker wants of pages that were not offered just now.
+//! Directives: what the broker wants done with pages that were not offered just now.
 
 use super::runs::{Target, Want, declined};
 use super::terms::{Creator, Terms};
@@ -12,8 +12,8 @@ use crate::{LinearIndex, Slot};
 const RETRIED_PAGES: usize = 256;
 
 impl Agent {
-    /// Does what the broker wants of pages that were not offered just now, `limit` pages at most, and
-    /// as many as the step has room for; says of how many.
+    /// Polls the broker for directives and executes them: for `limit` pages at most, and as many as
+    /// the step has room for. Returns for how many.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl Agent {
         Ok(count(directives.len()))
     }
 
-    /// Does what directives say, which the broker has just given in ascending order.
+    /// Executes directives, which the broker has just given in ascending order.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Has a page neither wait nor be put off any more; says whether it did, or was.
+    /// Has a page neither wait nor be put off any more. Returns whether it did, or was.
     fn end_waiting(&mut self, page: usize) -> bool {
         self.waiting.remove(page) || self.deferred.remove(page)
     }
@@ -137,7 +137,7 @@ impl Agent {
         self.report(broker, outcomes)
     }
 
-    /// Makes a page private again that nobody shares.
+    /// Makes a page private again that has no other sharers.
     pub(in crate::agent) fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
         self.work.mapped_runs += 1;
         self.work.mapped_pages += 1;

@@ -1,4 +1,4 @@
-//! Making pages what they are to be: slots are filled, runs are merged, and the broker is told.
+//! Execution of targets: slots are filled, runs are merged, and the outcomes are reported.
 
 use super::runs::{Run, Target, cut, declined};
 use super::terms::{Creator, Terms};
@@ -12,7 +12,7 @@ const FILL_PAGES: usize = 512;
 
 impl Agent {
     /// Has targets, ascending, be what they are to be, as far as the budget allows and they still
-    /// can, and tells the broker, after `outcomes`. The slots of creators are filled first.
+    /// can, and reports what became of them, after `outcomes`. The slots of creators are filled first.
     pub(in crate::agent) fn execute(
         &mut self,
         broker: &mut dyn Broker,
@@ -41,7 +41,7 @@ impl Agent {
         self.report(broker, outcomes)
     }
 
-    /// Has the broker know, when it works again, that none of what was to be done has been.
+    /// Has it be reported, when the broker works again, that none of the runs was merged.
     fn leave_undone(&mut self, runs: &[Run], mut outcomes: Vec<Outcome>) {
         outcomes.extend(runs.iter().flat_map(Run::shares).map(declined));
         self.unreported.append(&mut outcomes);

@@ -1,5 +1,5 @@
-//! Making pages sharers of slots, or zero pages: what is asked for, cut into runs, and carried out under
-//! write protection.
+//! Making pages sharers of slots, or zero pages: what is asked for, cut into runs, and executed under write
+//! protection.
 
 pub(super) mod copy;
 pub(super) mod directives;

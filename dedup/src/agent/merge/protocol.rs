@@ -30,7 +30,7 @@ enum Step {
 }
 
 impl Agent {
-    /// Carries out runs, in ascending order, and says what became of each page in `outcomes`.
+    /// Merges runs, in ascending order, and adds what became of each page to `outcomes`.
     pub(super) fn merge(&mut self, runs: &[Run], outcomes: &mut Vec<Outcome>) {
         for run in runs {
             self.split_huge_pages(run.positions());
@@ -50,7 +50,7 @@ impl Agent {
                     outcomes.extend(run.shares().map(put_off));
                 }
             }
-            // Says nothing about guest memory, of which no mapping was touched, nor about the other runs.
+            // No mapping of guest memory was touched for it, and the other runs are merged all the same.
             for step in self.leave_out_unreadable(&mut window) {
                 self.record(step, outcomes);
             }
@@ -135,7 +135,7 @@ impl Agent {
         }
         if !is_done {
             // A page that shares a slot, and was to share another, stays where it is. If it was
-            // written, its agent will hear of it.
+            // written, its change source names it.
             let unshared = run.positions().filter(|&page| !self.shared.contains(page));
             unshared.for_each(|page| {
                 self.dirty.insert(page);
@@ -202,7 +202,7 @@ fn split(runs: &[Run], at: LinearIndex) -> (Vec<Run>, Vec<Run>) {
     (before, after)
 }
 
-/// Carries out the runs of `window`, which `span` covers from the first page to the last, but for what
+/// Merges the runs of `window`, which `span` covers from the first page to the last, but for what
 /// `is_locked` when it is to be mapped or given back.
 fn merge_span(
     uffd: &Userfaultfd,
@@ -243,7 +243,7 @@ fn merge_span(
     }
 }
 
-/// Says what became of a run that held what it should.
+/// Adds what became of a run that held what it should.
 fn push_steps(run: &Run, result: Result<(), MapError>, steps: &mut Vec<Step>) {
     let Err(MapError { source, replaced }) = result else {
         steps.push(Step::Done(*run));

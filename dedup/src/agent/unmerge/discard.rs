@@ -166,7 +166,7 @@ impl Agent {
     }
 
     /// Maps fresh memory over pages, side by side, where other mappings begin and end, so that none
-    /// of those between is left. Says where it did: nowhere if that would part mappings when there are
+    /// of those between is left. Returns where it did: nowhere if that would part mappings when there are
     /// none to spare, nor where the kernel refuses.
     fn map_anew(&mut self, pages: Range<usize>) -> Vec<Range<usize>> {
         let (linear, page_count) = (linear_index(pages.start), count(pages.len()));

@@ -45,7 +45,7 @@ impl Agent {
         self.has_unwanted || self.stale.is_under_way() || self.reclaim.is_under_way()
     }
 
-    /// Pages that are to be given their own memory: all that share or are zero if `all` says so, and
+    /// Pages that are to be given their own memory: all that share or are zero if `all`, and
     /// otherwise those that should not be folded. O(pages / 64).
     pub(crate) fn unwanted_count(&self, all: bool) -> u64 {
         let excluded = |set: &Bitmap| -> usize {
@@ -57,9 +57,9 @@ impl Agent {
         (of(&self.shared, all || self.mode == DedupMode::Zero) + of(&self.zero, all)) as u64
     }
 
-    /// Takes `limit` pages at most that are not to be folded, which is all of them if `all` says so,
+    /// Takes `limit` pages at most that are not to be folded, which is all of them if `all`,
     /// out of the trees, and gives each its own memory, as many as the step has room for; when there are none left, gives their mappings
-    /// back, and those that are due to others. Says how much of the limit that took: 0 when all is done.
+    /// back, and those that are due to others. Returns how much of the limit that took: 0 when all is done.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Agent {
         self.set_mode(DedupMode::Off);
     }
 
-    /// Does the next part of that; the guest may run meanwhile. Says how far it is then.
+    /// Does the next part of that; the guest may run meanwhile. Returns how far it is then.
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ impl Agent {
         Ok(Leaving::Over)
     }
 
-    /// Ends the protection of memory that lies over no slot any more; says whether none of it does.
+    /// Ends the protection of memory that lies over no slot any more. Returns whether none of it does.
     /// O(mappings).
     pub(crate) fn end_protection(&mut self) -> bool {
         if !self.extents.is_empty() {

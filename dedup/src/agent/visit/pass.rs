@@ -78,7 +78,7 @@ impl Agent {
     }
 
     /// Looks at the next `limit` pages at most of those that are to be looked at, as many as the step
-    /// has room for; says how much of the limit that took, or `None` if all have been.
+    /// has room for. Returns how much of the limit that took, or `None` if all have been.
     ///
     /// # Errors
     ///
@@ -103,8 +103,8 @@ impl Agent {
         Ok(Some(count(passed + self.offer_next(broker, limit)?)))
     }
 
-    /// Reads the next `limit` pages at most, but for those that are to be passed over; says what the
-    /// search for them took of the limit.
+    /// Reads the next `limit` pages at most, but for those that are to be passed over. Returns
+    /// what the search for them took of the limit.
     fn read_next(
         &mut self,
         broker: &mut dyn Broker,
@@ -138,7 +138,7 @@ impl Agent {
     }
 
     /// Offers, and folds, the next `limit` pages at most of those that have been read, as many as the
-    /// step has room for; says how many.
+    /// step has room for. Returns how many.
     fn offer_next(&mut self, broker: &mut dyn Broker, limit: usize) -> Result<usize, AgentError> {
         let mut offered = 0;
         while offered < limit && !self.visit.read_ahead.is_empty() && !self.work.is_enough() {

@@ -1,4 +1,4 @@
-//! Reading calm pages and computing their fingerprints, in parallel.
+//! Reading pages that are unchanged since the last pass and computing their fingerprints, in parallel.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ impl Agent {
         Ok(resident)
     }
 
-    /// Reads pages, which others may be writing. Zeroes are told apart only if that is of use.
+    /// Reads pages, which others may be writing. Pages of zeroes are distinguished only if that is of use.
     pub(super) fn read(&mut self, pages: &[usize], use_zero_pages: bool) -> Vec<Content> {
         let (space, secret) = (&self.space, &self.secret);
         let look = |&linear: &usize| {

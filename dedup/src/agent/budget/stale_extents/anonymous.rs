@@ -39,7 +39,7 @@ impl Agent {
     }
 
     /// Has pages, of which none shares a slot, be anonymous memory, one mapping with what is around
-    /// them; says whether they are.
+    /// them. Returns whether they are.
     pub(in crate::agent) fn make_anonymous(
         &mut self,
         pages: &Range<u32>,

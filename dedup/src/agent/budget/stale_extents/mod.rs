@@ -102,7 +102,7 @@ impl Agent {
     }
 
     /// Goes on with the search for stale extents, if there is one, and makes those that it finds
-    /// anonymous memory: `limit_pages` pages at most, or one window. Says how much of the limit that
+    /// anonymous memory: `limit_pages` pages at most, or one window. Returns how much of the limit that
     /// took; 0 when the search is over. O(extents passed over · log extents + pages).
     ///
     /// # Errors
