@@ -9,7 +9,7 @@ use super::merge::runs::{Action, Run};
 use super::{Agent, AgentError};
 use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome};
-use crate::sys::{PageKind, Protected};
+use crate::sys::{PageKind, Protected, status_bytes};
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 impl Agent {
@@ -114,7 +114,5 @@ impl Agent {
 
 /// Whether none of the process's own pages is swapped out.
 fn has_nothing_swapped() -> io::Result<bool> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let swapped = status.lines().find_map(|line| line.strip_prefix("VmSwap:"));
-    Ok(swapped.is_some_and(|swapped| swapped.trim() == "0 kB"))
+    Ok(status_bytes("VmSwap:")? == Some(0))
 }
