@@ -9,6 +9,17 @@ pub(super) const WORD_PAGES: usize = 64;
 /// Pages of the sets that are gone through at once when there is nothing to do about them.
 pub(super) const STRETCH_PAGES: usize = 1 << 18;
 
+/// Visits in which all of a VM is looked at, a part in each.
+const SWEEP_VISITS: usize = 128;
+
+/// Pages of such a part, at least.
+const LEAST_PAGES: usize = 64;
+
+/// Pages of the part that a visit looks at of a VM of `page_count` pages.
+pub(super) fn sweep_part(page_count: usize) -> usize {
+    page_count.div_ceil(SWEEP_VISITS).max(LEAST_PAGES)
+}
+
 /// A bitmap position as the page that it stands for.
 pub(super) fn linear_index(position: usize) -> LinearIndex {
     LinearIndex(count(position))

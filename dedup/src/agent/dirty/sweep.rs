@@ -3,17 +3,12 @@
 
 use std::ops::Range;
 
+use crate::agent::positions::sweep_part;
 use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::sys::PageKind;
 
-/// Passes in which all of a VM is looked at, unless it is larger than [`MOST_PAGES`] allow.
-const PASSES: usize = 128;
-
-/// Pages that are looked at in a pass, at least.
-const LEAST_PAGES: usize = 64;
-
-/// Pages that are looked at in a pass, at most: about 0.25 ms.
+/// Pages that are looked at in a pass, at most: about 0.25 ms. A larger VM is looked at in more passes.
 const MOST_PAGES: usize = 1 << 13;
 
 impl Agent {
@@ -25,7 +20,7 @@ impl Agent {
     /// When the kernel does not say what is there.
     pub(super) fn sweep(&mut self, end: usize) -> Result<(), AgentError> {
         let len = self.undrained_dirty.len();
-        let some = len.div_ceil(PASSES).clamp(LEAST_PAGES, MOST_PAGES);
+        let some = sweep_part(len).min(MOST_PAGES);
         let within = self.swept..end.min(self.swept + some);
         self.work.searched_pages += within.len() as u64;
         let next = within.end;

@@ -14,19 +14,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::agent::Agent;
-use crate::agent::positions::{count, linear_index};
+use crate::agent::positions::{count, linear_index, sweep_part};
 use crate::sys::{locked_bytes, locks_new_mappings, note_locked_bytes};
 
 /// How often a VM's memory is looked at for what is locked, at most: about 1 ms.
 const LOOKS: usize = 1 << 10;
 
-/// Visits in which all of a VM is looked at while the process has as much locked as before.
-const PASSES: usize = 128;
-
-/// Pages that are looked at then, at least.
-const LEAST_PAGES: usize = 64;
-
-/// Extents that are looked at then, at most, with what is between them: about 50 µs.
+/// Extents that a visit looks at while the process has as much locked as before, at most, with what is between them: about 50 µs.
 const PART_EXTENTS: usize = 256;
 
 /// Locked ranges that are named one by one, at most.
@@ -175,11 +169,11 @@ impl Agent {
     }
 
     /// Whether just those pages are locked in the next part of the memory of which that is known. All parts have
-    /// been looked at after [`PASSES`] visits, unless there are very many mappings. O(mappings of the part).
+    /// been looked at after as many visits as [`sweep_part`] makes of them, unless there are very many mappings. O(mappings of the part).
     fn is_next_part_as_known(&mut self) -> bool {
         let (start, len) = (self.locked.next, self.dirty.len());
         let first = linear_index(start);
-        let mut end = len.min(start + len.div_ceil(PASSES).max(LEAST_PAGES));
+        let mut end = len.min(start + sweep_part(len));
         if let Some(beyond) = self.extents.overlapping(first, linear_index(end)).nth(PART_EXTENTS) {
             end = beyond.linear.0 as usize;
         }
