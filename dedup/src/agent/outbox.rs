@@ -14,7 +14,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the broker fails. What it did not take is reported before anything else is asked of it: the
-    /// memory is what the outcomes say, whether the broker knows it or not.
+    /// memory is what the outcomes state, whether the broker has received them or not.
     pub(super) fn report(
         &mut self,
         broker: &mut dyn Broker,

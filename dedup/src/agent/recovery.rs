@@ -23,7 +23,7 @@ impl Agent {
     /// The pages that show one of `slots`, ascending: one that has its own copy does not. O(slots × extents).
     pub(crate) fn pages_showing(&self, slots: impl Iterator<Item = Slot>) -> Vec<LinearIndex> {
         let over = slots.flat_map(|slot| self.extents.pages_over(slot));
-        // If the kernel does not say, it may show it.
+        // If the page map cannot be read, it may show it.
         let shows_slot = |linear: &LinearIndex| !self.is_private(*linear).unwrap_or(false);
         let mut pages: Vec<LinearIndex> = over.filter(shows_slot).collect();
         pages.sort_unstable();

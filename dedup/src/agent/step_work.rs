@@ -64,7 +64,7 @@ pub struct StepWork {
     pub visited_vms: u64,
     /// How often it was asked how much memory the process has locked: once if anything was to be mapped.
     pub asked_locks: u64,
-    /// Pages of which brokers said what to do, and one for each time that they were asked.
+    /// Pages that brokers gave directives about, and one for each time that they were polled.
     pub directed_pages: u64,
     /// Pages that were read and fingerprinted.
     pub read_pages: u64,

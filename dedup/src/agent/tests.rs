@@ -33,7 +33,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    /// What a broker says that has no memory for now.
+    /// The error of a broker that has no memory for now.
     fn call(&mut self) -> Result<(), BrokerError> {
         let call = self.calls;
         self.calls += 1;
@@ -410,7 +410,7 @@ fn vms_that_end_without_their_broker_leave_nothing_behind() {
     }
 }
 
-// An outcome that a broker refuses was told again first for ever, and nothing of the VM was folded.
+// An outcome that a broker refuses was reported again first for ever, and nothing of the VM was folded.
 #[test]
 fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
     fn is_refused(vm: VmId, outcome: &Outcome) -> bool {

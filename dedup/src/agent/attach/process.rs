@@ -16,7 +16,7 @@ pub(crate) struct ProcessMemory {
     pub(in crate::agent) uffd: Arc<Userfaultfd>,
     _late_sleepers: LateSleepers,
     pub(in crate::agent) pagemap: Pagemap,
-    /// Unless the kernel is too old to say.
+    /// Unless the kernel is too old to report them.
     pub(in crate::agent) bounds: Option<MappingBounds>,
     /// For giving mappings up when there are too many.
     pub(in crate::agent) spare: SpareMapping,
@@ -65,7 +65,7 @@ impl ProcessMemory {
     ///
     /// # Errors
     ///
-    /// When the process locks whatever it maps, or the kernel does not say.
+    /// When the process locks whatever it maps, or that cannot be found out.
     pub(crate) fn check_foldable() -> Result<(), UnfoldableMemory> {
         match locks_new_mappings() {
             Ok(false) => Ok(()),

@@ -1,6 +1,6 @@
 //! How many mappings the kernel keeps for a VM's memory, kept by difference.
 //!
-//! The extents say where mappings must end. Where they need not, the kernel joins neighbours, but
+//! Mappings must end where extents do. Where they need not, the kernel joins neighbours, but
 //! for *seams*: it keeps apart anonymous memory that was moved to other addresses and such that was
 //! mapped there since, and whatever was first written while it was apart, be it for the moment
 //! between mapping it and registering it. So it is asked at the ends of what was mapped, and only there: what

@@ -112,7 +112,7 @@ impl MappingBudget {
     ///
     /// # Errors
     ///
-    /// When `/proc` does not say.
+    /// When `/proc` cannot be read.
     pub fn of_process() -> io::Result<Self> {
         static PROCESS: OnceLock<Arc<Pool>> = OnceLock::new();
         let pool =

@@ -44,7 +44,7 @@ impl Pool {
     }
 }
 
-/// What there is to say when the kernel has refused a mapping, and `limit` was found anew since: at
+/// The message for a mapping that the kernel has refused, if `limit` was found anew since: at
 /// `vm.max_map_count` it is below what is used, as the mappings in reserve are used, too.
 pub(super) fn refusal(limit: u64, used: u64) -> String {
     let advice = if used < limit {

@@ -16,7 +16,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the kernel does not say.
+    /// When the page map cannot be read.
     pub(super) fn find_other_frame(&self) -> io::Result<Option<LinearIndex>> {
         let pagemap = &self.process.pagemap;
         for run in self.shared.runs() {

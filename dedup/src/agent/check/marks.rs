@@ -10,7 +10,7 @@ use crate::agent::Agent;
 use crate::agent::positions::count;
 use crate::sys::{MappingMarks, MemoryPolicy};
 
-/// Marks by the kernel's names, and what they say.
+/// Marks by the kernel's names (`VmFlags` of smaps), and what they mean.
 const MARKS: [(&str, &str); 3] = [
     ("uw", "covered by the userfaultfd"),
     ("dc", "kept from child processes"),
@@ -18,12 +18,12 @@ const MARKS: [(&str, &str); 3] = [
 ];
 
 impl Agent {
-    /// What is wrong with a mapping of the VM's memory, if anything is. Nothing is said while the kernel
+    /// What is wrong with a mapping of the VM's memory, if anything is. Nothing is reported while the kernel
     /// refuses to mark some. O(memory of the process).
     ///
     /// # Errors
     ///
-    /// When the kernel does not say.
+    /// When `/proc` cannot be read.
     pub(in crate::agent) fn find_unmarked(&self) -> io::Result<Option<String>> {
         if self.unmarked_memory.is_some() {
             return Ok(None);

@@ -16,7 +16,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the kernel does not say what is there.
+    /// When the page map cannot be read.
     pub(in crate::agent) fn leave_out_swapped(
         &mut self,
         targets: &mut Vec<Target>,

@@ -17,7 +17,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the kernel does not say what is there.
+    /// When the page map cannot be read.
     pub(super) fn sweep(&mut self, end: usize) -> Result<(), AgentError> {
         let len = self.undrained_dirty.len();
         let some = sweep_part(len).min(MOST_PAGES);

@@ -18,12 +18,12 @@ pub trait ChangeSource: Send {
     ///
     /// # Errors
     ///
-    /// The kernel's, when it refuses to say. Nothing that was not reported is forgotten: the pages
+    /// The kernel's, when it refuses to name them. Nothing that was not named is forgotten: the pages
     /// are named again by the next call.
     fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()>;
 
     /// Does what [`collect`](Self::collect) does for pages from `within.start` on only, so that nobody
-    /// waits for all of a large VM. Returns the first page, above that one, of which it has not said
+    /// waits for all of a large VM. Returns the first page, above that one, of which it has not reported
     /// whether it was written: perhaps less than `within.end`. Other pages may be named, too.
     ///
     /// A source that has no parts answers for all pages at once.

@@ -4,7 +4,7 @@
 //! part is shared or given back the kernel splits the page table and keeps all 2 MiB until it runs
 //! short of memory, so that what was saved on paper would be saved by nobody. KSM splits it first,
 //! and so does an agent. Which pages are parts of one that is not mapped as such, because it is a multi-size
-//! one or its page table was split before, the kernel does not say: where there are any, all that are there
+//! one or its page table was split before, the kernel does not report: where there are any, all that are there
 //! may be.
 
 use std::ops::Range;

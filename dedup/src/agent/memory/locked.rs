@@ -168,8 +168,8 @@ impl Agent {
         self.locked.bytes = None;
     }
 
-    /// Whether just those pages are locked in the next part of the memory of which that is known. All parts have
-    /// been looked at after as many visits as [`sweep_part`] makes of them, unless there are very many mappings. O(mappings of the part).
+    /// Whether just those pages are locked in the next part of the memory of which that is known.
+    /// [Parts](sweep_part) are smaller where there are very many mappings. O(mappings of the part).
     fn is_next_part_as_known(&mut self) -> bool {
         let (start, len) = (self.locked.next, self.dirty.len());
         let first = linear_index(start);

@@ -38,7 +38,7 @@ impl Copying {
     ///
     /// # Errors
     ///
-    /// When the kernel does not say what is there, or takes nothing back; a part may have been copied.
+    /// When the page map cannot be read, or the kernel discards nothing; a part may have been copied.
     pub(crate) fn step(&mut self, parent: &Agent) -> Result<bool, AgentSetupError> {
         let len = self.space.page_count() as usize;
         let (mut copied, stop) = (0, len.min(self.next + SEARCHED_PAGES));

@@ -12,7 +12,7 @@ pub(super) struct Creator {
     pub(super) continues: bool,
 }
 
-/// What is said of some targets beyond where they are to go. Both lists ascend.
+/// What is known of some targets beyond where they are to go. Both lists ascend.
 #[derive(Debug, Clone, Default)]
 pub(in crate::agent) struct Terms {
     /// Those that are to fill their slot first.

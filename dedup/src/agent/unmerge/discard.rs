@@ -94,7 +94,7 @@ impl Agent {
             for part in &discarded[first..] {
                 outcomes.append(&mut self.lose(part.clone()));
             }
-            // Of other pages nobody has said that they lie over slots.
+            // Other pages were never reported to lie over slots.
             outcomes.extend(backed.into_iter().flat_map(|extent| self.unbacked(extent)));
             next = end;
         }

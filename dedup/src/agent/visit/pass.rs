@@ -82,7 +82,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the kernel does not say what is there, or the broker fails. What was merged stays so;
+    /// When the page map cannot be read, or the broker fails. What was merged stays so;
     /// the rest is looked at by the next pass.
     pub(crate) fn look(
         &mut self,

@@ -151,7 +151,7 @@ fn the_check_notices_memory_that_lost_a_mark() {
         attach(&mut engine, 0, &memory);
         engine.check().unwrap();
         lose(&space);
-        // The engine says that it is this VM's mappings, and the cause what is wrong with them.
+        // The engine's error names this VM's mappings, and its source what is wrong with them.
         let error = engine.check().unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains(expected), "{cause}");
