@@ -69,10 +69,10 @@ mod unfolded;
 mod workers;
 
 pub use agent::walk::{Mapping, PageState};
-pub use agent::{ChangeConsumer, SharedChanges};
-pub use agent::{ChangeSource, Unchanging, WrittenPages};
-pub use agent::{DiscardReport, StepWork};
-pub use agent::{LayoutChange, RelocateError, RelocateReport};
+pub use agent::{
+    ChangeConsumer, ChangeSource, DiscardReport, LayoutChange, RelocateError, RelocateReport,
+    SharedChanges, StepWork, Unchanging, WrittenPages,
+};
 pub use engine::{
     AttachError, AttachSpec, CheckError, CloneError, Cloning, CompactReport, Compaction,
     DetachError, Detaching, Discarding, Dup, Engine, EngineConfig, EngineError, Explanation,

@@ -4,6 +4,18 @@
 //! it to the broker, and gives zero pages back and maps the others to the slots that the broker names
 //! (`merge`), within the mapping budget (`budget`). Nothing it needs the broker for happens
 //! while a page is protected.
+//!
+//! | module | what |
+//! |---|---|
+//! | `attach` | what is needed before any page is folded: memory that can be, policies, descriptors, the store |
+//! | `dirty` | change sources, and which pages they, or a sweep, have found written |
+//! | `visit` | a VM's part of a pass: reading pages and offering them |
+//! | `merge` | runs of pages that are compared and mapped under write protection; directives |
+//! | `unmerge` | pages that get their own memory again, and memory that is given up |
+//! | `budget` | VMAs: what they cost, who may have them, and how they come back |
+//! | `memory` | mode, layout, locks and huge pages of a VM's memory |
+//! | `check` | what an agent knows, against the kernel's page map and mappings |
+//! | `outbox` | outcomes for the broker, each reported once |
 
 mod attach;
 mod backlog;
