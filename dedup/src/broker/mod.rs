@@ -46,6 +46,7 @@ use std::sync::Arc;
 use breaks::Breaks;
 use contested::Contested;
 use ids::{ItemId, NodeId};
+use left_alone::LeftAloneSearch;
 use moves::Move;
 use poll_queue::PollQueue;
 use prune::PruneAt;
@@ -131,8 +132,8 @@ pub struct LocalBroker {
     merge_across_nodes: bool,
     /// Where [`prune`](Self::prune) goes on.
     pruned: PruneAt,
-    /// The number of the node from which [`unshare_left_alone`](Self::unshare_left_alone) goes on.
-    left_alone_from: usize,
+    /// Where [`unshare_left_alone`](Self::unshare_left_alone) goes on.
+    left_alone: LeftAloneSearch,
     /// The slot that [`punch_empty_slots`](Self::punch_empty_slots) goes on from.
     punched: u32,
     /// VMs pages of which may have been set aside because the store was full: all of which any are.
@@ -173,7 +174,7 @@ impl LocalBroker {
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: PruneAt::default(),
-            left_alone_from: 0,
+            left_alone: LeftAloneSearch::default(),
             punched: 0,
             lacking: BTreeSet::new(),
             put_off_count: 0,
