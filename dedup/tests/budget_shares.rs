@@ -361,6 +361,39 @@ fn a_vm_whose_pages_have_their_twins_in_many_others_leaves_each_half_its_share()
     }
 }
 
+// It keeps what others are entitled to, and that was little for all that the VM held for it.
+#[test]
+fn a_vm_whose_twins_lie_side_by_side_in_another_leaves_newcomers_half_their_share() {
+    const LIMIT: u64 = 4000;
+    const COMMON: u32 = 3000;
+    for is_first in [true, false] {
+        let mut engine = with_mappings(LIMIT);
+        let [hub, partner] = if is_first { [1, 2] } else { [2, 1] };
+        let hub = TestVm::attached(&mut engine, hub, 2 * COMMON);
+        let partner = TestVm::attached(&mut engine, partner, COMMON);
+        for number in 0..COMMON {
+            hub.write(2 * number as usize, &page(7_000_000 + number));
+            hub.write(2 * number as usize + 1, &page(8_000_000 + number));
+            partner.write(number as usize, &page(7_000_000 + number));
+        }
+        settle(&mut engine);
+        let alone = engine.stats();
+        assert!(alone.vmas_used >= LIMIT * 57 / 64, "{alone:?}");
+        (0..5).for_each(|_| drop(engine.pass()));
+        assert_eq!(engine.stats().events, alone.events, "nothing goes back and forth");
+        let newcomers = pairs(&mut engine, 10, 2000);
+        settle(&mut engine);
+        check_counters(&engine);
+        let (stats, share) = (engine.stats(), LIMIT * 60 / 64 / 4);
+        for vm in stats.vms.iter().filter(|vm| vm.id != partner.id.0) {
+            assert!(vm.vmas + 4 >= share / 2, "share {share}: {vm:?}");
+        }
+        (0..5).for_each(|_| drop(engine.pass()));
+        assert_eq!(engine.stats().events, stats.events, "nothing goes back and forth");
+        check_bytes(&newcomers);
+    }
+}
+
 /// VMs that are not attached yet. Each of `groups` has so many pages in common, or a single VM twice, with a page of its
 /// own after each.
 fn sharing_in(groups: &[(Vec<usize>, u32)]) -> Vec<TestVm> {

@@ -81,7 +81,7 @@ impl Agent {
     pub(in crate::agent) fn set_lack(&mut self, lack: Lack) {
         let before = std::mem::replace(&mut self.deferral.lack, lack);
         if before != lack {
-            self.budget.count_lack(before, lack);
+            self.budget.count_lack(self.vm, before, lack);
             self.count_mappings(self.vmas);
         }
     }

@@ -75,7 +75,7 @@ pub(super) struct BudgetState {
     limit: u64,
     committed: u64,
     steps: &'static Steps,
-    is_anyone_starved: bool,
+    starved_vms: u64,
 }
 
 /// What a run asks of the budget.
@@ -210,7 +210,7 @@ impl MappingBudget {
             limit: self.limit(),
             committed: self.committed(),
             steps: self.steps(held, held),
-            is_anyone_starved: self.is_anyone_starved(),
+            starved_vms: self.pool.starved_vms.load(Ordering::Relaxed),
         }
     }
 

@@ -41,10 +41,10 @@ fn a_refused_mapping_is_blamed_on_the_limit_that_was_reached() {
 fn a_pair_that_would_take_its_vm_beyond_its_share_is_not_begun_while_others_lack_theirs() {
     let budget = MappingBudget::new(1600);
     (0..4).for_each(|_| budget.count_vm(true));
-    budget.count_lack(Lack::Nothing, Lack::Share);
+    budget.count_lack(VM, Lack::Nothing, Lack::Share);
     let pair = |held| budget.allows(1, &Ask { held, more: 2, pledge: 2, ..Ask::default() });
     assert_eq!([370, 371, 372, 373].map(pair), [true, true, false, false]);
-    budget.count_lack(Lack::Share, Lack::Nothing);
+    budget.count_lack(VM, Lack::Share, Lack::Nothing);
     assert!(pair(373), "what nobody lacks is lent");
 }
 
@@ -56,7 +56,7 @@ fn who_is_beyond_its_share_gives_back_what_another_lacks_in_any_engine_and_takes
     first.update(VM, 0, 1500, 1500);
     assert!(!first.is_owing() && other.lack(1, false) == Lack::Half);
     other.count_vm(true);
-    other.count_lack(Lack::Nothing, Lack::Share);
+    other.count_lack(VM, Lack::Nothing, Lack::Share);
     assert!(first.is_owing());
     // Down to what nobody beyond its share may take, and then to its share.
     assert_eq!([first.owed(1500), first.owed(760), first.owed(750)], [75, 10, 0]);
@@ -64,7 +64,7 @@ fn who_is_beyond_its_share_gives_back_what_another_lacks_in_any_engine_and_takes
     assert_eq!((first.is_owing(), first.owed(1000)), (false, 0));
     assert_eq!([shortest(&first, 1000), shortest(&first, 700)], [None, Some(1)]);
     assert_eq!((first.room(1000, 32), other.room(1, 1)), (0, 500));
-    other.count_lack(Lack::Share, Lack::Nothing);
+    other.count_lack(VM, Lack::Share, Lack::Nothing);
     assert_eq!(shortest(&first, 1000), Some(1));
     // What is left of a share is not worth taking anything from anybody.
     let lacks = [370, 371, 372, 704, 705].map(|held| other.lack(held, true));

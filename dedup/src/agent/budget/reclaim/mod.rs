@@ -12,10 +12,10 @@
 
 mod search;
 
+use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
 
-use crate::LinearIndex;
 use crate::agent::budget::mappings::more_vmas_with;
 use crate::agent::budget::stale_extents::PASSED_PER_PAGE;
 use crate::agent::budget::{BudgetState, Entitlement};
@@ -23,6 +23,7 @@ use crate::agent::merge::runs::{Action, Run};
 use crate::agent::{Agent, AgentError};
 use crate::protocol::{Broker, Outcome};
 use crate::sys::PageMover;
+use crate::{LinearIndex, VmId};
 use search::Window;
 
 /// The part of what a VM has beyond its share that it gives back in a pass at most, and what it may in any:
@@ -46,6 +47,8 @@ pub(in crate::agent) struct Reclaim {
     next_worth: Option<u32>,
     /// What others keep, whose pages share slots with those that are given back.
     entitlement: Entitlement,
+    /// What this one keeps for the sake of each of them, as far as the search has come.
+    kept: BTreeMap<VmId, u64>,
     /// How often mappings had been given back when the search began, and what the budget was, until this one has given
     /// something back.
     reclaims: u64,
@@ -79,6 +82,7 @@ impl Reclaim {
         self.next = self.next_worth.map(|_| LinearIndex(0));
         // Within a factor of two of the worst, so that there are few rounds.
         self.worth = self.next_worth.take().map_or(0, u32::next_power_of_two);
+        self.kept.clear();
         if self.next.is_none() {
             let Self { entitlement, reclaims, .. } = *self;
             self.vain = self.began_at.map(|began_at| Vain { entitlement, reclaims, began_at });

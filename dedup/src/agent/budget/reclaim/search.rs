@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::VMAS_PER_EXTENT;
+use crate::agent::budget::Entitlement;
 use crate::agent::budget::stale_extents::PASSED_PER_PAGE;
 use crate::agent::budget::stale_extents::anonymous::{MAX_GAP_PAGES, STALE_PAGES};
 use crate::agent::positions::{count, linear_index};
@@ -53,10 +54,12 @@ impl Agent {
             let asked = worth.unwrap_or(0).saturating_mul(PASSED_PER_PAGE);
             passed = passed.saturating_add(asked);
             let partners = self.partners_in(broker, extent)?;
-            let to = self.reclaim.entitlement;
-            if partners.iter().any(|&partner| self.budget.is_entitled(partner, to)) {
+            if partners.iter().any(|&partner| self.is_kept_for(partner)) {
                 if found.is_some() {
                     break;
+                }
+                for partner in partners {
+                    *self.reclaim.kept.entry(partner).or_default() += VMAS_PER_EXTENT;
                 }
                 continue;
             }
@@ -80,6 +83,14 @@ impl Agent {
             }
         }
         Ok((found.map_or(Window::None, Window::Found), passed))
+    }
+
+    /// Whether an extent is kept for the sake of a VM that shares with it.
+    fn is_kept_for(&self, partner: VmId) -> bool {
+        let entitlement = self.reclaim.entitlement;
+        let kept = self.reclaim.kept.get(&partner).copied().unwrap_or(0);
+        self.budget.is_entitled(partner, entitlement)
+            && (entitlement == Entitlement::Share || self.budget.may_keep(kept, partner))
     }
 
     /// The other VMs a page of which has nothing but a page of an extent to share with. O(pages).
