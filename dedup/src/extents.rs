@@ -54,8 +54,13 @@ pub struct ExtentMap {
 impl ExtentMap {
     /// The slot under a page. O(log n).
     pub fn slot(&self, linear: LinearIndex) -> Option<Slot> {
-        let extent = self.at_or_before(linear.0)?;
-        (linear.0 < extent.end()).then(|| extent.slot.offset(linear.0 - extent.linear.0))
+        let extent = self.at(linear)?;
+        Some(extent.slot.offset(linear.0 - extent.linear.0))
+    }
+
+    /// The extent that a page is in. O(log n).
+    pub fn at(&self, linear: LinearIndex) -> Option<Extent> {
+        self.at_or_before(linear.0).filter(|extent| linear.0 < extent.end())
     }
 
     /// The extents in ascending order.

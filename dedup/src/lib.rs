@@ -68,11 +68,11 @@ mod types;
 mod unfolded;
 mod workers;
 
-pub use agent::layout::{LayoutChange, RelocateError, RelocateReport};
-pub use agent::shared_changes::{ChangeConsumer, SharedChanges};
-pub use agent::track::{ChangeSource, Unchanging, WrittenPages};
 pub use agent::walk::{Mapping, PageState};
-pub use agent::{DiscardReport, StepWork};
+pub use agent::{
+    ChangeConsumer, ChangeSource, DiscardReport, LayoutChange, RelocateError, RelocateReport,
+    SharedChanges, StepWork, Unchanging, WrittenPages,
+};
 pub use engine::{
     AttachError, AttachSpec, CheckError, CloneError, Cloning, CompactReport, Compaction,
     DetachError, Detaching, Discarding, Dup, Engine, EngineConfig, EngineError, Explanation,

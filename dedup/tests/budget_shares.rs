@@ -175,6 +175,50 @@ fn pages_that_are_left_alone_with_their_slots_leave_their_mappings_to_others() {
     }
 }
 
+/// Two VMs with the same pages, all of one run each, beside others that use up the mappings.
+fn long_runs(engine: &mut Engine, page_count: u32) -> [TestVm; 2] {
+    let vms = [0, 1].map(|id| TestVm::attached(engine, id, page_count));
+    for number in 0..page_count {
+        for vm in &vms {
+            vm.write(number as usize, &page(90_000_000 + number));
+        }
+    }
+    settle(engine);
+    drop(pairs(engine, 10, 1000));
+    settle(engine);
+    vms
+}
+
+// They became private, which gave nothing back, and took two mappings each when their partners had their bytes again:
+// single pages, which others were put off for, and most of them not at all.
+#[test]
+fn pages_that_are_left_alone_among_others_wait_for_their_partners() {
+    let mut engine = with_mappings(1000);
+    let runs = long_runs(&mut engine, 4000);
+    let before = engine.stats();
+    assert!(before.vms.iter().any(|vm| vm.deferred_pages > 0), "{before:?}");
+    let written = || (0..4000).step_by(2);
+    written().for_each(|number| runs[1].write(number, &page(80_000_000 + number as u32)));
+    settle(&mut engine);
+    assert_eq!(engine.stats().events.unshares, before.events.unshares);
+    written().for_each(|number| runs[1].write(number, &page(90_000_000 + number as u32)));
+    settle(&mut engine);
+    let after = engine.stats();
+    assert_eq!(after.pages_sharing, before.pages_sharing, "{before:?}, then {after:?}");
+    check_counters(&engine);
+}
+
+// Each pass looked at some nodes, and the next one was to look at others: for ever, where it takes more than two.
+#[test]
+fn pages_that_stay_alone_are_not_searched_for_for_ever() {
+    let mut engine = with_mappings(1000);
+    let runs = long_runs(&mut engine, 70_000);
+    runs[1].write(5, &page(1));
+    let report = engine.settle(Duration::from_mins(1), Duration::ZERO);
+    assert!(report.settled && report.passes < 20, "{report:?}");
+    assert_eq!(engine.stats().vms[0].merging_pages, 70_000);
+}
+
 /// A VM of which every second page is equal to one other of its own, and no other is.
 fn doubled(engine: &mut Engine, id: u32, page_count: u32) -> TestVm {
     let vm = TestVm::attached(engine, id, page_count);
@@ -311,6 +355,39 @@ fn a_vm_whose_pages_have_their_twins_in_many_others_leaves_each_half_its_share()
             assert!(vm.vmas + 4 >= share / 2, "{partner_count}, share {share}: {vm:?}");
         }
         assert!(stats.pages_sharing >= alone.pages_sharing * 9 / 10, "{alone:?}, then {stats:?}");
+        (0..5).for_each(|_| drop(engine.pass()));
+        assert_eq!(engine.stats().events, stats.events, "nothing goes back and forth");
+        check_bytes(&newcomers);
+    }
+}
+
+// It keeps what others are entitled to, and that was little for all that the VM held for it.
+#[test]
+fn a_vm_whose_twins_lie_side_by_side_in_another_leaves_newcomers_half_their_share() {
+    const LIMIT: u64 = 4000;
+    const COMMON: u32 = 3000;
+    for is_first in [true, false] {
+        let mut engine = with_mappings(LIMIT);
+        let [hub, partner] = if is_first { [1, 2] } else { [2, 1] };
+        let hub = TestVm::attached(&mut engine, hub, 2 * COMMON);
+        let partner = TestVm::attached(&mut engine, partner, COMMON);
+        for number in 0..COMMON {
+            hub.write(2 * number as usize, &page(7_000_000 + number));
+            hub.write(2 * number as usize + 1, &page(8_000_000 + number));
+            partner.write(number as usize, &page(7_000_000 + number));
+        }
+        settle(&mut engine);
+        let alone = engine.stats();
+        assert!(alone.vmas_used >= LIMIT * 57 / 64, "{alone:?}");
+        (0..5).for_each(|_| drop(engine.pass()));
+        assert_eq!(engine.stats().events, alone.events, "nothing goes back and forth");
+        let newcomers = pairs(&mut engine, 10, 2000);
+        settle(&mut engine);
+        check_counters(&engine);
+        let (stats, share) = (engine.stats(), LIMIT * 60 / 64 / 4);
+        for vm in stats.vms.iter().filter(|vm| vm.id != partner.id.0) {
+            assert!(vm.vmas + 4 >= share / 2, "share {share}: {vm:?}");
+        }
         (0..5).for_each(|_| drop(engine.pass()));
         assert_eq!(engine.stats().events, stats.events, "nothing goes back and forth");
         check_bytes(&newcomers);

@@ -1,128 +1,81 @@
 //! The agent: the part that lives with a VM, and the only one that touches guest memory.
 //!
-//! A pass (`pass`) asks what changed (`changes`), reads what has come to rest (`scan`), offers
-//! it to the broker, and gives zero pages back and maps the others where the broker says
+//! A pass (`visit`) asks what changed (`dirty`), reads what is unchanged since the last one, offers
+//! it to the broker, and gives zero pages back and maps the others to the slots that the broker names
 //! (`merge`), within the mapping budget (`budget`). Nothing it needs the broker for happens
 //! while a page is protected.
+//!
+//! | module | what |
+//! |---|---|
+//! | `attach` | what is needed before any page is folded: memory that can be, policies, descriptors, the store |
+//! | `dirty` | change sources, and which pages they, or a sweep, have found written |
+//! | `visit` | a VM's part of a pass: reading pages and offering them |
+//! | `merge` | runs of pages that are compared and mapped under write protection; directives |
+//! | `unmerge` | pages that get their own memory again, and memory that is given up |
+//! | `budget` | VMAs: what they cost, who may have them, and how they come back |
+//! | `memory` | mode, layout, locks and huge pages of a VM's memory |
+//! | `check` | what an agent knows, against the kernel's page map and mappings |
+//! | `outbox` | outcomes for the broker, each reported once |
 
+mod attach;
+mod backlog;
 pub mod budget;
-mod carry_out;
-mod changes;
 mod check;
-mod check_breaks;
-mod check_frames;
-mod check_marks;
-mod check_sets;
-mod copy;
-mod deferral;
-mod discard;
-mod follow;
-mod huge;
-pub(crate) mod layout;
-mod leave;
-mod locked;
-mod mappings;
+mod dirty;
+mod error;
+mod memory;
 mod merge;
-mod mode;
-mod pass;
-mod policies;
-mod prepared;
-mod price;
-mod process;
-mod reclaim;
-mod recover;
+mod outbox;
+mod positions;
+mod recovery;
 mod retry_delay;
-mod runs;
-mod say;
-mod scan;
-pub mod shared_changes;
-mod stale_extents;
 mod stats;
 mod step_work;
-mod store;
-mod swapped;
-mod sweep;
-pub mod track;
 mod unmerge;
+mod visit;
 pub(crate) mod walk;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use changes::count;
+pub(crate) use attach::prepared::Prepared;
+pub(crate) use attach::process::ProcessMemory;
+pub(crate) use attach::store::StoreAccess;
 pub use check::MappingError;
-pub(crate) use copy::Copying;
-pub use discard::DiscardReport;
-pub(crate) use pass::ScanRules;
-pub(crate) use prepared::Prepared;
-pub(crate) use process::ProcessMemory;
+pub use dirty::shared_changes::{ChangeConsumer, SharedChanges};
+pub use dirty::tracking::{ChangeSource, Unchanging, WrittenPages};
+pub use error::{AgentError, AgentSetupError};
+pub use memory::layout::{LayoutChange, RelocateError, RelocateReport};
+pub(crate) use merge::copy::Copying;
+pub(crate) use positions::count;
 pub use step_work::StepWork;
-pub(crate) use store::StoreAccess;
 pub(crate) use unmerge::Leaving;
+pub use unmerge::discard::DiscardReport;
+pub(crate) use visit::pass::ScanRules;
 
 use crate::bitmap::Bitmap;
 use crate::extents::ExtentMap;
 use crate::fingerprint::Secret;
 use crate::mode::DedupMode;
-use crate::protocol::{BrokerError, Outcome};
-use crate::regions::{LayoutError, Regions};
+use crate::protocol::Outcome;
+use crate::regions::Regions;
 use crate::stats::Events;
-use crate::sys::{GuestMemory, RegionError, Space, UnfoldableMemory, UserfaultfdError};
+use crate::sys::{GuestMemory, Space};
 use crate::workers::Workers;
-use crate::{ChangeSource, LinearIndex, VmId};
+use crate::{LinearIndex, VmId};
+use attach::policies::PolicyRun;
+use backlog::Backlog;
+use budget::deferral::Deferral;
+use budget::mappings::BudgetShare;
+use budget::reclaim::Reclaim;
+use budget::stale_extents::StaleSearch;
 use budget::{Lack, MappingBudget};
-use check_breaks::OwnCopies;
-use deferral::Deferral;
-use locked::Locked;
-use mappings::BudgetShare;
-use policies::PolicyRun;
-use reclaim::Reclaim;
+use check::breaks::OwnCopies;
+use dirty::tracking::Watch;
+use memory::locked::Locked;
 use retry_delay::RetryDelay;
-use scan::Content;
-use stale_extents::StaleSearch;
-use track::Watch;
-
-/// Why a VM's memory cannot be folded. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentSetupError {
-    /// Its regions make no sense.
-    #[error("the VM's memory cannot be folded")]
-    Regions(#[from] RegionError),
-    /// Its regions contradict each other.
-    #[error("the VM's regions cannot be laid out")]
-    Layout(#[from] LayoutError),
-    /// It is memory of a kind that cannot be folded.
-    #[error("memory of this kind cannot be folded")]
-    Unfoldable(#[from] UnfoldableMemory),
-    /// Its pages cannot be protected.
-    #[error("guest pages cannot be write-protected")]
-    Userfaultfd(#[from] UserfaultfdError),
-    /// The kernel refused to watch its memory.
-    #[error("cannot prepare the VM's memory for folding")]
-    Prepare(#[source] io::Error),
-    /// The kernel does not tell private from shared pages.
-    #[error("cannot read the page map; is /proc mounted?")]
-    Pagemap(#[source] io::Error),
-}
-
-/// Why a pass ended early. Every page is in a state that the next pass handles.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The change source failed.
-    #[error("cannot find out which pages changed")]
-    Changes(#[source] io::Error),
-    /// The page map could not be read.
-    #[error("cannot scan the page map (PAGEMAP_SCAN needs Linux 6.7 or later)")]
-    Pagemap(#[source] io::Error),
-    /// The kernel has no memory to give pages back to themselves.
-    #[error("cannot make shared pages private; is memory short?")]
-    Unmerge(#[source] io::Error),
-    /// The broker refused or failed.
-    #[error("the broker failed")]
-    Broker(#[from] BrokerError),
-}
+use visit::Visit;
 
 /// What an agent needs to begin.
 pub(crate) struct AgentSpec {
@@ -139,7 +92,7 @@ pub(crate) struct AgentSpec {
 
 /// One VM's memory, and what is known of each of its pages.
 ///
-/// A page is in at most one of `shared`, `zero`, `waiting`, `pending` if it changed and has not been looked
+/// A page is in at most one of `shared`, `zero`, `waiting`, `dirty` if it changed and has not been looked
 /// at since, and `deferred` if it would be shared were there mappings to spare: then another
 /// may fill a slot for it, and it may be in the broker's trees until it is.
 pub(crate) struct Agent {
@@ -161,9 +114,9 @@ pub(crate) struct Agent {
     /// Pages at which the kernel begins a mapping although the extents would allow for one with the
     /// page before.
     seams: BTreeSet<LinearIndex>,
-    /// What the change source has named and no pass has taken in, should one have failed.
-    fresh: Bitmap,
-    pending: Bitmap,
+    /// Pages that the change source has named and no pass has taken in yet.
+    undrained_dirty: Bitmap,
+    dirty: Bitmap,
     shared: Bitmap,
     zero: Bitmap,
     waiting: Bitmap,
@@ -173,22 +126,12 @@ pub(crate) struct Agent {
     /// Pages that were, or may have been, parts of huge ones when folding began and have stayed where they are, if
     /// any.
     huge: Option<Bitmap>,
-    /// The first page of which it has not been taken in whether the source has named it.
-    taken_in: usize,
-    /// The first page about which the change source has not been asked by this visit.
-    collected: usize,
-    /// Changed pages that were taken in since they last counted as looking.
-    taken_since: usize,
     /// Where the sweep for what no source names goes on.
     swept: usize,
     /// How often it has come to the end of the VM.
     sweeps: u64,
     /// Pages that checks have found it has still to find.
     own_copies: OwnCopies,
-    /// Whether this visit is still to sweep.
-    is_sweeping: bool,
-    /// Whether what is calm is to be looked at by this visit.
-    is_scanning: bool,
     /// NUMA policies that mappings of the memory are to have, where it is not the default.
     policies: Vec<PolicyRun>,
     /// Pages among which are those that could not be marked as guest memory when they were mapped.
@@ -197,13 +140,7 @@ pub(crate) struct Agent {
     mark_delay: RetryDelay,
     /// What of the memory cannot be shared because it is locked.
     locked: Locked,
-    /// The pages that this pass is to look at.
-    todo: Bitmap,
-    /// The first of them that it has not looked at.
-    cursor: usize,
-    /// Those that have been read and not offered yet. They are pending still, and whatever takes them
-    /// out of that set calls it off.
-    read_ahead: VecDeque<(usize, Content)>,
+    visit: Visit,
     /// What the step that is under way has done.
     work: StepWork,
     /// Whether pages that are not to be folded may be folded still.
@@ -215,17 +152,11 @@ pub(crate) struct Agent {
     move_delay: RetryDelay,
     reclaim: Reclaim,
     deferral: Deferral,
-    /// Pages that have changed since the mark: see [`mark`](Self::mark).
-    touched: Bitmap,
-    /// Pages for which the mark is still to be set: what the change source names next of them changed
-    /// before it.
-    unmarked: Bitmap,
-    /// Pages without such a change that there was something to do about, since last asked.
-    backlog_pages: u64,
+    backlog: Backlog,
     events: Events,
     /// Pages that are to be made private, and for which there was no memory.
-    lone: Vec<LinearIndex>,
-    /// What the broker has not been told yet, because it failed.
+    unshare_retry: Vec<LinearIndex>,
+    /// Outcomes that the broker has not received yet, because it failed.
     unreported: Vec<Outcome>,
 }
 
@@ -255,29 +186,22 @@ impl Agent {
             vmas: 0,
             share: BudgetShare::None,
             seams: BTreeSet::new(),
-            fresh: none.clone(),
-            pending: Bitmap::full(page_count),
+            undrained_dirty: none.clone(),
+            dirty: Bitmap::full(page_count),
             shared: none.clone(),
             zero: none.clone(),
             waiting: none.clone(),
-            deferred: none.clone(),
+            deferred: none,
             excluded: None,
             huge: None,
             policies,
             unmarked_memory: None,
             mark_delay: RetryDelay::default(),
             locked: Locked::default(),
-            taken_in: page_count,
-            collected: 0,
-            taken_since: 0,
             swept: 0,
             sweeps: 0,
             own_copies: OwnCopies::default(),
-            is_sweeping: false,
-            is_scanning: false,
-            todo: none.clone(),
-            cursor: 0,
-            read_ahead: VecDeque::new(),
+            visit: Visit::new(page_count),
             work: StepWork::default(),
             has_unwanted: false,
             unmerge_cursor: 0,
@@ -285,11 +209,9 @@ impl Agent {
             move_delay: RetryDelay::default(),
             reclaim: Reclaim::default(),
             deferral: Deferral::default(),
-            unmarked: none.clone(),
-            touched: none,
-            backlog_pages: 0,
+            backlog: Backlog::new(page_count),
             events: Events::default(),
-            lone: Vec::new(),
+            unshare_retry: Vec::new(),
             unreported: Vec::new(),
         };
         agent.find_huge_pages()?;
@@ -315,25 +237,6 @@ impl Agent {
         let result = task(self);
         *step = std::mem::take(&mut self.work);
         result
-    }
-
-    /// Has pages that change from now on not count as backlog: what a guest goes on writing can
-    /// never all be folded.
-    pub(crate) fn mark(&mut self) {
-        self.unmarked.insert_range(0..self.unmarked.len());
-    }
-
-    /// How many pages there was something to do about, since last asked, that have not changed
-    /// since the mark.
-    pub(crate) fn take_backlog(&mut self) -> u64 {
-        // Mappings that are about to be given back may pay for what was put off.
-        std::mem::take(&mut self.backlog_pages) + u64::from(self.stale.is_promising())
-    }
-
-    /// Counts pages that there was something to do about.
-    fn note_work(&mut self, pages: std::ops::Range<usize>) {
-        let untouched = pages.len() - self.touched.count_within(pages);
-        self.backlog_pages += untouched as u64;
     }
 
     pub(crate) fn events(&self) -> &Events {

@@ -18,7 +18,7 @@ impl Agent {
         if self.mode == DedupMode::Off {
             return 0;
         }
-        let mut volatile = self.pending.clone();
+        let mut volatile = self.dirty.clone();
         if let Some(excluded) = &self.excluded {
             volatile.subtract(excluded);
         }
@@ -32,7 +32,7 @@ impl Agent {
     /// folded.
     fn deferred_count(&self) -> u64 {
         let mut deferred = self.deferred.clone();
-        let others = [&self.shared, &self.zero, &self.waiting, &self.pending];
+        let others = [&self.shared, &self.zero, &self.waiting, &self.dirty];
         others.into_iter().chain(&self.excluded).for_each(|other| deferred.subtract(other));
         deferred.count() as u64
     }
@@ -75,15 +75,15 @@ impl Agent {
     /// Bytes of this structure and what it points to, memory and store excepted.
     pub(crate) fn metadata_bytes(&self) -> u64 {
         let bitmaps = [
-            &self.fresh,
-            &self.pending,
+            &self.undrained_dirty,
+            &self.dirty,
             &self.shared,
             &self.zero,
             &self.waiting,
             &self.deferred,
-            &self.todo,
-            &self.touched,
-            &self.unmarked,
+            &self.visit.scan_set,
+            &self.backlog.changed_since_mark,
+            &self.backlog.unmarked,
         ];
         let bitmaps = bitmaps.into_iter().chain(&self.excluded).chain(&self.huge);
         let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();

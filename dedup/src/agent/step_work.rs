@@ -28,7 +28,7 @@ const LOCKS_COST: u64 = 64;
 /// What visiting a VM costs that has nothing to do.
 const VISITED_COST: u64 = 64;
 
-/// What a page costs of which a broker says what is to be done, whether that can be done or not.
+/// What a page costs that a broker gives a directive about, whether that can be done or not.
 const DIRECTED_COST: u64 = 4;
 
 /// What a page costs that takes a run of its own: it is protected, compared and mapped.
@@ -64,7 +64,7 @@ pub struct StepWork {
     pub visited_vms: u64,
     /// How often it was asked how much memory the process has locked: once if anything was to be mapped.
     pub asked_locks: u64,
-    /// Pages of which brokers said what to do, and one for each time that they were asked.
+    /// Pages that brokers gave directives about, and one for each time that they were polled.
     pub directed_pages: u64,
     /// Pages that were read and fingerprinted.
     pub read_pages: u64,
@@ -76,7 +76,7 @@ pub struct StepWork {
     pub mapped_pages: u64,
     /// Mappings that the kernel went through to mark what was mapped as guest memory, or to see whether any is
     /// locked.
-    pub sealed_mappings: u64,
+    pub registered_mappings: u64,
     /// Pages whose bytes were handed over for new slots.
     pub filled_pages: u64,
     /// Pages of which it was noted that they have changed.
@@ -131,7 +131,7 @@ impl StepWork {
             + self.offered_pages * OFFERED_COST
             + self.mapped_runs * RUN_COST
             + self.mapped_pages * MAPPED_COST
-            + self.sealed_mappings
+            + self.registered_mappings
             + self.filled_pages * FILLED_COST
             + self.noted_pages * NOTED_COST
             + self.tried_runs / TRIED_PER_READ

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::broker::LocalBroker;
 use crate::engine::agree;
-use crate::protocol::{Broker, Decision, Directive, NamedOffer, Offer, ReportError};
+use crate::protocol::{Broker, BrokerError, Decision, Directive, NamedOffer, Offer, ReportError};
 use crate::sys::faults;
 use crate::workers::Workers;
 use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot, WrittenPages};
@@ -33,7 +33,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    /// What a broker says that has no memory for now.
+    /// The error of a broker that has no memory for now.
     fn call(&mut self) -> Result<(), BrokerError> {
         let call = self.calls;
         self.calls += 1;
@@ -245,7 +245,7 @@ impl World {
         let mut busy = true;
         while std::mem::take(&mut busy) {
             for vm in vms.values_mut() {
-                match vm.agent.follow(broker, 5) {
+                match vm.agent.poll(broker, 5) {
                     Ok(count) => busy |= count > 0,
                     Err(_) => errors += 1,
                 }
@@ -410,7 +410,7 @@ fn vms_that_end_without_their_broker_leave_nothing_behind() {
     }
 }
 
-// An outcome that a broker refuses was told again first for ever, and nothing of the VM was folded.
+// An outcome that a broker refuses was reported again first for ever, and nothing of the VM was folded.
 #[test]
 fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
     fn is_refused(vm: VmId, outcome: &Outcome) -> bool {
@@ -460,10 +460,10 @@ fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_n
     assert!(world.error_count > 0);
     for vm in world.vms.values() {
         let agent = &vm.agent;
-        let [shared, waiting, pending] = [&agent.shared, &agent.waiting, &agent.pending];
+        let [shared, waiting, dirty] = [&agent.shared, &agent.waiting, &agent.dirty];
         let pages = |set: &Bitmap| set.iter().collect::<Vec<_>>();
         assert_eq!([shared, waiting].map(pages), [vec![0, 1, 2], vec![4, 5, 6]]);
-        assert!(pending.contains(3));
+        assert!(dirty.contains(3));
     }
     world.broker.refuses_names = false;
     world.settle();

@@ -31,11 +31,11 @@ pub enum PageState {
     Shared(Slot),
     /// It is zero and was given back.
     Zero,
-    /// It is at rest and has no twin.
+    /// It is unchanged since the last pass and has no twin.
     Waiting,
     /// It has a twin and would be shared if there were mappings to spare.
     Deferred,
-    /// It changed and has not been at rest since.
+    /// It changed and has not been looked at since.
     Volatile,
     /// None of these: it is not there, or its VM's mode does not let it be shared.
     Loose,
@@ -73,7 +73,7 @@ impl Agent {
             None if self.zero.contains(page) => PageState::Zero,
             None if self.waiting.contains(page) => PageState::Waiting,
             None if self.deferred.contains(page) => PageState::Deferred,
-            None if self.pending.contains(page) => PageState::Volatile,
+            None if self.dirty.contains(page) => PageState::Volatile,
             None => PageState::Loose,
         }
     }
@@ -83,7 +83,7 @@ impl Agent {
         &self.extents
     }
 
-    /// Whether the broker knows all that was done to pages.
+    /// Whether the broker has received all outcomes.
     pub(crate) fn has_reported(&self) -> bool {
         self.unreported.is_empty()
     }

@@ -27,6 +27,7 @@ use ids::{ItemId, NodeId};
 use index::contested::Contested;
 use index::stable::StableTree;
 use index::unstable::UnstableTree;
+use maintenance::left_alone::LeftAloneSearch;
 use maintenance::pruning::PruneAt;
 use moves::Move;
 use rmap::breaks::Breaks;
@@ -110,8 +111,8 @@ pub struct LocalBroker {
     merge_across_nodes: bool,
     /// Where [`prune`](Self::prune) goes on.
     pruned: PruneAt,
-    /// The number of the node from which [`unshare_left_alone`](Self::unshare_left_alone) goes on.
-    left_alone_from: usize,
+    /// Where [`unshare_left_alone`](Self::unshare_left_alone) goes on.
+    left_alone: LeftAloneSearch,
     /// The slot that [`punch_empty_slots`](Self::punch_empty_slots) goes on from.
     punched: u32,
     /// VMs pages of which may have been set aside because the store was full: all of which any are.
@@ -152,7 +153,7 @@ impl LocalBroker {
             moves: BTreeMap::new(),
             merge_across_nodes: true,
             pruned: PruneAt::default(),
-            left_alone_from: 0,
+            left_alone: LeftAloneSearch::default(),
             punched: 0,
             lacking: BTreeSet::new(),
             put_off_count: 0,

@@ -54,7 +54,7 @@ enum Phase {
     Visit { vms: VecDeque<VmId>, begun: bool },
     /// VMs that are still to do what the brokers want, and whether any had something to do since the
     /// first was asked.
-    Follow { vms: VecDeque<VmId>, busy: bool },
+    Poll { vms: VecDeque<VmId>, busy: bool },
     /// VMs of which all, or some ranges, are not folded any more, and of whose pages less may be remembered,
     /// from a page of the first on.
     Trim { vms: VecDeque<VmId>, next: u32 },
@@ -254,7 +254,7 @@ impl Cycle {
                 Phase::Visit { vms, begun } => {
                     let Some(&vm) = vms.front() else {
                         let vms = work.members.keys().copied().collect();
-                        self.phase = Phase::Follow { vms, busy: false };
+                        self.phase = Phase::Poll { vms, busy: false };
                         continue;
                     };
                     let first = !std::mem::replace(begun, true);
@@ -267,7 +267,7 @@ impl Cycle {
                     looked.map(|looked| (vm, looked.map(|pages| pages.unwrap_or(0))))
                 }
                 // What was about to be merged is about to be unmerged.
-                Phase::Follow { .. } if work.unmerge_all => {
+                Phase::Poll { .. } if work.unmerge_all => {
                     self.phase = Phase::Trim { vms: work.unfolded(), next: 0 };
                     continue;
                 }
@@ -280,7 +280,7 @@ impl Cycle {
                     *next = end.unwrap_or(0);
                     continue;
                 }
-                Phase::Follow { vms, busy } => {
+                Phase::Poll { vms, busy } => {
                     let Some(&vm) = vms.front() else {
                         // What one VM does can free or bind another's page.
                         if !*busy {
@@ -293,13 +293,13 @@ impl Cycle {
                     };
                     // All of one VM's batches before the next VM's: slots are given out in the
                     // order of the first VM's pages.
-                    let followed = work.with(vm, |agent, broker| agent.follow(broker, left));
-                    if matches!(followed, Some(Ok(pages)) if pages > 0) {
+                    let polled = work.with(vm, |agent, broker| agent.poll(broker, left));
+                    if matches!(polled, Some(Ok(pages)) if pages > 0) {
                         *busy = true;
                     } else {
                         vms.pop_front();
                     }
-                    followed.map(|followed| (vm, followed))
+                    polled.map(|polled| (vm, polled))
                 }
             };
             match done {

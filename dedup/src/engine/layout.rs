@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Engine;
-use crate::agent::layout::{LayoutChange, RelocateError, RelocateReport};
+use crate::agent::{LayoutChange, RelocateError, RelocateReport};
 use crate::regions::LayoutError;
 use crate::{GuestMemory, LinearIndex, VmId};
 

@@ -243,8 +243,8 @@ impl Engine {
                 let member = members.get_mut(&vm).filter(|member| member.domain == domain);
                 let Some(Member { agent, .. }) = member else { continue };
                 let pages: Vec<LinearIndex> = of_vm.iter().map(|&(_, linear)| linear).collect();
-                let follow = |agent: &mut Agent| follow(agent, &mut **broker, vm, &pages);
-                if let Err(error) = agent.count_in(&mut work, follow) {
+                let poll = |agent: &mut Agent| poll(agent, &mut **broker, vm, &pages);
+                if let Err(error) = agent.count_in(&mut work, poll) {
                     log::warn!("VM {vm}: {error}");
                 }
             }
@@ -273,16 +273,16 @@ fn apart_pages(members: &BTreeMap<VmId, Member>, domain: &str) -> Vec<(VmId, Lin
 }
 
 /// Has those of a VM's pages go to other slots whose own are being moved.
-fn follow(
+fn poll(
     agent: &mut Agent,
     broker: &mut dyn DomainBroker,
     vm: VmId,
     pages: &[LinearIndex],
 ) -> Result<(), AgentError> {
-    agent.catch_up(broker)?;
+    agent.flush_outbox(broker)?;
     let mut directives = Vec::new();
     broker.move_directives(vm, pages, &mut directives)?;
-    agent.obey(broker, &directives)
+    agent.apply_directives(broker, &directives)
 }
 
 struct Layout {

@@ -213,8 +213,8 @@ pub trait Admin {
     /// O(1): some thousand dups, and some thousand sharers that are to move.
     fn prune(&mut self) -> u64;
 
-    /// Has pages that share their slots with nobody any more be made private, going on where the last call ended;
-    /// returns whether there may be others. O(1): some ten thousand nodes.
+    /// Has pages that share their slots with nobody any more be made private where that gives mappings back, going on
+    /// where the last call ended; returns whether there may be others. O(1): some ten thousand nodes and pages.
     fn unshare_left_alone(&mut self) -> Batch;
 
     /// Where the bytes of a slot may be found once more; `None` when it holds nothing.

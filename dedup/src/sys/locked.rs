@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::bounds::MappingBounds;
 use super::maps::ProcessMapping;
 use super::span::Span;
+use super::status::status_bytes;
 use crate::PAGE_SIZE;
 
 impl Span<'_> {
@@ -115,10 +116,7 @@ pub(crate) fn locked_bytes() -> Option<u64> {
 }
 
 fn read_locked_bytes() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    status_bytes("VmLck:")?.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// Whether any mapping in a range of addresses is locked, by msync(2), which refuses to invalidate such.

@@ -53,6 +53,7 @@ struct Holding {
     /// What it loses of that by what others have given back in this pass, and in the last one: it is asked to in the
     /// same pass, and has given up the mappings by the end of the next.
     taken: [u64; 2],
+    is_starved: bool,
 }
 
 impl Holdings {
@@ -64,9 +65,13 @@ impl Holdings {
         }
     }
 
+    fn is_starved(&self, vm: VmId) -> bool {
+        self.0.get(&vm).is_some_and(|holding| holding.is_starved)
+    }
+
     /// What a VM holds when it has given up what has been taken.
     fn left(&self, vm: VmId) -> Option<u64> {
-        let Holding { mappings, taken } = self.0.get(&vm)?;
+        let Holding { mappings, taken, .. } = self.0.get(&vm)?;
         Some(mappings.saturating_sub(taken.iter().sum()))
     }
 }
@@ -98,6 +103,15 @@ impl MappingBudget {
             Entitlement::Half => self.share() / FLOOR_DIVISOR,
         };
         self.holdings().left(vm).is_some_and(|left| left <= limit)
+    }
+
+    /// Whether another VM may keep a mapping of its own for the sake of one that is entitled to [half](Entitlement::Half)
+    /// of its share, if it keeps `kept`: as many as that is, unless nobody else is starved, for whom it could be given
+    /// back. The VM itself may have few mappings for many pages, when they lie side by side.
+    pub(in crate::agent) fn may_keep(&self, kept: u64, partner: VmId) -> bool {
+        let starved_vms = self.pool.starved_vms.load(Ordering::Relaxed);
+        kept < self.share() / FLOOR_DIVISOR
+            || starved_vms <= u64::from(self.holdings().is_starved(partner))
     }
 
     /// How many mappings a VM that holds `held` has beyond its share; 0 if it is within.
@@ -133,7 +147,10 @@ impl MappingBudget {
     }
 
     /// Counts a VM by what it wants and puts off runs for, instead of by what it wanted `before`.
-    pub(in crate::agent) fn count_lack(&self, before: Lack, now: Lack) {
+    pub(in crate::agent) fn count_lack(&self, vm: VmId, before: Lack, now: Lack) {
+        if let Some(holding) = self.holdings().0.get_mut(&vm) {
+            holding.is_starved = now == Lack::Half;
+        }
         let Pool { held_back_vms, starved_vms, .. } = &*self.pool;
         let is_starved = |lack| lack == Lack::Half;
         for (vms, was, is) in [
@@ -218,9 +235,9 @@ mod tests {
         let budget = MappingBudget::new(1600);
         (0..4).for_each(|_| budget.count_vm(true));
         let takes = |held| budget.allows(1, &Ask { held, more: 2, pledge: 2, ..Ask::default() });
-        budget.count_lack(Lack::Nothing, Lack::Share);
+        budget.count_lack(VM, Lack::Nothing, Lack::Share);
         assert_eq!([183, 184, 371].map(takes), [true; 3]);
-        budget.count_lack(Lack::Share, Lack::Half);
+        budget.count_lack(VM, Lack::Share, Lack::Half);
         assert_eq!([183, 184, 371].map(takes), [true, false, false]);
         // Who takes something is the one that is starved, however much is set aside for its partners.
         assert_eq!([183, 184].map(|held| budget.lack(held, true)), [Lack::Half, Lack::Share]);

@@ -1,45 +1,120 @@
 //! Pages that are left alone with their slots, made private when mappings are short.
 //!
 //! A page whose partners were written, or have gone, keeps its slot, as KSM's does: a new partner finds it there. It
-//! saves nothing, and keeps two mappings. So where others are put off for want of mappings, it is made private.
+//! saves nothing. So where others are put off for want of mappings, it is made private, if that gives any back: its
+//! whole extent comes back at once, when none of its pages shares its slot. Among pages that are shared it costs no
+//! mapping, and a new slot would.
 
 use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::rmap::RmapItem;
+use crate::extents::Extent;
 use crate::protocol::Batch;
+use crate::{LinearIndex, VmId};
 
 /// Nodes that a call looks at, at most.
 const LOOKED_NODES: usize = 1 << 16;
 
-/// Pages that are to be made private because of a call, at most.
-const LEFT_PAGES: usize = 1 << 13;
+/// Nodes of pages that are left alone that it considers, at most.
+const LEFT_PAGES: usize = 1 << 11;
+
+/// Once so many pages of their extents have been looked at, it looks at no other.
+const LOOKED_PAGES: u32 = 1 << 14;
+
+/// Longer extents stay: they have few mappings for their pages.
+const LONGEST_PAGES: u32 = 1 << 7;
+
+/// Where the search for such pages stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::broker) struct LeftAloneSearch {
+    /// The number of the node from which it goes on.
+    from: usize,
+    /// Whether it has found any since it began.
+    has_found: bool,
+    /// How many pages were left alone when the last one that found none began.
+    vain: Option<u64>,
+    /// How many were when this one began.
+    began_with: u64,
+}
 
 impl LocalBroker {
-    /// Has pages that share their slots with nobody any more be made private, going on where the last call ended;
-    /// returns whether there may be others. [`directives`](crate::protocol::Broker::directives) have their agents do
-    /// it. O(1): some ten thousand nodes.
+    /// Has pages that share their slots with nobody any more be made private where that gives mappings back, going on
+    /// where the last call ended; returns whether there may be others.
+    /// [`directives`](crate::protocol::Broker::directives) have their agents do it. O(1): some ten thousand nodes and
+    /// pages.
     pub fn unshare_left_alone(&mut self) -> Batch {
-        if self.stable.left_alone_count == 0 {
+        let left_count = self.stable.left_alone_count;
+        let from = std::mem::take(&mut self.left_alone.from);
+        if from == 0 || left_count == 0 {
+            (self.left_alone.has_found, self.left_alone.began_with) = (false, left_count);
+        }
+        if left_count == 0 {
             return Batch::Last;
         }
-        let from = std::mem::take(&mut self.left_alone_from);
         let end = self.stable.end();
         let looked = from.min(end)..end.min(from + LOOKED_NODES);
-        let found: Vec<_> =
-            self.stable.left_alone_within(looked.clone()).take(LEFT_PAGES).collect();
-        let next = match found.get(LEFT_PAGES - 1) {
-            Some(last) => last.index() + 1,
-            None => looked.end,
-        };
+        let mut next = looked.end;
+        let found: Vec<_> = self.stable.left_alone_within(looked).take(LEFT_PAGES).collect();
+        if let Some(last) = found.get(LEFT_PAGES - 1) {
+            next = last.index() + 1;
+        }
+        // Pages side by side have nodes side by side, as a rule.
+        let (mut known, mut looked_pages) = (None, 0);
         for id in found {
-            // Others are about to come, it is to go elsewhere, or cannot be made private.
-            if self.is_movable(id) && !self.is_target(id) {
+            if looked_pages >= LOOKED_PAGES {
+                next = id.index();
+                break;
+            }
+            let Some((vm, extent)) = self.extent_of(id) else { continue };
+            let is_alone = match known {
+                Some((of, is_alone)) if of == (vm, extent) => is_alone,
+                _ => self.is_alone(vm, extent, &mut looked_pages),
+            };
+            known = Some(((vm, extent), is_alone));
+            if is_alone {
+                self.left_alone.has_found = true;
                 self.stable.unpair(id);
                 self.settle_node(id);
             }
         }
-        if next == end {
-            return Batch::Last;
+        if next < end {
+            self.left_alone.from = next;
+            // What was in vain is done over again, and nobody need wait for that.
+            let is_vain = !self.left_alone.has_found && self.left_alone.vain == Some(left_count);
+            return if is_vain { Batch::Last } else { Batch::More };
         }
-        self.left_alone_from = next;
-        Batch::More
+        let LeftAloneSearch { has_found, began_with, .. } = self.left_alone;
+        self.left_alone.vain = (!has_found).then_some(began_with);
+        Batch::Last
+    }
+
+    /// The extent that the only sharer of a node lies in, unless others are about to come. O(log extents).
+    fn extent_of(&self, id: NodeId) -> Option<(VmId, Extent)> {
+        if self.stable.node(id).proposed > 0 {
+            return None;
+        }
+        let item = self.sharers(id).next()?;
+        let (vm, linear) = self.rmap.page(item);
+        Some((vm, self.members.get(&vm)?.extents.at(linear)?))
+    }
+
+    /// Whether all pages of an extent that share their slots are alone with them, and can be made private.
+    /// O(1): [some pages](LONGEST_PAGES), which are counted.
+    fn is_alone(&self, vm: VmId, extent: Extent, looked_pages: &mut u32) -> bool {
+        if extent.page_count > LONGEST_PAGES {
+            return false;
+        }
+        *looked_pages += extent.page_count;
+        let pages = (extent.linear.0..extent.end()).map(LinearIndex);
+        let items = self.items(vm, pages).into_iter().flatten().flatten();
+        items.into_iter().all(|item| self.may_be_private(item))
+    }
+
+    /// Whether an item shares its slot with no other, and nobody loses anything when it leaves it.
+    fn may_be_private(&self, item: ItemId) -> bool {
+        let RmapItem::Stable(link) = self.rmap.item(item) else { return true };
+        // Others may be about to come, it is to go elsewhere, or cannot be made private.
+        let id = link.node;
+        self.stable.node(id).sharers == 1 && self.is_movable(id) && !self.is_target(id)
     }
 }

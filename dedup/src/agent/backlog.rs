@@ -1,0 +1,47 @@
+//! How much there was to do about pages that have not changed since somebody began to wait for folding to settle.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use super::Agent;
+use crate::bitmap::Bitmap;
+
+/// What changed since the [mark](Agent::mark), and what there was to do about other pages.
+pub(super) struct Backlog {
+    /// Pages that have changed since the mark.
+    pub(super) changed_since_mark: Bitmap,
+    /// Pages for which the mark is still to be set: what the change source names next of them changed
+    /// before it.
+    pub(super) unmarked: Bitmap,
+    /// Pages without such a change that there was something to do about, since last asked.
+    pub(super) pages: u64,
+}
+
+impl Backlog {
+    /// None, of a VM of so many pages, which all changed before the mark.
+    pub(super) fn new(page_count: usize) -> Self {
+        let none = Bitmap::new(page_count);
+        Self { changed_since_mark: none.clone(), unmarked: none, pages: 0 }
+    }
+}
+
+impl Agent {
+    /// Has pages that change from now on not count as backlog: what a guest goes on writing can
+    /// never all be folded.
+    pub(crate) fn mark(&mut self) {
+        self.backlog.unmarked.insert_range(0..self.backlog.unmarked.len());
+    }
+
+    /// How many pages there was something to do about, since last asked, that have not changed
+    /// since the mark.
+    pub(crate) fn take_backlog(&mut self) -> u64 {
+        // Mappings that are about to be given back may pay for what was put off.
+        std::mem::take(&mut self.backlog.pages) + u64::from(self.stale.is_promising())
+    }
+
+    /// Counts pages that there was something to do about.
+    pub(super) fn note_work(&mut self, pages: Range<usize>) {
+        let unchanged = pages.len() - self.backlog.changed_since_mark.count_within(pages);
+        self.backlog.pages += unchanged as u64;
+    }
+}

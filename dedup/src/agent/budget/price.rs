@@ -1,0 +1,152 @@
+//! What runs cost in mappings, and which of them are worth it.
+//!
+//! The runs that save most for each mapping come first. What a page costs that is to create a slot is
+//! what both sides need: its own mappings, and those of the twin that it is merged for, which are set
+//! aside. So a page is not merged for a twin that the budget then puts off.
+
+use std::cmp::Reverse;
+
+use super::Ask;
+use super::mappings::more_vmas_with;
+use crate::Slot;
+use crate::agent::Agent;
+use crate::agent::merge::runs::{Run, declined, put_off};
+use crate::agent::merge::terms::Terms;
+use crate::extents::ExtentMap;
+use crate::id_set::IdSet;
+use crate::protocol::Outcome;
+
+/// Mappings that one more run takes, at most: it parts one into three.
+const VMAS_PER_RUN: u64 = 2;
+
+impl Agent {
+    /// Drops the runs that the mapping budget cannot pay for, and adds that to `outcomes`.
+    /// O((runs + extents under them) · log).
+    pub(in crate::agent) fn within_budget(
+        &mut self,
+        runs: &mut Vec<Run>,
+        terms: &Terms,
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        // What the mappings would be, around the runs, if every run came off.
+        let mapped = runs.iter().filter(|run| run.is_mapped());
+        let mut planned = self.extents.within(mapped.map(Run::with_neighbours));
+        let mut more_vmas = 0_i64;
+        let mut order: Vec<usize> = (0..runs.len()).filter(|&at| runs[at].is_mapped()).collect();
+        // Nothing is put off before everything that saves more has been paid for.
+        order.sort_by_key(|&at| (terms.awaits(&runs[at]), Reverse(runs[at].page_count)));
+        let mut kept = vec![true; runs.len()];
+        // Slots that stay empty: nothing is planned, or set aside, for those that were to join them.
+        let mut empty = IdSet::default();
+        // Runs that are put off, and what was planned before each.
+        let mut put_offs: Vec<(Run, i64)> = Vec::new();
+        for at in order {
+            let mut slots = runs[at].shares().map(|(_, slot)| slot);
+            let is_vain = slots.next().is_some_and(|slot| empty.contains(&slot));
+            if is_vain && slots.all(|slot| empty.contains(&slot)) {
+                put_offs.push((runs[at], more_vmas));
+                outcomes.extend(runs[at].shares().map(declined));
+                kept[at] = false;
+                continue;
+            }
+            if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
+                put_offs.push((rest, more_vmas));
+                outcomes.extend(rest.shares().map(put_off));
+                empty.extend(terms.slots_of(&rest));
+            }
+            let run = runs[at];
+            let (awaited, pledge) = (terms.awaits(&run), pledge(terms, &run));
+            if awaited {
+                self.budget.redeem(VMAS_PER_RUN);
+            }
+            let more = more_vmas_with(&self.space, &mut planned, &run);
+            let held = self.vmas.saturating_add_signed(more_vmas);
+            let ask = Ask { held, planned: more_vmas, more, pledge };
+            let cost = pledge.saturating_add_signed(more);
+            let is_paid = if awaited && pledge == 0 {
+                self.budget.allows_at_all(&ask)
+            } else {
+                cost == 0 || self.budget.allows(worth(&run, pledge, cost), &ask)
+            };
+            if is_paid {
+                more_vmas += more;
+                self.budget.pledge(pledge);
+            } else {
+                undo(&mut planned, &self.extents, &run);
+                put_offs.push((run, more_vmas));
+                outcomes.extend(run.shares().map(put_off));
+                empty.extend(terms.slots_of(&run));
+                kept[at] = false;
+            }
+        }
+        let mut kept = kept.into_iter();
+        runs.retain(|_| kept.next().unwrap_or(true));
+        // Those that were paid for before the pages that were to fill their slots were put off.
+        let in_vain = take_out(runs, &empty);
+        // What they would have added is no room that others may find later.
+        let mut unused = 0;
+        if !in_vain.is_empty() {
+            let kept_vmas = self.more_vmas(runs);
+            unused = (more_vmas - kept_vmas).max(0);
+            outcomes.extend(in_vain.iter().flat_map(Run::shares).map(declined));
+            put_offs.extend(in_vain.into_iter().map(|run| (run, more_vmas)));
+        }
+        for (run, planned) in put_offs {
+            self.defer(&run, planned - unused);
+        }
+    }
+
+    /// What runs add to the mappings. O((runs + extents under them) · log).
+    fn more_vmas(&self, runs: &[Run]) -> i64 {
+        let mapped = || runs.iter().filter(|run| run.is_mapped());
+        let mut planned = self.extents.within(mapped().map(Run::with_neighbours));
+        mapped().map(|run| more_vmas_with(&self.space, &mut planned, run)).sum()
+    }
+
+    /// Shortens a run whose partners lie in more runs than there are mappings for, and returns the rest:
+    /// a part of it can be paid for.
+    fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
+        let held = self.vmas.saturating_add_signed(planned);
+        let room = self.budget.room(held, 1).saturating_add_signed(-planned);
+        let run_count = usize::try_from((room / VMAS_PER_RUN).saturating_sub(1)).ok()?;
+        let over = terms.partner_runs(run).nth(run_count.max(1))?;
+        let page_count = over.0 - run.linear.0;
+        let rest = run.part(page_count, run.page_count - page_count);
+        *run = run.part(0, page_count);
+        Some(rest)
+    }
+}
+
+/// Mappings that the first partners of a run's creators need.
+fn pledge(terms: &Terms, run: &Run) -> u64 {
+    VMAS_PER_RUN * terms.partner_runs(run).count() as u64
+}
+
+/// The pages that a run saves for each run's worth of mappings that it costs, `pledge` of them its
+/// partners'.
+fn worth(run: &Run, pledge: u64, cost: u64) -> u32 {
+    let sides = if pledge > 0 { 2 } else { 1 };
+    let worth = u64::from(run.page_count) * sides * VMAS_PER_RUN / cost.max(sides * VMAS_PER_RUN);
+    u32::try_from(worth.max(1)).unwrap_or(u32::MAX)
+}
+
+/// Takes the pages that were to join slots that stay empty out of runs, and returns them. O(pages).
+fn take_out(runs: &mut Vec<Run>, empty: &IdSet<Slot>) -> Vec<Run> {
+    if empty.is_empty() {
+        return Vec::new();
+    }
+    let parts = std::mem::take(runs).into_iter().flat_map(|run| run.parts_over(empty));
+    let mut in_vain = Vec::new();
+    for (part, stays_empty) in parts {
+        if stays_empty { &mut in_vain } else { &mut *runs }.push(part);
+    }
+    in_vain
+}
+
+/// Makes extents what they are in `original` for the pages of a run.
+fn undo(planned: &mut ExtentMap, original: &ExtentMap, run: &Run) {
+    planned.remove(run.linear, run.page_count, |_| {});
+    for extent in original.overlapping(run.linear, run.end()) {
+        planned.insert(extent, |_| {});
+    }
+}

@@ -1,0 +1,256 @@
+//! Collection of dirty pages from the change source, and their withdrawal from the broker, stretch by stretch.
+//!
+//! A page can leave its slot, or stop being zero, only by being written, so pages that the change
+//! source names are looked at, and of the others a few each pass (`sweep`).
+
+use std::ops::Range;
+
+use crate::agent::positions::{STRETCH_PAGES, WORD_PAGES, count, linear_index};
+use crate::agent::{Agent, AgentError};
+use crate::bitmap::Bitmap;
+use crate::mode::DedupMode;
+use crate::protocol::{Broker, Outcome};
+use crate::sys::PageKind;
+
+/// Runs that lie closer together than this are asked about in one system call.
+const NEAR_PAGES: usize = 64;
+
+/// Changed pages that are taken in before it can be time to rest, in as many steps as that takes: or else
+/// `pages_to_scan` might make a pass slower than the guest.
+const TAKEN_PAGES: usize = 6 << 10;
+
+/// Passing by so many pages that have not changed counts as looking at one.
+const PASSED_PER_PAGE: usize = 4096;
+
+/// Taking in so many changed pages counts as looking at one.
+const TAKEN_PER_PAGE: usize = 4;
+
+/// Sets that are gone through where a stretch is collected, and where one is taken in.
+const SETS_COLLECTED: usize = 4;
+const SETS_TAKEN_IN: usize = 8;
+
+impl Agent {
+    /// Finds out which pages changed since it last did. O(pages / 64).
+    ///
+    /// # Errors
+    ///
+    /// When the source fails; what it has named is kept.
+    pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
+        self.visit.collected = 0;
+        while self.visit.collected < self.dirty.len() && self.changes.is_on {
+            self.collect_next()?;
+        }
+        Ok(())
+    }
+
+    /// Finds out which pages of the next stretch changed since it last did.
+    fn collect_next(&mut self) -> Result<(), AgentError> {
+        let (start, len) = (self.visit.collected, self.dirty.len());
+        let within = start..len.min(start + STRETCH_PAGES);
+        let answered = self.changes.source.collect_part(within, &mut self.undrained_dirty);
+        self.believe_own_pages_only();
+        let end = answered.map_err(AgentError::Changes)?.clamp(start + 1, len);
+        self.visit.collected = end;
+        self.work.words += (SETS_COLLECTED * (end - start) / WORD_PAGES) as u64;
+        // What is named for the first time since the mark changed before it.
+        self.backlog.changed_since_mark.union_within(&self.undrained_dirty, start..end);
+        self.backlog.changed_since_mark.subtract_within(&self.backlog.unmarked, start..end);
+        self.backlog.unmarked.remove_range(start..end);
+        if self.visit.is_sweeping && (start..end).contains(&self.swept) {
+            self.visit.is_sweeping = false;
+            self.sweep(end)?;
+        }
+        Ok(())
+    }
+
+    /// Has the visit not ask what changed any more.
+    pub(crate) fn leave_changes(&mut self) {
+        self.visit.taken_in = self.dirty.len();
+    }
+
+    /// Has changes be noticed, or not: while the VM is off, and nothing of it is folded any more, nobody
+    /// needs to know of them. What is written meanwhile is dirty when the VM is switched on.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be switched on. Off, it may stay on.
+    pub(in crate::agent) fn watch_as_needed(&mut self) -> Result<(), AgentError> {
+        let is_needed = self.mode != DedupMode::Off || self.has_unwanted || self.is_folded();
+        if is_needed == self.changes.is_on {
+            return Ok(());
+        }
+        match self.changes.source.watch(is_needed) {
+            Ok(()) => {
+                self.changes.is_on = is_needed;
+                // What was written before was not noticed, so nothing is known to be unchanged.
+                self.visit.is_scanning = false;
+            }
+            Err(error) if is_needed => return Err(AgentError::Changes(error)),
+            Err(error) => {
+                log::warn!("VM {}: cannot stop looking for changes: {error}", self.vm);
+                self.events.errors += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what a change source names of pages that the VM does not have.
+    fn believe_own_pages_only(&mut self) {
+        if self.undrained_dirty.len() != self.dirty.len() {
+            log::error!("VM {}: its change source replaced the set of changed pages", self.vm);
+            self.events.errors += 1;
+            // Whatever it has named is lost: any page may have changed.
+            self.undrained_dirty = Bitmap::full(self.dirty.len());
+        } else if self.undrained_dirty.clear_beyond_end() {
+            log::error!("VM {}: its change source names pages beyond the VM's end", self.vm);
+            self.events.errors += 1;
+        }
+    }
+
+    /// Takes note of what changed in the next stretch, about which the change source is asked: withdraws
+    /// it from the trees, and adds what changed before and not since to the scan set. Returns how
+    /// many pages' worth of looking it took, or `None` when there is none left.
+    /// O(pages of the stretch / 64 + changed pages).
+    ///
+    /// # Errors
+    ///
+    /// When the source fails, the kernel does not report whose the pages are now, or the
+    /// broker fails; the next pass takes in what this one has not.
+    pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
+        let start = self.visit.taken_in;
+        if start >= self.undrained_dirty.len() {
+            return Ok(None);
+        }
+        if start >= self.visit.collected {
+            self.visit.collected = start;
+            self.collect_next()?;
+        }
+        let most = self.work.room_to_note().min(TAKEN_PAGES);
+        let span = STRETCH_PAGES.min(self.visit.collected - start);
+        let end = self.undrained_dirty.stretch(start, most, span);
+        let within = start..end;
+        let drained: Vec<usize> =
+            self.undrained_dirty.runs_within(within.clone()).flatten().collect();
+        self.work.noted_pages += drained.len() as u64;
+        self.work.words += (SETS_TAKEN_IN * within.len() / WORD_PAGES) as u64;
+        let left = self.find_private(&drained)?;
+        // Nothing can fail any more before the stretch has been taken in.
+        self.visit.taken_in = end;
+        let mut outcomes = Vec::new();
+        let mut left = left.into_iter().peekable();
+        for &page in &drained {
+            if self.shared.contains(page) || self.zero.contains(page) {
+                if left.next_if_eq(&page).is_none() {
+                    continue;
+                }
+                self.own_copies.forget(page..page + 1);
+                // A page of zeroes has no item to take back.
+                self.zero.remove(page);
+                if self.shared.remove(page) {
+                    self.events.breaks += 1;
+                    outcomes.push(Outcome::Broken { linear: linear_index(page) });
+                }
+            } else if self.waiting.remove(page) || self.deferred.remove(page) {
+                outcomes.push(Outcome::Left { linear: linear_index(page) });
+            }
+            self.dirty.insert(page);
+        }
+        if !outcomes.is_empty() {
+            self.stale.note_left(
+                drained.iter().any(|&page| !self.backlog.changed_since_mark.contains(page)),
+            );
+        }
+        if self.visit.is_scanning {
+            self.scan_unchanged(within.clone());
+        }
+        self.undrained_dirty.remove_range(within.clone());
+        self.report(broker, outcomes)?;
+        self.visit.taken_since += drained.len();
+        let taken = if self.visit.taken_since < TAKEN_PAGES {
+            0
+        } else {
+            std::mem::take(&mut self.visit.taken_since)
+        };
+        Ok(Some(count(taken / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
+    }
+
+    /// Adds those pages of a stretch to the scan set that changed before the last pass, and not since.
+    fn scan_unchanged(&mut self, within: Range<usize>) {
+        self.visit.scan_set.union_within(&self.dirty, within.clone());
+        for other in
+            [&self.undrained_dirty, &self.shared, &self.zero].into_iter().chain(&self.excluded)
+        {
+            self.visit.scan_set.subtract_within(other, within.clone());
+        }
+        for run in self.locked.runs() {
+            let (start, end) = (run.start.max(within.start), run.end.min(within.end));
+            self.visit.scan_set.remove_range(start.min(end)..end);
+        }
+    }
+
+    /// The pages among those named, ascending, that were shared or zero and are the VM's own now, by
+    /// the kernel's account.
+    fn find_private(&self, drained: &[usize]) -> Result<Vec<usize>, AgentError> {
+        let is_suspect = |&page: &usize| self.shared.contains(page) || self.zero.contains(page);
+        let suspects = || drained.iter().copied().filter(is_suspect);
+        let mut expected = suspects().peekable();
+        let mut private = Vec::new();
+        self.scan_runs(suspects().map(|page| page..page + 1), |pages, kind| {
+            while expected.next_if(|&page| page < pages.start).is_some() {}
+            while let Some(page) = expected.next_if(|&page| page < pages.end) {
+                if matches!(kind, PageKind::Private | PageKind::Swapped) {
+                    private.push(page);
+                }
+            }
+        })?;
+        Ok(private)
+    }
+
+    /// Calls `visit` with each page of `pages` in `within` that is there, and what stands behind it.
+    pub(in crate::agent) fn scan_near(
+        &self,
+        pages: &Bitmap,
+        within: Range<usize>,
+        mut visit: impl FnMut(usize, PageKind),
+    ) -> Result<(), AgentError> {
+        self.scan_runs(pages.runs_within(within), |found, kind| {
+            found.filter(|&page| pages.contains(page)).for_each(|page| visit(page, kind));
+        })
+    }
+
+    /// Calls `visit` with the pages that are there, run by run, ascending, and what stands behind them:
+    /// all of `runs`, which ascend, and perhaps some that lie between two that are near each other.
+    pub(super) fn scan_runs(
+        &self,
+        runs: impl Iterator<Item = Range<usize>>,
+        mut visit: impl FnMut(Range<usize>, PageKind),
+    ) -> Result<(), AgentError> {
+        for range in join_near(runs) {
+            let mut next = range.start;
+            while next < range.end {
+                let span = self.space.span(linear_index(next), count(range.end - next));
+                self.process
+                    .pagemap
+                    .scan(span, |first, page_count, kind| {
+                        let start = next + first as usize;
+                        visit(start..start + page_count as usize, kind);
+                    })
+                    .map_err(AgentError::Pagemap)?;
+                next += span.page_count() as usize;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs, ascending, of which those that lie near each other are joined across the gap.
+fn join_near(runs: impl Iterator<Item = Range<usize>>) -> impl Iterator<Item = Range<usize>> {
+    let mut runs = runs.peekable();
+    std::iter::from_fn(move || {
+        let mut range = runs.next()?;
+        while let Some(next) = runs.next_if(|next| next.start - range.end < NEAR_PAGES) {
+            range.end = next.end;
+        }
+        Some(range)
+    })
+}

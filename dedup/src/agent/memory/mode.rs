@@ -1,0 +1,98 @@
+//! What of a VM's memory is to be folded, as that changes while the VM runs.
+
+use std::ops::Range;
+
+use crate::agent::Agent;
+use crate::agent::budget::Lack;
+use crate::agent::positions::linear_index;
+use crate::bitmap::Bitmap;
+use crate::mode::DedupMode;
+
+impl Agent {
+    pub(crate) fn mode(&self) -> DedupMode {
+        self.mode
+    }
+
+    pub(crate) fn page_count(&self) -> u32 {
+        self.space.page_count()
+    }
+
+    /// Whether any page shares, waits for a twin, or was put off when it had one.
+    pub(crate) fn is_in_trees(&self) -> bool {
+        [&self.shared, &self.waiting, &self.deferred].iter().any(|set| !set.is_empty())
+    }
+
+    /// Whether any page [is in the trees](Self::is_in_trees), or was given back because it is zero.
+    pub(crate) fn is_folded(&self) -> bool {
+        self.is_in_trees() || !self.zero.is_empty()
+    }
+
+    /// Folds more or less of the VM from now on. What is not to be folded any more is given its own
+    /// memory by the next passes, batch by batch. O(pages / 64).
+    pub(crate) fn set_mode(&mut self, mode: DedupMode) {
+        if mode == self.mode {
+            return;
+        }
+        self.mode = mode;
+        (self.unmerge_cursor, self.has_unwanted) = (0, true);
+        // Nor by the pass that is under way; what it has not looked at is still dirty.
+        self.visit.scan_set.clear();
+        self.visit.is_scanning = false;
+        self.look_again(0..self.dirty.len());
+        if mode != DedupMode::On {
+            self.set_lack(Lack::Nothing);
+        }
+    }
+
+    /// Has pages be folded, or not. What is not to be folded any more is given its own memory by
+    /// the next passes. O(pages / 64).
+    ///
+    /// # Panics
+    ///
+    /// When the VM has not that many pages.
+    pub(crate) fn set_mergeable(&mut self, pages: Range<usize>, mergeable: bool) {
+        let len = self.dirty.len();
+        if mergeable {
+            if let Some(excluded) = &mut self.excluded {
+                excluded.remove_range(pages.clone());
+            }
+            self.excluded = self.excluded.take().filter(|excluded| !excluded.is_empty());
+            self.look_again(pages);
+        } else {
+            self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages.clone());
+            self.visit.scan_set.remove_range(pages);
+            (self.unmerge_cursor, self.has_unwanted) = (0, true);
+        }
+    }
+
+    /// Whether the VM, or a range of it, is not to be folded. O(1).
+    pub(crate) fn has_unfolded(&self) -> bool {
+        self.mode == DedupMode::Off || self.excluded.is_some()
+    }
+
+    /// The runs of `pages` that are not to be folded. O(pages / 64).
+    pub(crate) fn unfolded(&self, pages: Range<u32>) -> Vec<Range<u32>> {
+        if self.mode == DedupMode::Off {
+            return vec![pages];
+        }
+        let excluded = self
+            .excluded
+            .iter()
+            .flat_map(|excluded| excluded.runs_within(pages.start as usize..pages.end as usize));
+        excluded.map(|run| linear_index(run.start).0..linear_index(run.end).0).collect()
+    }
+
+    /// Whether a page is never folded because somebody asked for that.
+    pub(crate) fn is_excluded(&self, page: usize) -> bool {
+        self.excluded.as_ref().is_some_and(|excluded| excluded.contains(page))
+    }
+
+    /// Has pages that were looked at, or were not because of the mode, be looked at by the next
+    /// pass, unless they may be in a tree.
+    fn look_again(&mut self, pages: Range<usize>) {
+        self.dirty.insert_range(pages.clone());
+        for placed in [&self.shared, &self.zero, &self.waiting, &self.deferred] {
+            self.dirty.subtract_within(placed, pages.clone());
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Directives: what the broker wants done with pages that were not offered just now.
+
+use super::runs::{Target, Want, declined};
+use super::terms::{Creator, Terms};
+use crate::agent::positions::count;
+use crate::agent::{Agent, AgentError};
+use crate::mode::DedupMode;
+use crate::protocol::{Broker, Directive, Outcome};
+use crate::{LinearIndex, Slot};
+
+/// Pages for which there was no memory that a visit tries again, at most.
+const RETRIED_PAGES: usize = 256;
+
+impl Agent {
+    /// Polls the broker for directives and executes them: for `limit` pages at most, and as many as
+    /// the step has room for. Returns for how many.
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails. Every page is in a state that the next pass handles.
+    pub(crate) fn poll(&mut self, broker: &mut dyn Broker, limit: u32) -> Result<u32, AgentError> {
+        self.flush_outbox(broker)?;
+        let mut directives = Vec::new();
+        let limit = (limit.max(1) as usize).min(self.work.room_to_fill());
+        broker.directives(self.vm, limit, &mut directives)?;
+        self.work.directed_pages += 1 + directives.len() as u64;
+        self.apply_directives(broker, &directives)?;
+        if !directives.is_empty() {
+            // Others see what is left of what the VM shares.
+            self.count_mappings(self.vmas);
+        }
+        Ok(count(directives.len()))
+    }
+
+    /// Executes directives, which the broker has just given in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`poll`](Self::poll).
+    pub(crate) fn apply_directives(
+        &mut self,
+        broker: &mut dyn Broker,
+        directives: &[Directive],
+    ) -> Result<(), AgentError> {
+        let (mut targets, mut terms) = (Vec::new(), Terms::default());
+        let mut outcomes = Vec::new();
+        for directive in directives {
+            if directive.linear().0 as usize >= self.dirty.len() {
+                log::error!("VM {}: the broker directs {directive:?}: no such page", self.vm);
+                self.events.errors += 1;
+                continue;
+            }
+            let (linear, slot) = match *directive {
+                Directive::Create { linear, slot, continues } => {
+                    terms.creators.push(Creator { linear, slot, continues });
+                    (linear, slot)
+                }
+                Directive::Merge { linear, slot, awaited } => {
+                    if awaited {
+                        terms.awaited.push(linear);
+                    }
+                    (linear, slot)
+                }
+                Directive::Offer { linear } => {
+                    if self.end_waiting(linear.0 as usize) {
+                        self.dirty.insert(linear.0 as usize);
+                        self.note_work(linear.0 as usize..linear.0 as usize + 1);
+                    }
+                    continue;
+                }
+                Directive::Unshare { linear } => {
+                    self.unshare(linear, &mut outcomes);
+                    continue;
+                }
+            };
+            self.end_waiting(linear.0 as usize);
+            if !self.may_share(linear.0 as usize) || !self.has_slot(slot) {
+                // Forbidden since it was offered, or since it was to go elsewhere. A slot that it was to
+                // fill stays empty.
+                if !self.shared.contains(linear.0 as usize) {
+                    self.dirty.insert(linear.0 as usize);
+                }
+                outcomes.push(declined((linear, slot)));
+                continue;
+            }
+            targets.push(Target { linear, want: Want::Share(slot) });
+        }
+        if let Err(error) = self.execute(broker, targets, &terms, outcomes) {
+            for page in directives.iter().map(|directive| directive.linear().0 as usize) {
+                if page < self.dirty.len() {
+                    self.look_once_more(page);
+                }
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Has a page neither wait nor be put off any more. Returns whether it did, or was.
+    fn end_waiting(&mut self, page: usize) -> bool {
+        self.waiting.remove(page) || self.deferred.remove(page)
+    }
+
+    /// Whether a page may go to a slot: what shares one may go to another until it is unmerged.
+    fn may_share(&self, page: usize) -> bool {
+        let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
+        self.can_map() && !self.is_locked(page) && (is_wanted || self.shared.contains(page))
+    }
+
+    /// Whether the store has a slot that the broker names; that it has not is an error of the broker's.
+    pub(in crate::agent) fn has_slot(&mut self, slot: Slot) -> bool {
+        let has = self.store.view.has(slot);
+        if !has {
+            log::error!("VM {}: the broker names slot {}, which the store lacks", self.vm, slot.0);
+            self.events.errors += 1;
+        }
+        has
+    }
+
+    /// Makes pages private for which there was no memory when they were to be made so.
+    ///
+    /// # Errors
+    ///
+    /// When the broker fails.
+    pub(in crate::agent) fn retry_unsharing(
+        &mut self,
+        broker: &mut dyn Broker,
+    ) -> Result<(), AgentError> {
+        let mut outcomes = Vec::new();
+        // Others are made private by the next visits.
+        let some = self.unshare_retry.len().saturating_sub(RETRIED_PAGES);
+        for linear in self.unshare_retry.split_off(some) {
+            if self.shared.contains(linear.0 as usize) {
+                self.unshare(linear, &mut outcomes);
+            }
+        }
+        self.report(broker, outcomes)
+    }
+
+    /// Makes a page private again that has no other sharers.
+    pub(in crate::agent) fn unshare(&mut self, linear: LinearIndex, outcomes: &mut Vec<Outcome>) {
+        self.work.mapped_runs += 1;
+        self.work.mapped_pages += 1;
+        match self.space.span(linear, 1).populate_write() {
+            Ok(()) => {
+                self.shared.remove(linear.0 as usize);
+                self.own_copies.forget(linear.0 as usize..linear.0 as usize + 1);
+                self.stale.note_left(!self.backlog.changed_since_mark.contains(linear.0 as usize));
+                // Offered again by the next pass: its twin may be unchanged by then.
+                self.dirty.insert(linear.0 as usize);
+                self.events.unshares += 1;
+                self.note_work(linear.0 as usize..linear.0 as usize + 1);
+                outcomes.push(Outcome::Left { linear });
+            }
+            Err(error) => {
+                log::debug!("VM {}: cannot make page {} private: {error}", self.vm, linear.0);
+                self.events.errors += 1;
+                self.unshare_retry.push(linear);
+            }
+        }
+    }
+}
