@@ -168,7 +168,7 @@ impl<'host> VmBuilder<'host> {
         let buses = Arc::new(builtin::devices(&builtin, output)?);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
-                .spawn(format!("vm{id}-vcpu{number}"), host.obituaries().of(id))
+                .spawn(format!("vm{id}-vcpu{number}"), host.exit_notifier().of(id))
         };
         let vcpus: Result<Vec<_>, _> = numbers.zip(fds).map(spawn).collect();
         let vcpus = VcpuThreads::new(vcpus?);

@@ -43,7 +43,7 @@ struct ReportListener {
 }
 
 impl Listener for ReportListener {
-    fn line(&mut self, line: &[u8]) {
+    fn on_line(&mut self, line: &[u8]) {
         if self.watch.take_line(line) {
             self.folding.wake();
         }
