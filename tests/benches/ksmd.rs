@@ -1,6 +1,6 @@
 //! Pagefold against ksmd: the same images, in the same minute, on the same machine.
 //!
-//! `cargo bench -p pagefold-tests --bench ksmd -- --help` says what it does and what it needs.
+//! `cargo bench -p pagefold-tests --bench ksmd -- --help` prints what it does and what it needs.
 
 use std::error::Error;
 use std::io::{self, Write};

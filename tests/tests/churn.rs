@@ -143,7 +143,7 @@ fn racing() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Moves every slot again and again, and says how many moves those were.
+/// Moves every slot again and again, and returns how many moves those were.
 fn move_slots_until(socket: &Path, end: Instant) -> u64 {
     let mut moved = 0;
     while Instant::now() < end {
@@ -154,7 +154,7 @@ fn move_slots_until(socket: &Path, end: Instant) -> u64 {
 }
 
 /// Turns knobs and switches VMs off and on; every 40 turns everything is taken apart and folded anew.
-/// Says how many turns there were.
+/// Returns how many turns there were.
 fn turn_knobs_until(socket: &Path, end: Instant) -> usize {
     let mut turn = 0;
     while Instant::now() < end {

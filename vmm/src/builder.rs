@@ -105,7 +105,7 @@ impl From<LoadError> for BuildError {
     }
 }
 
-/// What to do about the errors of which the kernel's words do not tell.
+/// What to do about the errors whose cause the kernel's message does not name.
 fn limits(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => ": see the limit on open files (ulimit -n)",
@@ -196,7 +196,7 @@ impl<'host> VmBuilder<'host> {
 }
 
 impl VmConfig {
-    /// Whether there can be such a VM, as far as its configuration tells: nothing is made.
+    /// Whether there can be such a VM, as far as its configuration shows: nothing is made.
     ///
     /// # Errors
     ///
@@ -255,7 +255,7 @@ fn create_vcpu(kvm: &OpenKvm, vm: &VmFd, number: u32) -> Result<VcpuFd, BuildErr
 }
 
 fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), BuildError> {
-    let reset = vcpu.get_sregs().map_err(refused("tell the special registers"))?;
+    let reset = vcpu.get_sregs().map_err(refused("read the special registers"))?;
     vcpu.set_sregs(&special_registers(&reset, entry))
         .map_err(refused("set the special registers"))?;
     vcpu.set_regs(&general_registers(entry)).map_err(refused("set the registers"))

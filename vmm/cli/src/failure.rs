@@ -76,7 +76,7 @@ pub(super) fn chain<'error>(
     iter::successors(Some(error), |&error| error.source())
 }
 
-/// What they say, each thing once: some errors say what their cause says.
+/// Their messages, each once: some errors print what their cause prints.
 pub(super) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = chain(error).map(ToString::to_string).collect();
     texts.dedup_by(|cause, text| text.ends_with(cause.as_str()));
@@ -98,7 +98,7 @@ fn of_system<'error>(error: &'error (dyn Error + 'static)) -> Option<&'error io:
 
 /// Turns an error into a failure on the way up.
 pub(super) trait Advise<T> {
-    /// Says what could not be done, and what to do about it.
+    /// Adds what could not be done, and what to do about it.
     fn advise(self, what: &str, advice: &str) -> Result<T, Failure>;
 }
 

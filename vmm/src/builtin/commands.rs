@@ -15,7 +15,7 @@ impl VmHandle {
         self.vm.builtin.params.as_ref()
     }
 
-    /// Waits until the guest, told to rest, has put back what it was changing.
+    /// Waits until the guest, commanded to rest, has put back what it was changing.
     ///
     /// # Errors
     ///
@@ -24,7 +24,7 @@ impl VmHandle {
         self.wait_for("resting", timeout, |watched| watched.reports.resting.then_some(()))
     }
 
-    /// Tells the built-in guest what to do from now on, and does nothing if it was told so last. It
+    /// Commands the built-in guest what to do from now on, and does nothing if that was its last command. It
     /// learns at once, even if it sleeps. After [`Control::Finish`] it ends by itself.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl VmHandle {
         if word.get() == register {
             return Ok(());
         }
-        // Until the guest has seen the change, what it last said of resting is out of date.
+        // Until the guest has seen the change, what it last reported of resting is out of date.
         self.vm.watch.change(|watched| watched.reports.resting = false);
         word.set(register);
         machine.vcpus.post(Command::Wake);

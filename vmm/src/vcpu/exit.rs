@@ -12,7 +12,7 @@ use crate::sys::run_area::{self, MmioAccess, PortAccess};
 pub struct InternalError {
     /// `KVM_INTERNAL_ERROR_*`; 1 is an instruction that KVM cannot emulate.
     pub suberror: u32,
-    /// The bytes at the instruction pointer, when KVM says them: they name the missing instruction.
+    /// The bytes at the instruction pointer, when KVM reports them: they name the missing instruction.
     pub instruction: Vec<u8>,
 }
 

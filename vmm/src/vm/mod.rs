@@ -88,7 +88,7 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Lets a paused guest go on where it was, asleep if it slept, and does nothing if it runs.
+    /// Continues a paused guest where it was, asleep if it slept, and does nothing if it runs.
     ///
     /// # Errors
     ///
@@ -112,12 +112,12 @@ impl VmHandle {
     }
 
     /// Waits until the VM has stopped, by itself or by command: with `None` it has not within
-    /// `timeout`. What this says of the end is true of [`stop`](Self::stop) too.
+    /// `timeout`. What holds here of the end is true of [`stop`](Self::stop) too.
     pub fn wait(&self, timeout: Duration) -> Option<StopReason> {
         self.vm.watch.wait(timeout, |watched| watched.stop_reason.clone())
     }
 
-    /// Waits until the guest has said that it is ready, and says how many milliseconds after its
+    /// Waits until the guest has reported that it is ready; returns how many milliseconds after its
     /// start that was.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl VmHandle {
             (VmState::Created, Operation::Resume) => return Err(self.not_started(operation)),
             _ => {}
         }
-        // The clock starts, and the state changes, before the guest can say that it is ready.
+        // The clock starts, and the state changes, before the guest can report that it is ready.
         let before = self.vm.watch.state();
         self.vm.watch.change(|watched| {
             watched.state = VmState::Running;

@@ -12,7 +12,7 @@ use crate::failure;
 pub(super) enum Verdict {
     /// As it should be.
     Good,
-    /// It will do, or cannot be told.
+    /// It will do, or is not known.
     Poor,
     /// Nothing works without it.
     Missing,

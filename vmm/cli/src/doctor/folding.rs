@@ -148,7 +148,7 @@ fn route() -> &'static str {
     }
 }
 
-/// Whether the kernel says which pages were written.
+/// Whether the kernel reports which pages were written.
 pub(super) fn check_pagemap(trial: &Trial) -> Finding {
     let finding = |verdict, found: String, fix: Option<&str>| Finding {
         name: "PAGEMAP_SCAN",

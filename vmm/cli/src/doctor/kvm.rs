@@ -39,7 +39,7 @@ pub(super) fn check() -> Finding {
     }
 }
 
-/// What is wrong, and how to fix it, both of which the message says: before a colon and after it.
+/// What is wrong, and how to fix it, both of which the message has: before a colon and after it.
 fn found_and_advice(error: &OpenKvmError) -> (String, Option<String>) {
     let message = error.to_string();
     let Some((what, advice)) = message.split_once(": ") else { return (chain(error), None) };

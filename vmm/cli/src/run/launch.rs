@@ -94,7 +94,7 @@ fn is_stopped_on_request(vm: &VmHandle) -> bool {
 fn check_limits(plan: &Plan) -> Result<(), Failure> {
     let store_bytes = match plan.dedup {
         DedupMode::Off => 0,
-        // Without /proc, which is what the failure of the host will say.
+        // Without /proc, which is what the host's error will name.
         _ => EngineConfig::default().store_bytes().unwrap_or(0),
     };
     let needs = Needs::of_vms(plan.count, plan.all_memory_bytes(), store_bytes);
