@@ -7,7 +7,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use crate::vcpu::exit::InternalError;
+use super::internal_error::InternalError;
 
 /// A port access as KVM leaves it: `data` is `width` bytes, once for each repetition of a string
 /// instruction.
