@@ -12,6 +12,7 @@
 
 mod events;
 mod launch;
+mod launched;
 mod phases;
 mod plan;
 mod progress;

@@ -9,7 +9,7 @@ use pagefold_dedup::PAGE_SIZE;
 use pagefold_guest::ports::Control;
 
 use super::events::{Events, Why};
-use super::launch::Launched;
+use super::launched::Launched;
 use super::plan::Plan;
 use super::progress::{Display, Progress};
 use super::report::{Memory, Report, Settling, VmReport};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pagefold::VmHandle;
 use pagefold::status::VmStatus;
 
-use super::launch::Launched;
+use super::launched::Launched;
 use crate::live;
 use crate::size::mib;
 
