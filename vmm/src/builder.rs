@@ -18,7 +18,7 @@ use crate::loader::{
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu, VcpuThreads};
-use crate::vm::{Machine, Vm, VmHandle};
+use crate::vm::{Machine, ReportListener, Vm, VmHandle};
 use crate::watch::Watch;
 
 /// As many vCPUs as there are APIC ids of 8 bits, less the one that means all of them.
@@ -164,7 +164,9 @@ impl<'host> VmBuilder<'host> {
 
         let watch = Arc::<Watch>::default();
         watch.change(|watched| watched.dedup = config.dedup);
-        let output = builtin::output(id, Arc::clone(&watch), host.dedup().waker());
+        let folding = host.dedup().waker();
+        let listener = ReportListener { watch: Arc::clone(&watch), folding };
+        let output = builtin::output(id, Box::new(listener));
         let buses = Arc::new(builtin::devices(&builtin, output)?);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }

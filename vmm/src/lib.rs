@@ -32,7 +32,7 @@
 //! | [`memory`] | guest RAM, and what was written to it |
 //! | [`loader`] | from zeroed memory to the first instruction |
 //! | `vcpu` | the thread that runs a guest |
-//! | `builtin` | the built-in guest: its devices, its reports, what it is asked for |
+//! | `builtin` | the built-in guest: its devices, its parameters, its reports |
 //! | `console`, `watch` | a guest's lines, and waiting for what a VM does |
 //! | `event_loop`, `registry` | ends of VMs, and all VMs |
 //! | `kvm`, `sys` | the kernel |

@@ -7,11 +7,10 @@
 //! | `devices` | its serial port and its paravirtual block |
 //! | `reports` | what it has printed so far |
 //! | `status` | the same, for people and programs |
-//! | `commands` | the methods of [`VmHandle`](crate::VmHandle) that only it answers to |
 //!
-//! How it is loaded is in [`loader`](crate::loader).
+//! How it is loaded is in [`loader`](crate::loader); the methods of [`VmHandle`](crate::VmHandle) that only it
+//! answers to are in `vm`.
 
-mod commands;
 mod devices;
 mod reports;
 mod status;
@@ -31,9 +30,9 @@ pub use status::BuiltinStatus;
 #[derive(Debug)]
 pub(crate) struct Builtin {
     /// Its parameters; `None` for a flat image, which has none.
-    params: Option<Params>,
+    pub(crate) params: Option<Params>,
     /// What its CONTROL register reads.
-    control: ControlWord,
+    pub(crate) control: ControlWord,
 }
 
 impl Builtin {

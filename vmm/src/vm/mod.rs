@@ -1,6 +1,8 @@
 //! A VM, as the program that embeds it sees it.
 
+mod builtin;
 mod folding;
+mod listener;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use crate::status::{VmState, VmStatus};
 use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
+pub(crate) use listener::ReportListener;
 
 /// What a VM has until it stops.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use pagefold_guest::params::Params;
 use pagefold_guest::ports::Control;
 
+use super::VmHandle;
 use crate::operation::{Operation, OperationError, WaitError};
 use crate::vcpu::Command;
-use crate::vm::VmHandle;
 
 impl VmHandle {
     /// The parameters of the built-in guest; `None` if something else runs in it.
