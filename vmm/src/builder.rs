@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use pagefold_dedup::{DedupMode, SharedChanges, VmId};
-use pagefold_devices::InsertError;
+use pagefold_devices::{ControlWord, InsertError};
+use pagefold_guest::ports::Control;
 
 use crate::builtin::{self, Builtin};
 use crate::config::VmConfig;
@@ -158,7 +159,7 @@ impl<'host> VmBuilder<'host> {
         let fds = fds?;
         // All are the same processor's.
         let tsc_khz = fds.first().map_or(0, tsc_khz);
-        let builtin = Builtin::new(&config.guest, ram.len_bytes(), tsc_khz)?;
+        let builtin = Builtin::of(&config.guest, ram.len_bytes(), tsc_khz)?;
         let entries = config.guest.loader().load(&ram, config.vcpus, tsc_khz)?;
         fds.iter().zip(&entries).try_for_each(|(fd, entry)| set_registers(fd, entry))?;
 
@@ -167,7 +168,8 @@ impl<'host> VmBuilder<'host> {
         let folding = host.dedup().waker();
         let listener = ReportListener { watch: Arc::clone(&watch), folding };
         let output = builtin::output(id, Box::new(listener));
-        let buses = Arc::new(builtin::devices(&builtin, output)?);
+        let control = ControlWord::new(Control::Run.to_register());
+        let buses = Arc::new(builtin::devices(control.clone(), output)?);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
                 .spawn(format!("vm{id}-vcpu{number}"), host.exit_notifier().of(id))
@@ -190,7 +192,7 @@ impl<'host> VmBuilder<'host> {
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
         let machine = Mutex::new(Some(Machine { vcpus, dedup, changes, ram, reservation }));
-        let vm = Vm { id, config, builtin, watch, machine };
+        let vm = Vm { id, config, builtin, control, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());
         Ok(handle)

@@ -3,16 +3,16 @@
 use std::sync::{Arc, Mutex};
 
 use pagefold_dedup::VmId;
-use pagefold_devices::{Buses, InsertError, Paravirt, ParavirtPorts};
+use pagefold_devices::{Buses, ControlWord, InsertError, Paravirt, ParavirtPorts};
 use pagefold_devices::{SERIAL_PORTS, SerialConsole};
 use pagefold_guest::ports;
 use pagefold_guest::report::MAX_LINE_BYTES;
 
-use super::Builtin;
 use crate::console::{Console, Listener};
 
-/// Puts them where the guest looks for them.
-pub(crate) fn devices(builtin: &Builtin, output: Console) -> Result<Buses, InsertError> {
+/// Puts them where the guest looks for them: a serial port that prints to `output`, and a block whose CONTROL
+/// register reads `control`.
+pub(crate) fn devices(control: ControlWord, output: Console) -> Result<Buses, InsertError> {
     let mut buses = Buses::default();
     let serial = ports::SERIAL_PORT..=ports::SERIAL_PORT + (SERIAL_PORTS - 1);
     let device = Arc::new(Mutex::new(SerialConsole::new(output)));
@@ -23,7 +23,7 @@ pub(crate) fn devices(builtin: &Builtin, output: Console) -> Result<Buses, Inser
         control: ports::CONTROL_PORT - ports::BLOCK_PORT,
         exit: ports::EXIT_PORT - ports::BLOCK_PORT,
     };
-    let device = Arc::new(Mutex::new(Paravirt::new(offsets, builtin.control.clone())));
+    let device = Arc::new(Mutex::new(Paravirt::new(offsets, control)));
     buses.ports.insert("paravirtual block", block, device)?;
     Ok(buses)
 }

@@ -12,7 +12,7 @@ use crate::vcpu::Command;
 impl VmHandle {
     /// The parameters of the built-in guest; `None` if something else runs in it.
     pub fn params(&self) -> Option<&Params> {
-        self.vm.builtin.params.as_ref()
+        self.vm.builtin.as_ref().map(|builtin| &builtin.params)
     }
 
     /// Waits until the guest, commanded to rest, has put back what it was changing.
@@ -33,7 +33,7 @@ impl VmHandle {
     pub fn set_control(&self, control: Control) -> Result<(), OperationError> {
         let machine = self.vm.machine();
         let machine = machine.as_ref().ok_or_else(|| self.stopped(Operation::Control))?;
-        let word = &self.vm.builtin.control;
+        let word = &self.vm.control;
         let register = control.to_register();
         if word.get() == register {
             return Ok(());

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pagefold_dedup::{SharedChanges, VmId};
+use pagefold_devices::ControlWord;
 
 use crate::builtin::Builtin;
 use crate::config::VmConfig;
@@ -37,7 +38,10 @@ pub(crate) struct Machine {
 pub(crate) struct Vm {
     pub(crate) id: VmId,
     pub(crate) config: VmConfig,
-    pub(crate) builtin: Builtin,
+    /// `None` if another guest than the built-in one runs in it.
+    pub(crate) builtin: Option<Builtin>,
+    /// What the CONTROL register of its paravirtual block reads.
+    pub(crate) control: ControlWord,
     pub(crate) watch: Arc<Watch>,
     /// Held throughout an operation, so that one is done before the next begins.
     pub(crate) machine: Mutex<Option<Machine>>,
