@@ -1,4 +1,4 @@
-//! Builds the built-in guest's image and tells the crate where it is.
+//! Builds the built-in guest's image and passes its path to the crate.
 //!
 //! The image is a freestanding program of package `pagefold-guest`, with flags of its own: it is
 //! built by a second cargo in a target folder of its own, shielded from whatever flags, wrappers

@@ -41,6 +41,7 @@
 //! | [`fingerprint`] | how a page is found, and how it is named |
 //! | [`knobs`] | what can be changed while it works |
 //! | [`stats`] | counters |
+//! | [`ErrorChain`] | an error with its causes, for a line of text |
 //!
 //! The feature `encoded-messages` has every message to a broker, and every answer, go as bytes: a test of the
 //! messages, which makes folding slower and changes nothing else.
@@ -54,6 +55,7 @@ pub mod bitmap;
 pub mod broker;
 mod bytes;
 mod engine;
+mod error_chain;
 pub mod extents;
 pub mod fingerprint;
 mod id_set;
@@ -80,6 +82,7 @@ pub use engine::{
     PassReport, Reason, RecoveryReport, RecoverySource, SettleReport, Settling, Sharer, Step,
     WalkError, WalkReport,
 };
+pub use error_chain::ErrorChain;
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
 pub use number::{NumberError, parse_number};

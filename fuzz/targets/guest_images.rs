@@ -172,7 +172,7 @@ fn number(file: &[u8], offset: usize, len: usize) -> Option<u64> {
     Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }
 
-/// An error can be told with all its causes.
+/// An error can be printed with all its causes.
 fn explain(error: &dyn Error) {
     assert!(!error.to_string().is_empty());
     if let Some(cause) = error.source() {

@@ -1,6 +1,6 @@
 //! Pagefold against ksmd: the same images, in the same minute, on the same machine.
 //!
-//! `cargo bench -p pagefold-tests --bench ksmd -- --help` says what it does and what it needs.
+//! `cargo bench -p pagefold-tests --bench ksmd -- --help` prints what it does and what it needs.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pagefold_dedup::EngineConfig;
+use pagefold_dedup::{EngineConfig, ErrorChain};
 use pagefold_tests::contest::{Contest, Round};
 use pagefold_tests::fold::{self, FoldError};
 use pagefold_tests::images::{Census, Image, Shape};
@@ -76,10 +76,8 @@ fn main() -> ExitCode {
     let Err(error) = measure(&args) else {
         return ExitCode::SUCCESS;
     };
-    let chain = std::iter::successors(Some(error.as_ref() as &dyn Error), |&error| error.source());
-    let text = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     // Whoever closed standard error does not want to know.
-    let _ = writeln!(io::stderr(), "error: {text}");
+    let _ = writeln!(io::stderr(), "error: {}", ErrorChain::new(error.as_ref()));
     ExitCode::from(exit_code(error.as_ref()))
 }
 

@@ -35,7 +35,7 @@ pub enum FoldError {
     /// The engine refused an image's memory.
     #[error("cannot fold the memory of an image")]
     Attach(#[from] AttachError),
-    /// A pass failed for a VM, as the log says in full.
+    /// A pass failed for a VM, as the log has in full.
     #[error("a pass ended early")]
     Pass,
     /// A page does not hold what it held before: a defect, and the worst there is.
@@ -71,7 +71,7 @@ pub struct Fold {
     pub converged: Cost,
     /// The same to the end of the second pass in a row that found nothing to do.
     pub settled: Cost,
-    /// What the engine says.
+    /// The engine's error.
     pub stats: DedupStats,
 }
 

@@ -174,7 +174,7 @@ fn settling_answers_when_all_is_folded_or_the_time_is_over() {
 fn the_metrics_are_prometheus_text_and_say_what_the_json_says() {
     let mut served = Served::new(2, "builtin:idle");
     let socket = &served.socket();
-    // What guests have found is not known before they say so.
+    // What guests have found is not known before they report it.
     for vm in 0..2 {
         drop(served.running.wait_for_line(&format!("VM {vm} says BEAT")));
     }
@@ -372,7 +372,7 @@ fn a_reader_of_statistics_who_leaves_ends_them_quietly() {
     served.end();
 }
 
-/// A guest's writes and verifications, as far as it has told.
+/// A guest's writes and verifications, as far as it has reported.
 fn progress(socket: &Path, vm: u32) -> (u64, u64) {
     let vm = get(socket, &format!("/v1/vms/{vm}"));
     let count = |field: &str| vm[field].as_u64().unwrap_or(0);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pagefold::config::{BuiltinGuest, VmConfig};
 use pagefold::{Host, HostConfig, StopReason, VmHandle};
+use pagefold_dedup::ErrorChain;
 use pagefold_guest::ports::Control;
 use pagefold_guest::workload::Preset;
 use pagefold_tests::harness::PATIENCE;
@@ -43,7 +44,7 @@ fn no_write_is_lost_and_every_check_passes_while_guests_race_the_merges() {
             vm.pause().expect("paused");
         }
         let checked = host.dedup().check().expect("folding goes on");
-        checked.unwrap_or_else(|error| panic!("check {checks}: {}", chain(&error)));
+        checked.unwrap_or_else(|error| panic!("check {checks}: {}", ErrorChain::new(&error)));
         checks += 1;
         for vm in &vms {
             vm.resume().expect("resumed");
@@ -88,7 +89,7 @@ fn a_check_passes_after_every_settled_pause_and_after_vms_have_come_and_gone() {
         let report = host.dedup().settle(PATIENCE).expect("folding goes on");
         assert!(report.settled, "{report:?}");
         let checked = host.dedup().check().expect("folding goes on");
-        checked.unwrap_or_else(|error| panic!("after VM {number}: {}", chain(&error)));
+        checked.unwrap_or_else(|error| panic!("after VM {number}: {}", ErrorChain::new(&error)));
         for vm in &vms {
             vm.resume().expect("resumed");
         }
@@ -143,7 +144,7 @@ fn racing() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Moves every slot again and again, and says how many moves those were.
+/// Moves every slot again and again, and returns how many moves those were.
 fn move_slots_until(socket: &Path, end: Instant) -> u64 {
     let mut moved = 0;
     while Instant::now() < end {
@@ -154,7 +155,7 @@ fn move_slots_until(socket: &Path, end: Instant) -> u64 {
 }
 
 /// Turns knobs and switches VMs off and on; every 40 turns everything is taken apart and folded anew.
-/// Says how many turns there were.
+/// Returns how many turns there were.
 fn turn_knobs_until(socket: &Path, end: Instant) -> usize {
     let mut turn = 0;
     while Instant::now() < end {
@@ -226,15 +227,4 @@ fn number(value: &Value, field: &str) -> u64 {
 fn churning(host: &Host, vm_number: u32) -> VmHandle {
     let guest = BuiltinGuest { preset: Preset::Churn, vm_number, seed: 2 };
     host.vm(VmConfig::builtin(32 << 20, guest)).build().expect("a VM")
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -1,4 +1,4 @@
-//! Bytes spoiled from outside: the guest says so, and so does the command. Without this, that no
+//! Bytes spoiled from outside: the guest reports it, and so does the command. Without this, that no
 //! other test sees a wrong byte would mean little.
 
 use pagefold_guest::layout::heap;

@@ -83,7 +83,7 @@ fn start(socket: &Path) -> Running {
     Running::start(&[&["run", "--json", "--api-socket", socket][..], &GUESTS].concat())
 }
 
-/// Kills it, asserts that nothing is left of it, and says what its stores held.
+/// Kills it, asserts that nothing is left of it, and returns what its stores held.
 fn kill_and_look(running: Running, socket: &Path, when: &str) -> u64 {
     assert_eq!(running.children(), [] as [String; 0], "{when}: it has children");
     let (pid, stores) = (running.pid(), stores(running.pid()));

@@ -1,5 +1,5 @@
 //! Folding changed while real VMs run, through the control socket and the command: knobs, modes,
-//! ranges, compaction, and what is said of a page.
+//! ranges, compaction, and the explanation of a page.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -370,7 +370,7 @@ fn patch(socket: &Path, target: &str, body: &Value) -> Answer {
     request(socket, "PATCH", target, &body.to_string())
 }
 
-/// The JSON of an answer that says yes.
+/// The JSON of a successful answer.
 fn granted(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()

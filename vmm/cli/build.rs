@@ -1,10 +1,10 @@
-//! Tells the command what it was built from, and by what.
+//! Passes to the command what it was built from, and by what.
 
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// What `pagefold --version` says of the build.
+/// What `pagefold --version` prints of the build.
 fn main() {
     let output = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().ok()?;

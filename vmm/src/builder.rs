@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use pagefold_dedup::{DedupMode, SharedChanges, VmId};
-use pagefold_devices::InsertError;
+use pagefold_devices::{ControlWord, InsertError};
+use pagefold_guest::ports::Control;
 
 use crate::builtin::{self, Builtin};
 use crate::config::VmConfig;
@@ -18,7 +19,7 @@ use crate::loader::{
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu, VcpuThreads};
-use crate::vm::{Machine, Vm, VmHandle};
+use crate::vm::{Machine, ReportListener, Vm, VmHandle};
 use crate::watch::Watch;
 
 /// As many vCPUs as there are APIC ids of 8 bits, less the one that means all of them.
@@ -105,7 +106,7 @@ impl From<LoadError> for BuildError {
     }
 }
 
-/// What to do about the errors of which the kernel's words do not tell.
+/// What to do about the errors whose cause the kernel's message does not name.
 fn limits(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => ": see the limit on open files (ulimit -n)",
@@ -158,17 +159,20 @@ impl<'host> VmBuilder<'host> {
         let fds = fds?;
         // All are the same processor's.
         let tsc_khz = fds.first().map_or(0, tsc_khz);
-        let builtin = Builtin::new(&config.guest, ram.len_bytes(), tsc_khz)?;
+        let builtin = Builtin::of(&config.guest, ram.len_bytes(), tsc_khz)?;
         let entries = config.guest.loader().load(&ram, config.vcpus, tsc_khz)?;
         fds.iter().zip(&entries).try_for_each(|(fd, entry)| set_registers(fd, entry))?;
 
         let watch = Arc::<Watch>::default();
         watch.change(|watched| watched.dedup = config.dedup);
-        let output = builtin::output(id, Arc::clone(&watch), host.dedup().waker());
-        let buses = Arc::new(builtin::devices(&builtin, output)?);
+        let folding = host.dedup().waker();
+        let listener = ReportListener { watch: Arc::clone(&watch), folding };
+        let output = builtin::output(id, Box::new(listener));
+        let control = ControlWord::new(Control::Run.to_register());
+        let buses = Arc::new(builtin::devices(control.clone(), output)?);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
-                .spawn(format!("vm{id}-vcpu{number}"), host.obituaries().of(id))
+                .spawn(format!("vm{id}-vcpu{number}"), host.exit_notifier().of(id))
         };
         let vcpus: Result<Vec<_>, _> = numbers.zip(fds).map(spawn).collect();
         let vcpus = VcpuThreads::new(vcpus?);
@@ -188,7 +192,7 @@ impl<'host> VmBuilder<'host> {
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
         let machine = Mutex::new(Some(Machine { vcpus, dedup, changes, ram, reservation }));
-        let vm = Vm { id, config, builtin, watch, machine };
+        let vm = Vm { id, config, builtin, control, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());
         Ok(handle)
@@ -196,7 +200,7 @@ impl<'host> VmBuilder<'host> {
 }
 
 impl VmConfig {
-    /// Whether there can be such a VM, as far as its configuration tells: nothing is made.
+    /// Whether there can be such a VM, as far as its configuration shows: nothing is made.
     ///
     /// # Errors
     ///
@@ -255,7 +259,7 @@ fn create_vcpu(kvm: &OpenKvm, vm: &VmFd, number: u32) -> Result<VcpuFd, BuildErr
 }
 
 fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), BuildError> {
-    let reset = vcpu.get_sregs().map_err(refused("tell the special registers"))?;
+    let reset = vcpu.get_sregs().map_err(refused("read the special registers"))?;
     vcpu.set_sregs(&special_registers(&reset, entry))
         .map_err(refused("set the special registers"))?;
     vcpu.set_regs(&general_registers(entry)).map_err(refused("set the registers"))

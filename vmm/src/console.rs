@@ -7,7 +7,7 @@ use pagefold_devices::SerialOutput;
 pub(crate) trait Listener: Send {
     /// Takes the next line, without its end; one that was too long is cut to one byte more than the
     /// longest there can be.
-    fn line(&mut self, line: &[u8]);
+    fn on_line(&mut self, line: &[u8]);
 }
 
 /// The output of a VM's serial port.
@@ -37,7 +37,7 @@ impl SerialOutput for Console {
             return;
         }
         log::debug!("VM {} says {}", self.vm, self.line.escape_ascii());
-        self.listener.line(&self.line);
+        self.listener.on_line(&self.line);
         self.line.clear();
     }
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     impl Listener for Sender<Vec<u8>> {
-        fn line(&mut self, line: &[u8]) {
+        fn on_line(&mut self, line: &[u8]) {
             self.send(line.to_vec()).unwrap();
         }
     }

@@ -35,17 +35,17 @@ type Subscriber = Box<dyn MutEventSubscriber + Send>;
 pub(crate) struct EventLoop {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    obituaries: Obituaries,
+    exit_notifier: VcpuExitNotifier,
 }
 
-/// Where vCPUs that have ended are announced. One descriptor serves all VMs.
+/// Notifies the event loop of vCPUs that have ended. One descriptor serves all VMs.
 #[derive(Debug, Clone)]
-pub(crate) struct Obituaries {
+pub(crate) struct VcpuExitNotifier {
     ended: Sender<(VmId, StopReason)>,
     event: Arc<EventFd>,
 }
 
-impl Obituaries {
+impl VcpuExitNotifier {
     /// What a vCPU of `vm` calls at its end.
     pub(crate) fn of(&self, vm: VmId) -> Ended {
         let this = self.clone();
@@ -68,8 +68,8 @@ impl EventLoop {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(EventLoopError::EventFd)?;
         let event = Arc::new(event);
         let (ended, announced) = channel();
-        let obituaries = Obituaries { ended, event: Arc::clone(&event) };
-        manager.add_subscriber(Box::new(Undertaker { event, announced, registry }));
+        let exit_notifier = VcpuExitNotifier { ended, event: Arc::clone(&event) };
+        manager.add_subscriber(Box::new(VmReaper { event, announced, registry }));
         let is_over = Arc::new(AtomicBool::new(false));
         let is_over_seen = Arc::clone(&is_over);
         let thread = std::thread::Builder::new()
@@ -87,12 +87,12 @@ impl EventLoop {
                 }
             })
             .map_err(EventLoopError::Thread)?;
-        Ok(Self { is_over, thread: Some(thread), obituaries })
+        Ok(Self { is_over, thread: Some(thread), exit_notifier })
     }
 
-    /// Where vCPUs announce their ends.
-    pub(crate) fn obituaries(&self) -> &Obituaries {
-        &self.obituaries
+    /// What notifies the loop of the ends of vCPUs.
+    pub(crate) fn exit_notifier(&self) -> &VcpuExitNotifier {
+        &self.exit_notifier
     }
 }
 
@@ -101,7 +101,7 @@ impl Drop for EventLoop {
         self.is_over.store(true, Ordering::Release);
         // The event manager's own endpoint would be one more descriptor, which programs that are executed
         // inherit.
-        if let Err(error) = self.obituaries.event.write(1) {
+        if let Err(error) = self.exit_notifier.event.write(1) {
             // Joining would then wait for ever: leave the thread, which holds no VM.
             log::error!("cannot end the event loop: {error}");
             return;
@@ -121,13 +121,13 @@ impl std::fmt::Debug for EventLoop {
 }
 
 /// Tears down VMs of which a vCPU has ended.
-struct Undertaker {
+struct VmReaper {
     event: Arc<EventFd>,
     announced: Receiver<(VmId, StopReason)>,
     registry: Arc<Registry>,
 }
 
-impl MutEventSubscriber for Undertaker {
+impl MutEventSubscriber for VmReaper {
     fn init(&mut self, ops: &mut EventOps) {
         if let Err(error) = ops.add(Events::new(&*self.event, EventSet::IN)) {
             log::error!("cannot wait for the ends of VMs: {error}");

@@ -7,7 +7,7 @@ use pagefold_dedup::VmId;
 use crate::builder::VmBuilder;
 use crate::config::VmConfig;
 use crate::dedup_host::{DedupConfig, DedupHost, StartDedupError};
-use crate::event_loop::{EventLoop, EventLoopError, Obituaries};
+use crate::event_loop::{EventLoop, EventLoopError, VcpuExitNotifier};
 use crate::kvm::{OpenKvm, OpenKvmError};
 use crate::memory::{HostMemoryError, HostMemoryPool};
 use crate::registry::Registry;
@@ -150,8 +150,8 @@ impl Host {
         &self.shared.registry
     }
 
-    pub(crate) fn obituaries(&self) -> &Obituaries {
-        self.shared.event_loop.obituaries()
+    pub(crate) fn exit_notifier(&self) -> &VcpuExitNotifier {
+        self.shared.event_loop.exit_notifier()
     }
 }
 

@@ -37,7 +37,7 @@ pub enum OpenKvmError {
     /// It cannot be opened for another reason.
     #[error("cannot open /dev/kvm")]
     Open(#[source] io::Error),
-    /// It speaks another language.
+    /// Its API has another version.
     #[error(
         "KVM has API version {found}, and version {KVM_API_VERSION} is needed: use Linux 2.6.22 or later"
     )]
@@ -53,7 +53,7 @@ pub enum OpenKvmError {
         /// What for.
         purpose: &'static str,
     },
-    /// It does not say what processor it offers.
+    /// It does not report what processor it offers.
     #[error("cannot ask KVM which CPUID it supports")]
     Cpuid(#[source] io::Error),
 }

@@ -32,7 +32,7 @@
 //! | [`memory`] | guest RAM, and what was written to it |
 //! | [`loader`] | from zeroed memory to the first instruction |
 //! | `vcpu` | the thread that runs a guest |
-//! | `builtin` | the built-in guest: its devices, its reports, what it is asked for |
+//! | `builtin` | the built-in guest: its devices, its parameters, its reports |
 //! | `console`, `watch` | a guest's lines, and waiting for what a VM does |
 //! | `event_loop`, `registry` | ends of VMs, and all VMs |
 //! | `kvm`, `sys` | the kernel |
@@ -58,13 +58,13 @@ mod vcpu;
 mod vm;
 mod watch;
 
-/// The folding engine alone, for memory of anything that can say which of its pages changed.
+/// The folding engine alone, for memory of anything that can report which of its pages changed.
 pub use pagefold_dedup as dedup;
 pub use pagefold_dedup::{
     AdvisorMode, CompactReport, CompactScope, DedupMode, EngineConfig, KnobError, Knobs, Run,
     SettleReport, VmId, stats::DedupStats,
 };
-/// The built-in guest: its parameters, and what it says.
+/// The built-in guest: its parameters, and what it prints.
 pub use pagefold_guest as guest;
 pub use pagefold_guest::ports::Control;
 pub use pagefold_guest::workload::Preset;

@@ -71,7 +71,7 @@ pub enum WaitError {
         /// What was to be waited for.
         awaited: &'static str,
     },
-    /// It did not say so in time.
+    /// It did not report so in time.
     #[error("the guest of VM {vm} was not {awaited} within {} ms", timeout.as_millis())]
     TimedOut {
         /// The VM.

@@ -49,7 +49,7 @@ pub struct VmStatus {
     pub state: VmState,
     /// Its memory in bytes.
     pub memory_bytes: u64,
-    /// Milliseconds from its start until its guest said that it was ready.
+    /// Milliseconds from its start until its guest reported that it was ready.
     pub ready_ms: Option<u64>,
     /// What the built-in guest, or a flat image that prints as it does, has reported; `None` of another.
     /// In JSON its fields are beside the others.

@@ -75,7 +75,7 @@ impl Watch {
         becomes_ready
     }
 
-    /// Changes something and tells whoever waits.
+    /// Changes something and notifies whoever waits.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Watched)) {
         change(&mut self.lock());
         self.changed.notify_all();

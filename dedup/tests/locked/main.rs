@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use common::{TestVm, config, page, settle};
 use libc::{MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
 use pagefold_dedup::{
-    AttachError, AttachSpec, CloneError, DedupMode, Engine, EngineConfig, GuestMemory, PAGE_SIZE,
-    Reason, Region, Unchanging, VmId,
+    AttachError, AttachSpec, CloneError, DedupMode, Engine, EngineConfig, ErrorChain, GuestMemory,
+    PAGE_SIZE, Reason, Region, Unchanging, VmId,
 };
 use sys::{MappedMemory, lock, lock_all, lock_on_fault, unlock, unlock_all};
 
@@ -35,13 +35,7 @@ fn engine() -> Engine {
 
 /// The causes of a refusal, as a person reads them.
 fn reason(refusal: Result<(), AttachError>) -> String {
-    let error = refusal.unwrap_err();
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    ErrorChain::new(&refusal.unwrap_err()).to_string()
 }
 
 /// Two VMs with the same pages.

@@ -10,7 +10,7 @@ use crate::rng::scramble;
 
 /// Words in a page.
 pub const PAGE_WORDS: usize = 512;
-/// Words that say which content it is.
+/// Words that encode which content it is.
 const HEAD_WORDS: usize = 2;
 
 /// A page, as the guest writes and verifies it.

@@ -22,12 +22,12 @@ pub const EXIT_PORT: u16 = 0x508;
 pub const EXIT_OK: u32 = 0;
 /// Exit code: finished as asked, but wrong bytes were found.
 pub const EXIT_CORRUPT: u32 = 1;
-/// Exit code: the parameter page made no sense; a `PANIC` line says why.
+/// Exit code: the parameter page made no sense; a `PANIC` line has the reason.
 pub const EXIT_BAD_PARAMS: u32 = 2;
-/// Exit code: the guest panicked; a `PANIC` line says why.
+/// Exit code: the guest panicked; a `PANIC` line has the reason.
 pub const EXIT_PANIC: u32 = 101;
 
-/// What [`CONTROL_PORT`] tells the guest to do.
+/// What [`CONTROL_PORT`] commands the guest to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Control {
     /// Run the workload.

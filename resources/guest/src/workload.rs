@@ -7,7 +7,7 @@ use core::str::FromStr;
 use crate::layout::{MemorySizeError, heap_pages};
 use crate::params::Params;
 
-/// What `--guest` says before a preset's name.
+/// What `--guest` has before a preset's name.
 pub const BUILTIN_PREFIX: &str = "builtin:";
 
 /// A named workload.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// The command with these arguments, and nothing in its environment that changes what it says, nor in how
+/// The command with these arguments, and nothing in its environment that changes what it prints, nor in how
 /// it takes SIGHUP and SIGQUIT, which whoever runs the tests may have it ignore (`nohup`, a script's background).
 pub fn pagefold(args: &[&str]) -> Command {
     let mut command = Command::new("env");
@@ -80,7 +80,7 @@ fn build(workspace: &Path) -> PathBuf {
 pub struct Running {
     child: Child,
     lines: Receiver<String>,
-    heard: Vec<String>,
+    seen: Vec<String>,
     stdout: Option<JoinHandle<Vec<u8>>>,
 }
 
@@ -103,7 +103,7 @@ impl Ended {
 }
 
 impl Running {
-    /// Starts the command with logs that tell what happens to its VMs, guests' words among them.
+    /// Starts the command with logs of what happens to its VMs, guests' output among them.
     pub fn start(args: &[&str]) -> Self {
         let mut child = pagefold(args)
             .env("RUST_LOG", "pagefold=info,pagefold::console=debug")
@@ -125,7 +125,7 @@ impl Running {
             pipe.read_to_end(&mut bytes).expect("stdout is read");
             bytes
         });
-        Self { child, lines, heard: Vec::new(), stdout: Some(stdout) }
+        Self { child, lines, seen: Vec::new(), stdout: Some(stdout) }
     }
 
     /// `run` with `args` and a control socket at `socket`; returns when all `count` guests are
@@ -147,12 +147,12 @@ impl Running {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
-                    self.heard.push(line.clone());
+                    self.seen.push(line.clone());
                     if line.contains(part) {
                         return line;
                     }
                 }
-                Err(error) => panic!("no line with '{part}' ({error}): {:#?}", self.heard),
+                Err(error) => panic!("no line with '{part}' ({error}): {:#?}", self.seen),
             }
         }
     }
@@ -182,7 +182,7 @@ impl Running {
     pub fn end(mut self) -> Ended {
         let status = self.child.wait().expect("it can be waited for");
         let stdout = self.stdout.take().expect("taken once").join().expect("stdout was read");
-        let mut stderr = std::mem::take(&mut self.heard);
+        let mut stderr = std::mem::take(&mut self.seen);
         stderr.extend(self.lines.iter());
         Ended { status, stdout, stderr }
     }

@@ -56,7 +56,7 @@ pub fn held(pid: u32, ram: &[Interval]) -> Held {
     }
 }
 
-/// The mappings of guest RAM in a process that does not tell where it is: what is write-protected
+/// The mappings of guest RAM in a process that does not report where it is: what is write-protected
 /// through userfaultfd.
 pub fn guest_mappings(pid: u32) -> Vec<Mapping> {
     mappings(pid).into_iter().filter(|one| one.flags.iter().any(|flag| flag == "uw")).collect()

@@ -15,7 +15,7 @@ pub struct Answer {
     pub status: u16,
     /// The head, status line included.
     pub head: String,
-    /// The body: as many bytes as the head says.
+    /// The body: as many bytes as the head declares.
     pub body: String,
 }
 

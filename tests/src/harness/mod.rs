@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`command`] | the `pagefold` command: built once, run, listened to, signalled |
 //! | [`testbed`] | a process of its own with VMs in known states, for measuring from outside |
-//! | [`proc`] | what the kernel says of a process: mappings, proportional sizes, descriptors |
+//! | [`proc`] | what the kernel reports of a process: mappings, proportional sizes, descriptors |
 //! | [`guest_ram`] | the guests' RAM as the kernel holds it, and reaching into it |
 //! | [`http`] | a plain HTTP client over a Unix socket, for requests well-formed and not |
 //! | [`prometheus`] | reading Prometheus text |

@@ -1,6 +1,6 @@
-//! A process with VMs in it, which does what it is told line by line: see `bin/testbed.rs`.
+//! A process with VMs in it, which takes commands line by line: see `bin/testbed.rs`.
 //!
-//! What the kernel says of a process can be compared with what its VMs account for only if nothing
+//! What the kernel reports of a process can be compared with what its VMs account for only if nothing
 //! else runs in it.
 
 use std::io::{BufRead, BufReader, Write};
@@ -80,7 +80,7 @@ impl Testbed {
         serde_json::from_value(self.tell("stats")).expect("statistics")
     }
 
-    /// What the guests' parameters say could be saved, in bytes.
+    /// What could be saved by the guests' parameters, in bytes.
     pub fn ideal_saved_bytes(&mut self) -> u64 {
         self.tell("ideal")["saved_bytes"].as_u64().expect("a number")
     }
@@ -90,7 +90,7 @@ impl Testbed {
         self.tell("ideal")["zero_pages"].as_u64().expect("a number")
     }
 
-    /// Lets the guests verify everything and end; asserts that they found nothing wrong.
+    /// Has the guests verify everything and end; asserts that they found nothing wrong.
     pub fn finish(mut self) {
         let ends = self.tell("finish");
         for end in ends["vms"].as_array().expect("an array") {
@@ -106,7 +106,7 @@ impl Testbed {
 
     fn answer(&mut self) -> Value {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("the testbed can be heard");
+        self.stdout.read_line(&mut line).expect("the testbed's output");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: '{line}'"))
     }
 }

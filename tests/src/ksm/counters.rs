@@ -1,4 +1,4 @@
-//! What KSM says that it has done.
+//! What KSM reports that it has done.
 
 use std::path::Path;
 

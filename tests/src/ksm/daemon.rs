@@ -39,7 +39,7 @@ impl Ksmd {
     ///
     /// # Errors
     ///
-    /// When it is not there, or its time is not told.
+    /// When it is not there, or its time is not known.
     pub fn find() -> Result<Self, KsmError> {
         let proc = Path::new("/proc");
         let list_error = |source| KsmError::Read { path: proc.to_owned(), source };
@@ -71,7 +71,7 @@ impl Ksmd {
     ///
     /// # Errors
     ///
-    /// When the kernel does not say.
+    /// When the kernel does not report it.
     pub fn cpu_time(&self) -> Result<Duration, KsmError> {
         let (file, parse): (_, fn(&str) -> Option<Duration>) = match self.source {
             CpuSource::Schedstat => ("schedstat", parse_schedstat),

@@ -30,7 +30,7 @@ pub struct Fold {
     pub first_scan: Cost,
     /// Scans to the last page saved, that one included.
     pub converged_scans: u64,
-    /// What KSM says.
+    /// KSM's error.
     pub counters: Counters,
 }
 

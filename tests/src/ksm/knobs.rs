@@ -13,7 +13,7 @@ const CHANGED: [&str; 4] = ["advisor_mode", "pages_to_scan", "sleep_millisecs", 
 /// The settings are ours: while this lives nobody else is expected to use KSM, and when it is
 /// dropped, be it in a panic, pages are unmerged and every setting is what it was before.
 ///
-/// Only SIGKILL prevents that; what [`Display`](fmt::Display) says is then what to do by hand.
+/// Only SIGKILL prevents that; what [`Display`](fmt::Display) prints is then what to do by hand.
 #[derive(Debug)]
 pub struct Knobs {
     before: Vec<(&'static str, String)>,

@@ -68,7 +68,7 @@ pub enum KsmError {
     /// The images could not be loaded.
     #[error(transparent)]
     Load(FoldError),
-    /// It did not come to rest.
+    /// It did not settle.
     #[error("ksmd is still finding pages after {0} s")]
     Timeout(u64),
     /// The process was asked to end.

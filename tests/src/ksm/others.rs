@@ -8,7 +8,7 @@ use super::Counters;
 /// Somebody whose pages would be counted as ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OtherUser {
-    /// KSM knows of pages; whose, it does not say.
+    /// KSM knows of pages; whose, it does not report.
     Pages(Counters),
     /// A process has memory that ksmd would merge once it runs.
     Process {
@@ -38,7 +38,7 @@ impl fmt::Display for OtherUser {
 
 /// Finds anybody who uses KSM. `counters` are from before this process used it.
 ///
-/// Processes that come and go meanwhile, and those of kernels that do not tell (before Linux 6.16),
+/// Processes that come and go meanwhile, and those of kernels that do not report it (before Linux 6.16),
 /// are only found by the pages that ksmd knows.
 pub fn find_other(counters: &Counters) -> Option<OtherUser> {
     if !counters.is_idle() {
@@ -54,7 +54,7 @@ pub fn find_other(counters: &Counters) -> Option<OtherUser> {
 }
 
 /// Pages of this process that were merged with others, and that are zero; `None` if the kernel does
-/// not tell.
+/// not report it.
 pub(super) fn own_pages() -> Option<(u64, u64)> {
     let stat = std::fs::read_to_string(Path::new("/proc/self/ksm_stat")).ok()?;
     Some((number(&stat, "ksm_merging_pages")?, number(&stat, "ksm_zero_pages")?))

@@ -4,7 +4,7 @@ use std::io;
 
 use pagefold_dedup::{AnonymousMemory, GuestMemory};
 
-/// Lets ksmd merge the pages of `memory`: `MADV_MERGEABLE`, see `madvise(2)`. It ends when the
+/// Allows ksmd to merge the pages of `memory`: `MADV_MERGEABLE`, see `madvise(2)`. It ends when the
 /// memory is dropped.
 ///
 /// # Errors

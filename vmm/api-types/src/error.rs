@@ -1,4 +1,4 @@
-//! What every answer says that is not a success.
+//! What every answer has in its body that is not a success.
 
 use pagefold_dedup::SettleReport;
 use serde::{Deserialize, Serialize};

@@ -13,13 +13,13 @@ use super::error::ApiError;
 /// The largest body that is read, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// As much as is said of what is wrong with a body.
+/// As much as is reported of what is wrong with a body.
 const MAX_ERROR_CHARS: usize = 300;
 
 /// How long a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
-/// A body: a JSON object of a `T`, whatever the content type says.
+/// A body: a JSON object of a `T`, whatever the content type is.
 ///
 /// `curl --data` sends its JSON as a form; to refuse it for that would help nobody.
 pub(crate) struct Object<T>(pub(crate) T);

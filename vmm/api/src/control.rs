@@ -30,7 +30,7 @@ pub trait Control: Send + Sync + 'static {
     /// or has stopped; it stays so.
     fn pause(&self, id: VmId) -> Result<(), ControlError>;
 
-    /// Lets a VM run on; one that runs goes on.
+    /// Resumes a VM; one that runs goes on.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ pub trait Control: Send + Sync + 'static {
     /// [`ControlError::Knob`] or [`ControlError::Gone`]; none is changed.
     fn set_knobs(&self, changes: Vec<(String, String)>) -> Result<Knobs, ControlError>;
 
-    /// Says of a page whether it is shared, with whom, or why not.
+    /// Explains of a page whether it is shared, with whom, or why not.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
-    CompactReport, CompactScope, DedupMode, Explanation, Knobs, SettleReport, VmId,
+    CompactReport, CompactScope, DedupMode, ErrorChain, Explanation, Knobs, SettleReport, VmId,
 };
 
 use super::control::{Control, ControlError};
@@ -37,7 +37,7 @@ impl Control for Host {
     fn set_dedup(&self, id: VmId, mode: DedupMode) -> Result<(), ControlError> {
         find(self, id)?.set_dedup(mode).map_err(|error| match error {
             SetDedupError::Gone(gone) => gone.into(),
-            error => ControlError::Conflict(chain(&error)),
+            error => ControlError::Conflict(ErrorChain::new(&error).to_string()),
         })
     }
 
@@ -103,12 +103,6 @@ impl From<DedupGone> for ControlError {
     fn from(gone: DedupGone) -> Self {
         Self::Gone(gone.to_string())
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn find(host: &Host, id: VmId) -> Result<VmHandle, ControlError> {

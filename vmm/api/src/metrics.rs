@@ -24,7 +24,11 @@ fn totals(page: &mut Exposition, stats: &DedupStats) {
     };
     gauge("pagefold_pages_shared", "Slots in use.", Some(stats.pages_shared));
     gauge("pagefold_pages_sharing", "Pages saved by sharing.", Some(stats.pages_sharing));
-    gauge("pagefold_pages_unshared", "Calm pages that share nothing.", Some(stats.pages_unshared));
+    gauge(
+        "pagefold_pages_unshared",
+        "Unchanged pages that share nothing.",
+        Some(stats.pages_unshared),
+    );
     gauge(
         "pagefold_stable_node_chains",
         "Contents with more sharers than one slot may have.",
@@ -100,7 +104,9 @@ fn domains(page: &mut Exposition, domains: &[DomainStats]) {
     };
     gauge("pages_shared", "Slots in use.", |domain| Some(domain.pages_shared));
     gauge("pages_sharing", "Pages saved by sharing.", |domain| Some(domain.pages_sharing));
-    gauge("pages_unshared", "Calm pages that share nothing.", |domain| Some(domain.pages_unshared));
+    gauge("pages_unshared", "Unchanged pages that share nothing.", |domain| {
+        Some(domain.pages_unshared)
+    });
     gauge("stable_node_chains", "Contents with more sharers than one slot may have.", |domain| {
         Some(domain.stable_node_chains)
     });
@@ -121,8 +127,8 @@ fn folded_vms(page: &mut Exposition, vms: &[VmStats]) {
     gauge("merging_pages", "Pages mapped onto slots.", |vm| Some(vm.merging_pages));
     gauge("zero_pages", "Pages given back because they are zero.", |vm| Some(vm.zero_pages));
     gauge("rmap_items", "Rmap items that take memory.", |vm| Some(vm.rmap_items));
-    gauge("unshared_pages", "Calm pages that share nothing.", |vm| Some(vm.unshared_pages));
-    gauge("deferred_pages", "Calm pages put off because mappings were short.", |vm| {
+    gauge("unshared_pages", "Unchanged pages that share nothing.", |vm| Some(vm.unshared_pages));
+    gauge("deferred_pages", "Unchanged pages put off because mappings were short.", |vm| {
         Some(vm.deferred_pages)
     });
     gauge("volatile_pages", "Pages written too recently to be looked at.", |vm| {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connection whose bare refusals are sent with a body that says what was wrong.
+/// A connection whose bare refusals are sent with a body that names what was wrong.
 #[derive(Debug)]
 pub(super) struct WithReasons<S> {
     stream: S,

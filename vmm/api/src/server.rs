@@ -93,7 +93,7 @@ impl ApiServer {
                 }
             })
             .map_err(BindError::Thread)?;
-        // Nothing is said by a thread that panics.
+        // A thread that panics reports nothing.
         let panicked = || Err(BindError::Thread(io::Error::other("it panicked")));
         let file = bound.recv().unwrap_or_else(|_| panicked())?;
         log::info!("control socket at {}", printable(path));

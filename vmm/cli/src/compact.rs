@@ -21,7 +21,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Compacts, and says by how much.
+/// Compacts, and prints by how much.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let report = args
         .socket

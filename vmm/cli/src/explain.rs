@@ -25,7 +25,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Asks, and prints the words.
+/// Asks, and prints the explanation.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let explanation = args
         .socket

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::iter;
 
 use pagefold::limits::{self, RoomError};
+use pagefold_dedup::ErrorChain;
 use vm_memory::mmap::MmapRegionError;
 
 use super::text::printable;
@@ -47,7 +47,7 @@ impl Failure {
         cause: &(dyn Error + 'static),
         advice: impl Into<String>,
     ) -> Self {
-        let causes = texts(cause);
+        let causes = ErrorChain::new(cause).messages();
         let advice = limit_advice(cause).unwrap_or_else(|| advice.into());
         Self { what: what.into(), causes, advice, code: CANNOT }
     }
@@ -69,23 +69,9 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error, its cause, the cause of that, and so on.
-pub(super) fn chain<'error>(
-    error: &'error (dyn Error + 'static),
-) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
-    iter::successors(Some(error), |&error| error.source())
-}
-
-/// What they say, each thing once: some errors say what their cause says.
-pub(super) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut texts: Vec<String> = chain(error).map(ToString::to_string).collect();
-    texts.dedup_by(|cause, text| text.ends_with(cause.as_str()));
-    texts
-}
-
 /// What to do about an error that comes from a limit of this process.
 pub(super) fn limit_advice(error: &(dyn Error + 'static)) -> Option<String> {
-    chain(error).find_map(|error| limits::advice(of_system(error)?))
+    ErrorChain::new(error).errors().find_map(|error| limits::advice(of_system(error)?))
 }
 
 /// The kernel's error, also where it is not the cause of what has it (vm-memory's).
@@ -98,7 +84,7 @@ fn of_system<'error>(error: &'error (dyn Error + 'static)) -> Option<&'error io:
 
 /// Turns an error into a failure on the way up.
 pub(super) trait Advise<T> {
-    /// Says what could not be done, and what to do about it.
+    /// Adds what could not be done, and what to do about it.
     fn advise(self, what: &str, advice: &str) -> Result<T, Failure>;
 }
 
@@ -138,7 +124,8 @@ mod tests {
 
     #[test]
     fn an_error_that_says_what_its_cause_says_is_said_once() {
-        assert_eq!(texts(&Echo(std::io::Error::other("inner"))), ["inner"]);
+        let failure = Failure::caused("no", &Echo(std::io::Error::other("inner")), "yes");
+        assert_eq!(failure.to_string(), "error: no: inner\nhelp: yes\n");
     }
 
     #[test]

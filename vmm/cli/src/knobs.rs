@@ -52,7 +52,7 @@ pub(super) fn knobs_with(settings: &[Setting]) -> Result<Knobs, Failure> {
     Ok(knobs)
 }
 
-/// Verifies that each knob exists and may have its value, as far as that can be told without
+/// Verifies that each knob exists and may have its value, as far as that can be known without
 /// knowing the others.
 pub(super) fn check_each(settings: &[Setting]) -> Result<(), Failure> {
     check_distinct(settings)?;

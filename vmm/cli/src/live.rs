@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 /// Goes to the start of the line and clears it.
 const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// Columns of a terminal that does not say how many it has.
+/// Columns of a terminal that does not report how many it has.
 const DEFAULT_COLUMNS: usize = 80;
 
 /// What stands on the terminal's last line.

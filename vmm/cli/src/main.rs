@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 use failure::{Advise, Failure};
 use vms::Change;
 
-/// What the help says below the options of what it is true of.
+/// What the help prints below the options of what it is true of.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all went well (a run that a signal ended early, too)
@@ -46,7 +46,7 @@ Exit codes:
 Logs go to stderr; -v, or RUST_LOG=info or RUST_LOG=pagefold=debug, shows more of them.
 See what this machine can do with: pagefold doctor";
 
-/// What `--version` says: the version, and what was built.
+/// What `--version` prints: the version, and what was built.
 const BUILD: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit   ",
@@ -134,7 +134,7 @@ fn survive_file_limit() {
     }
 }
 
-/// Does what the command line says. Clap ends the process itself for usage errors.
+/// Does what the command line asks for. Clap ends the process itself for usage errors.
 fn main() -> ExitCode {
     survive_file_limit();
     let result = match Cli::try_parse() {
@@ -145,7 +145,7 @@ fn main() -> ExitCode {
     match result {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(failure) => {
-            // With stderr gone, the code is all that is left to say.
+            // With stderr gone, the code is all that is left to report.
             let _ = live::say(&failure.to_string());
             ExitCode::from(failure.code())
         }
@@ -178,7 +178,7 @@ enum Reader {
     Gone,
 }
 
-/// Writes what `--help` and `--version` ask for. Clap's own way to do that does not say when it fails.
+/// Writes what `--help` and `--version` ask for. Clap's own way to do that does not report when it fails.
 fn print_help(help: &clap::Error) -> Result<Outcome, Failure> {
     written(help.print().and_then(|()| io::stdout().flush())).map(|_| Outcome::Fine)
 }

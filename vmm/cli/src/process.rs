@@ -1,4 +1,4 @@
-//! What the kernel says of this process.
+//! What the kernel reports of this process.
 //!
 //! Source: the kernel's `Documentation/filesystems/proc.rst`.
 
@@ -11,7 +11,7 @@ use pagefold::limits::memory::field_kib;
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Processor time that all threads of this process have used, ended ones included, to a hundredth
-/// of a second. `None` if the kernel does not say.
+/// of a second. `None` if the kernel does not report it.
 pub(super) fn cpu_time() -> Option<Duration> {
     cpu_time_of(&fs::read_to_string("/proc/self/stat").ok()?)
 }
@@ -26,14 +26,14 @@ fn cpu_time_of(stat: &str) -> Option<Duration> {
 }
 
 /// Memory that is this process's, in bytes: what it shares with others is counted in part (`Pss`).
-/// `None` if the kernel does not say.
+/// `None` if the kernel does not report it.
 pub(super) fn pss_bytes() -> Option<u64> {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
     field_kib(&rollup, "Pss:")
 }
 
 /// Whether the process ignores a signal, as one does from its start that `nohup` has started. False
-/// if the kernel does not say.
+/// if the kernel does not report it.
 pub(super) fn ignores(signal: libc::c_int) -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_by(&status, signal))
 }

@@ -37,7 +37,7 @@ pub(super) struct Args {
     settings: Vec<Setting>,
 }
 
-/// Sets, and says what is different.
+/// Sets, and prints what is different.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     match args.vm {
         Some(vm) => set_vm(args, VmId(vm)),

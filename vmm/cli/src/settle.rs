@@ -21,7 +21,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Waits, and says what came of it.
+/// Waits, and prints what came of it.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     if args.timeout > MAX_SETTLE_LIMIT {
         let most = humantime::format_duration(MAX_SETTLE_LIMIT);

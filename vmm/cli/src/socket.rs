@@ -50,7 +50,7 @@ pub(super) fn no_answer(what: &str, error: &ClientError) -> Failure {
         }
     };
     match error {
-        // It says itself what cannot be done.
+        // It names itself what cannot be done.
         ClientError::Refused { error, .. } if error.starts_with("cannot ") => {
             Failure::new(error, advice)
         }

@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     Ok(Outcome::Fine)
 }
 
-/// Looks again and again, until the run has ended or nobody reads what it says.
+/// Looks again and again, until the run has ended or nobody reads what it prints.
 fn watch(args: &Args, client: &ApiClient, mut last: Look) -> Result<(), Failure> {
     loop {
         std::thread::sleep(WATCH_INTERVAL);
@@ -162,7 +162,7 @@ fn text(stats: &DedupStats, rates: Option<String>) -> String {
     with_vms(list(&lines), stats)
 }
 
-/// The counters without what a report says in sum.
+/// The counters without what a report has in sum.
 pub(super) fn details(stats: &DedupStats) -> String {
     with_vms(list(&totals(stats)), stats)
 }

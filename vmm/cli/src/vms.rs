@@ -15,7 +15,7 @@ use super::socket::{Socket, no_answer};
 use super::table::{count, table};
 use super::{Outcome, live, print};
 
-/// How long a process may take to end that says that it is ending.
+/// How long a process may take to end that reports that it is ending.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often such a process is asked.
@@ -62,7 +62,7 @@ impl Change {
         }
     }
 
-    /// Makes it; `None` if the VM was to stop, and has ended with its process. `was_there` says that the
+    /// Makes it; `None` if the VM was to stop, and has ended with its process. `was_there` means that the
     /// process has answered before.
     fn make(
         self,
@@ -88,7 +88,7 @@ impl Change {
     }
 }
 
-/// Asks again for as long as the process says that it is ending; `None` once it has ended.
+/// Asks again for as long as the process reports that it is ending; `None` once it has ended.
 fn unless_ended<T>(
     mut was_there: bool,
     ask: impl Fn() -> Result<T, ClientError>,
@@ -132,7 +132,7 @@ pub(super) fn list(args: &Args) -> Result<Outcome, Failure> {
     Ok(Outcome::Fine)
 }
 
-/// Changes VMs one after the other, and says what each is then. All are tried, and each that cannot be is
+/// Changes VMs one after the other, and prints what each is then. All are tried, and each that cannot be is
 /// named.
 pub(super) fn change(args: &ChangeArgs, change: Change) -> Result<Outcome, Failure> {
     let client = args.socket.client()?;
@@ -148,13 +148,13 @@ pub(super) fn change(args: &ChangeArgs, change: Change) -> Result<Outcome, Failu
     let mut failures = change_each(&client, &vms, change, args.all)?;
     let Some(last) = failures.pop() else { return Ok(Outcome::Fine) };
     for failure in failures {
-        // With stderr gone, the code is all that is left to say.
+        // With stderr gone, the code is all that is left to report.
         let _ = live::say(&failure.to_string());
     }
     Err(last)
 }
 
-/// Says what each VM is then, and returns why some could not be changed.
+/// Prints what each VM is then, and returns why some could not be changed.
 fn change_each(
     client: &ApiClient,
     vms: &[VmId],

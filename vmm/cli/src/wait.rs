@@ -29,7 +29,7 @@ pub(super) fn for_all(client: &ApiClient) -> Result<(), Failure> {
     })
 }
 
-/// Waits until all of a VM is as its mode and its ranges say.
+/// Waits until all of a VM is as its mode and its ranges demand.
 pub(super) fn for_vm(client: &ApiClient, vm: VmId) -> Result<(), Failure> {
     until(client, |stats| {
         let vm = stats.vms.iter().find(|one| one.id == vm.0);
@@ -38,7 +38,7 @@ pub(super) fn for_vm(client: &ApiClient, vm: VmId) -> Result<(), Failure> {
     })
 }
 
-/// Waits until `left` says 0.
+/// Waits until `left` returns 0.
 fn until(
     client: &ApiClient,
     left: impl Fn(&DedupStats) -> Result<u64, Failure>,

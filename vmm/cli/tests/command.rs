@@ -257,7 +257,7 @@ fn settling_out_of_time_has_an_exit_code_of_its_own() {
     let directory = TempDir::new().unwrap();
     let socket = directory.path().join("api");
     let child = serving(&socket);
-    // One pass alone never tells that nothing is left to do.
+    // One pass alone never shows that nothing is left to do.
     assert!(ask(&socket, 5, &["settle", "--timeout", "0s"]).starts_with("NOT settled "));
     let report = ask(&socket, 5, &["settle", "--timeout", "0s", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["settled"], false);

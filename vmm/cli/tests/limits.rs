@@ -1,4 +1,4 @@
-//! The command under limits that leave too little: it says so, and what to do, before it begins.
+//! The command under limits that leave too little: it reports so, and what to do, before it begins.
 
 // A failure here is a failure of its test.
 #![allow(clippy::unwrap_used)]
@@ -51,7 +51,7 @@ fn assert_refused(output: &Output, part: &str) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-/// That the doctor found what is missing, named it, and said how to fix it.
+/// That the doctor found what is missing, named it, and printed how to fix it.
 fn assert_diagnosed(output: &Output, part: &str) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -95,7 +95,7 @@ fn the_address_space_that_the_doctor_asks_for_is_enough() {
     let text = String::from_utf8(refused.stdout).unwrap();
     let (_, least) = text.split_once("or at least ulimit -v ").unwrap();
     let least: u64 = least.lines().next().unwrap().parse().unwrap();
-    // Nothing is said of the few pages by which two starts of a program differ.
+    // Nothing is reported of the few pages by which two starts of a program differ.
     let enough = doctor(least + 1024);
     assert_eq!(enough.status.code(), Some(0), "{enough:?}");
 }
@@ -152,7 +152,7 @@ fn a_control_group_with_too_few_threads_refuses_and_nothing_panics() {
     }
     let doctor = output(group.holding(&pagefold(&["doctor"])));
     assert_diagnosed(&doctor, &named);
-    // The kernel is not to blame, and no cause is said twice.
+    // The kernel is not to blame, and no cause is printed twice.
     let text = String::from_utf8(doctor.stdout).unwrap();
     assert!(!text.contains("use Linux"), "{text}");
     assert!(!text.contains("(os error 11): "), "{text}");

@@ -11,11 +11,11 @@ const MAX_CORRUPT_LINES: usize = 16;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reports {
     tally: Option<Tally>,
-    pub(super) resting: bool,
+    pub(crate) resting: bool,
     corrupt_lines: Vec<String>,
     /// Findings seen, whether kept or not.
     corrupt_seen: u64,
-    pub(super) panic: Option<String>,
+    pub(crate) panic: Option<String>,
 }
 
 impl Reports {

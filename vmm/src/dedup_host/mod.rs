@@ -257,7 +257,7 @@ impl DedupHost {
     }
 
     /// Folds more or less of a VM from now on. What is not to be folded any more is made private
-    /// step by step, after this has returned, as fast as it goes; [`unmerging_pages`] says how much is
+    /// step by step, after this has returned, as fast as it goes; [`unmerging_pages`] returns how much is
     /// left.
     ///
     /// [`unmerging_pages`]: Self::unmerging_pages
@@ -284,7 +284,7 @@ impl DedupHost {
         Ok(self.ask(move |runner| runner.set_mergeable(vm, &runs, mergeable))??)
     }
 
-    /// Says of a VM's page whether it is shared, with whom, or why not; `None` when the VM is not
+    /// Explains of a VM's page whether it is shared, with whom, or why not; `None` when the VM is not
     /// attached or has no memory there.
     ///
     /// # Errors

@@ -31,13 +31,13 @@ const MIN_RETRY: Duration = Duration::from_millis(100);
 /// it is answered.
 pub(super) type Request = Box<dyn FnOnce(&mut Runner) + Send>;
 
-/// How the waiting for folding to settle ends: with `Err` if it was told not to fold any more.
+/// How the waiting for folding to settle ends: with `Err` if it was commanded not to fold any more.
 pub(super) type Settled = Result<SettleReport, Run>;
 
 /// Somebody who waits for folding to settle.
 struct Waiter {
     settling: Settling,
-    /// Whether a pass has begun since they asked: what is left of one that had begun before says
+    /// Whether a pass has begun since they asked: what is left of one that had begun before shows
     /// nothing of the VMs it had visited by then.
     is_counting: bool,
     answer: Sender<Settled>,
@@ -163,7 +163,7 @@ impl Runner {
             Rest::Over => Duration::ZERO,
             Rest::InPass if in_a_hurry || can_unmerge => Duration::ZERO,
             Rest::InPass => sleep,
-            // Nothing is calm that was not left alone for as long.
+            // No page counts as unchanged that was not left alone for as long.
             Rest::Between if in_a_hurry => self.config.busy_interval,
             // For some of it there was no memory.
             Rest::Between if self.engine.is_unmerging() => self.config.busy_interval,
@@ -226,7 +226,7 @@ impl Runner {
         if self.engine.knobs().run != Run::Unmerge || !report.errors.is_empty() {
             return Rest::Between;
         }
-        // VMs that the pass had visited before it was told to unmerge have had none of it.
+        // VMs that the pass had visited before the command to unmerge have had none of it.
         match (self.engine.is_unmerged(), self.engine.owes_mappings()) {
             (false, _) => Rest::Over,
             (true, true) => Rest::Between,

@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks at a time, in milliseconds, for something that takes `cost` to find; says whether that
+    /// Asks at a time, in milliseconds, for something that takes `cost` to find; returns whether that
     /// was needed.
     fn is_new(snapshot: &mut Snapshot<u64>, begin: Instant, at: u64, cost: u64) -> bool {
         let time = Cell::new(at);

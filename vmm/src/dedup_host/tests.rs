@@ -72,7 +72,7 @@ fn whoever_waits_is_told_when_folding_is_stopped() {
             move || host.settle(FOR_EVER)
         });
         set(&host, "run", value).unwrap();
-        // It is told so whichever of the two came first.
+        // It is notified whichever of the two came first.
         assert_eq!(waiter.join().unwrap(), Err(SettleError::NotFolding(run)));
         assert_eq!(host.settle(FOR_EVER), Err(SettleError::NotFolding(run)));
     }

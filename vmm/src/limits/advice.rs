@@ -16,7 +16,7 @@ pub fn advice(error: &io::Error) -> Option<String> {
     advice_for(&Tree::real(), error.raw_os_error()?)
 }
 
-/// The same for an error number and what a made-up kernel says.
+/// The same for an error number and what a made-up kernel reports.
 fn advice_for(tree: &Tree, errno: i32) -> Option<String> {
     let limits = Rlimits::read(tree).unwrap_or_default();
     match errno {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::Tree;
 
-/// Above any limit that somebody has set: version 1 says the greatest whole page for none.
+/// Above any limit that somebody has set: version 1 reports the greatest whole page for none.
 const NO_LIMIT_BYTES: u64 = 1 << 60;
 
 /// The version of a hierarchy, which decides on the names of its files.
@@ -96,7 +96,7 @@ pub fn find_groups(membership: &str, mounts: &str, controller: &str) -> Vec<Cont
 }
 
 impl ControlGroup {
-    /// Its memory; `None` where it has no limit or does not say.
+    /// Its memory; `None` where it has no limit or does not report it.
     pub fn memory(&self, tree: &Tree) -> Option<GroupMemory> {
         let (max, current, prefix) = match self.version {
             Version::One => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
@@ -110,7 +110,7 @@ impl ControlGroup {
         Some(GroupMemory { max_bytes, current_bytes, cache_bytes })
     }
 
-    /// Its threads; `None` where it has no limit or does not say.
+    /// Its threads; `None` where it has no limit or does not report it.
     pub fn threads(&self, tree: &Tree) -> Option<GroupThreads> {
         let max = tree.number(self.path.join("pids.max"))?;
         Some(GroupThreads { max, current: tree.number(self.path.join("pids.current"))? })

@@ -15,7 +15,7 @@ pub struct Mappings {
 }
 
 impl Mappings {
-    /// What the kernel says; `None` if it does not. O(mappings).
+    /// What the kernel reports; `None` if it does not. O(mappings).
     pub fn read(tree: &Tree) -> Option<Self> {
         let current = tree.read("/proc/self/maps").ok()?.lines().count() as u64;
         Some(Self { max: max(tree)?, current })
@@ -28,7 +28,7 @@ impl Mappings {
     }
 }
 
-/// `vm.max_map_count`; `None` if the kernel does not say.
+/// `vm.max_map_count`; `None` if the kernel does not report it.
 pub fn max(tree: &Tree) -> Option<u64> {
     tree.number("/proc/sys/vm/max_map_count")
 }

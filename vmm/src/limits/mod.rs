@@ -11,7 +11,7 @@
 //! | [`room`] | whether VMs fit under all of them |
 //! | [`advice`](mod@advice) | which limit an error of the kernel's comes from |
 //!
-//! What the kernel's files say is understood by functions of their text, so that every layout can
+//! What the kernel's files contain is parsed by functions of their text, so that every layout can
 //! be tried without being on such a machine.
 
 pub mod advice;

@@ -116,7 +116,7 @@ impl Rlimits {
     }
 }
 
-/// Bytes of address space that this process has; `None` if the kernel does not say.
+/// Bytes of address space that this process has; `None` if the kernel does not report it.
 pub fn address_space_bytes(tree: &Tree) -> Option<u64> {
     super::memory::field_kib(&tree.read("/proc/self/status").ok()?, "VmSize:")
 }

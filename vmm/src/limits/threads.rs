@@ -50,7 +50,7 @@ pub struct ThreadRoom {
     pub max: u64,
     /// How many there are.
     pub current: u64,
-    /// How often one has been refused, as far as the kernel says.
+    /// How often one has been refused, as far as the kernel reports.
     pub refused: u64,
 }
 

@@ -11,7 +11,7 @@ use crate::sys::tsc;
 /// Long enough for an error well below a tenth of a per cent.
 const MEASURE_FOR: Duration = Duration::from_millis(20);
 
-/// The frequency of `vcpu`'s time-stamp counter in kHz: what KVM says, or else the host's, measured
+/// The frequency of `vcpu`'s time-stamp counter in kHz: what KVM reports, or else the host's, measured
 /// once for the process.
 pub(crate) fn tsc_khz(vcpu: &VcpuFd) -> u32 {
     static MEASURED: OnceLock<u32> = OnceLock::new();

@@ -26,7 +26,7 @@ pub(crate) use registers::{general_registers, special_registers};
 use crate::config::{Guest, Privilege};
 use crate::memory::{GuestRam, MemoryLayout};
 
-/// What puts a kernel into guest memory, and says how vCPUs begin to execute it.
+/// What puts a kernel into guest memory, and returns how vCPUs begin to execute it.
 pub(crate) trait Loader {
     /// Whether the guest can run in a VM with memory as in `layout` and `vcpus` vCPUs, asked before
     /// there is one.
@@ -37,7 +37,7 @@ pub(crate) trait Loader {
     fn check(&self, layout: MemoryLayout, vcpus: u32) -> Result<(), LoadError>;
 
     /// Fills memory that is still zero, for `vcpus` vCPUs whose time-stamp counters run at `tsc_khz`,
-    /// and says with what each of them begins, in order.
+    /// and returns with what each of them begins, in order.
     ///
     /// # Errors
     ///

@@ -26,7 +26,7 @@ pub enum HostMemoryError {
         /// What limits it.
         limit: Limit,
     },
-    /// The kernel does not say how much there is.
+    /// The kernel does not report how much there is.
     #[error(transparent)]
     Unknown(#[from] MemoryError),
 }

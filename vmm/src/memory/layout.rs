@@ -4,16 +4,8 @@ use std::ops::Range;
 
 use pagefold_dedup::PAGE_SIZE;
 
-use super::ram::GuestRamError;
-
-/// The first address of the hole for devices, interrupt controllers and firmware.
-pub const HOLE_START: u64 = 3 << 30;
-/// The first address above the hole.
-pub const HOLE_END: u64 = 4 << 30;
-
-/// The most memory a VM can have, 1 TiB: 2^28 of the 2^32 linear indexes that all VMs of a domain
-/// share. The processor may address less.
-pub const MAX_MEMORY_BYTES: u64 = 1 << 40;
+use super::addresses::{HOLE_END, HOLE_START, MAX_MEMORY_BYTES};
+use super::error::GuestRamError;
 
 /// Memory below the hole, and what does not fit there from 4 GiB on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ pub(crate) struct MappedVm {
 
 impl MappedVm {
     /// Makes each region of `ram` a memory slot of `fd`, numbered as [`GuestRam::regions`] orders
-    /// them, with its writes logged from the beginning if `log_writes` says so.
+    /// them, with its writes logged from the beginning if `log_writes` is set.
     pub(crate) fn new(fd: VmFd, ram: Arc<GuestRam>, log_writes: bool) -> io::Result<Self> {
         let vm = Self { fd, ram };
         dirty_log::clear_by_hand(&vm.fd)?;

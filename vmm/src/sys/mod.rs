@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod dirty_log;
+pub(crate) mod internal_error;
 pub(crate) mod madvise;
 pub(crate) mod memslot;
 pub(crate) mod ram;

@@ -30,7 +30,7 @@ impl FoldableRam {
 // SAFETY: the regions are vm-memory's own private anonymous mappings, disjoint, page-aligned and
 // unmapped only when `_ram` is dropped. vm-memory hands out raw pointers and volatile copies, and
 // nothing in this crate makes references of them. KVM reaches the pages through the mapping and is
-// told of every replacement by the kernel's MMU notifier. No device pins pages.
+// notified of every replacement by the kernel's MMU notifier. No device pins pages.
 unsafe impl GuestMemory for FoldableRam {
     fn regions(&self) -> &[Region] {
         &self.regions

@@ -1,4 +1,4 @@
-//! What the `kvm_run` area says beyond kvm-ioctls' `VcpuExit`: the width of a string access, and
+//! What the `kvm_run` area has beyond kvm-ioctls' `VcpuExit`: the width of a string access, and
 //! why KVM gave up.
 
 use kvm_bindings::{
@@ -7,7 +7,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use crate::vcpu::exit::InternalError;
+use super::internal_error::InternalError;
 
 /// A port access as KVM leaves it: `data` is `width` bytes, once for each repetition of a string
 /// instruction.
@@ -68,7 +68,7 @@ pub(crate) fn mmio_access(vcpu: &mut VcpuFd) -> Option<MmioAccess<'_>> {
     Some(MmioAccess { address: mmio.phys_addr, is_write: mmio.is_write != 0, data })
 }
 
-/// Why KVM gave up, when the exit just taken says that it did.
+/// Why KVM gave up, when the exit just taken reports that it did.
 pub(crate) fn internal_error(vcpu: &mut VcpuFd) -> Option<InternalError> {
     let run = vcpu.get_kvm_run();
     if run.exit_reason != KVM_EXIT_INTERNAL_ERROR {
@@ -78,14 +78,14 @@ pub(crate) fn internal_error(vcpu: &mut VcpuFd) -> Option<InternalError> {
     let internal = unsafe { run.__bindgen_anon_1.internal };
     let mut error = InternalError { suberror: internal.suberror, instruction: Vec::new() };
     if internal.suberror == KVM_INTERNAL_ERROR_EMULATION {
-        // SAFETY: the suberror, which only the kernel sets, says that this is the view of the same
+        // SAFETY: the suberror, which only the kernel sets, means that this is the view of the same
         // bytes; it is plain integers.
         let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
         // `ndata` counts the 64-bit words from `flags` on that the kernel filled in.
         let known = failure.ndata >= 3
             && failure.flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
         if known {
-            // SAFETY: the flag says that this variant of the innermost union is filled in; it is
+            // SAFETY: the flag means that this variant of the innermost union is filled in; it is
             // bytes.
             let bytes = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
             let len = usize::from(bytes.insn_size).min(bytes.insn_bytes.len());

@@ -16,7 +16,7 @@ use vmm_sys_util::ioctl_iow_nr;
 /// a `KVM_RUN`, and nothing else ever sees it.
 const KICK: libc::c_int = libc::SIGSTKFLT;
 
-/// Signals with which the kernel tells a thread of its own fault: blocking them would turn a
+/// Signals with which the kernel notifies a thread of its own fault: blocking them would turn a
 /// reported crash into an unreported one.
 const FAULTS: [libc::c_int; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
@@ -83,7 +83,7 @@ pub(crate) fn admit_kick_while_running(vcpu: &VcpuFd) -> io::Result<()> {
         }
     }
     let mask = KvmSignalMask { len: KERNEL_SIGSET_BYTES, signals: mask.to_ne_bytes() };
-    // SAFETY: the ioctl reads `len` and as many bytes behind it as that says: all of them are in
+    // SAFETY: the ioctl reads `len` and as many bytes behind it as that counts: all of them are in
     // `mask`, which the borrow keeps alive for the call.
     let result = unsafe { ioctl_with_ref(vcpu, KVM_SET_SIGNAL_MASK(), &mask) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -99,7 +99,7 @@ pub(crate) fn kick(thread: ThreadId) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes a pending kick away from the calling thread, which must have it blocked; says whether
+/// Takes a pending kick away from the calling thread, which must have it blocked; returns whether
 /// there was one.
 pub(crate) fn consume_kick() -> bool {
     let mut kick = empty_set();

@@ -2,7 +2,7 @@
 //!
 //! The kick signal is blocked in the vCPU's thread and let in by `KVM_RUN` alone. So one that is sent
 //! before the thread enters the guest stays pending and ends the next `KVM_RUN` at once: no kick is
-//! lost, and there is no flag to check and race with. Whoever has something to say puts it where
+//! lost, and there is no flag to check and race with. Whoever has a command puts it where
 //! the thread will look, and kicks; the thread consumes the kick first and looks afterwards.
 
 use std::io;
@@ -21,7 +21,7 @@ pub(super) struct Kick {
 }
 
 impl Kick {
-    /// Lets the calling thread, which will run `vcpu`, be kicked.
+    /// Enables kicks for the calling thread, which will run `vcpu`.
     pub(super) fn arm(&self, vcpu: &VcpuFd) -> io::Result<()> {
         signal::block_in_this_thread()?;
         signal::admit_kick_while_running(vcpu)?;

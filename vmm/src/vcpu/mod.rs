@@ -20,7 +20,7 @@ mod step;
 mod stop;
 mod threads;
 
-pub use exit::InternalError;
+pub use crate::sys::internal_error::InternalError;
 pub use run::SpawnVcpuError;
 pub(crate) use run::{Ended, Vcpu};
 pub(crate) use state::Command;

@@ -55,7 +55,7 @@ pub(crate) type Ended = Box<dyn FnOnce(StopReason) + Send>;
 
 struct Order {
     command: Command,
-    /// Told when the thread has done it, which for all but `Run` means that it is out of the guest.
+    /// Notified when the thread has done it, which for all but `Run` means that it is out of the guest.
     done: Option<SyncSender<()>>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct VcpuHandle {
 }
 
 impl VcpuHandle {
-    /// Gives `command`; what is returned says when it is done, or is closed if the thread has ended
+    /// Gives `command`; what is returned is notified when it is done, or is closed if the thread has ended
     /// and did not.
     pub(crate) fn begin(&self, command: Command) -> Receiver<()> {
         let (done, is_done) = sync_channel(1);
@@ -100,7 +100,7 @@ impl Drop for VcpuHandle {
 }
 
 impl Vcpu {
-    /// Starts a thread called `name` that runs the vCPU when told to, and calls `ended` at its end.
+    /// Starts a thread called `name` that runs the vCPU when commanded to, and calls `ended` at its end.
     pub(crate) fn spawn(self, name: String, ended: Ended) -> Result<VcpuHandle, SpawnVcpuError> {
         let (orders, received) = channel();
         let (armed, is_armed) = sync_channel(1);

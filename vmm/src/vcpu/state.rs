@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::StopReason;
 use super::step::Step;
 
-/// What a vCPU is told from outside.
+/// What a vCPU is commanded from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Run the guest.

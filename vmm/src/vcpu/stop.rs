@@ -10,7 +10,7 @@ use super::InternalError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StopReason {
-    /// It was told to from outside.
+    /// It was commanded to from outside.
     Requested,
     /// The guest halted with nothing that could wake it.
     Halted,

@@ -77,7 +77,7 @@ pub enum SetMergeableError {
     Gone(#[from] DedupGone),
 }
 
-/// Why nothing is said of a page.
+/// Why a page is not explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// Its VM has stopped.
@@ -100,7 +100,7 @@ impl VmHandle {
     /// Folds more or less of the VM from now on, whether it was folded before or not. What is not
     /// to be folded any more is given its own memory step by step after this has returned, whatever
     /// the pace of folding is, and while it is stopped, too:
-    /// [`unmerging_pages`](crate::DedupHost::unmerging_pages) says how much is left.
+    /// [`unmerging_pages`](crate::DedupHost::unmerging_pages) returns how much is left.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl VmHandle {
         }
     }
 
-    /// Says of the page at a guest-physical address whether it is shared, with whom, or why not.
+    /// Explains of the page at a guest-physical address whether it is shared, with whom, or why not.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ impl VmHandle {
     }
 }
 
-/// What there is to say of a page of a VM that was never folded: the same as of one that was, and
+/// The explanation of a page of a VM that was never folded: the same as of one that was, and
 /// has been switched off.
 fn unfolded(vm: VmId, gpa: u64, linear: LinearIndex) -> Explanation {
     Explanation {

@@ -1,11 +1,14 @@
 //! A VM, as the program that embeds it sees it.
 
+mod builtin;
 mod folding;
+mod listener;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pagefold_dedup::{SharedChanges, VmId};
+use pagefold_devices::ControlWord;
 
 use crate::builtin::Builtin;
 use crate::config::VmConfig;
@@ -16,6 +19,7 @@ use crate::status::{VmState, VmStatus};
 use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
+pub(crate) use listener::ReportListener;
 
 /// What a VM has until it stops.
 #[derive(Debug)]
@@ -34,7 +38,10 @@ pub(crate) struct Machine {
 pub(crate) struct Vm {
     pub(crate) id: VmId,
     pub(crate) config: VmConfig,
-    pub(crate) builtin: Builtin,
+    /// `None` if another guest than the built-in one runs in it.
+    pub(crate) builtin: Option<Builtin>,
+    /// What the CONTROL register of its paravirtual block reads.
+    pub(crate) control: ControlWord,
     pub(crate) watch: Arc<Watch>,
     /// Held throughout an operation, so that one is done before the next begins.
     pub(crate) machine: Mutex<Option<Machine>>,
@@ -88,7 +95,7 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Lets a paused guest go on where it was, asleep if it slept, and does nothing if it runs.
+    /// Continues a paused guest where it was, asleep if it slept, and does nothing if it runs.
     ///
     /// # Errors
     ///
@@ -112,12 +119,12 @@ impl VmHandle {
     }
 
     /// Waits until the VM has stopped, by itself or by command: with `None` it has not within
-    /// `timeout`. What this says of the end is true of [`stop`](Self::stop) too.
+    /// `timeout`. What holds here of the end is true of [`stop`](Self::stop) too.
     pub fn wait(&self, timeout: Duration) -> Option<StopReason> {
         self.vm.watch.wait(timeout, |watched| watched.stop_reason.clone())
     }
 
-    /// Waits until the guest has said that it is ready, and says how many milliseconds after its
+    /// Waits until the guest has reported that it is ready; returns how many milliseconds after its
     /// start that was.
     ///
     /// # Errors
@@ -171,7 +178,7 @@ impl VmHandle {
             (VmState::Created, Operation::Resume) => return Err(self.not_started(operation)),
             _ => {}
         }
-        // The clock starts, and the state changes, before the guest can say that it is ready.
+        // The clock starts, and the state changes, before the guest can report that it is ready.
         let before = self.vm.watch.state();
         self.vm.watch.change(|watched| {
             watched.state = VmState::Running;

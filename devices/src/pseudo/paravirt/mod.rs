@@ -1,4 +1,4 @@
-//! The paravirtual block: three ports by which a guest and its VMM speak about time and ending.
+//! The paravirtual block: three ports by which a guest asks its VMM to sleep, for commands and to end.
 
 mod device;
 

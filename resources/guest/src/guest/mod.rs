@@ -18,7 +18,7 @@ use crate::sys::Memory;
 use pages::Pages;
 use run::Run;
 
-/// Runs the workload until the VMM says to finish; the exit code.
+/// Runs the workload until the VMM commands it to finish; the exit code.
 pub(crate) fn main(page: &[u8; PARAMS_BYTES]) -> u32 {
     let params = match Params::decode(page) {
         Ok(params) => params,
@@ -37,7 +37,7 @@ pub(crate) fn main(page: &[u8; PARAMS_BYTES]) -> u32 {
     }
 }
 
-/// Says what is wrong and why, as far as the error knows.
+/// Prints what is wrong and why, as far as the error knows.
 fn refuse(error: &dyn Error) -> u32 {
     let mut line = PanicLine::begin();
     // Writing to the serial port cannot fail.

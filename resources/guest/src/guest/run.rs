@@ -61,7 +61,7 @@ impl Run {
         }
     }
 
-    /// Works until the VMM says to finish; the exit code.
+    /// Works until the VMM commands it to finish; the exit code.
     pub(crate) fn until_finished(mut self) -> u32 {
         print(&Report::Ready { pages: self.pages.count() });
         let run_slice_us = self.slice_us();

@@ -50,7 +50,7 @@ impl fmt::Display for ParamsError {
                 "the parameter page is of version {found}, this side speaks version {}",
                 super::VERSION
             ),
-            // The source says it all.
+            // The source has the whole message.
             Self::Memory(_) => write!(f, "the parameter page has an impossible memory size"),
             Self::PageCount { asked, heap } => {
                 write!(f, "the parameter page asks for {asked} pages, the heap has {heap}")

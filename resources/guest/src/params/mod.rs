@@ -1,4 +1,4 @@
-//! The parameter page: how the VMM tells a guest what to do.
+//! The parameter page: how the VMM passes a guest its workload.
 //!
 //! The page starts with [`MAGIC`], [`VERSION`] and the fields of [`Params`] in order, little-endian;
 //! the rest is zero.
@@ -12,7 +12,7 @@ pub use error::ParamsError;
 /// Bytes of the encoded form.
 pub const PARAMS_BYTES: usize = 4096;
 
-/// What a guest is told.
+/// What a guest is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
     /// Guests with the same seed have the same common pages.

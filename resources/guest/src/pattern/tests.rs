@@ -59,7 +59,7 @@ fn no_word_of_many_pages_repeats() {
     let mut words = HashSet::new();
     for id in 0..100 {
         let page = filled(&Content::of(1, 0, PageTag::new(PageKind::Common, id), 0));
-        // The second word says which group the page belongs to: it is the same in all of them.
+        // The second word encodes which group the page belongs to: it is the same in all of them.
         words.extend(page.iter().enumerate().filter(|(at, _)| *at != 1).map(|(_, word)| *word));
     }
     assert_eq!(words.len(), 100 * (PAGE_WORDS - 1));

@@ -63,7 +63,7 @@ pub enum Report<'a> {
     },
     /// A heartbeat.
     Beat(Tally),
-    /// The guest was told to rest, and every page now holds its resting content.
+    /// The guest was commanded to rest, and every page now holds its resting content.
     Rest(Tally),
     /// A page was wrong.
     Corrupt(Corruption),

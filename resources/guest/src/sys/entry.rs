@@ -35,7 +35,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     exit(EXIT_PANIC)
 }
 
-/// Stops the VM; if the VMM lets the guest go on all the same, asks again.
+/// Stops the VM; if the VMM runs the guest on all the same, asks again.
 fn exit(code: u32) -> ! {
     loop {
         write_u32(EXIT_PORT, code);

@@ -7,7 +7,7 @@ use core::arch::asm;
 
 /// # Safety
 /// As C's `memcpy`.
-// SAFETY: the C name is free, since the image links no C library, and means what C says.
+// SAFETY: the C name is free, since the image links no C library, and means what it does in C.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     // SAFETY: reads `len` bytes at `from` and writes them to `to`: the caller's promise.

@@ -17,7 +17,7 @@ static CLAIMED: AtomicBool = AtomicBool::new(false);
 impl Memory {
     /// Takes the memory above the image, `None` if it was taken before.
     ///
-    /// `heap` must be what `layout::heap` says of the size in the parameter page: the VM has that
+    /// `heap` must be what `layout::heap` returns for the size in the parameter page: the VM has that
     /// much memory, or the VMM has broken its word, and the first access ends the guest.
     pub(crate) fn claim(heap: Heap) -> Option<Self> {
         let was_claimed = CLAIMED.swap(true, Ordering::Relaxed);

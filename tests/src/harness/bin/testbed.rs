@@ -1,4 +1,4 @@
-//! A program that embeds the library as a density test does, and does what it is told line by line.
+//! A program that embeds the library as a density test does, and takes commands line by line.
 //!
 //! `testbed COUNT MEMORY_MIB SEED GUEST DEDUP` launches VMs; once all guests are ready it prints
 //! where their RAM is. From then on each line of stdin is a command, and each answer a line of JSON
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With stderr gone, the code is all that is left to say.
+            // With stderr gone, the code is all that is left to report.
             let _ = writeln!(io::stderr(), "testbed: {error}");
             ExitCode::FAILURE
         }

@@ -1,4 +1,4 @@
-//! What the kernel says of a process.
+//! What the kernel reports of a process.
 //!
 //! Source: the kernel's `Documentation/filesystems/proc.rst`.
 

@@ -51,18 +51,18 @@ pub enum ClientError {
         /// The time.
         limit: Duration,
     },
-    /// An answer that says no.
+    /// A refusal.
     #[error("{error}")]
     Refused {
         /// The socket.
         path: PathBuf,
         /// The status.
         status: StatusCode,
-        /// What was wrong, if it says so.
+        /// What was wrong, if it has that.
         kind: Option<ErrorKind>,
-        /// The same, in its words.
+        /// The same, in its text.
         error: String,
-        /// What to do, in its words.
+        /// What to do, in its text.
         hint: String,
     },
     /// An answer that is not understood: perhaps of another version.

@@ -91,7 +91,7 @@ impl ApiClient {
         self.put(vm, "pause")
     }
 
-    /// Lets a VM run on, and returns its status.
+    /// Resumes a VM, and returns its status.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl ApiClient {
     }
 
     /// Waits until everything is folded that has been at rest since the request, for `limit` at most;
-    /// the report says whether it is.
+    /// the report has whether it is.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl ApiClient {
         self.send(Method::PATCH, &format!("/v1/vms/{vm}"), change, ANSWER_LIMIT)
     }
 
-    /// What there is to say of a page.
+    /// The explanation of a page.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::seat::Seat;
 
-/// A body that tells a seat while nothing of it comes.
+/// A body that notifies a seat while nothing of it comes.
 #[derive(Debug)]
 pub(super) struct FromClient {
     body: Incoming,

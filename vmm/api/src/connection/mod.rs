@@ -49,7 +49,7 @@ impl Service {
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
-            // A client that has said all it has to say waits for its answer all the same. One that
+            // A client that has sent all it has to send waits for its answer all the same. One that
             // has gone looks no different: it is found out when it is answered, which every request
             // is.
             .half_close(true)

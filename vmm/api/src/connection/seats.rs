@@ -78,7 +78,7 @@ impl Seats {
 
     /// Has the client leave that has been waited for longest, if it may be asked to, for another that has
     /// waited for a seat since `wanted_since`. Where all go on asking, the one leaves that came first, between two
-    /// of its requests. Says when to look again for want of a free seat. O(n).
+    /// of its requests. Returns when to look again for want of a free seat. O(n).
     pub(crate) fn make_room(&self, wanted_since: Instant) -> Instant {
         let now = Instant::now();
         let seats = self.taken.iter().filter_map(Weak::upgrade);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::seat::Seat;
 
-/// A stream that tells a seat when bytes have come or gone.
+/// A stream that notifies a seat when bytes have come or gone.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,

@@ -87,7 +87,7 @@ pub(super) async fn fold(
     .await
 }
 
-/// Does something with a VM, and says what it is like then.
+/// Does something with a VM, and returns its status then.
 async fn change(
     shared: Shared,
     id: VmId,

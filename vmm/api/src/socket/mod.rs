@@ -37,7 +37,7 @@ pub(super) async fn listen(path: &Path) -> Result<(UnixListener, OwnFile), Socke
     check_path(path)?;
     let path = &follow(path)?;
     check_path(path)?;
-    // Only to say so of the directory, and not of the lock in it.
+    // Only to report it of the directory, and not of the lock in it.
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)

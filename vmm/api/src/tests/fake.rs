@@ -17,7 +17,7 @@ use pagefold::config::DedupMode;
 use pagefold::status::{VmState, VmStatus};
 use pagefold::{BuiltinStatus, StopReason};
 
-/// Two VMs, and a settle that ends when the test says so.
+/// Two VMs, and a settle that ends when the test ends it.
 #[derive(Debug)]
 pub(super) struct Fake {
     vms: Mutex<Vec<VmStatus>>,

@@ -1,4 +1,4 @@
-//! Clients that have said all they have to say, or have left.
+//! Clients that have sent all they have to send, or have left.
 
 use std::io::Write;
 use std::net::Shutdown;

@@ -212,7 +212,7 @@ fn metrics_are_prometheus_text() {
     assert!(has("pagefold_domain_store_bytes{domain=\"user \\\"0\\\"\"} 40960"));
     assert!(has("pagefold_vm_private_bytes{vm=\"1\",domain=\"user \\\"0\\\"\"} 4096"));
     assert!(has("pagefold_vm_merges_total{vm=\"2\",domain=\"user \\\"0\\\"\"} 7"));
-    // What the kernel did not say has no series.
+    // What the kernel did not report has no series.
     assert!(!answer.body.contains("pagefold_resident_bytes"));
     assert!(!answer.body.contains("pagefold_vm_private_bytes{vm=\"2\""));
     assert!(!answer.body.contains("pagefold_guest_corrupt_total"));

@@ -33,7 +33,7 @@ pub(super) struct Fold {
     pub(super) saved_bytes: u64,
     /// Wall time of folding, loading and verification not counted.
     pub(super) elapsed_s: f64,
-    /// Processor time of the same, all threads; `None` if the kernel did not say.
+    /// Processor time of the same, all threads; `None` if the kernel did not report it.
     pub(super) cpu_s: Option<f64>,
     /// Passes made, those that found nothing more included.
     pub(super) passes: u64,
@@ -133,7 +133,7 @@ fn load(image: &Image, keys: &Keys, progress: &Progress) -> Result<Arc<Anonymous
     }
 }
 
-/// What to say of an image that is not what it was when its pages were counted.
+/// What to report of an image that is not what it was when its pages were counted.
 fn changed(image: &Image, offset_bytes: u64) -> Failure {
     Failure::new(
         format!("{} changed at byte {offset_bytes} while it was analyzed", image.path().display()),
@@ -202,7 +202,7 @@ fn verify(
     Ok(tell(found.into_iter().flatten()))
 }
 
-/// What to tell of all that is wrong, in order.
+/// What to report of all that is wrong, in order.
 fn tell(mut wrong: impl Iterator<Item = Wrong>) -> Option<Wrong> {
     let first = wrong.next()?;
     let is_memory = |wrong: &Wrong| matches!(wrong, Wrong::Memory(_));

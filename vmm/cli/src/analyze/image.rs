@@ -159,7 +159,7 @@ impl Image {
         let mut segments = Vec::new();
         let mut page = 0;
         while page < self.page_count {
-            // What the kernel cannot tell (a device, an old file system) is data.
+            // What the kernel does not know (a device, an old file system) is data.
             let data = self.seek(SeekFrom::Data(offset(page)), page, u64::div_euclid);
             push(&mut segments, page, data, true);
             let hole = if data < self.page_count {

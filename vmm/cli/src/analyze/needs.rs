@@ -45,7 +45,7 @@ impl Needed {
     /// Refuses what would fail half way.
     pub(super) fn check_limits(&self) -> Result<(), Failure> {
         let needs = if self.is_folded {
-            // Without /proc, which is what the failure of the engine will say.
+            // Without /proc, which is what the engine's error will name.
             let store_bytes = EngineConfig::default().store_bytes().unwrap_or(0);
             Needs::of_images(self.image_count, self.pages * PAGE_SIZE as u64, store_bytes)
         } else {

@@ -4,15 +4,13 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::failure;
-
 /// What it comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     /// As it should be.
     Good,
-    /// It will do, or cannot be told.
+    /// It will do, or is not known.
     Poor,
     /// Nothing works without it.
     Missing,
@@ -42,9 +40,4 @@ impl fmt::Display for Finding {
             None => Ok(()),
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    failure::texts(error).join(": ")
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use pagefold_dedup::agent::{AgentError, AgentSetupError};
 use pagefold_dedup::{
     AnonymousMemory, AttachError, AttachSpec, DedupMode, Engine, EngineConfig, EngineError,
-    PAGE_SIZE, Unchanging, VmId,
+    ErrorChain, PAGE_SIZE, Unchanging, VmId,
 };
 
-use super::finding::{Finding, Verdict, chain};
+use super::finding::{Finding, Verdict};
 use crate::failure::limit_advice;
 
 /// Pages of each of the two pretended VMs.
@@ -113,7 +113,7 @@ pub(super) fn check_userfaultfd(trial: &Trial) -> Finding {
             source: AgentSetupError::Userfaultfd(error), ..
         }) => finding(
             Verdict::Missing,
-            chain(error),
+            ErrorChain::new(error).to_string(),
             limit_advice(error).or_else(|| {
                 Some(format!(
                     "run as root, or: chmod o+rw /dev/userfaultfd; or: sysctl \
@@ -124,7 +124,11 @@ pub(super) fn check_userfaultfd(trial: &Trial) -> Finding {
         ),
         Trial::Attach(AttachError::Agent { source: AgentSetupError::Prepare(error), .. }) => {
             let otherwise = || Some("use Linux 6.7 or later".to_owned());
-            finding(Verdict::Missing, chain(error), limit_advice(error).or_else(otherwise))
+            finding(
+                Verdict::Missing,
+                ErrorChain::new(error).to_string(),
+                limit_advice(error).or_else(otherwise),
+            )
         }
         Trial::Folded { .. } | Trial::Differs { .. } | Trial::Pass(_) => {
             finding(Verdict::Good, format!("faults of the kernel are covered: {}", route()), None)
@@ -148,7 +152,7 @@ fn route() -> &'static str {
     }
 }
 
-/// Whether the kernel says which pages were written.
+/// Whether the kernel reports which pages were written.
 pub(super) fn check_pagemap(trial: &Trial) -> Finding {
     let finding = |verdict, found: String, fix: Option<&str>| Finding {
         name: "PAGEMAP_SCAN",
@@ -158,12 +162,14 @@ pub(super) fn check_pagemap(trial: &Trial) -> Finding {
         fix: fix.map(str::to_owned),
     };
     match trial {
-        Trial::Pass(error @ AgentError::Pagemap(_)) => {
-            finding(Verdict::Missing, chain(error), Some("use Linux 6.7 or later"))
-        }
+        Trial::Pass(error @ AgentError::Pagemap(_)) => finding(
+            Verdict::Missing,
+            ErrorChain::new(error).to_string(),
+            Some("use Linux 6.7 or later"),
+        ),
         Trial::Attach(AttachError::Agent {
             source: error @ AgentSetupError::Pagemap(_), ..
-        }) => finding(Verdict::Missing, chain(error), Some("mount /proc")),
+        }) => finding(Verdict::Missing, ErrorChain::new(error).to_string(), Some("mount /proc")),
         Trial::Folded { .. } | Trial::Differs { .. } => finding(
             Verdict::Good,
             format!("works on Linux {}", setting("/proc/sys/kernel/osrelease")),
@@ -177,7 +183,7 @@ pub(super) fn check_pagemap(trial: &Trial) -> Finding {
 pub(super) fn check_trial(trial: &Trial) -> Finding {
     let missing = |error: &(dyn std::error::Error + 'static), otherwise: &str| {
         let fix = limit_advice(error).unwrap_or_else(|| otherwise.to_owned());
-        (Verdict::Missing, chain(error), Some(fix))
+        (Verdict::Missing, ErrorChain::new(error).to_string(), Some(fix))
     };
     let (verdict, found, fix) = match trial {
         Trial::Folded { .. } => (

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use kvm_ioctls::Kvm;
 use pagefold::{Host, HostConfig, HostError, OpenKvmError};
+use pagefold_dedup::ErrorChain;
 
-use super::finding::{Finding, Verdict, chain};
+use super::finding::{Finding, Verdict};
 use crate::failure::limit_advice;
 
 /// The modules that may stand behind /dev/kvm.
@@ -32,19 +33,23 @@ pub(super) fn check() -> Finding {
         Err(error) => Finding {
             name: "/dev/kvm",
             verdict: Verdict::Missing,
-            found: format!("{}, but: {}", describe(), chain(&error)),
+            found: format!("{}, but: {}", describe(), ErrorChain::new(&error)),
             meaning,
             fix: limit_advice(&error).or_else(|| Some("see whether /proc is mounted".to_owned())),
         },
     }
 }
 
-/// What is wrong, and how to fix it, both of which the message says: before a colon and after it.
+/// What is wrong, and how to fix it, both of which the message has: before a colon and after it.
 fn found_and_advice(error: &OpenKvmError) -> (String, Option<String>) {
     let message = error.to_string();
-    let Some((what, advice)) = message.split_once(": ") else { return (chain(error), None) };
-    let found =
-        error.source().map_or_else(|| what.to_owned(), |cause| format!("{what}: {}", chain(cause)));
+    let Some((what, advice)) = message.split_once(": ") else {
+        return (ErrorChain::new(error).to_string(), None);
+    };
+    let found = match error.source() {
+        Some(cause) => format!("{what}: {}", ErrorChain::new(cause)),
+        None => what.to_owned(),
+    };
     (found, Some(advice.to_owned()))
 }
 

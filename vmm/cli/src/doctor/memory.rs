@@ -4,8 +4,9 @@ use std::fs;
 
 use pagefold::limits::Tree;
 use pagefold::limits::memory::{self, Limit};
+use pagefold_dedup::ErrorChain;
 
-use super::finding::{Finding, Verdict, chain};
+use super::finding::{Finding, Verdict};
 use crate::size::mib;
 
 /// Enough for a few small VMs.
@@ -21,7 +22,11 @@ pub(super) fn check_available() -> Finding {
         fix,
     };
     match memory::available(&Tree::real()) {
-        Err(error) => finding(Verdict::Poor, chain(&error), Some("mount /proc".to_owned())),
+        Err(error) => finding(
+            Verdict::Poor,
+            ErrorChain::new(&error).to_string(),
+            Some("mount /proc".to_owned()),
+        ),
         Ok((limit, bytes)) => {
             let fix = (bytes < LOW_BYTES).then(|| match &limit {
                 Limit::Host => "free some memory, or run fewer and smaller VMs".to_owned(),

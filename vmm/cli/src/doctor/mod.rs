@@ -36,7 +36,7 @@ struct Report<'a> {
     findings: &'a [Finding],
 }
 
-/// Checks everything and says what was found.
+/// Checks everything and prints what was found.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     // First: what the trial leaves behind is not what a run needs.
     let limits = limits::check();

@@ -39,7 +39,7 @@ pub(super) struct Events {
     sender: Sender<Event>,
     receiver: Receiver<Event>,
     interrupted: Arc<AtomicBool>,
-    /// The end of all VMs was heard while something else was waited for.
+    /// The end of all VMs was received while something else was waited for.
     all_ended: bool,
 }
 
@@ -177,7 +177,7 @@ mod tests {
         let unheard = events.wait_for(move || released.recv().is_ok(), || ()).expect("a thread");
         assert_eq!(unheard, None);
         drop(release);
-        // What it says later is not taken for another's answer.
+        // What it reports later is not taken for another's answer.
         assert_eq!(events.wait_for(|| 8, || ()).expect("a thread"), Some(8));
     }
 

@@ -12,28 +12,13 @@ use pagefold_api::{ApiServer, BindError, SocketError};
 use pagefold_dedup::{DedupMode, EngineConfig};
 
 use super::events::Events;
+use super::launched::Launched;
 use super::plan::Plan;
 use super::progress::Display;
 use crate::failure::{Advise, Failure};
 
 /// How long the end of a VM may take whose thread has ended already.
 const END_LIMIT: Duration = Duration::from_mins(1);
-
-/// Everything that runs. The host comes last: with it, the VMs end.
-#[derive(Debug)]
-pub(super) struct Launched {
-    pub(super) started: Instant,
-    pub(super) vms: Vec<VmHandle>,
-    _api: Option<ApiServer>,
-    pub(super) host: Host,
-}
-
-impl Launched {
-    /// Memory of all VMs together, in bytes.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.vms.iter().map(|vm| vm.config().memory_bytes).sum()
-    }
-}
 
 /// Launches all VMs or none, or, if a signal comes meanwhile, builds and starts no more: what there is
 /// then is ended with the run.
@@ -69,7 +54,7 @@ pub(super) fn launch(
     } else {
         log::warn!("interrupted: {started_count} of {} VMs were started", plan.count);
     }
-    Ok(Launched { started, vms, _api: api, host })
+    Ok(Launched { started, vms, api, host })
 }
 
 /// Starts a VM; false if it has been stopped through the control socket, which is no failure of the run's.
@@ -94,7 +79,7 @@ fn is_stopped_on_request(vm: &VmHandle) -> bool {
 fn check_limits(plan: &Plan) -> Result<(), Failure> {
     let store_bytes = match plan.dedup {
         DedupMode::Off => 0,
-        // Without /proc, which is what the failure of the host will say.
+        // Without /proc, which is what the host's error will name.
         _ => EngineConfig::default().store_bytes().unwrap_or(0),
     };
     let needs = Needs::of_vms(plan.count, plan.all_memory_bytes(), store_bytes);

@@ -1,10 +1,10 @@
-//! `pagefold run`: launch VMs, fold them, and say what that saved.
+//! `pagefold run`: launch VMs, fold them, and report what that saved.
 //!
 //! A run goes through these phases; SIGINT, SIGTERM or SIGHUP ends whichever it is in early, the launch
 //! before them too:
 //!
-//! 1. the guests fill their memory and say that they are ready;
-//! 2. they work, for as long as `--for` says;
+//! 1. the guests fill their memory and report that they are ready;
+//! 2. they work, for as long as `--for` asks;
 //! 3. with `--settle` they are put to rest: they stop writing, and go on verifying;
 //! 4. with `--settle` folding goes on until a pass finds nothing more to do;
 //! 5. the numbers are taken;
@@ -12,6 +12,7 @@
 
 mod events;
 mod launch;
+mod launched;
 mod phases;
 mod plan;
 mod progress;

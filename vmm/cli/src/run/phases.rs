@@ -9,7 +9,7 @@ use pagefold_dedup::PAGE_SIZE;
 use pagefold_guest::ports::Control;
 
 use super::events::{Events, Why};
-use super::launch::Launched;
+use super::launched::Launched;
 use super::plan::Plan;
 use super::progress::{Display, Progress};
 use super::report::{Memory, Report, Settling, VmReport};
@@ -108,7 +108,7 @@ fn stop_all(
     events.wait_for(move || host.stop_all(), || progress.show("ending")).map(drop)
 }
 
-/// Tells VMs to stop whose guests are not ready, and does not wait: what a guest has not filled it cannot
+/// Commands VMs to stop whose guests are not ready, and does not wait: what a guest has not filled it cannot
 /// verify.
 fn stop_unready(vms: &[VmHandle]) {
     let unready = |vm: &&VmHandle| vm.wait_ready(Duration::ZERO).is_err();
@@ -140,7 +140,7 @@ fn rest(
     Ok(true)
 }
 
-/// Waits until a guest rests; says why it does not at `end`, or at once if its VM is paused.
+/// Waits until a guest rests; returns why it does not at `end`, or at once if its VM is paused.
 fn restless_after(vm: &VmHandle, end: Instant) -> Option<String> {
     loop {
         if vm.state() == VmState::Paused {
@@ -211,8 +211,8 @@ fn ideal_saved_bytes(vms: &[&VmHandle]) -> Option<u64> {
     Some(params.ideal_saved_pages(vms.len() as u64) * PAGE_SIZE as u64)
 }
 
-/// Lets the guests verify everything and end, and stops those that do not. Says for each whether it
-/// ended in its time, or as it was told to.
+/// Lets the guests verify everything and end, and stops those that do not. Returns for each whether it
+/// ended in its time, or as it was commanded to.
 fn finish(
     launched: &Launched,
     events: &mut Events,
@@ -244,7 +244,7 @@ fn finish(
     Ok(finished)
 }
 
-/// Tells all guests that are still there.
+/// Commands all guests that are still there.
 fn tell(vms: &[VmHandle], control: Control) {
     for vm in vms.iter().filter(|vm| vm.state() != VmState::Stopped) {
         if let Err(error) = vm.set_control(control) {

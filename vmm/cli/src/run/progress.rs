@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pagefold::VmHandle;
 use pagefold::status::VmStatus;
 
-use super::launch::Launched;
+use super::launched::Launched;
 use crate::live;
 use crate::size::mib;
 
@@ -32,7 +32,7 @@ pub(super) struct Display {
 }
 
 impl Display {
-    /// `json` says that the report is for a program, which wants nothing on stderr but errors.
+    /// `json` means that the report is for a program, which wants nothing on stderr but errors.
     pub(super) fn new(json: bool) -> Self {
         let form = if live::is_capable(&io::stderr()) {
             Form::Live
@@ -50,7 +50,7 @@ impl Display {
         self.show(|| vec![line, format!("{done} of {all} VMs {what}")]);
     }
 
-    /// Shows how things are, if it is time to: what there is to say, the most important first.
+    /// Shows how things are, if it is time to: what there is to report, the most important first.
     fn show(&mut self, parts: impl FnOnce() -> Vec<String>) {
         let shown = match self.form {
             Form::Live => live::show(&live::fit(&parts(), live::columns())),
@@ -82,7 +82,7 @@ impl Drop for Display {
     }
 }
 
-/// What is said while launched VMs run.
+/// What is printed while launched VMs run.
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
     launched: &'a Launched,

@@ -14,7 +14,7 @@ use crate::Outcome;
 pub(super) struct Report {
     /// Each VM, at its end.
     pub(super) vms: Vec<VmReport>,
-    /// The counters, before the guests were told to finish; `None` if folding is gone. Where all VMs had
+    /// The counters, before the guests were commanded to finish; `None` if folding is gone. Where all VMs had
     /// ended by then, what they shared is not in there any more.
     pub(super) dedup: Option<DedupStats>,
     /// Memory at the same moment.
@@ -27,7 +27,7 @@ pub(super) struct Report {
     /// Seconds from the launch until the numbers were taken.
     pub(super) elapsed_s: f64,
     /// Processor seconds of the whole process until then, guests included; `None` if the kernel did
-    /// not say.
+    /// not report it.
     pub(super) cpu_s: Option<f64>,
 }
 
@@ -219,7 +219,7 @@ mod tests {
     fn a_vm_that_had_to_be_stopped_did_not_finish() {
         let stopped = (Some(0), StopReason::Requested, false);
         assert_eq!(report(&[stopped]).outcome(), Outcome::Crashed);
-        // Through the control socket, it ended as it was told to.
+        // Through the control socket, it ended as it was commanded to.
         assert_eq!(report(&[(Some(0), StopReason::Requested, true)]).outcome(), Outcome::Fine);
     }
 

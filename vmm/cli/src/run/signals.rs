@@ -96,7 +96,7 @@ fn name(signal: libc::c_int) -> String {
 fn say_last(line: String) {
     let (sender, said) = mpsc::channel();
     let saying = thread::Builder::new().spawn(move || {
-        // With stderr gone, the code is all that is left to say.
+        // With stderr gone, the code is all that is left to report.
         let _ = live::say(&line);
         let _ = sender.send(());
     });
