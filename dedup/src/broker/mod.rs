@@ -1,7 +1,28 @@
 //! The broker: it decides who shares with whom.
 //!
-//! One broker serves one domain: its trees, its items, its store and its secret. It is
-//! single-threaded over plain data structures and never touches guest memory.
+//! One broker serves one domain: its trees, its items, its store and its secret. It decides on one thread, over plain
+//! data structures (only the bytes of many new slots are hashed on several), and never touches guest memory.
+//!
+//! What a page goes through, and the files that take it from one state to the next:
+//!
+//! ```text
+//!                offers               offers, index           directives, store::fill        service
+//!      Loose ------------> Waiting --------------> Proposed -------------------------> Proposed -----> Stable
+//!        ^        no twin            a twin came   Undirected    its agent has polled   Creating,       |  ^
+//!        |                                                                              Joining         +--+ moves
+//!        +---- written, given up, unmerged, declined: life_cycle, which frees slots that nobody shares --+
+//! ```
+//!
+//! | the agent's set | the item here (`rmap::RmapItem`) | `Engine::explain` |
+//! |---|---|---|
+//! | `dirty` | `Loose` | `Volatile`, or `Skipped` by the smart scan |
+//! | `zero` | `Loose` | `Zero` |
+//! | `waiting` | `Waiting`: on the unstable tree | `NoTwin`, `OtherNode`, `SlotsFull` |
+//! | `waiting` | `Declined`: its key is that of other bytes | `NoTwin` |
+//! | `waiting` | `Proposed`, `Undirected`: on a stable node's list | `Matched`, or `StoreFull` |
+//! | `deferred` | `Proposed`, `Undirected`, until another page fills the slot; or `Loose` | `Budget` |
+//! | about to be merged | `Proposed`, `Creating` or `Joining` | `Matched` |
+//! | `shared` | `Stable` | `Shared`; `Alone` when the others were written; `Broken` until a pass has found that it was |
 #![forbid(unsafe_code)]
 
 mod admin;

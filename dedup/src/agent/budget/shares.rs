@@ -6,7 +6,8 @@
 //!
 //! As a page is of use only with its twin, that takes something from the twins' VMs, too. They are entitled to their
 //! shares, and to half of them where nothing else is left to be given back and the VM that is held back has not got
-//! half of its own. Whoever has half takes no more meanwhile, or it would go back and forth.
+//! half of its own. Whoever has half takes no more meanwhile, or it would go back and forth. A twin's VM may hold few
+//! mappings for many pages, so no more is kept for its sake then than half of its share, either.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
