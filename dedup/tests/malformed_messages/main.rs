@@ -1,5 +1,6 @@
 //! Bytes that are no message: refused, whatever they are, and without much memory.
 
+#![cfg(feature = "encoded-messages")]
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 mod sys;
