@@ -30,7 +30,7 @@ use crate::knobs::Knobs;
 pub struct Events {
     /// Pages whose bytes were read and fingerprinted.
     pub pages_scanned: u64,
-    /// Pages that had come to rest and were passed over because they keep changing: KSM's
+    /// Pages that were unchanged since the last pass and passed over because they keep changing: KSM's
     /// `pages_skipped`.
     pub pages_skipped: u64,
     /// Pages mapped onto a slot.

@@ -6,7 +6,7 @@ use crate::extents::Extent;
 use crate::protocol::{Broker, Outcome, ReportError};
 
 impl Agent {
-    /// Reports to the broker what became of pages, after all outcomes that are still unreported.
+    /// Reports outcomes to the broker, after all that are still unreported.
     ///
     /// What it refuses for good, as only a broker does whose index contradicts its own answers, is
     /// undone and not reported again, so that the VM is folded on.

@@ -1,4 +1,4 @@
-//! What an agent answers: bytes for new slots, and what became of its pages.
+//! The agent's half of the protocol: offers, bytes for new slots, and outcomes.
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};

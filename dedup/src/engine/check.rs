@@ -125,7 +125,7 @@ mod tests {
     use crate::protocol::{Broker, Offer, Outcome};
     use crate::{AnonymousMemory, AttachSpec, DedupMode, EngineConfig, PAGE_SIZE, Unchanging};
 
-    /// What `check` finds once a broker has been told of something that no agent has done.
+    /// What `check` finds once a broker was sent a report of something that no agent has done.
     fn found(mislead: impl FnOnce(&mut LocalBroker)) -> String {
         let mut engine = Engine::new(EngineConfig::default()).unwrap();
         for id in 0..2 {

@@ -9,7 +9,7 @@ use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::{LinearIndex, Slot, VmId};
 
-/// A calm private page, for which a place is sought.
+/// A private page that is unchanged since the last pass, for which a place is sought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The page.
@@ -172,7 +172,7 @@ pub trait Broker {
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError>;
 
-    /// Says that pages have come to rest, each once, and appends to `skip` whether to pass it over
+    /// Reports that pages are unchanged since the last pass, each once, and appends to `skip` whether to pass it over
     /// this time because it keeps changing: KSM's smart scan. O(1) a page.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ pub trait Broker {
         accepted: &mut Vec<bool>,
     ) -> Result<(), BrokerError>;
 
-    /// Says what became of pages. O(1) a page, and O(log n) where a tree or a run changes.
+    /// Reports the outcomes of pages. O(1) a page, and O(log n) where a tree or a run changes.
     ///
     /// # Errors
     ///

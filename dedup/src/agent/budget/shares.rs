@@ -54,6 +54,7 @@ struct Holding {
     /// What it loses of that by what others have given back in this pass, and in the last one: it is asked to in the
     /// same pass, and has given up the mappings by the end of the next.
     taken: [u64; 2],
+    /// Whether it puts off runs and has not even half of its share.
     is_starved: bool,
 }
 
@@ -106,9 +107,9 @@ impl MappingBudget {
         self.holdings().left(vm).is_some_and(|left| left <= limit)
     }
 
-    /// Whether another VM may keep a mapping of its own for the sake of one that is entitled to [half](Entitlement::Half)
-    /// of its share, if it keeps `kept`: as many as that is, unless nobody else is starved, for whom it could be given
-    /// back. The VM itself may have few mappings for many pages, when they lie side by side.
+    /// Whether another VM, which keeps `kept` mappings of its own for the sake of `partner`, may keep one more: up to
+    /// [half](Entitlement::Half) of the partner's share, and all while no other VM is starved, for whom they could be
+    /// given back. The partner may have few mappings for as many pages, when they lie side by side.
     pub(in crate::agent) fn may_keep(&self, kept: u64, partner: VmId) -> bool {
         let starved_vms = self.pool.starved_vms.load(Ordering::Relaxed);
         kept < self.share() / FLOOR_DIVISOR

@@ -5,14 +5,14 @@ use super::terms::{Creator, Terms};
 use crate::agent::{Agent, AgentError};
 use crate::id_set::IdSet;
 use crate::protocol::{Broker, BrokerError, Outcome};
-use crate::{LinearIndex, PAGE_SIZE, Slot};
+use crate::{ErrorChain, LinearIndex, PAGE_SIZE, Slot};
 
 /// Pages whose bytes are handed over for new slots in one message.
 const FILL_PAGES: usize = 512;
 
 impl Agent {
     /// Has targets, ascending, be what they are to be, as far as the budget allows and they still
-    /// can, and reports what became of them, after `outcomes`. The slots of creators are filled first.
+    /// can, and reports their outcomes, after `outcomes`. The slots of creators are filled first.
     pub(in crate::agent) fn execute(
         &mut self,
         broker: &mut dyn Broker,
@@ -74,7 +74,7 @@ impl Agent {
             accepted.clear();
             match broker.fill(self.vm, batch[0].1, &bytes, &mut accepted) {
                 Err(error @ BrokerError::Store(_)) => {
-                    log::warn!("VM {}: cannot share pages: {}", self.vm, describe(&error));
+                    log::warn!("VM {}: cannot share pages: {}", self.vm, ErrorChain::new(&error));
                     self.events.errors += 1;
                 }
                 result => result?,
@@ -106,10 +106,4 @@ impl Agent {
         }
         kept
     }
-}
-
-/// An error with its causes, for the log.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -30,7 +30,7 @@ enum Step {
 }
 
 impl Agent {
-    /// Merges runs, in ascending order, and adds what became of each page to `outcomes`.
+    /// Merges runs, in ascending order, and adds the outcome of each page to `outcomes`.
     pub(super) fn merge(&mut self, runs: &[Run], outcomes: &mut Vec<Outcome>) {
         for run in runs {
             self.split_huge_pages(run.positions());
@@ -243,7 +243,7 @@ fn merge_span(
     }
 }
 
-/// Adds what became of a run that held what it should.
+/// Adds the outcome of a run that held what it should.
 fn push_steps(run: &Run, result: Result<(), MapError>, steps: &mut Vec<Step>) {
     let Err(MapError { source, replaced }) = result else {
         steps.push(Step::Done(*run));

@@ -108,7 +108,7 @@ impl LocalBroker {
     }
 
     /// Whether a page that is to create a node, and its first partner, follow right on those of the
-    /// page that was told to before it. O(1).
+    /// page that was directed to before it. O(1).
     fn continues(
         &self,
         item: ItemId,

@@ -1,6 +1,6 @@
 //! What a broker can do about a slot whose memory has failed.
 //!
-//! Its node is *lost*: no page is told to join it, or to leave it, as either takes a comparison with
+//! Its node is *lost*: no page is directed to join it, or to leave it, as either takes a comparison with
 //! bytes that nobody may read. Pages of the same content that are offered later share another node,
 //! of which the lost one may be recovered.
 
@@ -41,7 +41,7 @@ impl LocalBroker {
     /// # Errors
     ///
     /// When the slot is empty, or is left empty, as pages were only to join it; and while an agent
-    /// has not answered that was told to move a page to it, which must be heard first: then nothing
+    /// has not answered that was directed to move a page to it, which must report first: then nothing
     /// has changed.
     pub fn mark_lost(&mut self, slot: Slot) -> Result<(), MoveError> {
         let id = self.filled(slot)?;

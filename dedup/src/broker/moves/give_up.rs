@@ -5,7 +5,7 @@
 //! page may join. So it is given up: a target that nobody has come to goes, and its slot with it;
 //! a target that some have come to becomes a dup like any other; both nodes take items again.
 //!
-//! An agent that was told of a target and has not answered may be about to map a page there, and a
+//! An agent that was sent a target and has not answered may be about to map a page there, and a
 //! slot that is freed must never be mapped. Whom it has told, and who has not answered, the broker
 //! keeps in mind (`Member::awaiting_ack`), and it gives up no move before all have. In one process nothing
 //! is unanswered between two steps, as an agent obeys and reports in one call; this does not depend
@@ -44,13 +44,13 @@ impl LocalBroker {
         vain.len()
     }
 
-    /// Whether nobody can come to the target of a node's move any more who was told to, and whoever
+    /// Whether nobody can come to the target of a node's move any more who was directed to, and whoever
     /// stays behind has bytes to share.
     fn may_be_given_up(&self, from: NodeId) -> bool {
         !self.stable.node(from).lost && !self.awaits_ack(from)
     }
 
-    /// Whether an agent was told to move a sharer of a node and has not said what became of it.
+    /// Whether an agent was directed to move a sharer of a node and has not reported its outcome.
     pub(in crate::broker) fn awaits_ack(&self, from: NodeId) -> bool {
         self.sharers(from).any(|item| {
             let (vm, linear) = self.rmap.page(item);

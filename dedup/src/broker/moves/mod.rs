@@ -2,7 +2,7 @@
 //! become small are joined.
 //!
 //! While it lasts, both nodes are *closed*: no page joins either, so that the one is sure to drain
-//! and the other to have room. Each sharer's agent is told to merge its page once more, with the
+//! and the other to have room. Each sharer's agent is directed to merge its page once more, with the
 //! other slot; it compares and maps as always, and until it has done so the page goes on sharing
 //! the slot that it has. A page that was written meanwhile is declined, and leaves when its agent
 //! notices. The old node goes with its last sharer, as any node does. A move that comes to nothing
@@ -191,7 +191,7 @@ impl LocalBroker {
         Some(slot)
     }
 
-    /// Notes that an agent has said what became of pages, if it had been told to move them.
+    /// Notes that an agent has reported the outcomes of pages, if it was directed to move them.
     pub(in crate::broker) fn acknowledge(
         &mut self,
         vm: VmId,

@@ -45,7 +45,7 @@ impl Age {
         Self { looks, remaining_skips }
     }
 
-    /// What it is after the page has come to rest once more, and whether the page is to be passed
+    /// What it is after the page was unchanged for a pass once more, and whether the page is to be passed
     /// over this time.
     pub(super) fn next(self) -> (Self, bool) {
         let looks = self.looks.saturating_add(1);

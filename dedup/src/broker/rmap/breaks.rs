@@ -2,7 +2,7 @@
 //! again and again.
 //!
 //! It is kept apart from the items, because an item that shares a slot has no room for an age, and nothing
-//! can be mistaken for one that way. What was never broken takes no memory, and what has been calm for long
+//! can be mistaken for one that way. What was never broken takes no memory, and what has not changed for long
 //! none any more.
 #![forbid(unsafe_code)]
 

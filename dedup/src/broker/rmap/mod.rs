@@ -31,7 +31,7 @@ pub(super) enum RmapItem {
     Loose(Age),
     /// As loose, and found to differ from what has this key.
     Declined(Fingerprint, Age),
-    /// On the unstable tree: calm, and without a twin.
+    /// On the unstable tree: unchanged since the last pass, and without a twin.
     Waiting(Fingerprint, Age),
     /// To share a stable node, if it can.
     Proposed {

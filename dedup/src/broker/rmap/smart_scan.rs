@@ -14,7 +14,7 @@ use crate::protocol::BrokerError;
 use crate::{LinearIndex, VmId};
 
 impl LocalBroker {
-    /// Ages pages that have come to rest and says which to pass over. A page that shares a slot, as
+    /// Ages pages that are unchanged since the last pass, and answers which to pass over. A page that shares a slot, as
     /// far as the broker knows, has no age, even if it was written meanwhile, and is never passed
     /// over.
     pub(in crate::broker) fn age_all(

@@ -10,7 +10,7 @@ pub(in crate::broker) enum Stage {
     /// Two pages or more seem to be equal. There is no slot yet: it is given out when the first of
     /// their agents asks what to do, in the order of its pages.
     Matched,
-    /// An agent was told to fill the slot.
+    /// An agent was sent a directive to fill the slot.
     Reserved,
     /// The slot holds the bytes.
     Filled,
