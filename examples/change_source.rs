@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pagefold::dedup::bitmap::Bitmap;
+use pagefold::dedup::Bitmap;
 use pagefold::dedup::{
     AnonymousMemory, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId,
 };

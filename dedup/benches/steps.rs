@@ -14,11 +14,10 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use pagefold_dedup::broker::{CompactCursor, CompactScope, LocalBroker};
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::fingerprint::Fingerprint;
-use pagefold_dedup::protocol::{Broker, Decision, Directive, Offer, Outcome};
-use pagefold_dedup::{LinearIndex, PAGE_SIZE, Slot, VmId};
+use pagefold_dedup::internals::{
+    Broker, CompactCursor, Decision, Directive, Extent, Fingerprint, LocalBroker, Offer, Outcome,
+};
+use pagefold_dedup::{CompactScope, LinearIndex, PAGE_SIZE, Slot, VmId};
 
 /// Pages of both VMs.
 const SIZES: [u32; 3] = [1 << 20, 1 << 22, 1 << 24];

@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pagefold_dedup::regions::Regions;
+use pagefold_dedup::internals::Regions;
 use pagefold_dedup::{
     AnonymousMemory, AttachSpec, DedupMode, Engine, EngineConfig, GuestMemory, Mapping, PAGE_SIZE,
     PageState, Slot, Unchanging, VmId,

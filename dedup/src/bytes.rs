@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+#[cfg(any(test, feature = "internals"))]
 use crate::PAGE_SIZE;
 
 /// Bytes of which there may be any number.
@@ -12,6 +13,7 @@ use crate::PAGE_SIZE;
 pub struct Bytes(pub Vec<u8>);
 
 /// The bytes of a page.
+#[cfg(any(test, feature = "internals"))]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Page(pub Box<[u8; PAGE_SIZE]>);
 
@@ -22,6 +24,7 @@ impl fmt::Debug for Bytes {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Page(..)")
@@ -40,12 +43,14 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
 impl Serialize for Page {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_array(&self.0, serializer)
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
 impl<'de> Deserialize<'de> for Page {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserialize_boxed(deserializer).map(Self)

@@ -110,7 +110,7 @@ impl Secret {
 }
 
 /// Whether every byte of the page is zero.
-pub fn is_zero(page: &[u8; PAGE_SIZE]) -> bool {
+pub(crate) fn is_zero(page: &[u8; PAGE_SIZE]) -> bool {
     // A block at a time: most pages that are not zero show it in their first.
     page.chunks_exact(256).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }

@@ -31,17 +31,17 @@
 //! # }
 //! ```
 //!
-//! | module | what it is |
+//! | what | where |
 //! |---|---|
-//! | [`Engine`] | all folding of one process, pass by pass |
-//! | [`agent`] | one VM's memory: reads, compares, maps |
-//! | [`broker`] | one domain's trees, items and store: decides |
-//! | [`protocol`] | what agents and the engine ask a broker, and what it answers: plain data |
-//! | [`regions`], [`extents`], [`bitmap`] | where the guest sees which page; which pages lie over which slots; sets of pages |
-//! | [`fingerprint`] | how a page is found, and how it is named |
-//! | [`knobs`] | what can be changed while it works |
-//! | [`stats`] | counters |
-//! | [`ErrorChain`] | an error with its causes, for a line of text |
+//! | all folding of one process, pass by pass or step by step, and what can be asked of it | [`Engine`] |
+//! | what it is made with, and what can be changed while it works | [`EngineConfig`], [`knobs`] |
+//! | what it needs of a VM: its memory, and which pages were written | [`GuestMemory`], [`ChangeSource`] |
+//! | what it has done | the reports, and [`stats`] |
+//! | what it could not do | the errors, and [`errors`] inside them; [`ErrorChain`] for a line of text |
+//!
+//! The rest is private: `agent` is what reads, compares and maps one VM's memory, `broker` has one domain's trees,
+//! items and store, and decides; `protocol` is what goes between them. The feature `internals` shows
+//! what tests and benchmarks of these need; it is no stable interface.
 //!
 //! The feature `encoded-messages` has every message to a broker, and every answer, go as bytes: a test of the
 //! messages, which makes folding slower and changes nothing else.
@@ -50,20 +50,26 @@
 //! the memory ([`GuestMemory::is_written_by_kernel`]); memory that only the process's own threads write
 //! needs no privilege. ARCHITECTURE.md says why no write is lost.
 
-pub mod agent;
-pub mod bitmap;
-pub mod broker;
+// What is public in the modules is what `internals` shows of them.
+#![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
+
+mod agent;
+mod bitmap;
+mod broker;
 mod bytes;
 mod engine;
 mod error_chain;
-pub mod extents;
-pub mod fingerprint;
+pub mod errors;
+mod extents;
+mod fingerprint;
 mod id_set;
+#[cfg(feature = "internals")]
+pub mod internals;
 pub mod knobs;
 mod mode;
 mod number;
-pub mod protocol;
-pub mod regions;
+mod protocol;
+mod regions;
 pub mod stats;
 mod sys;
 mod types;
@@ -75,6 +81,7 @@ pub use agent::{
     ChangeConsumer, ChangeSource, DiscardReport, LayoutChange, RelocateError, RelocateReport,
     SharedChanges, StepWork, Unchanging, WrittenPages,
 };
+pub use bitmap::Bitmap;
 pub use engine::{
     AttachError, AttachSpec, CheckError, CloneError, Cloning, CompactReport, Compaction,
     DetachError, Detaching, Discarding, Dup, Engine, EngineConfig, EngineError, Explanation,

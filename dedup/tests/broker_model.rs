@@ -12,10 +12,11 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::page;
-use pagefold_dedup::broker::{CompactCursor, CompactScope, LocalBroker, MoveError};
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, Decision, Directive, NamedOffer, Offer, Outcome};
-use pagefold_dedup::{LinearIndex, Slot, VmId};
+use pagefold_dedup::errors::MoveError;
+use pagefold_dedup::internals::{
+    Broker, CompactCursor, Decision, Directive, Extent, LocalBroker, NamedOffer, Offer, Outcome,
+};
+use pagefold_dedup::{CompactScope, LinearIndex, Slot, VmId};
 use proptest::prelude::*;
 
 const VMS: usize = 3;
@@ -583,7 +584,7 @@ fn messages_about_what_was_not_proposed_are_refused_and_change_nothing() {
     assert!(broker.register(vm, 4).is_err(), "registered twice");
     let offer = |linear| Offer {
         linear: LinearIndex(linear),
-        fingerprint: pagefold_dedup::fingerprint::Fingerprint(7),
+        fingerprint: pagefold_dedup::internals::Fingerprint(7),
     };
     let mut decisions = Vec::new();
     assert!(broker.offer(VmId(9), &[offer(0)], &mut decisions).is_err(), "an unknown VM");

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
-use pagefold_dedup::broker::LocalBroker;
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, BrokerError, Directive, NamedOffer, Offer, Outcome};
+use pagefold_dedup::errors::BrokerError;
+use pagefold_dedup::internals::{
+    Broker, Directive, Extent, LocalBroker, NamedOffer, Offer, Outcome,
+};
 use pagefold_dedup::{LinearIndex, PAGE_SIZE, Slot, VmId};
 use proptest::prelude::*;
 

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{TestVm, page, settle};
-use pagefold_dedup::broker::LocalBroker;
+use pagefold_dedup::internals::LocalBroker;
 use pagefold_dedup::{Engine, EngineConfig, EngineError, KnobError, Knobs, LimitError};
 
 #[test]

@@ -14,9 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::{engine, page, settle, twins};
-use pagefold_dedup::broker::LocalBroker;
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, Offer, Outcome};
+use pagefold_dedup::internals::{Broker, Extent, LocalBroker, Offer, Outcome};
 use pagefold_dedup::{AnonymousMemory, Engine, LayoutChange, LinearIndex, PAGE_SIZE, Slot, VmId};
 
 const PAGES: u32 = 16;

@@ -9,9 +9,7 @@
 mod common;
 
 use common::{TestVm, check_counters, engine, page, settle};
-use pagefold_dedup::broker::LocalBroker;
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, Directive, Offer, Outcome};
+use pagefold_dedup::internals::{Broker, Directive, Extent, LocalBroker, Offer, Outcome};
 use pagefold_dedup::{Engine, Knobs, LinearIndex, PAGE_SIZE, PageState, Step, VmId};
 
 fn state(engine: &Engine, vm: &TestVm, number: usize) -> PageState {

@@ -12,10 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{TestVm, config, engine, page, settle};
-use pagefold_dedup::bitmap::Bitmap;
-use pagefold_dedup::broker::LocalBroker;
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{Broker, Directive, Offer, Outcome};
+use pagefold_dedup::Bitmap;
+use pagefold_dedup::internals::{Broker, Directive, Extent, LocalBroker, Offer, Outcome};
 use pagefold_dedup::{
     AttachSpec, ChangeSource, CloneError, DedupMode, Engine, EngineConfig, Knobs, LinearIndex,
     PAGE_SIZE, Run, Step, StepWork, Unchanging, VmId,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{TestVm, check_counters, config, engine, page, settle};
-use pagefold_dedup::bitmap::Bitmap;
+use pagefold_dedup::Bitmap;
 use pagefold_dedup::{
     AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs, PAGE_SIZE, Run, Step, VmId,
 };

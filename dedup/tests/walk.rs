@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use common::{TestVm, engine, page, settle, sharing_limit};
-use pagefold_dedup::regions::{LayoutError, Regions};
+use pagefold_dedup::errors::LayoutError;
+use pagefold_dedup::internals::Regions;
 use pagefold_dedup::{
     AttachError, DedupMode, Engine, GuestMemory, LayoutChange, LayoutChangeError, LinearIndex,
     Mapping, PAGE_SIZE, PageState, Slot, WalkError, WalkReport,

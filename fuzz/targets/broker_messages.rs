@@ -5,10 +5,9 @@
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use pagefold_dedup::broker::LocalBroker;
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::protocol::{
-    AgentReply, AgentRequest, Bytes, Directive, NamedOffer, Offer, Outcome, decode, encode,
+use pagefold_dedup::internals::{
+    AgentReply, AgentRequest, Bytes, Directive, Extent, LocalBroker, NamedOffer, Offer, Outcome,
+    decode, encode,
 };
 use pagefold_dedup::{LinearIndex, PAGE_SIZE, Slot, VmId};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pagefold_dedup::bitmap::Bitmap;
+use pagefold_dedup::Bitmap;
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId};
 

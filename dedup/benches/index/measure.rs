@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagefold_dedup::extents::{Extent, ExtentMap};
+use pagefold_dedup::internals::{Extent, ExtentMap};
 use pagefold_dedup::{
     AnonymousMemory, AttachSpec, DedupMode, Engine, EngineConfig, PAGE_SIZE, Unchanging, VmId,
 };

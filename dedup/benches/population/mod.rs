@@ -9,10 +9,9 @@ mod record;
 
 use std::time::Instant;
 
-use pagefold_dedup::broker::LocalBroker;
-use pagefold_dedup::extents::Extent;
-use pagefold_dedup::fingerprint::Fingerprint;
-use pagefold_dedup::protocol::{Broker, Decision, Directive, Offer, Outcome};
+use pagefold_dedup::internals::{
+    Broker, Decision, Directive, Extent, Fingerprint, LocalBroker, Offer, Outcome,
+};
 use pagefold_dedup::{LinearIndex, Slot, VmId};
 
 pub(crate) use self::content::{Random, page};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pagefold_dedup::VmId;
-use pagefold_dedup::extents::Extent;
+use pagefold_dedup::internals::Extent;
 
 /// What a request asks of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,7 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use pagefold_dedup::fingerprint::Fingerprint;
-use pagefold_dedup::protocol::{Broker, Offer, Outcome};
+use pagefold_dedup::internals::{Broker, Fingerprint, Offer, Outcome};
 use pagefold_dedup::{LinearIndex, Slot, VmId};
 
 use crate::population::{BATCH, Mix, Operation, Population, Record};

@@ -19,7 +19,7 @@
 
 mod attach;
 mod backlog;
-pub mod budget;
+pub(crate) mod budget;
 mod check;
 mod dirty;
 mod error;

@@ -56,11 +56,10 @@ use rmap::{ItemRange, Rmap};
 use store::Store;
 
 use crate::extents::{Extent, ExtentMap};
-use crate::fingerprint::{Identity, Secret};
+#[cfg(any(test, feature = "internals"))]
+use crate::fingerprint::Identity;
+use crate::fingerprint::Secret;
 use crate::protocol::{BrokerError, TRIM_PAGES};
-pub use crate::protocol::{
-    CompactCursor, CompactScope, IndexError, MaxPageSharingError, MoveError,
-};
 use crate::sys::Memfd;
 use crate::workers::Workers;
 use crate::{LinearIndex, Slot, VmId};
@@ -241,6 +240,7 @@ impl LocalBroker {
     }
 
     /// The name of the bytes in a slot; `None` when it holds none.
+    #[cfg(any(test, feature = "internals"))]
     pub fn identity(&self, slot: Slot) -> Option<Identity> {
         let node = self.stable.node(self.store.slots.node(slot)?);
         node.filled_slot().map(|_| node.identity)

@@ -12,11 +12,13 @@ mod agent;
 mod compaction;
 mod error;
 mod item_state;
+#[cfg(any(test, feature = "internals"))]
 mod message;
 mod unshared_reason;
 
 use std::any::Any;
 
+#[cfg(any(test, feature = "internals"))]
 pub use crate::bytes::{Bytes, Page};
 pub use admin::{Admin, BATCH, Batch, BrokerStats, Copies, TRIM_PAGES, VmItems};
 pub use agent::{Broker, Decision, Directive, NamedOffer, Offer, Outcome};
@@ -26,12 +28,13 @@ pub use error::{
     BrokerError, BusyError, IndexError, MaxPageSharingError, MoveError, ReportError, SystemError,
 };
 pub use item_state::ItemState;
+#[cfg(any(test, feature = "internals"))]
 pub use message::{AdminReply, AdminRequest, AgentReply, AgentRequest};
 #[cfg(feature = "encoded-messages")]
 pub use message::{Encoded, MessageError, decode, encode};
 pub use unshared_reason::UnsharedReason;
 
 /// The broker of one domain as its engine has it, wherever it is.
-pub trait DomainBroker: Broker + Admin + Any + Send {}
+pub(crate) trait DomainBroker: Broker + Admin + Any + Send {}
 
 impl<B: Broker + Admin + Any + Send> DomainBroker for B {}

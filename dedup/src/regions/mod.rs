@@ -65,6 +65,7 @@ impl Regions {
     }
 
     /// Whether there is no region.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.by_guest.is_empty()
     }

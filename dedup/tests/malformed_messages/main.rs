@@ -5,7 +5,7 @@
 
 mod sys;
 
-use pagefold_dedup::protocol::{AdminReply, AdminRequest, AgentReply, AgentRequest, decode};
+use pagefold_dedup::internals::{AdminReply, AdminRequest, AgentReply, AgentRequest, decode};
 use proptest::prelude::*;
 
 /// More than there are of any message.

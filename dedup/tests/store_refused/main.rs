@@ -12,7 +12,7 @@ mod common;
 mod sys;
 
 use common::{check_counters, engine, page, settle, slot, twins};
-use pagefold_dedup::broker::MoveError;
+use pagefold_dedup::errors::MoveError;
 use pagefold_dedup::{MoveSlotError, PAGE_SIZE};
 
 const PAGES: u32 = 64;

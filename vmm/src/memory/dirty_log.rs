@@ -4,8 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use pagefold_dedup::Bitmap;
 use pagefold_dedup::ChangeSource;
-use pagefold_dedup::bitmap::Bitmap;
 
 use super::ram::RamRegion;
 use crate::sys::memslot::MappedVm;

@@ -62,7 +62,7 @@ pub(super) const VMAS_PER_PAIR: u64 = 4;
 
 /// One engine's part of a budget.
 #[derive(Debug)]
-pub struct MappingBudget {
+pub(crate) struct MappingBudget {
     pool: Arc<Pool>,
     used: AtomicU64,
     pledged: AtomicU64,
@@ -93,7 +93,7 @@ pub(super) struct Ask {
 
 impl MappingBudget {
     /// A budget of `limit` mappings.
-    pub fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64) -> Self {
         Self::of(Arc::new(Pool { limit: AtomicU64::new(limit), ..Pool::default() }))
     }
 
@@ -113,7 +113,7 @@ impl MappingBudget {
     /// # Errors
     ///
     /// When `/proc` cannot be read.
-    pub fn of_process() -> io::Result<Self> {
+    pub(crate) fn of_process() -> io::Result<Self> {
         static PROCESS: OnceLock<Arc<Pool>> = OnceLock::new();
         let pool =
             PROCESS.get_or_init(|| Arc::new(Pool { is_of_process: true, ..Pool::default() }));
@@ -148,12 +148,12 @@ impl MappingBudget {
     }
 
     /// Mappings that may be used.
-    pub fn limit(&self) -> u64 {
+    pub(crate) fn limit(&self) -> u64 {
         self.pool.limit.load(Ordering::Relaxed)
     }
 
     /// Mappings that this engine uses.
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 

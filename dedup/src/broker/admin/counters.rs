@@ -28,6 +28,7 @@ impl LocalBroker {
 
     /// Pages that were looked at for [`directives`](crate::protocol::Broker::directives) so far, whether
     /// there was anything to direct or not: what polls have cost.
+    #[cfg(any(test, feature = "internals"))]
     pub fn polled_pages(&self) -> u64 {
         self.polled_pages
     }

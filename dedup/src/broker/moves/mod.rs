@@ -136,6 +136,7 @@ impl LocalBroker {
     }
 
     /// Moves that are under way.
+    #[cfg(any(test, feature = "internals"))]
     pub fn move_count(&self) -> usize {
         self.moves.len()
     }

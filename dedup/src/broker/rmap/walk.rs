@@ -1,5 +1,6 @@
 //! The broker's half of the reverse walk: from a slot to the pages that share it.
 
+#[cfg(any(test, feature = "internals"))]
 use std::ops::ControlFlow;
 
 use super::RmapItem;
@@ -15,6 +16,7 @@ impl LocalBroker {
     /// The linear index is the one that the page was registered with, never one worked out from an
     /// address: a page is found wherever its memory has moved since it was merged. A page that was
     /// written since its agent's last pass is still named.
+    #[cfg(any(test, feature = "internals"))]
     pub fn walk_slot(
         &self,
         slot: Slot,

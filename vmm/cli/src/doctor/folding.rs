@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagefold_dedup::agent::{AgentError, AgentSetupError};
+use pagefold_dedup::errors::{AgentError, AgentSetupError};
 use pagefold_dedup::{
     AnonymousMemory, AttachError, AttachSpec, DedupMode, Engine, EngineConfig, EngineError,
     ErrorChain, PAGE_SIZE, Unchanging, VmId,
