@@ -57,6 +57,7 @@ mod agent;
 mod bitmap;
 mod broker;
 mod bytes;
+mod config;
 mod engine;
 mod error_chain;
 pub mod errors;
@@ -65,7 +66,6 @@ mod fingerprint;
 mod id_set;
 #[cfg(feature = "internals")]
 pub mod internals;
-pub mod knobs;
 mod mode;
 mod number;
 mod protocol;
@@ -82,12 +82,12 @@ pub use agent::{
     SharedChanges, StepWork, Unchanging, WrittenPages,
 };
 pub use bitmap::Bitmap;
+pub use config::{EngineConfig, LimitError, knobs};
 pub use engine::{
     AttachError, AttachSpec, CheckError, CloneError, Cloning, CompactReport, Compaction,
-    DetachError, Detaching, Discarding, Dup, Engine, EngineConfig, EngineError, Explanation,
-    FoundPage, LayoutChangeError, Leave, LimitError, MoveReport, MoveSlotError, PagesError,
-    PassReport, Reason, RecoveryReport, RecoverySource, SettleReport, Settling, Sharer, Step,
-    WalkError, WalkReport,
+    DetachError, Detaching, Discarding, Dup, Engine, EngineError, Explanation, FoundPage,
+    LayoutChangeError, Leave, MoveReport, MoveSlotError, PagesError, PassReport, Reason,
+    RecoveryReport, RecoverySource, SettleReport, Settling, Sharer, Step, WalkError, WalkReport,
 };
 pub use error_chain::ErrorChain;
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};

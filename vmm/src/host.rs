@@ -5,24 +5,14 @@ use std::sync::Arc;
 use pagefold_dedup::VmId;
 
 use crate::builder::VmBuilder;
-use crate::config::VmConfig;
-use crate::dedup_host::{DedupConfig, DedupHost, StartDedupError};
+use crate::config::{HostConfig, VmConfig};
+use crate::dedup_host::{DedupHost, StartDedupError};
 use crate::event_loop::{EventLoop, EventLoopError, VcpuExitNotifier};
 use crate::kvm::{OpenKvm, OpenKvmError};
 use crate::memory::{HostMemoryError, HostMemoryPool};
 use crate::registry::Registry;
 use crate::status::VmState;
 use crate::vm::VmHandle;
-
-/// What a host is to be.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HostConfig {
-    /// Whether VMs may together have more memory than the host: folding may make up for it, and if
-    /// it does not, the kernel ends whom it likes.
-    pub overcommit: bool,
-    /// How VMs are folded.
-    pub dedup: DedupConfig,
-}
 
 /// Why there is no host; nothing is left behind.
 #[derive(Debug, thiserror::Error)]

@@ -26,7 +26,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`config`] | what a VM is to be |
+//! | [`config`] | what a host, its folding and its VMs are to be |
 //! | `host`, `builder`, `vm`, `operation` | [`Host`], [`VmBuilder`], [`VmHandle`], [`Operation`] |
 //! | [`status`] | what there is to know about a VM |
 //! | [`memory`] | guest RAM, and what was written to it |
@@ -73,10 +73,10 @@ pub use vm_memory;
 
 pub use builder::{BuildError, VmBuilder};
 pub use builtin::BuiltinStatus;
-pub use config::{BuiltinGuest, Guest, VmConfig};
-pub use dedup_host::{DedupConfig, DedupHost, SettleError};
+pub use config::{BuiltinGuest, DedupConfig, Guest, HostConfig, VmConfig};
+pub use dedup_host::{DedupHost, SettleError};
 pub use event_loop::EventLoopError;
-pub use host::{ForgetError, Host, HostConfig, HostError};
+pub use host::{ForgetError, Host, HostError};
 pub use kvm::OpenKvmError;
 pub use operation::{Operation, OperationError, WaitError};
 pub use sys::signal::block_in_this_thread as block_signals_in_this_thread;

@@ -5,8 +5,8 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{COUNTER, PATIENCE, SLEEPER, builtin, count, host, printer, user, wait_for_progress};
+use pagefold::config::DedupConfig;
 use pagefold::config::{BuiltinGuest, DedupMode, FlatImage, Guest, Privilege, VmConfig};
-use pagefold::dedup_host::DedupConfig;
 use pagefold::memory::MAX_MEMORY_BYTES;
 use pagefold::status::VmState;
 use pagefold::{

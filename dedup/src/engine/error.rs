@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::LimitError;
 use crate::VmId;
 use crate::agent::{AgentError, AgentSetupError, MappingError};
 use crate::broker::DomainError;
+use crate::config::LimitError;
 use crate::knobs::KnobError;
 use crate::protocol::{BrokerError, IndexError};
 

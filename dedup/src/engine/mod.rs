@@ -8,7 +8,6 @@ mod check;
 mod clone;
 #[cfg(test)]
 mod collisions;
-mod config;
 mod cycle;
 mod detach;
 mod discard;
@@ -37,7 +36,6 @@ use advisor::Advisor;
 #[cfg(test)]
 pub(crate) use check::agree;
 pub use clone::{CloneError, Cloning};
-pub use config::{EngineConfig, LimitError};
 use cycle::Cycle;
 pub use cycle::Step;
 use detach::Detach;
@@ -60,6 +58,7 @@ pub use walk::{FoundPage, WalkError, WalkReport};
 
 use crate::agent::budget::MappingBudget;
 use crate::agent::{Agent, AgentSetupError, AgentSpec, ProcessMemory, StepWork, StoreAccess};
+use crate::config::{EngineConfig, STEP_TIME, default_store_pages};
 use crate::knobs::Knobs;
 use crate::mode::DedupMode;
 use crate::protocol::DomainBroker;
@@ -137,7 +136,7 @@ impl Engine {
         config.knobs.check().map_err(EngineError::Knobs)?;
         let store_pages = match config.store_pages {
             Some(pages) => pages,
-            None => config::default_store_pages().map_err(EngineError::Limits)?,
+            None => default_store_pages().map_err(EngineError::Limits)?,
         };
         let budget = match config.max_mappings {
             Some(limit) => MappingBudget::new(limit),
@@ -153,7 +152,7 @@ impl Engine {
             process: None,
             budget: Arc::new(budget),
             store_pages,
-            step_time: config.step_time.unwrap_or(config::STEP_TIME),
+            step_time: config.step_time.unwrap_or(STEP_TIME),
             knobs: config.knobs,
             advisor: Advisor::default(),
             cycle: None,

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use std::time::Duration;
-
 use pagefold_dedup::{EngineError, KnobError, PagesError, Run, SettleReport};
+
+use crate::config::IntervalError;
 
 /// Why folding cannot begin; nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -13,13 +13,8 @@ pub enum StartDedupError {
     #[error("cannot start the folding thread")]
     Thread(#[source] io::Error),
     /// An interval is longer than a day.
-    #[error("{name} is at most a day, not {value:?}")]
-    Interval {
-        /// The field of [`DedupConfig`](super::DedupConfig).
-        name: &'static str,
-        /// What it was to be.
-        value: Duration,
-    },
+    #[error(transparent)]
+    Interval(#[from] IntervalError),
     /// The engine cannot be made.
     #[error("cannot set up folding")]
     Engine(#[source] EngineError),

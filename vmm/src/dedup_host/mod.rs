@@ -16,10 +16,11 @@ use std::{io, thread};
 
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
-    AttachSpec, ChangeSource, CompactReport, CompactScope, DedupMode, EngineConfig, Explanation,
-    Knobs, LinearIndex, SettleReport, VmId,
+    AttachSpec, ChangeSource, CompactReport, CompactScope, DedupMode, Explanation, Knobs,
+    LinearIndex, SettleReport, VmId,
 };
 
+use crate::config::DedupConfig;
 use crate::memory::GuestRam;
 use crate::sys::ram::FoldableRam;
 use crate::sys::signal;
@@ -29,37 +30,6 @@ use runner::{Request, Runner};
 
 /// The domain of VMs for which none is named.
 pub(crate) const DEFAULT_DOMAIN: &str = "default";
-
-/// As long as the knob `sleep_millisecs` can be.
-const MAX_INTERVAL: Duration = Duration::from_hours(24);
-
-/// How VMs are folded.
-///
-/// The pause between two passes is the longer one of the knob `sleep_millisecs` and an interval given
-/// here, which `sleep_millisecs` cannot make shorter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DedupConfig {
-    /// The time between passes while there is something to fold, or somebody waits for the end of
-    /// folding: a page must rest for so long to be shared. `sleep_millisecs` can make it longer. At
-    /// most a day.
-    pub busy_interval: Duration,
-    /// The time between passes once two in a row have folded nothing, or `sleep_millisecs` if that is
-    /// longer. When a VM is attached, started or resumed, or its guest is ready, the busy interval holds
-    /// again. At most a day.
-    pub idle_interval: Duration,
-    /// The engine's limits.
-    pub engine: EngineConfig,
-}
-
-impl Default for DedupConfig {
-    fn default() -> Self {
-        Self {
-            busy_interval: Duration::from_millis(150),
-            idle_interval: Duration::from_secs(1),
-            engine: EngineConfig::default(),
-        }
-    }
-}
 
 /// The folding of one program's VMs. Clones are the same; with the last one the thread ends.
 #[derive(Debug, Clone)]
@@ -101,13 +71,7 @@ impl DedupHost {
     /// When an interval, a limit or a knob makes no sense, threads cannot be started or the host's limits
     /// are unknown.
     pub fn start(config: DedupConfig) -> Result<Self, StartDedupError> {
-        let intervals =
-            [("busy_interval", config.busy_interval), ("idle_interval", config.idle_interval)];
-        for (name, value) in intervals {
-            if value > MAX_INTERVAL {
-                return Err(StartDedupError::Interval { name, value });
-            }
-        }
+        config.check_intervals()?;
         let (requests, inbox) = channel();
         let (ready, started) = channel();
         let handle = thread::Builder::new()

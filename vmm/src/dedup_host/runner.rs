@@ -12,8 +12,9 @@ use pagefold_dedup::{
     Settling, Step, VmId,
 };
 
+use super::DEFAULT_DOMAIN;
 use super::snapshot::Snapshot;
-use super::{DEFAULT_DOMAIN, DedupConfig};
+use crate::config::DedupConfig;
 use crate::config::DedupMode;
 
 /// Passes in a row that fold nothing after which passes become rare: what changed during the first

@@ -1,6 +1,6 @@
 use std::thread;
 
-use pagefold_dedup::{KnobError, Run, Unchanging};
+use pagefold_dedup::{EngineConfig, KnobError, Run, Unchanging};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pagefold::dedup_host::DedupConfig;
+use pagefold::config::DedupConfig;
 use pagefold::limits::Tree;
 use pagefold::limits::room::{Needs, lacking};
 use pagefold::{BuildError, Host, HostConfig, OperationError, StopReason, VmHandle};

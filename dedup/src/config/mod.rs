@@ -1,11 +1,13 @@
-//! What an engine is told, and what it finds out about the host.
+//! How an engine is set up, what can be changed while it works, and what it finds out about the host.
+
+pub mod knobs;
 
 use std::io;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::PAGE_SIZE;
-use crate::knobs::Knobs;
+use knobs::Knobs;
 
 /// How an engine is set up. The defaults fit the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,16 +21,16 @@ pub struct EngineConfig {
     /// share what `vm.max_map_count` leaves. An engine that is given a number has it for itself: who gives
     /// numbers to several sees to it that the process can have their sum.
     pub max_mappings: Option<u64>,
-    /// How long a [step](super::Engine::step) may take before it begins no further piece of work; by default
+    /// How long a [step](crate::Engine::step) may take before it begins no further piece of work; by default
     /// 1.5 ms. A piece takes a millisecond or two at most, on a machine that has nothing else to do. A step
     /// without any time does one piece. Whoever waits for the engine waits for a step.
     pub step_time: Option<Duration>,
-    /// What [`Engine::set_knobs`](super::Engine::set_knobs) changes later.
+    /// What [`Engine::set_knobs`](crate::Engine::set_knobs) changes later.
     pub knobs: Knobs,
 }
 
-/// A step that has so much time does about as much as it may by what it [handles](super::Engine::last_step).
-pub(super) const STEP_TIME: Duration = Duration::from_micros(1500);
+/// A step that has so much time does about as much as it may by what it [handles](crate::Engine::last_step).
+pub(crate) const STEP_TIME: Duration = Duration::from_micros(1500);
 
 /// More threads would only wait for each other.
 const THREADS: RangeInclusive<u64> = 1..=4096;
@@ -57,7 +59,7 @@ impl EngineConfig {
     /// # Errors
     ///
     /// The first that is not.
-    pub(super) fn check_limits(&self) -> Result<(), LimitError> {
+    pub(crate) fn check_limits(&self) -> Result<(), LimitError> {
         let limits = [
             ("thread_count", self.thread_count.map(|count| count as u64), THREADS),
             ("store_pages", self.store_pages.map(u64::from), STORE_PAGES),
@@ -88,7 +90,7 @@ impl EngineConfig {
 /// # Errors
 ///
 /// When `/proc` does not say.
-pub(super) fn default_store_pages() -> io::Result<u32> {
+pub(crate) fn default_store_pages() -> io::Result<u32> {
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total_kib: Option<u64> = meminfo
         .lines()

@@ -1,8 +1,7 @@
-//! What a VM is to be.
+//! What runs in a VM.
 
 use std::fmt;
 
-pub use pagefold_dedup::DedupMode;
 use pagefold_guest::workload::Preset;
 
 /// The built-in guest and its workload.
@@ -53,34 +52,6 @@ impl fmt::Display for Guest {
         match self {
             Self::Builtin(builtin) => builtin.preset.fmt(f),
             Self::Flat(_) => f.write_str("flat"),
-        }
-    }
-}
-
-/// What a VM is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmConfig {
-    /// Its memory in bytes, a multiple of 4096. What does not fit below 3 GiB lies from 4 GiB on.
-    pub memory_bytes: u64,
-    /// How many vCPUs it has.
-    pub vcpus: u32,
-    /// What runs in it.
-    pub guest: Guest,
-    /// What folding may do with it.
-    pub dedup: DedupMode,
-    /// A name for people, 1 to 255 bytes without control characters; ids are what tells VMs apart.
-    pub name: Option<String>,
-}
-
-impl VmConfig {
-    /// A VM with one vCPU and `memory_bytes` of memory that is folded and runs the built-in guest.
-    pub fn builtin(memory_bytes: u64, guest: BuiltinGuest) -> Self {
-        Self {
-            memory_bytes,
-            vcpus: 1,
-            guest: Guest::Builtin(guest),
-            dedup: DedupMode::On,
-            name: None,
         }
     }
 }

@@ -1,0 +1,12 @@
+//! What a host, its folding and its VMs are to be.
+
+mod folding;
+mod guest;
+mod host;
+mod vm;
+
+pub use folding::{DedupConfig, IntervalError};
+pub use guest::{BuiltinGuest, FlatImage, Guest, Privilege};
+pub use host::HostConfig;
+pub use pagefold_dedup::DedupMode;
+pub use vm::VmConfig;
