@@ -37,7 +37,7 @@
 //! | what it is made with, and what can be changed while it works | [`EngineConfig`], [`knobs`] |
 //! | what it needs of a VM: its memory, and which pages were written | [`GuestMemory`], [`ChangeSource`] |
 //! | what it has done | the reports, and [`stats`] |
-//! | what it could not do | the errors, and [`errors`] inside them; [`ErrorChain`] for a line of text |
+//! | what it could not do | the errors, and [`errors`] inside them; [`ErrorChain`] for a line of text, [`ErrorClass`] for who can do something |
 //!
 //! The rest is private: `agent` is what reads, compares and maps one VM's memory, `broker` has one domain's trees,
 //! items and store, and decides; `protocol` is what goes between them. The feature `internals` shows
@@ -60,6 +60,7 @@ mod bytes;
 mod config;
 mod engine;
 mod error_chain;
+mod error_class;
 pub mod errors;
 mod extents;
 mod fingerprint;
@@ -90,6 +91,7 @@ pub use engine::{
     RecoveryReport, RecoverySource, SettleReport, Settling, Sharer, Step, WalkError, WalkReport,
 };
 pub use error_chain::ErrorChain;
+pub use error_class::{Classified, ErrorClass};
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
 pub use number::{NumberError, parse_number};

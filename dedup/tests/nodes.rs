@@ -12,7 +12,7 @@ fn vms_on_different_nodes_share_only_if_merging_across_nodes_is_allowed() {
     let mut engine = engine();
     let one = TestVm::attached(&mut engine, 0, 4);
     let other = TestVm::attached(&mut engine, 1, 4);
-    engine.set_node(other.id, 1).unwrap();
+    engine.set_numa_node(other.id, 1).unwrap();
     one.write(0, &page(1));
     other.write(0, &page(1));
     settle(&mut engine);
@@ -22,8 +22,8 @@ fn vms_on_different_nodes_share_only_if_merging_across_nodes_is_allowed() {
     let busy = engine.set_knobs(apart).unwrap_err().to_string();
     assert!(busy.contains("run=2"), "{busy}");
     assert!(engine.knobs().merge_across_nodes, "nothing has changed");
-    assert_eq!(engine.set_node(one.id, 1), Err(PagesError::InUse(one.id)));
-    assert_eq!(engine.set_node(VmId(9), 1), Err(PagesError::NoVm(VmId(9))));
+    assert_eq!(engine.set_numa_node(one.id, 1), Err(PagesError::InUse(one.id)));
+    assert_eq!(engine.set_numa_node(VmId(9), 1), Err(PagesError::NoVm(VmId(9))));
 
     engine.set_mode(one.id, DedupMode::Off).unwrap();
     engine.set_mode(other.id, DedupMode::Off).unwrap();

@@ -161,11 +161,11 @@ fn a_twin_on_another_numa_node_is_named_by_the_node_and_one_in_another_domain_by
     let knobs = Knobs { merge_across_nodes: false, ..Knobs::default() };
     let mut engine = Engine::new(EngineConfig { knobs, ..config() }).unwrap();
     let vms = [0, 1, 2].map(|id| TestVm::attached(&mut engine, id, 8));
-    engine.set_node(vms[1].id, 1).unwrap();
-    engine.set_node(vms[2].id, 2).unwrap();
+    engine.set_numa_node(vms[1].id, 1).unwrap();
+    engine.set_numa_node(vms[2].id, 2).unwrap();
     let other = TestVm::new(3, 8);
     other.attach(&mut engine, "other", DedupMode::On);
-    engine.set_node(other.id, 3).unwrap();
+    engine.set_numa_node(other.id, 3).unwrap();
     // Page 0 everywhere, twice on node 0; page 1 on two nodes; page 2 on one, and page 3 elsewhere.
     for vm in &vms {
         vm.write(0, &page(7));

@@ -143,7 +143,7 @@ fn a_clone_is_on_its_parents_node() {
     let mut engine = engine_with(Knobs { merge_across_nodes: false, ..Knobs::default() });
     let parent = TestVm::attached(&mut engine, 0, 2);
     let other = TestVm::attached(&mut engine, 5, 2);
-    engine.set_node(parent.id, 1).unwrap();
+    engine.set_numa_node(parent.id, 1).unwrap();
     parent.write(0, &page(1));
     other.write(0, &page(1));
     let child = clone_of(&mut engine, &parent, 1);

@@ -44,6 +44,7 @@ mod builtin;
 pub mod config;
 mod console;
 pub mod dedup_host;
+mod error_class;
 mod event_loop;
 mod host;
 mod kvm;
@@ -61,8 +62,8 @@ mod watch;
 /// The folding engine alone, for memory of anything that can report which of its pages changed.
 pub use pagefold_dedup as dedup;
 pub use pagefold_dedup::{
-    AdvisorMode, CompactReport, CompactScope, DedupMode, EngineConfig, KnobError, Knobs, Run,
-    SettleReport, VmId, stats::DedupStats,
+    AdvisorMode, Classified, CompactReport, CompactScope, DedupMode, EngineConfig, ErrorClass,
+    KnobError, Knobs, Run, SettleReport, VmId, stats::DedupStats,
 };
 /// The built-in guest: its parameters, and what it prints.
 pub use pagefold_guest as guest;

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use pagefold::config::{DedupMode, FlatImage, Guest, Privilege, VmConfig};
-use pagefold::{BuildError, Host, HostConfig};
+use pagefold::{BuildError, Classified, ErrorClass, Host, HostConfig};
 
 #[test]
 fn more_vms_than_the_host_has_memory_for_are_refused() {
@@ -25,5 +25,6 @@ fn more_vms_than_the_host_has_memory_for_are_refused() {
     };
     let error = build_all(false).unwrap_err();
     assert!(matches!(error, BuildError::HostMemory(_)), "{error}");
+    assert_eq!(error.class(), ErrorClass::Host);
     build_all(true).unwrap();
 }

@@ -77,7 +77,7 @@ pub struct Cloning {
 
 impl Engine {
     /// Begins to attach a VM whose memory becomes a copy of another's, with the other's domain, mode,
-    /// [opt-outs](Self::set_mergeable) and [NUMA node](Self::set_node). The parent must be paused until the
+    /// [opt-outs](Self::set_mergeable) and [NUMA node](Self::set_numa_node). The parent must be paused until the
     /// clone is attached. Only pages that the parent has are copied: what it has not touched takes no memory
     /// in the clone either, and reads as zeroes whatever the clone's memory held. The clone's pages are its
     /// own until they have been found equal, as any others.

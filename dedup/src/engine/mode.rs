@@ -70,7 +70,7 @@ impl Engine {
     /// # Errors
     ///
     /// When the VM is not attached, or has pages that are shared or wait; nothing has changed.
-    pub fn set_node(&mut self, vm: VmId, node: u32) -> Result<(), PagesError> {
+    pub fn set_numa_node(&mut self, vm: VmId, node: u32) -> Result<(), PagesError> {
         let member = self.members.get(&vm).ok_or(PagesError::NoVm(vm))?;
         if member.agent.is_in_trees() {
             return Err(PagesError::InUse(vm));
