@@ -12,7 +12,7 @@
 //! * pages that are written out to swap and that nothing is known of, which are among the
 //!   `swapped_pages`: they are looked at when they have returned;
 //! * pages that are not to be folded: those that were opted out, all of a VM whose mode is `off`, and
-//!   what is at rest and not zero of one whose mode is `zero`.
+//!   what is unchanged and not zero of one whose mode is `zero`.
 //!
 //! So `private_bytes` is, while no page is swapped out, what unshared, deferred and volatile pages
 //! and those that are not to be folded take, and those merging and zero pages that were written since
@@ -156,7 +156,7 @@ pub struct DedupStats {
     pub pages_volatile: u64,
     /// Pages saved because they are zero.
     pub pages_zero: u64,
-    /// What folding has been told.
+    /// What folding is set to.
     pub knobs: Knobs,
     /// Passes over all VMs.
     pub full_scans: u64,

@@ -28,7 +28,7 @@ fn passes(engine: &mut Engine, count: u64) {
     }
 }
 
-/// Writes other bytes to a VM's pages for a pass, then those they had, for which they are at rest once.
+/// Writes other bytes to a VM's pages for a pass, then those they had, which are unchanged for one.
 fn break_and_restore(engine: &mut Engine, vm: &TestVm) {
     let pages = || (0..).take(usize::try_from(PAGES).unwrap());
     pages().for_each(|number| vm.poke(number, 9, 1));

@@ -34,7 +34,7 @@ fn a_process_at_its_limit_of_mappings_loses_nothing_and_says_so() {
         one.write(2 * number, &page(number as u32));
         other.write(place(number), &page(number as u32));
     }
-    // The first sees that all is written, the second finds it at rest.
+    // The first sees that all is written, the second finds it unchanged.
     let reserve = Reserve::new();
     engine.pass();
     engine.pass();

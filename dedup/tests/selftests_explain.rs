@@ -297,7 +297,7 @@ fn every_page_that_is_there_is_in_just_one_counter_and_the_kernel_has_as_many() 
     engine.set_mergeable(a.id, LinearIndex(24), 8, false).unwrap();
     a.write(25, &page(2));
     settle(&mut engine);
-    // Broken, and looked at by no pass yet that could find them at rest.
+    // Broken, and looked at by no pass yet that could find them unchanged.
     a.write(2, &page(30));
     a.write(32, &page(31));
     engine.pass();

@@ -27,7 +27,7 @@ fn a_vm_that_is_detached_in_the_middle_of_a_pass_leaves_no_page_slot_or_count() 
         for vm in &vms {
             (0..24).for_each(|number| vm.write(number, &page(number as u32)));
         }
-        // The first pass sees what was written, the second finds it at rest and merges it.
+        // The first pass sees what was written, the second finds it unchanged and merges it.
         engine.pass();
         let mut steps = 0;
         loop {

@@ -288,7 +288,7 @@ impl LocalBroker {
             return;
         };
         let slots = &mut self.store.slots;
-        // Counted up first, so that a slot that stays where it was is never at rest in between.
+        // Counted up first, so that a slot that stays where it was is never quarantined in between.
         if let Some(slot) = slot {
             slots.map(slot, page_count);
         }

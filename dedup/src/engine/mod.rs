@@ -224,7 +224,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins to tell pages at rest from pages that keep changing: what changes from now on does
+    /// Begins to tell unchanged pages from those that keep changing: what changes from now on does
     /// not count as backlog. O(pages / 64).
     pub fn mark(&mut self) {
         for member in self.members.values_mut() {
@@ -232,7 +232,7 @@ impl Engine {
         }
     }
 
-    /// Passes until everything is folded that has been at rest since the beginning, or until
+    /// Passes until everything is folded that is unchanged since the beginning, or until
     /// `limit` is over, with `interval` between passes, in which running VMs show which of their
     /// pages keep changing.
     #[must_use = "says whether time was up before everything was folded"]

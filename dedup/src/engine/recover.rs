@@ -40,7 +40,7 @@ pub struct RecoveryReport {
 impl Engine {
     /// Replaces a slot whose memory has failed by another with the same bytes, if they can be found:
     /// in a dup, in a page that waits, or in a page that was written and has been written back.
-    /// Nothing that shows the slot is read. If they are lost the slot stays, nobody is told to read
+    /// Nothing that shows the slot is read. If they are lost the slot stays, no directive names
     /// it any more, and the report names whom that affects: pages that have their own copy are not
     /// among them. Pages of the same content that come later may be what it is recovered from when
     /// asked again. Pages that the kernel refuses to map elsewhere are tried again by each pass.
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// Maps pages to other slots that could not be, or had been swapped out, when theirs were
-    /// recovered. Their agents must not be told to by directives: they would compare the pages first,
+    /// recovered. Their agents must not get directives to: they would compare the pages first,
     /// and so read what is lost.
     pub(super) fn resume_recoveries(&mut self) {
         let recoveries = |(name, domain): (&String, &Domain)| {

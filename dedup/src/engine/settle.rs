@@ -24,7 +24,7 @@ pub struct SettleReport {
     pub elapsed_ms: u64,
 }
 
-/// An attempt to fold everything that has been at rest since it began, pass by pass: for an owner of
+/// An attempt to fold everything that is unchanged since it began, pass by pass: for an owner of
 /// an engine who has other things to do between passes. Begin with [`Engine::mark`].
 ///
 /// [`Engine::mark`]: crate::Engine::mark

@@ -148,7 +148,7 @@ pub trait Admin {
     /// How many pages share a slot. O(1).
     fn sharer_count(&self, slot: Slot) -> u64;
 
-    /// Why a page that is at rest shares nothing; `None` when it does, or is in no tree. O(dups), or, where
+    /// Why an unchanged page shares nothing; `None` when it does, or is in no tree. O(dups), or, where
     /// nodes are kept apart, O(VMs).
     fn unshared_reason(&self, vm: VmId, linear: LinearIndex) -> Option<UnsharedReason>;
 

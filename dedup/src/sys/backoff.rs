@@ -37,7 +37,7 @@ impl Backoff {
 }
 
 impl Drop for Backoff {
-    /// Whoever was alarmed hears how it ended.
+    /// Who has read the warning reads how it ended.
     fn drop(&mut self) {
         if self.attempts > 0 {
             log::warn!("{self}");

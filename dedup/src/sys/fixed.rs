@@ -24,7 +24,7 @@
 //!   limit and there is no process that it may kill for it (killing may be switched off in version 1), and where
 //!   a kernel for tests injects failures.
 //!
-//! It is not looked for, because nothing could be mended. Most of it could be told: what was protected before is
+//! It is not looked for, because nothing could be mended. Most of it could be recognized: what was protected before is
 //! registered with the userfaultfd, and a stranger's memory is not (to `PROCMAP_QUERY` it looks like the guest's:
 //! private and anonymous). But the address is the other thread's by then, and the guest's bytes are gone.
 //! Leaving these pages alone would protect nobody: KVM goes on to show them to the guest, and whoever owns the

@@ -1,4 +1,4 @@
-//! Memory that cannot be folded, told apart before anything is done to it.
+//! Memory that cannot be folded, recognized before anything is done to it.
 
 use std::io;
 use std::ops::Range;

@@ -26,7 +26,7 @@ pub struct Fold {
     /// The same to the end of the second scan without another.
     pub settled: Cost,
     /// The same to the end of its first scan, which saves next to nothing: it takes the checksums by
-    /// which the second knows the pages that are at rest.
+    /// which the second knows the pages that are unchanged.
     pub first_scan: Cost,
     /// Scans to the last page saved, that one included.
     pub converged_scans: u64,

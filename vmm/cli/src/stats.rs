@@ -23,7 +23,7 @@ const CLEAR_SCREEN: &str = "\x1b[H\x1b[J";
 
 /// What the columns are that a VM's pages add up from.
 const COLUMNS: &str = "\
-Each page of a VM is merged (shares a slot), zero (given back), unshared (at rest, without a twin), \
+Each page of a VM is merged (shares a slot), zero (given back), unshared (unchanged, without a twin), \
 volatile (written lately), deferred (mappings are short), or another: not there, written out to swap, \
 or not to be folded.";
 

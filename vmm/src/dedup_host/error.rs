@@ -42,7 +42,7 @@ pub enum SettleError {
     /// Nothing is folded at present, so nothing would ever settle.
     #[error("folding is stopped (run={})", u32::from(*.0))]
     NotFolding(Run),
-    /// Time was up first: some of what has been at rest is not folded yet.
+    /// Time was up first: some of what is unchanged is not folded yet.
     #[error(
         "folding has not settled within {} ms, in {} passes: give it more time, or let guests rest",
         .0.elapsed_ms, .0.passes

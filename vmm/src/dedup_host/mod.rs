@@ -153,7 +153,7 @@ impl DedupHost {
         self.ask(Runner::stats)
     }
 
-    /// Waits until everything is folded that has been at rest since this call, at most for `limit`.
+    /// Waits until everything is folded that is unchanged since this call, at most for `limit`.
     /// Pages that guests go on writing are not waited for.
     ///
     /// # Errors

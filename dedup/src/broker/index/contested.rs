@@ -7,7 +7,7 @@
 //! under it is moved to the key that its BLAKE3 gives, and pages with it are asked for theirs.
 //!
 //! Nor can anybody who knows the secret find a page that has the first 64 bits of another one's
-//! BLAKE3. Two of one's own are within reach, however. They are told apart by the other 64 bits, or
+//! BLAKE3. Two of one's own are within reach, however. They are distinguished by the other 64 bits, or
 //! by their bytes: the one that comes second is left alone until it changes.
 //!
 //! A fingerprint that is contested stays so while anything stands in the trees. What stands under a name cannot

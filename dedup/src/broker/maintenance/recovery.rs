@@ -106,8 +106,8 @@ impl LocalBroker {
     }
 
     /// Begins to move every sharer of a slot that has failed to another, which is returned: the one
-    /// that they are being moved to already, or a new one, which is filled with `page`. No agent is
-    /// told: whoever calls this maps the pages, without looking at them, and does so again for what
+    /// that they are being moved to already, or a new one, which is filled with `page`. No agent gets
+    /// a directive: whoever calls this maps the pages, without looking at them, and does so again for what
     /// is left of [`recoveries`](Self::recoveries).
     ///
     /// # Errors

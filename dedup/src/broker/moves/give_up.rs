@@ -6,11 +6,11 @@
 //! a target that some have come to becomes a dup like any other; both nodes take items again.
 //!
 //! An agent that was sent a target and has not answered may be about to map a page there, and a
-//! slot that is freed must never be mapped. Whom it has told, and who has not answered, the broker
-//! keeps in mind (`Member::awaiting_ack`), and it gives up no move before all have. In one process nothing
-//! is unanswered between two steps, as an agent obeys and reports in one call; this does not depend
-//! on it, so it holds for agents that answer late as well. One that says that it has come to a
-//! target which is no more was not told to, or has said before that it had not: it is refused.
+//! slot that is freed must never be mapped. The broker records which directives have no outcome yet
+//! (`Member::awaiting_ack`), and gives up no move before all have one. In one process there are none between two
+//! steps, as an agent executes and reports in one call; this does not depend on it, so it holds for agents that
+//! report late as well. An outcome that names a target which is no more was not directed, or comes after one
+//! that had declined: it is refused.
 
 use super::Move;
 use crate::Slot;
@@ -101,19 +101,19 @@ mod tests {
         let mut decisions = Vec::new();
         broker.offer(vms[0], &offer, &mut decisions).unwrap();
         broker.offer(vms[1], &offer, &mut decisions).unwrap();
-        let told = |broker: &mut LocalBroker, vm| {
+        let polled = |broker: &mut LocalBroker, vm| {
             let mut directives = Vec::new();
             broker.directives(vm, 9, &mut directives).unwrap();
             directives
         };
-        let [Directive::Create { slot: from, .. }] = told(&mut broker, vms[0])[..] else {
+        let [Directive::Create { slot: from, .. }] = polled(&mut broker, vms[0])[..] else {
             panic!()
         };
         broker.fill(vms[0], from, &PAGE, &mut Vec::new()).unwrap();
         let merged = |slot| [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
         broker.report(vms[0], &merged(from)).unwrap();
         assert_eq!(
-            told(&mut broker, vms[1]),
+            polled(&mut broker, vms[1]),
             [Directive::Merge { linear, slot: from, awaited: true }]
         );
         broker.report(vms[1], &merged(from)).unwrap();
@@ -122,7 +122,7 @@ mod tests {
         broker.resume_moves();
         for vm in [vms[0], vms[1]] {
             assert_eq!(
-                told(&mut broker, vm),
+                polled(&mut broker, vm),
                 [Directive::Merge { linear, slot: to, awaited: false }]
             );
         }

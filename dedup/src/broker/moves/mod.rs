@@ -178,8 +178,8 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Where an item is to go if what it shares is being moved. Its agent is about to be told, and
-    /// until it has answered the slot must stay what it is.
+    /// Where an item is to go if what it shares is being moved. Its agent is about to get the directive, and
+    /// until its outcome is reported the slot must stay what it is.
     pub(in crate::broker) fn direct_to_move(&mut self, item: ItemId) -> Option<Slot> {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
         if self.stable.node(link.node).lost {

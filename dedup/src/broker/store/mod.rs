@@ -58,7 +58,7 @@ impl Store {
         (pages.len(), Ok(()))
     }
 
-    /// Lets go of a slot that nobody shares any more; mappings may still lie over it. Its memory
+    /// Frees a slot that nobody shares any more; mappings may still lie over it. Its memory
     /// and its number are given back by the next [`flush`](Self::flush).
     pub(in crate::broker) fn free(&mut self, slot: Slot) {
         self.freed.push(slot);

@@ -58,9 +58,9 @@ pub enum Reason {
     SlotsFull,
     /// It has twins, but on these NUMA nodes, with which it may not share.
     OtherNode(Vec<u32>),
-    /// It is at rest, and equal to no other page of its domain that is at rest and may be shared.
+    /// It is unchanged, and equal to no other unchanged page of its domain that may be shared.
     NoTwin,
-    /// It is at rest and has twins, but in domains with which it may not share.
+    /// It is unchanged and has twins, but in domains with which it may not share.
     OtherDomain(Vec<String>),
     /// It was not there when its VM was last visited, and nothing has said that it was written. A slow
     /// sweep finds it.

@@ -49,7 +49,7 @@ impl fmt::Display for Explanation {
             Reason::Skipped { age, remaining_skips } => write!(
                 f,
                 "It is not shared: it keeps changing (its age is {age}), so it is skipped \
-                 {remaining_skips} more times when it is at rest (set smart_scan=0).",
+                 {remaining_skips} more times when it is unchanged (set smart_scan=0).",
             ),
             Reason::Matched => f.write_str(
                 "It is not shared yet: it has a twin, and the next pass merges them.",
@@ -76,12 +76,12 @@ impl fmt::Display for Explanation {
                 )
             }
             Reason::NoTwin => f.write_str(
-                "It is not shared: it is at rest, and equals no other page of its domain that is at \
-                 rest and may be shared.",
+                "It is not shared: it is unchanged, and equals no other unchanged page of its domain \
+                 that may be shared.",
             ),
             Reason::Unseen => f.write_str(
-                "It is not shared: it was not there when its VM was last visited, and nothing has \
-                 said since that it was written.",
+                "It is not shared: it was not there when its VM was last visited, and no \
+                 write to it has been logged since.",
             ),
             Reason::OtherDomain(others) => write!(
                 f,

@@ -109,7 +109,7 @@ impl ApiClient {
         self.put(vm, "stop")
     }
 
-    /// Waits until everything is folded that has been at rest since the request, for `limit` at most;
+    /// Waits until everything is folded that is unchanged since the request, for `limit` at most;
     /// the report has whether it is.
     ///
     /// # Errors
