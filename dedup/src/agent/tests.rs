@@ -481,7 +481,7 @@ fn directives_about_pages_or_slots_that_do_not_exist_are_counted_and_all_else_is
     for linear in [u32::try_from(PAGES).unwrap(), u32::MAX].map(LinearIndex) {
         for slot in slots {
             world.broker.strays.extend([
-                Directive::Create { linear, slot, continues: true },
+                Directive::Create { linear, slot, partners: 1, apart: 0 },
                 Directive::Merge { linear, slot, awaited: true },
             ]);
         }
@@ -489,7 +489,7 @@ fn directives_about_pages_or_slots_that_do_not_exist_are_counted_and_all_else_is
     }
     let linear = LinearIndex(23);
     for slot in [STORE_PAGES, u32::MAX].map(Slot) {
-        world.broker.strays.push(Directive::Create { linear, slot, continues: false });
+        world.broker.strays.push(Directive::Create { linear, slot, partners: 1, apart: 1 });
         world.broker.strays.push(Directive::Merge { linear, slot, awaited: false });
     }
     let count = world.broker.strays.len() as u64;

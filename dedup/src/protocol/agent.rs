@@ -93,6 +93,10 @@ pub enum Outcome {
     },
 }
 
+/// Partners for whose sides the page that fills a slot sets mappings aside. Those that come after so many save nearly
+/// a page for each two mappings, whoever else shares the slot.
+pub const MAX_PARTNERS: u32 = 16;
+
 /// What the broker wants done with a page that was not offered just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Directive {
@@ -103,9 +107,11 @@ pub enum Directive {
         linear: LinearIndex,
         /// The slot.
         slot: Slot,
-        /// Whether this page and the twin that is to be its first partner follow right on those of
-        /// the `Create` before, so that the partner's side needs no mapping of its own for it.
-        continues: bool,
+        /// How many other pages are to share the slot, up to [`MAX_PARTNERS`], at least 1.
+        partners: u32,
+        /// How many of them do not follow right on a partner of the `Create` before, with this page right
+        /// after that one's, so that their sides need mappings of their own for it.
+        apart: u32,
     },
     /// A twin of the waiting page was found, or what it shares is being moved: compare it with this
     /// slot and map it there.
@@ -114,8 +120,8 @@ pub enum Directive {
         linear: LinearIndex,
         /// The slot.
         slot: Slot,
-        /// Whether one page shares the slot, and does so only because this one is expected to: who
-        /// created it has set the mappings aside that this takes.
+        /// Whether whoever filled the slot did so for this page, too, and has set the mappings aside that it
+        /// takes.
         awaited: bool,
     },
     /// It waits in vain: offer it again.

@@ -1,8 +1,9 @@
 //! What runs cost in mappings, and which of them are worth it.
 //!
 //! The runs that save most for each mapping come first. What a page costs that is to create a slot is
-//! what both sides need: its own mappings, and those of the twin that it is merged for, which are set
-//! aside. So a page is not merged for a twin that the budget then puts off.
+//! what all sides need: its own mappings, and those of the twins that it is merged for, which are set
+//! aside. So a page is not merged for a twin that the budget then puts off, and what all VMs have is not
+//! shared by two of them only because there are more such pages.
 
 use std::cmp::Reverse;
 
@@ -34,7 +35,10 @@ impl Agent {
         let mut more_vmas = 0_i64;
         let mut order: Vec<usize> = (0..runs.len()).filter(|&at| runs[at].is_mapped()).collect();
         // Nothing is put off before everything that saves more has been paid for.
-        order.sort_by_key(|&at| (terms.awaits(&runs[at]), Reverse(runs[at].page_count)));
+        order.sort_by_key(|&at| {
+            let run = &runs[at];
+            (terms.awaits(run), Reverse((run.page_count, terms.partner_count(run))))
+        });
         let mut kept = vec![true; runs.len()];
         // Slots that stay empty: nothing is planned, or set aside, for those that were to join them.
         let mut empty = IdSet::default();
@@ -55,18 +59,19 @@ impl Agent {
                 empty.extend(terms.slots_of(&rest));
             }
             let run = runs[at];
-            let (awaited, pledge) = (terms.awaits(&run), pledge(terms, &run));
+            let held = self.vmas.saturating_add_signed(more_vmas);
+            let room = self.budget.room(held, 1).saturating_add_signed(-more_vmas);
+            let (awaited, pledge) = (terms.awaits(&run), pledge(terms, &run, room));
             if awaited {
                 self.budget.redeem(VMAS_PER_RUN);
             }
             let more = more_vmas_with(&self.space, &mut planned, &run);
-            let held = self.vmas.saturating_add_signed(more_vmas);
             let ask = Ask { held, planned: more_vmas, more, pledge };
             let cost = pledge.saturating_add_signed(more);
             let is_paid = if awaited && pledge == 0 {
                 self.budget.allows_at_all(&ask)
             } else {
-                cost == 0 || self.budget.allows(worth(&run, pledge, cost), &ask)
+                cost == 0 || self.budget.allows(worth(&run, terms.partner_count(&run), cost), &ask)
             };
             if is_paid {
                 more_vmas += more;
@@ -108,25 +113,34 @@ impl Agent {
     fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
         let held = self.vmas.saturating_add_signed(planned);
         let room = self.budget.room(held, 1).saturating_add_signed(-planned);
-        let run_count = usize::try_from((room / VMAS_PER_RUN).saturating_sub(1)).ok()?;
-        let over = terms.partner_runs(run).nth(run_count.max(1))?;
-        let page_count = over.0 - run.linear.0;
+        let run_count = (room / VMAS_PER_RUN).saturating_sub(1);
+        let mut begun = 0;
+        let mut over = terms.partner_runs(run).filter(|&(linear, runs)| {
+            begun += u64::from(runs);
+            begun > run_count && runs > 0 && linear > run.linear
+        });
+        let page_count = over.next()?.0.0 - run.linear.0;
+        drop(over);
         let rest = run.part(page_count, run.page_count - page_count);
         *run = run.part(0, page_count);
         Some(rest)
     }
 }
 
-/// Mappings that the first partners of a run's creators need.
-fn pledge(terms: &Terms, run: &Run) -> u64 {
-    VMAS_PER_RUN * terms.partner_runs(run).count() as u64
+/// Mappings that the partners of a run's creators need: of all, or of as many as there is `room` for beside the run's
+/// own, but of one for each at least.
+fn pledge(terms: &Terms, run: &Run, room: u64) -> u64 {
+    let begun = terms.partner_runs(run).filter(|&(_, runs)| runs > 0);
+    let (least, all) =
+        begun.fold((0, 0), |(least, all), (_, runs)| (least + 1, all + u64::from(runs)));
+    VMAS_PER_RUN * (room / VMAS_PER_RUN).saturating_sub(1).clamp(least, all)
 }
 
-/// The pages that a run saves for each run's worth of mappings that it costs, `pledge` of them its
-/// partners'.
-fn worth(run: &Run, pledge: u64, cost: u64) -> u32 {
-    let sides = if pledge > 0 { 2 } else { 1 };
-    let worth = u64::from(run.page_count) * sides * VMAS_PER_RUN / cost.max(sides * VMAS_PER_RUN);
+/// The pages that a run shares for each mapping on each side, of its own and its `partners`', when all cost so much.
+fn worth(run: &Run, partners: u64, cost: u64) -> u32 {
+    let pages = u64::from(run.page_count);
+    let sides = 1 + partners.div_ceil(pages);
+    let worth = (pages + partners) * VMAS_PER_RUN / cost.max(sides * VMAS_PER_RUN);
     u32::try_from(worth.max(1)).unwrap_or(u32::MAX)
 }
 

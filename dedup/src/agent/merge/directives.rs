@@ -51,8 +51,9 @@ impl Agent {
                 continue;
             }
             let (linear, slot) = match *directive {
-                Directive::Create { linear, slot, continues } => {
-                    terms.creators.push(Creator { linear, slot, continues });
+                Directive::Create { linear, slot, partners, apart } => {
+                    let apart = apart.min(partners);
+                    terms.creators.push(Creator { linear, slot, partners, apart });
                     (linear, slot)
                 }
                 Directive::Merge { linear, slot, awaited } => {

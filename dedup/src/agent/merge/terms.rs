@@ -8,8 +8,10 @@ use crate::{LinearIndex, Slot};
 pub(super) struct Creator {
     pub(super) linear: LinearIndex,
     pub(super) slot: Slot,
-    /// Whether its first partner lies in one run with that of the creator before.
-    pub(super) continues: bool,
+    /// How many other pages are to share the slot, and how many of them do not lie in one run with a partner of
+    /// the creator before.
+    pub(super) partners: u32,
+    pub(super) apart: u32,
 }
 
 /// What is known of some targets beyond where they are to go. Both lists ascend.
@@ -17,19 +19,24 @@ pub(super) struct Creator {
 pub(in crate::agent) struct Terms {
     /// Those that are to fill their slot first.
     pub(super) creators: Vec<Creator>,
-    /// Those for which mappings have been set aside, because their twin was merged for them.
+    /// Those for which mappings have been set aside by who filled the slot.
     pub(super) awaited: Vec<LinearIndex>,
 }
 
 impl Terms {
-    /// The pages of a run with whose first partner a run of the partners' begins.
+    /// The pages of a run that are to fill slots, each with how many runs of partners begin there.
     pub(in crate::agent) fn partner_runs(
         &self,
         run: &Run,
-    ) -> impl Iterator<Item = LinearIndex> + '_ {
-        let begun =
-            self.creators_in(run).enumerate().filter(|(n, creator)| *n == 0 || !creator.continues);
-        begun.map(|(_, creator)| creator.linear)
+    ) -> impl Iterator<Item = (LinearIndex, u32)> + '_ {
+        self.creators_in(run).enumerate().map(|(number, creator)| {
+            (creator.linear, if number == 0 { creator.partners } else { creator.apart })
+        })
+    }
+
+    /// The pages that share slots with those of a run that are to fill them.
+    pub(in crate::agent) fn partner_count(&self, run: &Run) -> u64 {
+        self.creators_in(run).map(|creator| u64::from(creator.partners)).sum()
     }
 
     /// The slots that pages of a run are to fill.

@@ -7,7 +7,7 @@ use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::index::stable::node::Stage;
 use crate::broker::rmap::{Link, RmapItem, Role};
 use crate::id_set::IdSet;
-use crate::protocol::{BrokerError, Directive};
+use crate::protocol::{BrokerError, Directive, MAX_PARTNERS};
 use crate::{LinearIndex, Slot, VmId};
 
 /// What a poll finds for a page.
@@ -27,10 +27,10 @@ enum Polled {
 struct Batch {
     /// Slots that `Create`s have reserved: their agent fills them before it joins.
     reserved: IdSet<Slot>,
-    /// Nodes whose first partner is to merge.
-    awaiting: IdSet<NodeId>,
-    /// The page of the last `Create`, and its first partner.
-    created: Option<(LinearIndex, (VmId, LinearIndex))>,
+    /// The page of the last `Create`.
+    created: Option<LinearIndex>,
+    /// Its partners, in the order of the node's list.
+    partners: Vec<(VmId, LinearIndex)>,
 }
 
 impl LocalBroker {
@@ -83,10 +83,11 @@ impl LocalBroker {
                 };
                 self.rmap.set(item, RmapItem::Proposed { link, role });
                 Polled::Directive(if role == Role::Creating {
-                    let continues = self.continues(item, linear, link.node, batch);
-                    Directive::Create { linear, slot, continues }
+                    let (partners, apart) = self.partners(item, linear, link.node, batch);
+                    Directive::Create { linear, slot, partners, apart }
                 } else {
-                    let awaited = self.is_unpaired(link.node) && batch.awaiting.insert(link.node);
+                    // It was on the node when the slot was to be filled, as later ones join at once.
+                    let awaited = self.stable.node(link.node).sharers <= MAX_PARTNERS;
                     Directive::Merge { linear, slot, awaited }
                 })
             }
@@ -107,29 +108,25 @@ impl LocalBroker {
         }
     }
 
-    /// Whether a page that is to create a node, and its first partner, follow right on those of the
-    /// page that was directed to before it. O(1).
-    fn continues(
+    /// How many partners a page that is to fill a node's slot has, [so many](MAX_PARTNERS) at most, and how many of
+    /// them do not follow right on those of the page that was directed to before it, as the page on that one.
+    /// Those that do stand at the same places of both nodes' lists, as runs are offered in order. O(partners).
+    fn partners(
         &self,
         item: ItemId,
         linear: LinearIndex,
         node: NodeId,
         batch: &mut Batch,
-    ) -> bool {
-        let mut items = self.stable.items(&self.rmap, node);
-        let partner = items.find(|&other| other != item).map(|other| self.rmap.page(other));
-        let before = batch.created.take();
-        batch.created = partner.map(|partner| (linear, partner));
-        let (Some((page, (vm, other))), Some((partner_vm, partner))) = (before, partner) else {
-            return false;
-        };
-        page.offset(1) == linear && vm == partner_vm && other.offset(1) == partner
-    }
-
-    /// Whether a node is still to get its first partner.
-    fn is_unpaired(&self, id: NodeId) -> bool {
-        let node = self.stable.node(id);
-        node.sharers <= 1 && !node.paired
+    ) -> (u32, u32) {
+        let others = self.stable.items(&self.rmap, node).filter(|&other| other != item);
+        let partners: Vec<_> =
+            others.take(MAX_PARTNERS as usize).map(|other| self.rmap.page(other)).collect();
+        let count = partners.len() as u32;
+        let follows = batch.created.replace(linear).is_some_and(|page| page.offset(1) == linear);
+        let before = std::mem::replace(&mut batch.partners, partners);
+        let pairs = before.iter().zip(&batch.partners);
+        let joined = pairs.filter(|((vm, page), next)| (*vm, page.offset(1)) == **next).count();
+        (count, if follows { count - joined as u32 } else { count })
     }
 
     /// The slot that a waiting item can go to now, and as what, or what there is to say of it instead.
@@ -231,7 +228,7 @@ mod tests {
         let mut broker = matched(1, PAIRS);
         let (linear, slot) = (LinearIndex(0), Slot(0));
         let (directives, looked) = poll(&mut broker, VMS[0], 999);
-        assert_eq!(directives, [Directive::Create { linear, slot, continues: false }]);
+        assert_eq!(directives, [Directive::Create { linear, slot, partners: 1, apart: 1 }]);
         assert_eq!(looked, u64::from(PAIRS));
         broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
         let merged = [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
@@ -248,7 +245,7 @@ mod tests {
         }
         let (directives, looked) = poll(&mut broker, VMS[0], 999);
         let next = LinearIndex(1);
-        assert_eq!(directives, [Directive::Create { linear: next, slot, continues: false }]);
+        assert_eq!(directives, [Directive::Create { linear: next, slot, partners: 1, apart: 1 }]);
         assert_eq!(looked, 1, "there is room for one");
         broker.fill(VMS[0], slot, &page(1), &mut Vec::new()).unwrap();
         let merged = [Outcome::Merged(Extent { linear: next, slot, page_count: 1 })];
@@ -302,6 +299,6 @@ mod tests {
         broker.report(VMS[0], &[Outcome::Unbacked { linear, page_count: 1 }]).unwrap();
         let next = LinearIndex(2);
         let (directives, _) = poll(&mut broker, VMS[0], 999);
-        assert_eq!(directives, [Directive::Create { linear: next, slot, continues: false }]);
+        assert_eq!(directives, [Directive::Create { linear: next, slot, partners: 1, apart: 1 }]);
     }
 }

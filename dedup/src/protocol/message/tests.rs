@@ -100,7 +100,9 @@ fn decision() -> impl Strategy<Value = Decision> {
 fn directive() -> impl Strategy<Value = Directive> {
     let at = || (linear(), slot(), any::<bool>());
     prop_oneof![
-        at().prop_map(|(linear, slot, continues)| Directive::Create { linear, slot, continues }),
+        (at(), any::<(u32, u32)>()).prop_map(|((linear, slot, _), (partners, apart))| {
+            Directive::Create { linear, slot, partners, apart }
+        }),
         at().prop_map(|(linear, slot, awaited)| Directive::Merge { linear, slot, awaited }),
         linear().prop_map(|linear| Directive::Offer { linear }),
         linear().prop_map(|linear| Directive::Unshare { linear }),
