@@ -15,7 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{TestVm, config, engine, page, settle, slot};
-use pagefold_dedup::{AnonymousMemory, Engine, EngineConfig, GuestMemory, LinearIndex, PAGE_SIZE};
+use pagefold_dedup::{
+    AnonymousMemory, Engine, EngineConfig, GuestMemory, Knobs, LinearIndex, PAGE_SIZE,
+};
 
 const ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
@@ -140,6 +142,36 @@ fn a_shared_page_that_there_are_no_mappings_to_move_is_shared_and_nothing_else()
     for number in 0..64 {
         assert_eq!([a.read(number), b.read(number)], [page(number as u32); 2]);
     }
+}
+
+// Each pass tried, and had the next one follow: for ever.
+#[test]
+fn slots_that_there_are_no_mappings_to_join_are_no_work_that_is_left() {
+    const LIMIT: u64 = 200;
+    let knobs =
+        Knobs { max_page_sharing: 2, stable_node_chains_prune_millisecs: 0, ..Knobs::default() };
+    let config = EngineConfig { knobs, max_mappings: Some(LIMIT), ..config() };
+    let mut engine = Engine::new(config).unwrap();
+    let vms: Vec<TestVm> = (0..4).map(|id| TestVm::attached(&mut engine, id, 64)).collect();
+    for (vm, number) in vms.iter().flat_map(|vm| (0..64).map(move |number| (vm, number))) {
+        vm.write(number, &page(number as u32));
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().stable_node_chains, 64);
+    Padding::default().fill(&mut engine, LIMIT);
+    // One page of each slot's two is left, in the middle of others that share.
+    let slots: Vec<_> = vms.iter().map(|vm| slot(&engine, vm.id, 31)).collect();
+    for (at, vm) in vms.iter().enumerate() {
+        if slots[..at].contains(&slots[at]) {
+            vm.write(31, &page(1000 + at as u32));
+        }
+    }
+    settle(&mut engine);
+    let skips = engine.stats().events.budget_skips;
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert!(stats.events.budget_skips > skips, "it is tried: {stats:?}");
+    engine.check().unwrap();
 }
 
 #[test]

@@ -45,12 +45,14 @@ impl Agent {
     pub(in crate::agent) fn defer(&mut self, run: &Run, planned: i64) {
         let committed = self.budget.committed().saturating_add_signed(planned);
         self.deferral.put_off_at = self.deferral.put_off_at.max(committed);
+        let mut has_put_off = false;
         for page in run.positions().filter(|&page| !self.shared.contains(page)) {
             self.deferred.insert(page);
+            has_put_off = true;
         }
         self.events.budget_skips += u64::from(run.page_count);
-        if self.deferral.lack == Lack::Nothing && self.lack() != Lack::Nothing {
-            // The next pass has others know.
+        if has_put_off && self.deferral.lack == Lack::Nothing && self.lack() != Lack::Nothing {
+            // The next pass has others know, which it does of pages that wait and not of those that stay.
             self.note_work(run.positions());
         }
     }
