@@ -511,6 +511,46 @@ fn few_mappings_for_few_contents_are_given_out_once_and_not_tried_for_ever() {
     }
 }
 
+/// VMs that are not attached yet, in pairs of which each has so many pages in common, which lie side by side in those
+/// that are marked, and between others in the rest.
+fn sharing_runs(vm_count: usize, groups: &[([(usize, bool); 2], u32)]) -> Vec<TestVm> {
+    let mut contents = vec![Vec::new(); vm_count];
+    let (mut common, mut own) = (0, 1_000_000);
+    for &(vms, page_count) in groups {
+        for (vm, is_run) in vms {
+            for number in 0..page_count {
+                contents[vm].push(common + number);
+                contents[vm].extend((!is_run || number + 1 == page_count).then_some(own));
+                own += 1;
+            }
+        }
+        common += page_count;
+    }
+    let vms = (0..).zip(&contents).map(|(id, contents)| {
+        let vm = TestVm::new(id, contents.len() as u32);
+        (0..).zip(contents).for_each(|(number, &content)| vm.write(number, &page(content)));
+        vm
+    });
+    vms.collect()
+}
+
+// It was put off as a whole, because with what its partner needs it was more than a share, although nearly half of all
+// mappings were free.
+#[test]
+fn a_run_that_needs_more_than_a_share_is_merged_as_far_as_that_goes() {
+    const LIMIT: u64 = 600;
+    let own = ([(0, false), (0, false)], 40);
+    let runs = [([(1, true), (0, false)], 100), ([(2, true), (0, false)], 100)];
+    let vms = sharing_runs(3, &[own, runs[0], runs[1]]);
+    let mut engine = with_mappings(LIMIT);
+    attach_all(&mut engine, &vms);
+    settle(&mut engine);
+    check_counters(&engine);
+    let stats = engine.stats();
+    assert_eq!([1, 2].map(|vm| stats.vms[vm].deferred_pages), [0, 0], "{stats:?}");
+    assert!(stats.vmas_used > LIMIT * 7 / 8, "{stats:?}");
+}
+
 #[test]
 fn a_newcomer_shares_with_a_vm_that_has_more_than_its_share() {
     const LIMIT: u64 = 2000;

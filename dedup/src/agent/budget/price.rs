@@ -60,8 +60,8 @@ impl Agent {
             }
             let run = runs[at];
             let held = self.vmas.saturating_add_signed(more_vmas);
-            let room = self.budget.room(held, 1).saturating_add_signed(-more_vmas);
-            let (awaited, pledge) = (terms.awaits(&run), pledge(terms, &run, room));
+            let pledge = pledge(terms, &run, self.room_beside(more_vmas));
+            let awaited = terms.awaits(&run);
             if awaited {
                 self.budget.redeem(VMAS_PER_RUN);
             }
@@ -108,12 +108,18 @@ impl Agent {
         mapped().map(|run| more_vmas_with(&self.space, &mut planned, run)).sum()
     }
 
-    /// Shortens a run whose partners lie in more runs than there are mappings for, and returns the rest:
-    /// a part of it can be paid for.
-    fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
+    /// Mappings that there are for single pages beside `planned` ones, but while others lack some, no more than the
+    /// VM lacks of its share.
+    fn room_beside(&self, planned: i64) -> u64 {
         let held = self.vmas.saturating_add_signed(planned);
         let room = self.budget.room(held, 1).saturating_add_signed(-planned);
-        let run_count = (room / VMAS_PER_RUN).saturating_sub(1);
+        room.min(self.budget.room_within_share(held))
+    }
+
+    /// Shortens a run whose partners lie in more runs than there are mappings for, or than its VM is entitled to
+    /// while others lack some, and returns the rest: a part of it can be paid for.
+    fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
+        let run_count = (self.room_beside(planned) / VMAS_PER_RUN).saturating_sub(1);
         let mut begun = 0;
         let mut over = terms.partner_runs(run).filter(|&(linear, runs)| {
             begun += u64::from(runs);

@@ -121,6 +121,12 @@ impl MappingBudget {
         held.saturating_sub(self.share())
     }
 
+    /// How many mappings a VM that holds `held` may make, or set aside, until it has its share, as far as others
+    /// lack some of theirs.
+    pub(super) fn room_within_share(&self, held: u64) -> u64 {
+        if self.is_anyone_held_back() { self.share().saturating_sub(held) } else { u64::MAX }
+    }
+
     /// Whether a VM that holds `held` has half of its share, and another has not.
     pub(super) fn is_to_leave_the_rest(&self, held: u64) -> bool {
         self.is_anyone_starved() && has_half(held, self.share())
@@ -140,7 +146,7 @@ impl MappingBudget {
         }
     }
 
-    fn share(&self) -> u64 {
+    pub(super) fn share(&self) -> u64 {
         self.share_among(self.pool.folded_vms.load(Ordering::Relaxed))
     }
 
