@@ -551,6 +551,26 @@ fn a_run_that_needs_more_than_a_share_is_merged_as_far_as_that_goes() {
     assert!(stats.vmas_used > LIMIT * 7 / 8, "{stats:?}");
 }
 
+// As many lacked half of their shares, and as much was in use, as when a search had come to nothing, but shares were larger
+// then: no other was made for the newcomer.
+#[test]
+fn mappings_are_searched_for_again_when_shares_have_become_smaller() {
+    const LIMIT: u64 = 400;
+    let runs = [([(2, true), (0, false)], 100), ([(0, false), (2, false)], 150)];
+    let newcomer = ([(1, false), (2, false)], 20);
+    let vms = sharing_runs(3, &[runs[0], runs[1], newcomer]);
+    let mut engine = with_mappings(LIMIT);
+    for vms in [&vms[..1], &vms[2..]] {
+        attach_all(&mut engine, vms);
+    }
+    settle(&mut engine);
+    attach_all(&mut engine, &vms[1..2]);
+    settle(&mut engine);
+    check_counters(&engine);
+    let (stats, share) = (engine.stats(), LIMIT * 60 / 64 / 3);
+    assert!(stats.vms[0].vmas > share && stats.vms[1].merging_pages >= 18, "{stats:?}");
+}
+
 #[test]
 fn a_newcomer_shares_with_a_vm_that_has_more_than_its_share() {
     const LIMIT: u64 = 2000;

@@ -75,6 +75,7 @@ pub(super) struct BudgetState {
     limit: u64,
     committed: u64,
     steps: &'static Steps,
+    share: u64,
     starved_vms: u64,
 }
 
@@ -210,6 +211,7 @@ impl MappingBudget {
             limit: self.limit(),
             committed: self.committed(),
             steps: self.steps(held, held),
+            share: self.share(),
             starved_vms: self.pool.starved_vms.load(Ordering::Relaxed),
         }
     }
