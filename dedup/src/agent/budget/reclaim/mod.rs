@@ -108,7 +108,7 @@ impl Agent {
             Some(vain) if self.is_half_next(&vain) && vain.reclaims == reclaims => {
                 Entitlement::Half
             }
-            Some(vain) if vain.began_at == state => return,
+            Some(vain) if vain.began_at == state && vain.reclaims == reclaims => return,
             _ => Entitlement::Share,
         };
         // Otherwise pages would be unmerged, and the mappings stay.
