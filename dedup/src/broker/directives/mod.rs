@@ -121,12 +121,13 @@ impl LocalBroker {
         let others = self.stable.items(&self.rmap, node).filter(|&other| other != item);
         let partners: Vec<_> =
             others.take(MAX_PARTNERS as usize).map(|other| self.rmap.page(other)).collect();
-        let count = partners.len() as u32;
+        let count = |len| u32::try_from(len).unwrap_or(MAX_PARTNERS);
+        let all = count(partners.len());
         let follows = batch.created.replace(linear).is_some_and(|page| page.offset(1) == linear);
         let before = std::mem::replace(&mut batch.partners, partners);
         let pairs = before.iter().zip(&batch.partners);
-        let joined = pairs.filter(|((vm, page), next)| (*vm, page.offset(1)) == **next).count();
-        (count, if follows { count - joined as u32 } else { count })
+        let joined = pairs.filter(|((vm, page), next)| (*vm, page.offset(1)) == **next);
+        (all, if follows { all - count(joined.count()) } else { all })
     }
 
     /// The slot that a waiting item can go to now, and as what, or what there is to say of it instead.
