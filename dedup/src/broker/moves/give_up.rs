@@ -11,6 +11,10 @@
 //! steps, as an agent executes and reports in one call; this does not depend on it, so it holds for agents that
 //! report late as well. An outcome that names a target which is no more was not directed, or comes after one
 //! that had declined: it is refused.
+//!
+//! Whatever takes a page off the source's list answers its directive, too: `Broken`, `Left`, `Yielded` and an offer.
+//! So `awaits_ack` need not look beyond the sharers. An agent that maps the page to the target all the same gets its
+//! `Merged` refused, and undoes it (`Agent::report`); its own VM alone would see what a reused slot holds.
 
 use super::Move;
 use crate::Slot;
@@ -84,61 +88,99 @@ impl LocalBroker {
 mod tests {
     use super::*;
     use crate::extents::Extent;
+    use crate::protocol::NamedOffer;
     use crate::protocol::{Broker, Decision, Directive, Offer, Outcome};
     use crate::{LinearIndex, PAGE_SIZE, VmId};
 
     const PAGE: [u8; PAGE_SIZE] = [1; PAGE_SIZE];
+    const LINEAR: LinearIndex = LinearIndex(0);
+    const VMS: [VmId; 3] = [VmId(0), VmId(1), VmId(2)];
+
+    fn offer(broker: &LocalBroker) -> [Offer; 1] {
+        [Offer { linear: LINEAR, fingerprint: broker.secret().fingerprint(&PAGE) }]
+    }
+
+    fn merged(slot: Slot) -> [Outcome; 1] {
+        [Outcome::Merged(Extent { linear: LINEAR, slot, page_count: 1 })]
+    }
+
+    fn polled(broker: &mut LocalBroker, vm: VmId) -> Vec<Directive> {
+        let mut directives = Vec::new();
+        broker.directives(vm, 9, &mut directives).unwrap();
+        directives
+    }
+
+    /// Three VMs of a page each, of which the first two share a slot that is being moved, and have been sent the
+    /// directives to do it; the slot, and the one that it is moved to.
+    fn moving() -> (LocalBroker, Slot, Slot) {
+        let mut broker = LocalBroker::new(1 << 10, 256).unwrap();
+        for vm in VMS {
+            broker.register(vm, 1).unwrap();
+        }
+        let (offer, mut decisions) = (offer(&broker), Vec::new());
+        broker.offer(VMS[0], &offer, &mut decisions).unwrap();
+        broker.offer(VMS[1], &offer, &mut decisions).unwrap();
+        let [Directive::Create { slot: from, .. }] = polled(&mut broker, VMS[0])[..] else {
+            panic!()
+        };
+        broker.fill(VMS[0], from, &PAGE, &mut Vec::new()).unwrap();
+        broker.report(VMS[0], &merged(from)).unwrap();
+        assert_eq!(
+            polled(&mut broker, VMS[1]),
+            [Directive::Merge { linear: LINEAR, slot: from, awaited: true }]
+        );
+        broker.report(VMS[1], &merged(from)).unwrap();
+        let to = broker.begin_move(from).unwrap();
+        broker.resume_moves();
+        for vm in [VMS[0], VMS[1]] {
+            let directive = Directive::Merge { linear: LINEAR, slot: to, awaited: false };
+            assert_eq!(polled(&mut broker, vm), [directive]);
+        }
+        (broker, from, to)
+    }
 
     #[test]
     fn a_target_is_given_up_when_all_have_answered_who_were_told_and_nobody_comes_there_later() {
-        let mut broker = LocalBroker::new(1 << 10, 256).unwrap();
-        let vms = [VmId(0), VmId(1), VmId(2)];
-        for vm in vms {
-            broker.register(vm, 1).unwrap();
-        }
-        let linear = LinearIndex(0);
-        let offer = [Offer { linear, fingerprint: broker.secret().fingerprint(&PAGE) }];
-        let mut decisions = Vec::new();
-        broker.offer(vms[0], &offer, &mut decisions).unwrap();
-        broker.offer(vms[1], &offer, &mut decisions).unwrap();
-        let polled = |broker: &mut LocalBroker, vm| {
-            let mut directives = Vec::new();
-            broker.directives(vm, 9, &mut directives).unwrap();
-            directives
-        };
-        let [Directive::Create { slot: from, .. }] = polled(&mut broker, vms[0])[..] else {
-            panic!()
-        };
-        broker.fill(vms[0], from, &PAGE, &mut Vec::new()).unwrap();
-        let merged = |slot| [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
-        broker.report(vms[0], &merged(from)).unwrap();
-        assert_eq!(
-            polled(&mut broker, vms[1]),
-            [Directive::Merge { linear, slot: from, awaited: true }]
-        );
-        broker.report(vms[1], &merged(from)).unwrap();
-
-        let to = broker.begin_move(from).unwrap();
-        broker.resume_moves();
-        for vm in [vms[0], vms[1]] {
-            assert_eq!(
-                polled(&mut broker, vm),
-                [Directive::Merge { linear, slot: to, awaited: false }]
-            );
-        }
-        let declined = [Outcome::Declined { linear, slot: to }];
-        broker.report(vms[1], &declined).unwrap();
+        let (mut broker, from, to) = moving();
+        let declined = [Outcome::Declined { linear: LINEAR, slot: to }];
+        broker.report(VMS[1], &declined).unwrap();
         assert_eq!(broker.give_up_moves(), 0, "the first may be about to come");
         assert!(!broker.give_up_move(from));
         assert!(broker.identity(to).is_some());
-        broker.report(vms[0], &declined).unwrap();
+        broker.report(VMS[0], &declined).unwrap();
         assert_eq!(broker.give_up_moves(), 1);
         assert_eq!((broker.move_count(), broker.identity(to)), (0, None));
         broker.check().unwrap();
-        assert!(broker.report(vms[0], &merged(to)).is_err(), "it has said that it would not come");
+        assert!(broker.report(VMS[0], &merged(to)).is_err(), "it has said that it would not come");
         broker.check().unwrap();
-        decisions.clear();
-        broker.offer(vms[2], &offer, &mut decisions).unwrap();
+        let (offer, mut decisions) = (offer(&broker), Vec::new());
+        broker.offer(VMS[2], &offer, &mut decisions).unwrap();
         assert_eq!(decisions, [Decision::Join(from)], "pages can join again");
+    }
+
+    #[test]
+    fn a_page_that_is_offered_or_broken_before_its_move_is_answered_cannot_come_to_the_target() {
+        let offered = |broker: &mut LocalBroker| {
+            let offer = offer(broker);
+            broker.offer(VMS[0], &offer, &mut Vec::new()).unwrap();
+        };
+        let named = |broker: &mut LocalBroker| {
+            let offer = [NamedOffer { linear: LINEAR, identity: broker.secret().identity(&PAGE) }];
+            broker.offer_named(VMS[0], &offer, &mut Vec::new()).unwrap();
+        };
+        let written = |broker: &mut LocalBroker| {
+            broker.report(VMS[0], &[Outcome::Broken { linear: LINEAR }]).unwrap();
+        };
+        for leave in [offered as fn(&mut LocalBroker), named, written] {
+            let (mut broker, _, to) = moving();
+            leave(&mut broker);
+            broker.check().unwrap();
+            assert_eq!(broker.give_up_moves(), 0, "the second has not answered");
+            let declined = [Outcome::Declined { linear: LINEAR, slot: to }];
+            broker.report(VMS[1], &declined).unwrap();
+            assert_eq!(broker.give_up_moves(), 1);
+            assert!(broker.report(VMS[0], &merged(to)).is_err(), "its directive was answered");
+            broker.check().unwrap();
+        }
     }
 }

@@ -32,9 +32,14 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Takes an item out of the trees; returns the key under which it was found to differ, if it was.
+    /// Takes an item out of the trees; returns the key under which it was found to differ, if it was. An offer is
+    /// also the outcome of a directive to move the page: who offers a page must not execute one for it any more.
     fn loosen(&mut self, item: ItemId) -> Option<Fingerprint> {
         let state = self.rmap.item(item);
+        if matches!(state, RmapItem::Stable(_)) {
+            let (vm, linear) = self.rmap.page(item);
+            self.acknowledge(vm, linear, 1);
+        }
         // Nothing is to be done for most.
         if !matches!(state, RmapItem::Loose(_)) || self.put_off_count > 0 {
             self.remove_item(item);

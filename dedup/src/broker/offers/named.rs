@@ -54,8 +54,7 @@ impl LocalBroker {
         let items: Vec<ItemId> = self.items(vm, pages)?.collect::<Result<_, _>>()?;
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.identity.key());
-            let declined = self.rmap.item(item).declined();
-            self.remove_item(item);
+            let declined = self.loosen(item);
             let found = self.stable.find(key).map(|id| self.stable.node(id));
             let differs = found.is_some_and(|node| {
                 node.filled_slot().is_some() && node.identity != offer.identity
