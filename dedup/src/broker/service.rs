@@ -96,13 +96,16 @@ impl Broker for LocalBroker {
 }
 
 impl LocalBroker {
+    /// Applies one outcome, which also answers the directive to move that its page may have. `Declined`, `PutOff` and
+    /// `Differs` of such a page leave it `Stable` on the node that it shares: it is proposed to none. If it was not
+    /// moved because it was written, its `Broken` follows.
     fn apply(&mut self, vm: VmId, outcome: Outcome) -> Result<(), BrokerError> {
         match outcome {
             Outcome::Merged(run) => self.confirm(vm, run)?,
             Outcome::Declined { linear, slot } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
-                // A node that came to nothing meanwhile has let the item go already.
+                // If the slot was abandoned meanwhile, the item is off the node's list already.
                 if self.proposed_to(item, slot).is_some() {
                     self.remove_item(item);
                 }
@@ -215,8 +218,8 @@ impl LocalBroker {
         }
     }
 
-    /// Whose page is the only other one that shares an item's slot. O(1), as no other is on the node's list
-    /// but those that are proposed.
+    /// Whose page is the only other one that shares an item's slot. O(items of the node): items that are proposed
+    /// to it may come before the two sharers on its list.
     fn partner(&self, item: ItemId) -> Option<VmId> {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
         if self.stable.node(link.node).sharers != 2 {

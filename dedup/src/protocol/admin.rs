@@ -45,7 +45,7 @@ pub struct Copies {
 pub struct BrokerStats {
     /// What anybody may ask for.
     pub domain: DomainStats,
-    /// Slots that hold bytes, with those that nobody shares any more.
+    /// Slots that hold bytes, or are reserved for some.
     pub live_slots: u32,
     /// One above the highest slot that was ever in use.
     pub slots_high_water: u64,

@@ -230,7 +230,8 @@ pub trait Broker {
     ) -> Result<(), BrokerError>;
 
     /// Appends to `partners`, for each page, whose page is the only other one that shares its slot; `None`
-    /// where there is none or more than one, or the page shares nothing. O(1) a page.
+    /// where there is none or more than one, or the page shares nothing. O(1) a page, or, where others are about to
+    /// share the slot, O(these).
     ///
     /// # Errors
     ///

@@ -33,7 +33,7 @@ impl LocalBroker {
         self.polled_pages
     }
 
-    /// Slots that hold bytes, with those that nobody shares any more.
+    /// Slots that hold bytes, or are reserved for some.
     pub(crate) fn live_slots(&self) -> u32 {
         self.store.slots.live()
     }

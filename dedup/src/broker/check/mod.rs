@@ -168,10 +168,14 @@ impl LocalBroker {
         ensure!(node.load() >= least || self.is_target(id), "{id:?} is of no use to anybody");
         let (leaving, arriving) = (self.moves.get(&id), tally.targets.contains(&id));
         let closed = leaving.is_some() || arriving || node.lost;
-        ensure!(closed == node.closed, "{id:?} is closed, and neither lost nor part of a move");
+        ensure!(
+            closed == node.closed,
+            "{id:?} is closed: {}, and lost or part of a move: {closed}",
+            node.closed
+        );
         ensure!(
             arriving == self.is_target(id),
-            "{id:?}: nothing is moved to it, or more than that"
+            "{id:?} is the target of a move, and lost or the source of another"
         );
         ensure!(!node.lost || filled, "{id:?} has lost a slot that it does not have");
         let is_noted = node.slot().is_some_and(|slot| self.lost.contains(&slot));

@@ -61,21 +61,19 @@ impl LocalBroker {
         }
     }
 
-    /// Removes a node that nobody shares, and that at most one page still could. If that page's
-    /// agent has no directive for it the page waits again; otherwise it is forgotten, and its agent will
-    /// offer it anew when it finds that it cannot join. Returns the target of the node's move, if it had one.
+    /// Removes a node that nobody shares: a filled one without items, or a matched one with one item at most, which
+    /// waits on the unstable tree again. Returns the target of the node's move, if it had one.
     fn dissolve(&mut self, id: NodeId) -> Option<NodeId> {
         self.release_slot(id);
         let fingerprint = self.stable.node(id).fingerprint;
         let last = self.stable.items(&self.rmap, id).next();
-        let is_undirected = self.items_in(id, Role::Undirected).next().is_some();
+        // What is proposed to a matched node has no directive yet, so its agent need not be sent anything.
         if let Some(item) = last {
             self.unlink(item);
         }
         self.stable.remove(id);
         let target = self.end_move(id);
-        // No page that is undirected is on the list of a node whose sharers are being moved.
-        let Some(item) = last.filter(|_| is_undirected) else { return target };
+        let Some(item) = last else { return target };
         // Another dup may have room by now.
         if let Some(dup) = self.stable.find(fingerprint) {
             self.propose(dup, item);
@@ -98,7 +96,7 @@ impl LocalBroker {
     /// Takes a node's slot back, if it has one.
     fn release_slot(&mut self, id: NodeId) {
         if let Some(slot) = self.stable.node_mut(id).take_slot() {
-            self.store.free(slot);
+            self.store.queue_free(slot);
         }
     }
 

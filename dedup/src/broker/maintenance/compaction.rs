@@ -192,7 +192,7 @@ impl LocalBroker {
             let moved = match self.intact_bytes(slot) {
                 Ok((from, page)) => self.begin_move_to(from, to, &page),
                 Err(error) => {
-                    self.store.free(to);
+                    self.store.queue_free(to);
                     Err(error)
                 }
             };

@@ -107,8 +107,12 @@ impl LocalBroker {
 
     /// Begins to move every sharer of a slot that has failed to another, which is returned: the one
     /// that they are being moved to already, or a new one, which is filled with `page`. No agent gets
-    /// a directive: whoever calls this maps the pages, without looking at them, and does so again for what
-    /// is left of [`recoveries`](Self::recoveries).
+    /// a directive: whoever calls this has the pages mapped by `Agent::replace_slot`, which does not compare them,
+    /// and does so again for what is left of [`recoveries`](Self::recoveries).
+    ///
+    /// `Agent::replace_slot` replaces only a page that still maps the store, as it finds under write protection
+    /// (`Agent::replace_page`). A page that the guest has written has its own copy, and keeps it: its agent reports
+    /// it as `Broken`.
     ///
     /// # Errors
     ///

@@ -74,7 +74,7 @@ impl LocalBroker {
                 Ok(())
             }
             Err(error) => {
-                self.store.free(to);
+                self.store.queue_free(to);
                 self.store.flush();
                 Err(error)
             }

@@ -17,7 +17,7 @@ use crate::{PAGE_SIZE, Slot};
 pub(in crate::broker) struct Store {
     memfd: Memfd,
     pub(in crate::broker) slots: Slots,
-    /// Slots that nobody shares any more and whose memory the kernel does not have back yet.
+    /// Slots to be freed by the next `flush`.
     freed: Vec<Slot>,
 }
 
@@ -58,9 +58,9 @@ impl Store {
         (pages.len(), Ok(()))
     }
 
-    /// Frees a slot that nobody shares any more; mappings may still lie over it. Its memory
-    /// and its number are given back by the next [`flush`](Self::flush).
-    pub(in crate::broker) fn free(&mut self, slot: Slot) {
+    /// Queues a slot that nobody shares any more, and that pages may still cover, to be freed by the next
+    /// [`flush`](Self::flush): until then it keeps its memory and its number.
+    pub(in crate::broker) fn queue_free(&mut self, slot: Slot) {
         self.freed.push(slot);
     }
 

@@ -130,7 +130,7 @@ impl Slots {
         self.states.state(slot.0).mappings
     }
 
-    /// Slots that hold bytes.
+    /// Numbers that are allocated: those of slots that hold bytes, that are reserved for some, or that are to be freed.
     pub(in crate::broker) fn live(&self) -> u32 {
         self.live
     }

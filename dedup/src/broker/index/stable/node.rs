@@ -34,11 +34,11 @@ pub(in crate::broker) struct StableNode {
     stage: Stage,
     /// Where it stands among its chain's dups; 0 for a regular node.
     pub(in crate::broker) place: u32,
-    /// Whether it takes no more items: its sharers are being moved to another node, or another
-    /// node's to it, or its slot is lost.
+    /// Whether it takes no more items: just while it is the source or the target of a move, or lost. A lost node
+    /// is no target.
     pub(in crate::broker) closed: bool,
-    /// Whether the memory of its slot has failed: nobody may read it. Its sharers can only be mapped
-    /// elsewhere, unseen.
+    /// Whether the memory of its slot has failed: nobody may read it. Its sharers can only be mapped to another slot
+    /// without a comparison, and only those that still map the store (`Agent::replace_slot`).
     pub(in crate::broker) lost: bool,
     /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
     /// partner it was made for declined.
