@@ -1,4 +1,4 @@
-//! Two hashes of a page: one to find it, one to name it.
+//! Two hashes of a page: one to find it, one to identify it.
 //!
 //! The fast one, XXH3 with a secret of the domain's own, is the search key of both trees: it only
 //! ever *proposes* a merge, and the bytes decide. 64 bits of it are kept, because that is what an
@@ -21,17 +21,17 @@ const SECRET_BYTES: usize = 192;
 #[serde(transparent)]
 pub struct Fingerprint(pub u64);
 
-/// Bytes of BLAKE3's output that name a page. Without the key nobody can search for a collision, and
+/// Bytes of BLAKE3's output that identify a page. Without the key nobody can search for a collision, and
 /// among the 2^32 pages of a full index one is there by chance in 1 of 2^64.
 const IDENTITY_BYTES: usize = 16;
 
-/// A stable page's name: the first 128 bits of BLAKE3 of its bytes, keyed by its domain.
+/// The identity of a page's bytes: the first 128 bits of BLAKE3 of its bytes, keyed by its domain.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Identity(pub [u8; IDENTITY_BYTES]);
 
 impl Identity {
-    /// The name of no bytes yet.
+    /// That of no bytes yet.
     pub(crate) const NONE: Self = Self([0; IDENTITY_BYTES]);
 
     /// The search key of pages whose fingerprints do not tell them apart: its first half.
@@ -47,8 +47,8 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// Pages whose names a thread computes before it takes others: some 20 µs.
-pub(crate) const NAMED_PART: usize = 32;
+/// Pages whose identities a thread computes before it takes others: some 20 µs.
+pub(crate) const IDENTITY_PART: usize = 32;
 
 /// A domain's keys, drawn from the kernel's random source and never shown to a guest.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ impl Secret {
         page
     }
 
-    /// The name of a page. About 1.8 µs.
+    /// The identity of a page. About 1.8 µs.
     pub fn identity(&self, page: &[u8; PAGE_SIZE]) -> Identity {
         let mut identity = Identity::NONE;
         let mut output = blake3::Hasher::new_keyed(&self.identity).update(page).finalize_xof();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_knows_the_secret_can_make_pages_of_one_fingerprint_but_not_of_one_name() {
+    fn whoever_knows_the_secret_can_make_pages_of_one_fingerprint_but_not_of_one_identity() {
         let secret = Secret::random().unwrap();
         let [one, other] = [1, 2].map(|number| secret.colliding_page(number));
         assert_eq!(secret.fingerprint(&one), secret.fingerprint(&other));

@@ -6,8 +6,8 @@ pub use crate::extents::{Extent, ExtentMap};
 pub use crate::fingerprint::{Fingerprint, Identity, Secret};
 pub use crate::protocol::{
     Admin, AdminReply, AdminRequest, AgentReply, AgentRequest, BATCH, Batch, Broker, BrokerStats,
-    Bytes, CompactCursor, Copies, Decision, Directive, ItemState, MAX_PARTNERS, NamedOffer, Offer,
-    Outcome, Page, TRIM_PAGES, UnsharedReason, VmItems,
+    Bytes, CompactCursor, Copies, Decision, Directive, IdentityOffer, ItemState, MAX_PARTNERS,
+    Offer, Outcome, Page, TRIM_PAGES, UnsharedReason, VmItems,
 };
 #[cfg(feature = "encoded-messages")]
 pub use crate::protocol::{Encoded, MessageError, decode, encode};

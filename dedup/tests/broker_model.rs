@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::page;
 use pagefold_dedup::errors::MoveError;
 use pagefold_dedup::internals::{
-    Broker, CompactCursor, Decision, Directive, Extent, LocalBroker, NamedOffer, Offer, Outcome,
+    Broker, CompactCursor, Decision, Directive, Extent, IdentityOffer, LocalBroker, Offer, Outcome,
 };
 use pagefold_dedup::{CompactScope, LinearIndex, Slot, VmId};
 use proptest::prelude::*;
@@ -53,7 +53,7 @@ enum Step {
     /// Pages that could not be mapped to such copies are tried again.
     ResumeRecoveries { refuse: u16 },
     /// Small dups are joined.
-    Prune,
+    JoinDups,
     /// The slots of a VM's pages are brought side by side.
     Compact { vm: usize, all: bool },
     /// An agent asks which pages to pass over.
@@ -81,7 +81,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..VMS, 0..PAGES, rarely())
             .prop_map(|(vm, page, refuse)| Step::Recover { vm, page, refuse }),
         1 => rarely().prop_map(|refuse| Step::ResumeRecoveries { refuse }),
-        1 => Just(Step::Prune),
+        1 => Just(Step::JoinDups),
         1 => (0..VMS, any::<bool>()).prop_map(|(vm, all)| Step::Compact { vm, all }),
         1 => (0..VMS, any::<u16>()).prop_map(|(vm, pages)| Step::Age { vm, pages }),
     ];
@@ -196,8 +196,8 @@ impl World {
             }
             Step::Recover { vm, page, refuse } => self.recover(vm, page, refuse),
             Step::ResumeRecoveries { refuse } => self.resume_recoveries(refuse),
-            Step::Prune => {
-                self.broker.prune();
+            Step::JoinDups => {
+                self.broker.join_dups();
             }
             Step::Compact { vm, all } => {
                 let scope = if all { CompactScope::All } else { CompactScope::Gainful };
@@ -365,12 +365,12 @@ impl World {
         let mut decisions = Vec::new();
         self.broker.offer(id, &offers, &mut decisions).unwrap();
         for (&number, decision) in offered.iter().zip(&mut decisions) {
-            if *decision == Decision::Name {
+            if *decision == Decision::Identify {
                 let bytes = page(self.vms[vm].1[number].content);
                 let identity = self.broker.secret().identity(&bytes);
-                let offer = NamedOffer { linear: LinearIndex(number as u32), identity };
+                let offer = IdentityOffer { linear: LinearIndex(number as u32), identity };
                 let mut named = Vec::new();
-                self.broker.offer_named(id, &[offer], &mut named).unwrap();
+                self.broker.offer_by_identity(id, &[offer], &mut named).unwrap();
                 *decision = named[0];
             }
         }
@@ -382,7 +382,7 @@ impl World {
             model.offered = model.content;
             match decision {
                 Decision::Wait => model.state = State::Waiting,
-                Decision::Name => unreachable!("it was named"),
+                Decision::Identify => unreachable!("it was named"),
                 Decision::Keep => unreachable!("the store is large"),
                 Decision::Join(slot) => {
                     assert!(!self.lost.contains(&slot), "told to join a slot that is lost");

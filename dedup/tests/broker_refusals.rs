@@ -4,7 +4,7 @@
 
 use pagefold_dedup::errors::BrokerError;
 use pagefold_dedup::internals::{
-    Broker, Directive, Extent, LocalBroker, NamedOffer, Offer, Outcome,
+    Broker, Directive, Extent, IdentityOffer, LocalBroker, Offer, Outcome,
 };
 use pagefold_dedup::{LinearIndex, PAGE_SIZE, Slot, VmId};
 use proptest::prelude::*;
@@ -147,11 +147,11 @@ fn a_message_with_one_bad_page_changes_nothing_and_is_refused_by_name() {
         let identity = broker.secret().identity(&PAGE);
         let pages = [good, bad];
         let offers = pages.map(|linear| Offer { linear, fingerprint });
-        let named = pages.map(|linear| NamedOffer { linear, identity });
+        let named = pages.map(|linear| IdentityOffer { linear, identity });
         let (mut decisions, mut skip) = (Vec::new(), Vec::new());
         let refusals = [
             broker.offer(VM, &offers, &mut decisions).unwrap_err(),
-            broker.offer_named(VM, &named, &mut decisions).unwrap_err(),
+            broker.offer_by_identity(VM, &named, &mut decisions).unwrap_err(),
             broker.age(VM, &pages, &mut skip).unwrap_err(),
             broker.move_directives(VM, &pages, &mut Vec::new()).unwrap_err(),
             broker.report(VM, &[Outcome::Left { linear: bad }]).unwrap_err().source,
@@ -303,12 +303,12 @@ fn send(broker: &mut LocalBroker, vm: VmId, message: &Message) -> bool {
             broker.offer(vm, &offers, &mut Vec::new()).is_err()
         }
         Message::Named(pages) => {
-            let offer = |&(page, byte): &(u32, u8)| NamedOffer {
+            let offer = |&(page, byte): &(u32, u8)| IdentityOffer {
                 linear: LinearIndex(page),
                 identity: broker.secret().identity(&bytes(byte)),
             };
-            let offers: Vec<NamedOffer> = pages.iter().map(offer).collect();
-            broker.offer_named(vm, &offers, &mut Vec::new()).is_err()
+            let offers: Vec<IdentityOffer> = pages.iter().map(offer).collect();
+            broker.offer_by_identity(vm, &offers, &mut Vec::new()).is_err()
         }
         Message::Age(pages) => {
             let pages: Vec<LinearIndex> = pages.iter().copied().map(LinearIndex).collect();

@@ -475,7 +475,7 @@ fn dups_that_fit_together_are_joined_some_thousand_at_a_time() {
     broker.report(VmId(0), &left).unwrap();
     broker.check().unwrap();
     let most = (1 << 13) / 2;
-    let joined: Vec<usize> = (0..16).map(|_| broker.prune()).collect();
+    let joined: Vec<usize> = (0..16).map(|_| broker.join_dups()).collect();
     assert!(joined.iter().all(|&pairs| pairs <= most), "{joined:?}");
     assert!(joined.iter().sum::<usize>() > page_count as usize / 4 * 9 / 10, "{joined:?}");
     broker.check().unwrap();

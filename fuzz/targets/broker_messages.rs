@@ -6,7 +6,7 @@
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use pagefold_dedup::internals::{
-    AgentReply, AgentRequest, Bytes, Directive, Extent, LocalBroker, NamedOffer, Offer, Outcome,
+    AgentReply, AgentRequest, Bytes, Directive, Extent, IdentityOffer, LocalBroker, Offer, Outcome,
     decode, encode,
 };
 use pagefold_dedup::{LinearIndex, PAGE_SIZE, Slot, VmId};
@@ -49,7 +49,7 @@ impl Lives {
         let vm = VmId(input.int_in_range(0..=VMS)?);
         let request = match input.int_in_range(0..=9)? {
             0..=1 => self.offer(vm, input)?,
-            2 => self.offer_named(vm, input)?,
+            2 => self.offer_by_identity(vm, input)?,
             3 => AgentRequest::Directives(vm, input.int_in_range(0..=8)?),
             4 => self.fill(vm, input)?,
             5..=6 => self.report(vm, input)?,
@@ -99,13 +99,14 @@ impl Lives {
         Ok(AgentRequest::Offer(vm, offers))
     }
 
-    fn offer_named(&self, vm: VmId, input: &mut Unstructured<'_>) -> Result<AgentRequest> {
+    fn offer_by_identity(&self, vm: VmId, input: &mut Unstructured<'_>) -> Result<AgentRequest> {
         let mut offers = Vec::new();
         for linear in linears(input)? {
             let content = page(input)?;
-            offers.push(NamedOffer { linear, identity: self.broker.secret().identity(&content) });
+            offers
+                .push(IdentityOffer { linear, identity: self.broker.secret().identity(&content) });
         }
-        Ok(AgentRequest::OfferNamed(vm, offers))
+        Ok(AgentRequest::OfferByIdentity(vm, offers))
     }
 
     fn fill(&self, vm: VmId, input: &mut Unstructured<'_>) -> Result<AgentRequest> {

@@ -90,7 +90,7 @@ impl<R: Record> Population<R> {
         let decisions = self.offer(operation, vm, &offers);
         let joins = pages.iter().zip(&decisions).filter_map(|(&page, decision)| match decision {
             Decision::Join(slot) => Some((LinearIndex(page), *slot)),
-            Decision::Wait | Decision::Name | Decision::Keep => None,
+            Decision::Wait | Decision::Identify | Decision::Keep => None,
         });
         let joins: Vec<(LinearIndex, Slot)> = joins.collect();
         let expected = if operation == Operation::Join { pages.len() } else { 0 };

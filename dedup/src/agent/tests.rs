@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::*;
 use crate::broker::LocalBroker;
 use crate::engine::agree;
-use crate::protocol::{Broker, BrokerError, Decision, Directive, NamedOffer, Offer, ReportError};
+use crate::protocol::{
+    Broker, BrokerError, Decision, Directive, IdentityOffer, Offer, ReportError,
+};
 use crate::sys::faults;
 use crate::workers::Workers;
 use crate::{AnonymousMemory, LinearIndex, PAGE_SIZE, Slot, WrittenPages};
@@ -24,9 +26,9 @@ struct Faulty {
     fails: Range<usize>,
     /// Outcomes that are always refused, and why.
     refuses: fn(VmId, &Outcome) -> Option<BrokerError>,
-    /// Pages that are to be offered by their names.
+    /// Pages that are to be offered by their identities.
     names: fn(LinearIndex) -> bool,
-    /// Whether what is offered by its name is refused.
+    /// Whether what is offered by its identity is refused.
     refuses_names: bool,
     /// Directives that it gives once, and that no broker should.
     strays: Vec<Directive>,
@@ -55,22 +57,23 @@ impl Broker for Faulty {
         let mut decided = Vec::new();
         self.broker.offer(vm, &others, &mut decided)?;
         let mut decided = decided.into_iter();
-        let decide = |offer| if is_named(offer) { Decision::Name } else { decided.next().unwrap() };
+        let decide =
+            |offer| if is_named(offer) { Decision::Identify } else { decided.next().unwrap() };
         decisions.extend(offers.iter().map(decide));
         Ok(())
     }
 
-    fn offer_named(
+    fn offer_by_identity(
         &mut self,
         vm: VmId,
-        offers: &[NamedOffer],
+        offers: &[IdentityOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
         self.call()?;
         if self.refuses_names {
             return Err(BrokerError::UnknownVm(vm));
         }
-        self.broker.offer_named(vm, offers, decisions)
+        self.broker.offer_by_identity(vm, offers, decisions)
     }
 
     fn age(

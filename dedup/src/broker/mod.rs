@@ -6,11 +6,15 @@
 //! What a page goes through, and the files that take it from one state to the next:
 //!
 //! ```text
-//!                offers               offers, index           directives, store::fill        service
-//!      Loose ------------> Waiting --------------> Proposed -------------------------> Proposed -----> Stable
-//!        ^        no twin            a twin came   Undirected    its agent has polled   Creating,       |  ^
-//!        |                                                                              Joining         +--+ moves
-//!        +---- written, given up, unmerged, declined: life_cycle, which frees slots that nobody shares --+
+//!            offers           offers                directives                             service
+//!      Loose -------> Waiting -----------> Proposed ------------> Proposed ---------------------------> Stable
+//!       ^ |   no twin         a twin came  Undirected     polled  Creating: directives::fill  reported   |  ^
+//!       | |                                                       Joining                                +--+ moves
+//!       | |                                                          ^
+//!       | +------ a hit in the stable tree, of a filled node --------+
+//!       |         (of any other: Undirected)
+//!       |
+//!       +------ written, given up, unmerged, declined: life_cycle, which frees slots that nobody shares
 //! ```
 //!
 //! | the agent's set | the item here (`rmap::RmapItem`) | `Engine::explain` |
@@ -18,7 +22,7 @@
 //! | `dirty` | `Loose` | `Volatile`, or `Skipped` by the smart scan |
 //! | `zero` | `Loose` | `Zero` |
 //! | `waiting` | `Waiting`: on the unstable tree | `NoTwin`, `OtherNode`, `SlotsFull` |
-//! | `waiting` | `Declined`: its key is that of other bytes | `NoTwin` |
+//! | `waiting` | `Collided`: its key is that of other bytes, or contested | `NoTwin` |
 //! | `waiting` | `Proposed`, `Undirected`: on a stable node's list | `Matched`, or `StoreFull` |
 //! | `deferred` | `Proposed`, `Undirected`, until another page fills the slot; or `Loose` | `Budget` |
 //! | about to be merged | `Proposed`, `Creating` or `Joining` | `Matched` |
@@ -48,8 +52,8 @@ use ids::{ItemId, NodeId};
 use index::contested::Contested;
 use index::stable::StableTree;
 use index::unstable::UnstableTree;
+use maintenance::dup_joining::JoinCursor;
 use maintenance::left_alone::LeftAloneSearch;
-use maintenance::pruning::PruneAt;
 use moves::Move;
 use rmap::breaks::Breaks;
 use rmap::{ItemRange, Rmap};
@@ -90,7 +94,7 @@ pub enum DomainError {
 #[derive(Debug)]
 struct Member {
     items: ItemRange,
-    /// Which pages lie over which slots, by the agent's reports.
+    /// Which pages cover which slots, by the agent's reports.
     extents: ExtentMap,
     /// Pages about which the broker wants something done.
     queue: PollQueue,
@@ -115,7 +119,7 @@ impl Member {
 #[derive(Debug)]
 pub struct LocalBroker {
     secret: Secret,
-    /// Threads that compute the names of many pages, if there are any.
+    /// Threads that hash many pages, if there are any.
     workers: Option<Arc<Workers>>,
     store: Store,
     stable: StableTree,
@@ -123,25 +127,25 @@ pub struct LocalBroker {
     rmap: Rmap,
     members: BTreeMap<VmId, Member>,
     contested: Contested,
-    /// Slots that have been found lost, and those among them that are gone by now.
+    /// Slots that were marked as lost; may list some that were freed since.
     lost: BTreeSet<Slot>,
     /// Nodes whose sharers are being moved to others.
     moves: BTreeMap<NodeId, Move>,
     /// Whether pages on different NUMA nodes may share.
     merge_across_nodes: bool,
-    /// Where [`prune`](Self::prune) goes on.
-    pruned: PruneAt,
+    /// Where [`join_dups`](Self::join_dups) goes on.
+    join_cursor: JoinCursor,
     /// Where [`unshare_left_alone`](Self::unshare_left_alone) goes on.
     left_alone: LeftAloneSearch,
     /// The slot that [`punch_empty_slots`](Self::punch_empty_slots) goes on from.
     punched: u32,
-    /// VMs pages of which may have been set aside because the store was full: all of which any are.
-    lacking: BTreeSet<VmId>,
-    /// Pages that their agents have put off, of all VMs: nothing is looked up for any while it is 0.
+    /// VMs that may have pages that lack a slot; has every VM that does.
+    lacking_vms: BTreeSet<VmId>,
+    /// Pages of all VMs that their agents have put off. While it is 0 no lookup is needed for any.
     put_off_count: u64,
     /// Pages that polls have looked at.
     polled_pages: u64,
-    /// Passes since the domain was made, by the turn of whose numbers breaks are forgotten.
+    /// Passes since the domain was made; breaks are forgotten by its value modulo 64.
     passes: u32,
 }
 
@@ -172,17 +176,17 @@ impl LocalBroker {
             lost: BTreeSet::new(),
             moves: BTreeMap::new(),
             merge_across_nodes: true,
-            pruned: PruneAt::default(),
+            join_cursor: JoinCursor::default(),
             left_alone: LeftAloneSearch::default(),
             punched: 0,
-            lacking: BTreeSet::new(),
+            lacking_vms: BTreeSet::new(),
             put_off_count: 0,
             polled_pages: 0,
             passes: 0,
         })
     }
 
-    /// Has the names of many pages be computed on these threads.
+    /// Has many pages be hashed on these threads.
     pub(crate) fn set_workers(&mut self, workers: Arc<Workers>) {
         self.workers = Some(workers);
     }
@@ -222,8 +226,8 @@ impl LocalBroker {
         if let Some(member) = self.members.remove(&vm) {
             self.rmap.rename(&member.items, to);
             self.stable.proposed.rename(vm, to);
-            if self.lacking.remove(&vm) {
-                self.lacking.insert(to);
+            if self.lacking_vms.remove(&vm) {
+                self.lacking_vms.insert(to);
             }
             self.members.insert(to, member);
         }
@@ -239,7 +243,7 @@ impl LocalBroker {
         self.members.len()
     }
 
-    /// The name of the bytes in a slot; `None` when it holds none.
+    /// The identity of the bytes in a slot; `None` when it holds none.
     #[cfg(any(test, feature = "internals"))]
     pub fn identity(&self, slot: Slot) -> Option<Identity> {
         let node = self.stable.node(self.store.slots.node(slot)?);
@@ -282,7 +286,7 @@ impl LocalBroker {
         Ok(pages.map(move |linear| member.item(vm, linear)))
     }
 
-    /// Notes that pages of a VM lie over slots from now on, or, with no slot, over none.
+    /// Notes that pages of a VM cover slots from now on, or, with no slot, none.
     fn set_backing(&mut self, vm: VmId, linear: LinearIndex, slot: Option<Slot>, page_count: u32) {
         let Some(member) = self.members.get_mut(&vm) else {
             return;
@@ -290,9 +294,9 @@ impl LocalBroker {
         let slots = &mut self.store.slots;
         // Counted up first, so that a slot that stays where it was is never quarantined in between.
         if let Some(slot) = slot {
-            slots.map(slot, page_count);
+            slots.cover(slot, page_count);
         }
-        let removed = |old: Extent| slots.unmap(old.slot, old.page_count);
+        let removed = |old: Extent| slots.uncover(old.slot, old.page_count);
         match slot {
             Some(slot) => member.extents.insert(Extent { linear, slot, page_count }, removed),
             None => member.extents.remove(linear, page_count, removed),

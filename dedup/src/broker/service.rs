@@ -6,7 +6,7 @@ use super::index::stable::node::Stage;
 use super::rmap::{RmapItem, Role};
 use crate::extents::Extent;
 use crate::protocol::{
-    Broker, BrokerError, Decision, Directive, NamedOffer, Offer, Outcome, ReportError,
+    Broker, BrokerError, Decision, Directive, IdentityOffer, Offer, Outcome, ReportError,
 };
 use crate::{LinearIndex, Slot, VmId};
 
@@ -22,13 +22,13 @@ impl Broker for LocalBroker {
         result
     }
 
-    fn offer_named(
+    fn offer_by_identity(
         &mut self,
         vm: VmId,
-        offers: &[NamedOffer],
+        offers: &[IdentityOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        let result = self.decide_all_named(vm, offers, decisions);
+        let result = self.decide_all_by_identity(vm, offers, decisions);
         self.store.flush();
         result
     }
@@ -137,7 +137,7 @@ impl LocalBroker {
             Outcome::Yielded { linear } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
-                self.unpair(item);
+                self.unpair_partner(item);
                 self.remove_item(item);
             }
             Outcome::Unbacked { linear, page_count } => {
@@ -165,7 +165,7 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Makes proposed items stable, and their VM lie over the run's slots.
+    /// Makes proposed items stable, and moves stable ones; their pages cover the run's slots from now on.
     fn confirm(&mut self, vm: VmId, run: Extent) -> Result<(), BrokerError> {
         let pages = (0..run.page_count).map(|offset| run.linear.offset(offset));
         let items: Vec<ItemId> = self

@@ -84,7 +84,7 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), C
             (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
             (PageState::Waiting, item) => !matches!(item, ItemState::PutOff | ItemState::Loose),
             (PageState::Deferred, ItemState::PutOff) => true,
-            (_, item) => matches!(item, ItemState::Loose | ItemState::Declined),
+            (_, item) => matches!(item, ItemState::Loose | ItemState::Collided),
         };
         if !fits {
             return differ(format!("page {page} is {state:?}, and its item {item:?}"));

@@ -139,17 +139,17 @@ impl Engine {
         self.budget.follow_kernel();
         note_locked_bytes();
         let period = self.knobs.stable_node_chains_prune_millisecs;
-        let prune = self.pruned_at.elapsed() >= Duration::from_millis(period.into());
-        if prune {
-            self.pruned_at = Instant::now();
+        let is_join_due = self.dups_joined_at.elapsed() >= Duration::from_millis(period.into());
+        if is_join_due {
+            self.dups_joined_at = Instant::now();
         }
         self.resume_recoveries();
         let is_short = self.budget.is_short();
         let mut unsearched_domains = 0;
         for domain in self.domains.values_mut() {
             domain.broker.resume_moves();
-            if prune {
-                domain.broker.prune();
+            if is_join_due {
+                domain.broker.join_dups();
             }
             if is_short && domain.broker.unshare_left_alone() == Batch::More {
                 unsearched_domains += 1;

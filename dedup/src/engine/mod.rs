@@ -119,7 +119,7 @@ pub struct Engine {
     unwanted: Unwanted,
     last_step: StepWork,
     /// When chains were last looked through for dups to join.
-    pruned_at: Instant,
+    dups_joined_at: Instant,
     full_scans: u64,
     /// Events of VMs that are gone.
     past: Events,
@@ -159,7 +159,7 @@ impl Engine {
             round: None,
             unwanted: Unwanted::default(),
             last_step: StepWork::default(),
-            pruned_at: Instant::now(),
+            dups_joined_at: Instant::now(),
             full_scans: 0,
             past: Events::default(),
         })

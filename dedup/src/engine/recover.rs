@@ -120,7 +120,7 @@ impl Engine {
         let agent = &self.members.get(&vm)?.agent;
         let own = agent.is_private(linear).unwrap_or(false);
         let page = own.then(|| agent.copy(linear))?;
-        self.domains.get(domain)?.broker.is_named(&page, identity).then_some(page)
+        self.domains.get(domain)?.broker.has_identity(&page, identity).then_some(page)
     }
 
     /// Pages that lie over a slot and have their own copies.

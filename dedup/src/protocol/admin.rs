@@ -137,7 +137,7 @@ pub trait Admin {
     ///
     /// The linear index is the one that the page was registered with, never one worked out from an
     /// address: a page is found wherever its memory has moved since it was merged. A page that was
-    /// written since its agent's last pass is still named.
+    /// written since its agent's last pass is still one of them.
     fn slot_sharers(
         &self,
         slot: Slot,
@@ -181,7 +181,7 @@ pub trait Admin {
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError>;
 
-    /// Asks for what is left of all moves, once more or for the first time. O(sharers that are left).
+    /// Has directives be due for what is left of all moves, once more or for the first time. O(sharers that are left).
     fn resume_moves(&mut self);
 
     /// Gives up the move of a slot's sharers to another if none of them has come there; says whether
@@ -194,7 +194,7 @@ pub trait Admin {
 
     /// Does the next part of a VM's compaction; says which slots are being moved to which, if any are, or
     /// `None` when all pages have been looked at. `apart` are the pages, ascending, of all VMs of the domain
-    /// that begin a mapping whatever they and the pages before them lie over; it is not looked at unless the
+    /// that begin a VMA whatever slots they and the pages before them cover; it is not looked at unless the
     /// cursor [is counting](CompactCursor::is_counting).
     /// O(16,384 pages), O(2048 sharers · log extents) or O(256 slots).
     ///
@@ -209,9 +209,9 @@ pub trait Admin {
         apart: &[(VmId, LinearIndex)],
     ) -> Result<Option<Vec<(Slot, Slot)>>, BrokerError>;
 
-    /// Begins to join dups that fit together, going on where the last call ended; says how many are to go.
+    /// Begins to join dups that fit together, going on where the last call ended; returns how many are to be removed.
     /// O(1): some thousand dups, and some thousand sharers that are to move.
-    fn prune(&mut self) -> u64;
+    fn join_dups(&mut self) -> u64;
 
     /// Has pages that share their slots with nobody any more be made private where that gives mappings back, going on
     /// where the last call ended; returns whether there may be others. O(1): some ten thousand nodes and pages.
@@ -247,24 +247,24 @@ pub trait Admin {
     /// O(moves).
     fn recoveries(&self) -> Vec<(Slot, Slot)>;
 
-    /// The bytes that a slot holds, if they are those of this name.
+    /// The bytes that a slot holds, if they have this identity.
     fn read(&self, slot: Slot, identity: Identity) -> Option<Box<[u8; PAGE_SIZE]>>;
 
-    /// Whether a page's bytes are those of this name.
-    fn is_named(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool;
+    /// Whether a page's bytes have this identity.
+    fn has_identity(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool;
 
     /// Gives back what the kernel holds for slots that hold nothing, going on where the last call ended.
     /// O(1) if it holds nothing, O(slots) with a bound otherwise.
     fn punch_empty_slots(&mut self);
 
-    /// Forgets which fingerprints are contested while nothing stands under any name.
+    /// Forgets which fingerprints are contested while nothing is in the trees.
     fn forget_contested(&mut self);
 
     /// Has a pass be over: breaks that were counted long ago are forgotten. O(VMs + pages that were
     /// broken / 1024).
     fn forgive_breaks(&mut self);
 
-    /// Verifies the whole index, and that each slot holds the bytes that it is named after, unless it
+    /// Verifies the whole index, and that each slot holds the bytes of its node's identity, unless it
     /// is known to have lost them. O(items), and about 2 µs a slot.
     ///
     /// # Errors
@@ -279,7 +279,7 @@ pub trait Admin {
     /// The first VM that only it knows, or that it does not know.
     fn check_vms(&self, vms: &BTreeSet<VmId>) -> Result<(), IndexError>;
 
-    /// Appends which pages of a VM from page `from` on lie over which slots, as its agent has reported: the
+    /// Appends which pages of a VM from page `from` on cover which slots, as its agent has reported: the
     /// next extents, a [batch](BATCH) at most. None for a VM that is not registered.
     fn extents(&self, vm: VmId, from: LinearIndex, extents: &mut Vec<Extent>) -> Batch;
 

@@ -18,12 +18,12 @@ pub struct Offer {
     pub fingerprint: Fingerprint,
 }
 
-/// A page for which a place is sought by its name, as pages of other contents have its fingerprint.
+/// A page for which a place is sought by its identity, as pages of other contents have its fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedOffer {
+pub struct IdentityOffer {
     /// The page.
     pub linear: LinearIndex,
-    /// Its name, computed with the domain's secret.
+    /// The identity of its bytes, computed with the domain's secret.
     pub identity: Identity,
 }
 
@@ -34,8 +34,8 @@ pub enum Decision {
     Wait,
     /// Compare it with this slot and map it there.
     Join(Slot),
-    /// Offer it once more with [`Broker::offer_named`]: its fingerprint does not tell it from others.
-    Name,
+    /// Offer it once more with [`Broker::offer_by_identity`]: its fingerprint does not tell it from others.
+    Identify,
     /// Nothing: the broker has no room. The page may be offered again later.
     Keep,
 }
@@ -60,26 +60,26 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
-    /// Its bytes are not those of the slot, although its fingerprint, or its name's first 64 bits, are.
+    /// Its bytes are not those of the slot, although its fingerprint, or its identity's first 64 bits, are.
     Differs {
         /// The page.
         linear: LinearIndex,
         /// The slot that had been proposed.
         slot: Slot,
     },
-    /// It shared a slot and was written, so that it has its own copy.
+    /// It shared a slot and was written, so that it has its own copy: a CoW break.
     Broken {
         /// The page.
         linear: LinearIndex,
     },
-    /// It was written before it shared a slot, is gone, or was made private again: what was known of it is
-    /// no longer true.
+    /// It is in no tree any more without a CoW break: it was written before it shared a slot, was discarded, or was
+    /// made private by its agent.
     Left {
         /// The page.
         linear: LinearIndex,
     },
-    /// It was made private so that its mappings go to others: a page that is left alone with the slot saves
-    /// nothing, and is to be made private, too.
+    /// It was made private by its agent so that its VMAs can be used for others: a page that is left alone with the
+    /// slot saves nothing, and is to be made private, too.
     Yielded {
         /// The page.
         linear: LinearIndex,
@@ -129,7 +129,7 @@ pub enum Directive {
         /// The page.
         linear: LinearIndex,
     },
-    /// No partner is left: make the page private again, and say that it left.
+    /// It shares its slot with no other page: make it private, as `break_cow()` does, and report [`Outcome::Left`].
     Unshare {
         /// The page.
         linear: LinearIndex,
@@ -165,16 +165,16 @@ pub trait Broker {
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError>;
 
-    /// Offers pages for which the decision was [`Decision::Name`], as [`offer`](Self::offer) does;
-    /// [`Decision::Name`] is never the answer. O(1) expected an offer.
+    /// Offers pages for which the decision was [`Decision::Identify`], as [`offer`](Self::offer) does;
+    /// [`Decision::Identify`] is never the answer. O(1) expected an offer.
     ///
     /// # Errors
     ///
     /// An unknown VM or page; nothing was done.
-    fn offer_named(
+    fn offer_by_identity(
         &mut self,
         vm: VmId,
-        offers: &[NamedOffer],
+        offers: &[IdentityOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError>;
 

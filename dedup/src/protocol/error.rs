@@ -55,7 +55,7 @@ pub enum BrokerError {
         /// The slot.
         slot: Slot,
     },
-    /// A page is said to lie over no slot, and shares one.
+    /// A page is reported to cover no slot, and shares one.
     #[error("page {} of VM {vm} shares a slot; it must be said to have left first", linear.0)]
     StillShared {
         /// The VM.

@@ -9,8 +9,9 @@ use crate::Slot;
 pub enum ItemState {
     /// None.
     Loose,
-    /// None: it has differed from a page of its fingerprint, and waits to be offered by its name.
-    Declined,
+    /// None: it differs from a page of its fingerprint, or that fingerprint is contested. It is to be offered by its
+    /// identity, or is left alone until it changes if it was.
+    Collided,
     /// The unstable tree.
     Waiting,
     /// Either, and its agent has put it off for want of mappings.

@@ -21,7 +21,7 @@ use std::any::Any;
 #[cfg(any(test, feature = "internals"))]
 pub use crate::bytes::{Bytes, Page};
 pub use admin::{Admin, BATCH, Batch, BrokerStats, Copies, TRIM_PAGES, VmItems};
-pub use agent::{Broker, Decision, Directive, MAX_PARTNERS, NamedOffer, Offer, Outcome};
+pub use agent::{Broker, Decision, Directive, IdentityOffer, MAX_PARTNERS, Offer, Outcome};
 pub(crate) use compaction::Candidate;
 pub use compaction::{CompactCursor, CompactScope};
 pub use error::{

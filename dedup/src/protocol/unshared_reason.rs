@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Slot;
 
-/// Why a page that is in a tree, or has been declined, shares nothing.
+/// Why a page that is in a tree, or has collided, shares nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnsharedReason {
     /// No other page in the trees is equal to it.

@@ -214,13 +214,13 @@ impl Agent {
         self.work.offered_pages += offers.len() as u64;
         broker.offer(self.vm, &offers, &mut decisions)?;
         // What was decided of the others holds even if this fails: the broker has them in its trees.
-        let named = self.offer_named(broker, &offers, &mut decisions);
+        let named = self.offer_by_identity(broker, &offers, &mut decisions);
         for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
                     self.waiting.insert(linear.0 as usize);
                 }
-                Decision::Keep | Decision::Name => {
+                Decision::Keep | Decision::Identify => {
                     self.dirty.insert(linear.0 as usize);
                 }
                 Decision::Join(slot) if self.has_slot(slot) => {
@@ -237,19 +237,19 @@ impl Agent {
         named
     }
 
-    /// Offers pages once more that the broker wants named, and puts what it decides of them in the place
+    /// Offers pages by their identities for which the broker decides so, and puts what it decides of them in the place
     /// of that.
     ///
     /// # Errors
     ///
     /// When the broker fails: the decisions are as they were.
-    fn offer_named(
+    fn offer_by_identity(
         &mut self,
         broker: &mut dyn Broker,
         offers: &[Offer],
         decisions: &mut [Decision],
     ) -> Result<(), AgentError> {
-        let wanted = |(_, decision): &(&Offer, &mut Decision)| **decision == Decision::Name;
+        let wanted = |(_, decision): &(&Offer, &mut Decision)| **decision == Decision::Identify;
         let (linears, places): (Vec<LinearIndex>, Vec<&mut Decision>) = offers
             .iter()
             .zip(decisions)
@@ -260,7 +260,7 @@ impl Agent {
             return Ok(());
         }
         let mut named = Vec::with_capacity(places.len());
-        broker.offer_named(self.vm, &self.name(&linears), &mut named)?;
+        broker.offer_by_identity(self.vm, &self.identify(&linears), &mut named)?;
         places.into_iter().zip(named).for_each(|(place, decision)| *place = decision);
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::agent::positions::linear_index;
 use crate::agent::{Agent, AgentError};
-use crate::fingerprint::{Fingerprint, NAMED_PART, is_zero};
-use crate::protocol::NamedOffer;
+use crate::fingerprint::{Fingerprint, IDENTITY_PART, is_zero};
+use crate::protocol::IdentityOffer;
 use crate::sys::PageKind;
 use crate::{LinearIndex, PAGE_SIZE};
 
@@ -59,14 +59,14 @@ impl Agent {
         contents
     }
 
-    /// Reads pages, which others may be writing, and computes their names.
-    pub(super) fn name(&self, pages: &[LinearIndex]) -> Vec<NamedOffer> {
+    /// Reads pages, which others may be writing, and computes their identities.
+    pub(super) fn identify(&self, pages: &[LinearIndex]) -> Vec<IdentityOffer> {
         let (space, secret) = (&self.space, &self.secret);
-        let name = |&linear: &LinearIndex| {
+        let identify = |&linear: &LinearIndex| {
             let mut page = [0; PAGE_SIZE];
             space.span(linear, 1).copy_page(0, &mut page);
-            NamedOffer { linear, identity: secret.identity(&page) }
+            IdentityOffer { linear, identity: secret.identity(&page) }
         };
-        self.workers.map(pages, NAMED_PART, name)
+        self.workers.map(pages, IDENTITY_PART, identify)
     }
 }

@@ -147,8 +147,8 @@ impl Admin for LocalBroker {
         self.compact(vm, cursor, scope, is_apart)
     }
 
-    fn prune(&mut self) -> u64 {
-        self.prune() as u64
+    fn join_dups(&mut self) -> u64 {
+        self.join_dups() as u64
     }
 
     fn unshare_left_alone(&mut self) -> Batch {
@@ -179,8 +179,8 @@ impl Admin for LocalBroker {
         self.read(slot, identity).map(Box::new)
     }
 
-    fn is_named(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool {
-        self.is_named(page, identity)
+    fn has_identity(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool {
+        self.has_identity(page, identity)
     }
 
     fn punch_empty_slots(&mut self) {

@@ -20,14 +20,14 @@ impl LocalBroker {
         }
         match self.rmap.item(item) {
             RmapItem::Loose(_) => ItemState::Loose,
-            RmapItem::Declined(..) => ItemState::Declined,
+            RmapItem::Collided(..) => ItemState::Collided,
             RmapItem::Waiting(..) => ItemState::Waiting,
             RmapItem::Proposed { .. } => ItemState::Proposed,
             RmapItem::Stable(link) => ItemState::Shared(self.stable.node(link.node).slot()),
         }
     }
 
-    /// Which pages of a VM lie over which slots, as its agent has reported; `None` for one that is not
+    /// Which pages of a VM cover which slots, as its agent has reported; `None` for one that is not
     /// registered.
     pub(crate) fn extents(&self, vm: VmId) -> Option<&ExtentMap> {
         self.members.get(&vm).map(|member| &member.extents)
@@ -38,14 +38,13 @@ impl LocalBroker {
     pub(crate) fn unshared_reason(&self, vm: VmId, linear: LinearIndex) -> Option<UnsharedReason> {
         match self.rmap.item(self.item(vm, linear).ok()?) {
             RmapItem::Loose(_) | RmapItem::Stable(_) => None,
-            RmapItem::Declined(..) => Some(UnsharedReason::Alone),
+            RmapItem::Collided(..) => Some(UnsharedReason::Alone),
             RmapItem::Waiting(key, _) => Some(self.waiting_reason(vm, key)),
             RmapItem::Proposed { link, role } => {
-                // Of a node without a slot, nothing is put off but for want of one.
-                let unplaced = self.stable.node(link.node).stage() == Stage::Matched;
+                let has_no_slot = self.stable.node(link.node).stage() == Stage::Matched;
                 let member = self.members.get(&vm);
-                let is_set_aside = member.is_some_and(|m| m.queue.is_without_slot(linear));
-                let no_slot = role == Role::Undirected && unplaced && is_set_aside;
+                let is_lacking = member.is_some_and(|m| m.queue.is_lacking(linear));
+                let no_slot = role == Role::Undirected && has_no_slot && is_lacking;
                 Some(if no_slot { UnsharedReason::NoSlot } else { UnsharedReason::Matched })
             }
         }
@@ -80,10 +79,19 @@ impl LocalBroker {
 
     /// Whether pages of these bytes are in the trees, on whatever NUMA node. O(VMs) expected.
     pub(crate) fn has_equal(&self, page: &[u8; PAGE_SIZE]) -> bool {
-        self.knows(page)
+        self.is_in_trees(page)
             || !self.numa_nodes_with(self.secret.fingerprint(page)).is_empty()
             || !self.contested.is_empty()
                 && !self.numa_nodes_with(self.secret.identity(page).key()).is_empty()
+    }
+
+    /// Whether pages of these bytes are in the trees under keys without the salt of a NUMA node. O(1) expected.
+    fn is_in_trees(&self, page: &[u8; PAGE_SIZE]) -> bool {
+        let is_known = |key| {
+            !self.stable.nodes_of(key).is_empty() || self.unstable.find(&self.rmap, key).is_some()
+        };
+        is_known(self.secret.fingerprint(page))
+            || !self.contested.is_empty() && is_known(self.secret.identity(page).key())
     }
 
     /// The NUMA nodes of VMs on which pages of a content are in the trees, ascending. O(VMs) expected.

@@ -33,7 +33,7 @@ struct Tally {
     sharers: BTreeMap<NodeId, u32>,
     proposed: BTreeMap<NodeId, u32>,
     waiting: u64,
-    mappings: BTreeMap<Slot, u32>,
+    covering_pages: BTreeMap<Slot, u32>,
     /// Nodes that pages are being moved to.
     targets: BTreeSet<NodeId>,
 }
@@ -48,7 +48,7 @@ struct Sums {
 }
 
 impl LocalBroker {
-    /// Verifies the whole index, and that each slot holds the bytes that it is named after, unless it
+    /// Verifies the whole index, and that each slot holds the bytes of its node's identity, unless it
     /// is known to have lost them. O(items), and about 2 µs a slot.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl LocalBroker {
             };
             ensure!(self.rmap.page(id) == (vm, linear), "item {id:?} stands for another page");
             match self.rmap.item(id) {
-                RmapItem::Loose(_) | RmapItem::Declined(..) => {}
+                RmapItem::Loose(_) | RmapItem::Collided(..) => {}
                 RmapItem::Waiting(..) => waiting += 1,
                 RmapItem::Proposed { link, role } => {
                     let has_slot = self.stable.node(link.node).slot().is_some();
@@ -105,7 +105,7 @@ impl LocalBroker {
         tally.waiting += waiting;
         for extent in member.extents.iter() {
             for offset in 0..extent.page_count {
-                *tally.mappings.entry(extent.slot.offset(offset)).or_default() += 1;
+                *tally.covering_pages.entry(extent.slot.offset(offset)).or_default() += 1;
             }
         }
         Ok(())
@@ -180,8 +180,8 @@ impl LocalBroker {
         ensure!(!node.lost || filled, "{id:?} has lost a slot that it does not have");
         let is_noted = node.slot().is_some_and(|slot| self.lost.contains(&slot));
         ensure!(!node.lost || is_noted, "{id:?} has lost its slot, and nobody can find it");
-        let waits = node.closed && self.items_in(id, Role::Undirected).next().is_some();
-        ensure!(!waits, "pages wait for {id:?}, which is closed");
+        let has_undirected = self.items_in(id, Role::Undirected).next().is_some();
+        ensure!(!node.closed || !has_undirected, "{id:?} is closed, and has undirected items");
         if let Some(target) = leaving.map(|begun| self.stable.node(begun.target)) {
             let fits = target.load() + node.load() <= self.stable.max_page_sharing();
             ensure!(fits, "{id:?} has more items than fit where they are to go");
@@ -252,9 +252,9 @@ impl LocalBroker {
     fn check_slots(&self, tally: &Tally) -> Result<(), IndexError> {
         for number in 0..u32::try_from(self.store.slots.high_water()).unwrap_or(u32::MAX) {
             let slot = Slot(number);
-            let found = tally.mappings.get(&slot).copied().unwrap_or(0);
-            let counted = self.store.slots.mappings(slot);
-            ensure!(found == counted, "{slot:?}: {found} pages lie over it, {counted} counted");
+            let found = tally.covering_pages.get(&slot).copied().unwrap_or(0);
+            let counted = self.store.slots.covering_pages(slot);
+            ensure!(found == counted, "{slot:?}: {found} pages cover it, {counted} counted");
         }
         self.store.slots.check().map_err(IndexError)
     }

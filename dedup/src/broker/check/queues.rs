@@ -12,11 +12,11 @@ impl LocalBroker {
         let member = &self.members[&vm];
         let state = |linear| member.items.item(linear).map(|id| self.rmap.item(id));
         for linear in (0..member.items.page_count()).map(LinearIndex) {
-            let waits =
+            let is_undirected =
                 matches!(state(linear), Some(RmapItem::Proposed { role: Role::Undirected, .. }));
             ensure!(
-                !waits || member.queue.contains(linear),
-                "page {} of VM {vm} waits for a poll, and is on no queue",
+                !is_undirected || member.queue.contains(linear),
+                "page {} of VM {vm} is undirected, and is on no queue",
                 linear.0
             );
         }
@@ -27,7 +27,7 @@ impl LocalBroker {
                 state(linear),
                 Some(
                     RmapItem::Proposed { role: Role::Undirected, .. }
-                        | RmapItem::Declined(..)
+                        | RmapItem::Collided(..)
                         | RmapItem::Stable(_)
                 )
             );
@@ -39,19 +39,29 @@ impl LocalBroker {
             );
         }
         for linear in member.queue.set_aside() {
-            let waits =
+            let is_undirected =
                 matches!(state(linear), Some(RmapItem::Proposed { role: Role::Undirected, .. }));
-            ensure!(waits, "page {} of VM {vm} is set aside, and is {:?}", linear.0, state(linear));
+            ensure!(
+                is_undirected,
+                "page {} of VM {vm} is set aside, and is {:?}",
+                linear.0,
+                state(linear)
+            );
         }
         for linear in member.queue.pages_put_off() {
-            let waits = matches!(
+            let is_unmapped = matches!(
                 state(linear),
                 Some(RmapItem::Proposed { role: Role::Undirected, .. } | RmapItem::Waiting(..))
             );
-            ensure!(waits, "page {} of VM {vm} is put off, and is {:?}", linear.0, state(linear));
+            ensure!(
+                is_unmapped,
+                "page {} of VM {vm} is put off, and is {:?}",
+                linear.0,
+                state(linear)
+            );
         }
         ensure!(
-            self.lacking.contains(&vm) || !member.queue.lacks_slots(),
+            self.lacking_vms.contains(&vm) || !member.queue.has_lacking(),
             "pages of VM {vm} lack slots, and it counts as if none did"
         );
         for &linear in &member.awaiting_ack {

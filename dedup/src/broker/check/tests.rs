@@ -76,9 +76,9 @@ fn member(broker: &mut LocalBroker) -> &mut crate::broker::Member {
 }
 
 #[test]
-fn a_page_that_waits_for_a_poll_and_is_on_no_queue_is_found() {
+fn an_undirected_page_that_is_on_no_queue_is_found() {
     let what = found(|broker| member(broker).queue.remove(linear(1)));
-    assert!(what.contains("page 1 of VM 0 waits for a poll, and is on no queue"), "{what}");
+    assert!(what.contains("page 1 of VM 0 is undirected, and is on no queue"), "{what}");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_page_that_is_on_a_queue_for_nothing_is_found() {
 
 #[test]
 fn a_lack_of_slots_that_is_not_noted_is_found() {
-    let what = found(|broker| member(broker).queue.set_without_slot(linear(1)));
+    let what = found(|broker| member(broker).queue.set_lacking(linear(1)));
     assert!(what.contains("pages of VM 0 lack slots"), "{what}");
 }
 

@@ -1,5 +1,6 @@
 //! Directives: what is to become of pages that were not offered just now.
 
+mod fill;
 pub(super) mod poll_queue;
 
 use crate::broker::LocalBroker;
@@ -63,8 +64,8 @@ impl LocalBroker {
                     }
                     Polled::Parked => self.member_mut(vm)?.queue.park(linear),
                     Polled::NoSlot => {
-                        self.lacking.insert(vm);
-                        self.member_mut(vm)?.queue.set_without_slot(linear);
+                        self.lacking_vms.insert(vm);
+                        self.member_mut(vm)?.queue.set_lacking(linear);
                     }
                     Polled::Nothing => {}
                 }
@@ -101,7 +102,7 @@ impl LocalBroker {
                     Polled::Nothing
                 }
             }
-            RmapItem::Declined(..) => Polled::Directive(Directive::Offer { linear }),
+            RmapItem::Collided(..) => Polled::Directive(Directive::Offer { linear }),
             RmapItem::Proposed { .. } | RmapItem::Loose(_) | RmapItem::Waiting(..) => {
                 Polled::Nothing
             }
@@ -130,7 +131,7 @@ impl LocalBroker {
         (all, if follows { all - count(joined.count()) } else { all })
     }
 
-    /// The slot that a waiting item can go to now, and as what, or what there is to say of it instead.
+    /// The slot that an undirected item can be mapped to now, and in which role, or why there is none.
     fn slot_for(&mut self, link: Link, reserved: &mut IdSet<Slot>) -> Result<(Slot, Role), Polled> {
         let node = self.stable.node(link.node);
         match (node.stage(), node.slot()) {
@@ -154,16 +155,16 @@ impl LocalBroker {
     fn end_lack(&mut self, id: NodeId) {
         // Each VM that lacks none any more is left out once, and none is looked at beyond the first that
         // does.
-        while let Some(vm) = self.lacking.first()
-            && !self.members.get(vm).is_some_and(|member| member.queue.lacks_slots())
+        while let Some(vm) = self.lacking_vms.first()
+            && !self.members.get(vm).is_some_and(|member| member.queue.has_lacking())
         {
-            self.lacking.pop_first();
+            self.lacking_vms.pop_first();
         }
-        if self.lacking.is_empty() {
+        if self.lacking_vms.is_empty() {
             return;
         }
-        let waiting: Vec<ItemId> = self.items_in(id, Role::Undirected).collect();
-        for item in waiting {
+        let undirected: Vec<ItemId> = self.items_in(id, Role::Undirected).collect();
+        for item in undirected {
             let (_, linear) = self.rmap.page(item);
             self.owner_mut(item).queue.end_lack(linear);
         }
@@ -266,10 +267,10 @@ mod tests {
         broker.fill(VMS[0], slot, &page(0), &mut Vec::new()).unwrap();
         let merged = [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
         broker.report(VMS[0], &merged).unwrap();
-        assert!(broker.lacking.iter().eq(&VMS[..1]));
+        assert!(broker.lacking_vms.iter().eq(&VMS[..1]));
         broker.rename(VMS[0], LATER);
         broker.check().unwrap();
-        assert!(broker.lacking.iter().eq(&[LATER]));
+        assert!(broker.lacking_vms.iter().eq(&[LATER]));
         // Its pages of which there is no slot are gone, so the next slot that is reserved ends the lack.
         let [second, third] = [1, 2].map(LinearIndex);
         for linear in [linear, second, third] {
@@ -281,7 +282,7 @@ mod tests {
         let offers = [0, 1].map(|number| Offer { linear: LinearIndex(number), fingerprint });
         broker.offer(LATER, &offers, &mut Vec::new()).unwrap();
         poll(&mut broker, LATER, 1);
-        assert!(broker.lacking.is_empty());
+        assert!(broker.lacking_vms.is_empty());
     }
 
     #[test]

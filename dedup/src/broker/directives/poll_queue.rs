@@ -1,4 +1,15 @@
-//! The pages of one VM about which its agent is to be given directives when it polls.
+//! The pages of one VM for which a poll may find directives.
+//!
+//! | a page is | because | and due again |
+//! |---|---|---|
+//! | due | a directive for it may have become possible | |
+//! | parked | another agent must fill its node's slot first | when a poll begins and nothing is due |
+//! | lacking a slot | the store was full | likewise, as many as there is room for; or when its node gets a slot |
+//! | put off | its agent has no VMAs to spare for it | when another page has filled its node's slot |
+//!
+//! A page is in one of `due`, `parked` and `lacking` at most, and polled some time if it is in one. What is parked or
+//! lacks a slot is *set aside*. `put_off` guarantees no poll: such a page may be due as well, or be on the unstable
+//! tree, until it is given a directive, offered again, or leaves.
 #![forbid(unsafe_code)]
 
 use crate::LinearIndex;
@@ -13,12 +24,9 @@ pub(in crate::broker) struct PollQueue {
     due: Pages,
     /// The first page that this round has not come to.
     next: usize,
-    /// Pages for which another agent must fill a slot first.
     parked: Pages,
-    /// Pages for which the store had no slot.
-    without_slot: Pages,
-    /// Pages whose agent has put them off for want of mappings: they are not asked about before another has
-    /// filled a slot for them, and may be on the unstable tree. `None` where there are none.
+    lacking: Pages,
+    /// `None` where there are none.
     put_off: Option<Box<Pages>>,
 }
 
@@ -66,7 +74,7 @@ impl PollQueue {
     /// An empty queue of a VM of so many pages.
     pub(in crate::broker) fn new(page_count: u32) -> Self {
         let pages = || Pages::new(page_count as usize);
-        Self { due: pages(), next: 0, parked: pages(), without_slot: pages(), put_off: None }
+        Self { due: pages(), next: 0, parked: pages(), lacking: pages(), put_off: None }
     }
 
     /// Has a page be asked about. O(1).
@@ -75,43 +83,40 @@ impl PollQueue {
         self.due.insert(linear.0 as usize);
     }
 
-    /// Sets a page aside until another agent has filled the slot that it waits for; it is due again when
-    /// nothing else is.
+    /// Parks a page that is not due. O(1).
     pub(in crate::broker) fn park(&mut self, linear: LinearIndex) {
         self.parked.insert(linear.0 as usize);
     }
 
-    /// Sets a page aside until the store has room for it.
-    pub(in crate::broker) fn set_without_slot(&mut self, linear: LinearIndex) {
-        self.without_slot.insert(linear.0 as usize);
+    /// Notes that a page that is not due lacks a slot. O(1).
+    pub(in crate::broker) fn set_lacking(&mut self, linear: LinearIndex) {
+        self.lacking.insert(linear.0 as usize);
     }
 
-    /// Whether a page was set aside because the store is full. O(1).
-    pub(in crate::broker) fn is_without_slot(&self, linear: LinearIndex) -> bool {
-        self.without_slot.set.contains(linear.0 as usize)
+    /// Whether a page lacks a slot. O(1).
+    pub(in crate::broker) fn is_lacking(&self, linear: LinearIndex) -> bool {
+        self.lacking.set.contains(linear.0 as usize)
     }
 
-    /// Whether pages were set aside because the store is full.
-    pub(in crate::broker) fn lacks_slots(&self) -> bool {
-        self.without_slot.count > 0
+    /// Whether any page lacks a slot.
+    pub(in crate::broker) fn has_lacking(&self) -> bool {
+        self.lacking.count > 0
     }
 
-    /// Has a page be asked about again that was set aside because the store is full: its content has a
-    /// slot now. O(1).
+    /// Has a page be due that lacked a slot, as its node has one now. O(1).
     pub(in crate::broker) fn end_lack(&mut self, linear: LinearIndex) {
-        if self.without_slot.remove(linear.0 as usize) {
+        if self.lacking.remove(linear.0 as usize) {
             self.insert(linear);
         }
     }
 
-    /// Notes that its agent has put a page off for want of mappings. O(1).
+    /// Notes that its agent has put a page off. O(1).
     pub(in crate::broker) fn put_off(&mut self, linear: LinearIndex) {
         let len = self.due.set.len();
         self.put_off.get_or_insert_with(|| Box::new(Pages::new(len))).insert(linear.0 as usize);
     }
 
-    /// Notes that a page is not put off any more: its agent is asked, or what is known of it is no longer
-    /// true; returns whether it was. O(1).
+    /// Notes that a page is not put off any more; returns whether it was. O(1).
     pub(in crate::broker) fn end_put_off(&mut self, linear: LinearIndex) -> bool {
         let Some(put_off) = &mut self.put_off else { return false };
         let had = put_off.remove(linear.0 as usize);
@@ -129,7 +134,7 @@ impl PollQueue {
         self.put_off.as_ref().map_or(0, |put_off| put_off.count as u64)
     }
 
-    /// Begins a poll: if nothing is due, what was parked is, and of what had no slot as many pages as
+    /// Begins a poll: if nothing is due, what was parked is, and of what lacks a slot as many pages as
     /// the store has `room` for. O(what becomes due + pages / 64).
     pub(in crate::broker) fn begin_poll(&mut self, room: usize) {
         if self.due.count > 0 {
@@ -139,8 +144,8 @@ impl PollQueue {
             std::mem::swap(&mut self.due, &mut self.parked);
         }
         let mut start = 0;
-        for _ in 0..room.min(self.without_slot.count) {
-            let Some(page) = self.without_slot.take_from(start) else { break };
+        for _ in 0..room.min(self.lacking.count) {
+            let Some(page) = self.lacking.take_from(start) else { break };
             self.due.insert(page);
             start = page;
         }
@@ -160,17 +165,17 @@ impl PollQueue {
         self.due.count > 0
     }
 
-    /// Whether a page will be asked about, now or later.
+    /// Whether a page is due, set aside or put off: all but the last guarantee that it is polled.
     pub(in crate::broker) fn contains(&self, linear: LinearIndex) -> bool {
-        let mut sets = [&self.due, &self.parked, &self.without_slot]
-            .into_iter()
-            .chain(self.put_off.as_deref());
+        let mut sets =
+            [&self.due, &self.parked, &self.lacking].into_iter().chain(self.put_off.as_deref());
         sets.any(|pages| pages.set.contains(linear.0 as usize))
     }
 
-    /// Has a page not be asked about, now or later. O(1).
+    /// Has a page be neither due nor set aside. It stays put off if it is: see
+    /// [`end_put_off`](Self::end_put_off). O(1).
     pub(in crate::broker) fn remove(&mut self, linear: LinearIndex) {
-        for pages in [&mut self.due, &mut self.parked, &mut self.without_slot] {
+        for pages in [&mut self.due, &mut self.parked, &mut self.lacking] {
             if pages.count > 0 {
                 pages.remove(linear.0 as usize);
             }
@@ -184,7 +189,7 @@ impl PollQueue {
 
     /// The pages that have been set aside.
     pub(in crate::broker) fn set_aside(&self) -> impl Iterator<Item = LinearIndex> + '_ {
-        self.parked.iter().chain(self.without_slot.iter())
+        self.parked.iter().chain(self.lacking.iter())
     }
 
     /// The pages that are put off.
@@ -200,7 +205,7 @@ impl PollQueue {
     pub(in crate::broker) fn check(&self) -> Result<(), String> {
         let put_off = self.put_off.iter().map(|put_off| ("put off", &**put_off));
         for (what, pages) in
-            [("due", &self.due), ("parked", &self.parked), ("without a slot", &self.without_slot)]
+            [("due", &self.due), ("parked", &self.parked), ("lacking a slot", &self.lacking)]
                 .into_iter()
                 .chain(put_off)
         {
@@ -214,9 +219,8 @@ impl PollQueue {
 
     /// Bytes on the heap.
     pub(in crate::broker) fn heap_bytes(&self) -> usize {
-        let sets = [&self.due, &self.parked, &self.without_slot]
-            .into_iter()
-            .chain(self.put_off.as_deref());
+        let sets =
+            [&self.due, &self.parked, &self.lacking].into_iter().chain(self.put_off.as_deref());
         sets.map(|pages| pages.set.heap_bytes()).sum()
     }
 }
@@ -253,14 +257,14 @@ mod tests {
     #[test]
     fn of_pages_without_a_slot_only_as_many_become_due_as_there_is_room_for() {
         let mut queue = queue(&[]);
-        (0..100).for_each(|page| queue.set_without_slot(LinearIndex(page)));
+        (0..100).for_each(|page| queue.set_lacking(LinearIndex(page)));
         queue.park(LinearIndex(990));
         queue.begin_poll(0);
         assert_eq!(round(&mut queue), [990]);
         queue.begin_poll(2);
         assert_eq!(round(&mut queue), [0, 1]);
         queue.end_lack(LinearIndex(50));
-        assert!(queue.lacks_slots() && !queue.is_without_slot(LinearIndex(50)));
+        assert!(queue.has_lacking() && !queue.is_lacking(LinearIndex(50)));
         assert!(queue.begin_round());
         assert_eq!(round(&mut queue), [50]);
     }

@@ -1,19 +1,19 @@
 //! Different contents that have one fingerprint.
 //!
-//! XXH3 keeps nobody from making such contents who knows the domain's secret. The first of them that
-//! had a node under the fingerprint would keep all others from ever being shared. So the key under
-//! which a page was found to differ from the slot that was proposed for it is noted with the page; if
-//! the page is offered with the same fingerprint again, that fingerprint is *contested*: what stands
-//! under it is moved to the key that its BLAKE3 gives, and pages with it are asked for theirs.
+//! Who has the domain's secret can make such contents: XXH3 is not collision-resistant. The first of them under a
+//! fingerprint would prevent all others from being shared. So the key under which a page was found to differ from the
+//! slot that was proposed for it is noted in its item (`RmapItem::Collided`). If the page is offered with the same
+//! fingerprint again, that fingerprint is *contested*: what is under it is moved to the key of its identity (BLAKE3),
+//! and pages that are offered with it are to be offered by theirs.
 //!
-//! Nor can anybody who knows the secret find a page that has the first 64 bits of another one's
-//! BLAKE3. Two of one's own are within reach, however. They are distinguished by the other 64 bits, or
-//! by their bytes: the one that comes second is left alone until it changes.
+//! Even with the secret nobody can find a page that has the first 64 bits of another one's identity. To find two
+//! pages of one's own that have 64 bits in common is possible, however. They are distinguished by the other 64 bits,
+//! or by their bytes: the second one is not shared until it changes.
 //!
-//! A fingerprint that is contested stays so while anything stands in the trees. What stands under a name cannot
-//! be found by its fingerprint, which nothing remembers, so pages offered later would share nothing with it if
-//! they were not asked for their names any more. Once both trees are empty, as after unmerging everything, or
-//! when the last VM has left and the domain with it, nothing is lost by forgetting it.
+//! A fingerprint stays contested while anything is in the trees. What is under the key of its identity cannot
+//! be found by its fingerprint, which is not kept, so pages offered later would not share it if they were not offered
+//! by their identities any more. Once both trees are empty, as after unmerging everything, or when the last VM has
+//! left and the domain with it, contested fingerprints can be forgotten.
 
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ use crate::fingerprint::Fingerprint;
 /// many pairs that collide, and 2^40 different pages have about so many.
 const MAX_CONTESTED: usize = 1 << 16;
 
-/// The fingerprints that say nothing about whether pages are equal.
+/// The fingerprints that pages of different contents have.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct Contested {
     keys: HashSet<Fingerprint>,
@@ -33,7 +33,7 @@ pub(in crate::broker) struct Contested {
 }
 
 impl Contested {
-    /// Whether pages with this key are asked for their names.
+    /// Whether pages with this key are to be offered by their identities.
     pub(in crate::broker) fn contains(&self, key: Fingerprint) -> bool {
         self.all || self.keys.contains(&key)
     }
@@ -47,7 +47,7 @@ impl Contested {
         self.keys.capacity() * (size_of::<Fingerprint>() + 1)
     }
 
-    /// Has pages with this key be asked for their names. O(1) amortized.
+    /// Adds a key. O(1) amortized.
     pub(in crate::broker) fn insert(&mut self, key: Fingerprint) {
         if !self.all {
             self.keys.insert(key);

@@ -56,7 +56,7 @@ impl UnstableTree {
     }
 }
 
-/// What the items of the tree wait with.
+/// The keys of the items of the tree.
 fn key_of(rmap: &Rmap) -> impl Fn(u32) -> Fingerprint + Copy + '_ {
     |number| match ItemId::from_number(number).map(|item| rmap.item(item)) {
         Some(RmapItem::Waiting(fingerprint, _)) => fingerprint,

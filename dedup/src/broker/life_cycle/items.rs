@@ -20,14 +20,14 @@ impl LocalBroker {
         inserted
     }
 
-    /// Puts a loose item on the unstable tree or, where its fingerprint does not tell it from others, has its
-    /// agent offer it again.
-    pub(in crate::broker) fn wait_or_name(&mut self, item: ItemId, key: Fingerprint) -> bool {
+    /// Puts a loose item on the unstable tree; one with a contested key is sent a directive to be offered again
+    /// instead.
+    pub(in crate::broker) fn wait_or_reoffer(&mut self, item: ItemId, key: Fingerprint) -> bool {
         if !self.contested.contains(key) {
             return self.wait(item, key);
         }
-        self.decline(item, key);
-        self.direct(item);
+        self.set_collided(item, key);
+        self.enqueue(item);
         true
     }
 
@@ -41,24 +41,24 @@ impl LocalBroker {
         Some(item)
     }
 
-    /// Notes with a loose item the key under which it is not to be looked up again.
-    pub(in crate::broker) fn decline(&mut self, item: ItemId, key: Fingerprint) {
+    /// Notes with a loose item the key of which its page is known to differ, or which is contested.
+    pub(in crate::broker) fn set_collided(&mut self, item: ItemId, key: Fingerprint) {
         self.end_put_off(item);
         if let RmapItem::Loose(age) = self.rmap.item(item) {
-            self.rmap.set(item, RmapItem::Declined(key, age));
+            self.rmap.set(item, RmapItem::Collided(key, age));
         }
     }
 
-    /// Proposes a loose item to a node, and has its agent be sent a directive. One that was put off gets none
-    /// before another has filled the node's slot.
+    /// Proposes a loose item to a node, and enqueues it; one that is put off only if the node's slot is filled
+    /// already.
     pub(in crate::broker) fn propose(&mut self, id: NodeId, item: ItemId) {
         self.stable.propose(&mut self.rmap, id, item, Role::Undirected);
         if !self.is_put_off(item) || self.stable.node(id).stage() == Stage::Filled {
-            self.direct(item);
+            self.enqueue(item);
         }
     }
 
-    /// Proposes the item to a node that waits on the unstable tree, if there is one: the node has room again.
+    /// Proposes to a node the item that waits on the unstable tree, if there is one: the node has room again.
     /// Pages of a content that has nodes wait only while all of these are full.
     pub(in crate::broker) fn propose_waiting(&mut self, id: NodeId) {
         if let Some(waiting) = self.take_waiting(self.stable.node(id).fingerprint) {
@@ -66,27 +66,27 @@ impl LocalBroker {
         }
     }
 
-    /// Takes an item off its node's list and leaves it loose; returns the node. Its agent is not sent
-    /// what was to be directed there. O(log VMs).
-    pub(in crate::broker) fn unlink(&mut self, item: ItemId) -> Option<NodeId> {
+    /// Takes an item off its node's list and the poll queue, and leaves it loose; returns the node. (The tree's
+    /// `unlink` does not touch the queue.) O(log VMs).
+    pub(in crate::broker) fn take_off_node(&mut self, item: ItemId) -> Option<NodeId> {
         self.dequeue(item);
         self.stable.unlink(&mut self.rmap, item)
     }
 
-    /// Has the item's agent be sent a directive when it polls next: to map the page if it is proposed, to make it
-    /// private if it shares with no other. Which one is decided then.
-    pub(in crate::broker) fn direct(&mut self, item: ItemId) {
+    /// Notes that a directive for the item is due. Which one the next poll decides: to map the page if it is
+    /// proposed or its node is being moved, to make it private if it shares with no other.
+    pub(in crate::broker) fn enqueue(&mut self, item: ItemId) {
         let (_, linear) = self.rmap.page(item);
         self.owner_mut(item).queue.insert(linear);
     }
 
-    /// Has the item's agent be sent no directive for it.
+    /// Notes that no directive for the item is due, parked or lacking a slot.
     pub(in crate::broker) fn dequeue(&mut self, item: ItemId) {
         let (_, linear) = self.rmap.page(item);
         self.owner_mut(item).queue.remove(linear);
     }
 
-    /// Whether the item's agent has put it off for want of mappings.
+    /// Whether the item's agent has put it off for want of VMAs.
     pub(in crate::broker) fn is_put_off(&self, item: ItemId) -> bool {
         if self.put_off_count == 0 {
             return false;

@@ -1,8 +1,9 @@
 //! How items and nodes change their states: what KSM does in `stable_tree_append()`, `break_cow()` and
 //! `remove_rmap_item_from_tree()`.
 //!
-//! `items` has what changes one item, `nodes` what follows for nodes, and this file what does both. Moves,
-//! offers and reports call these; nothing here calls them.
+//! `items` has what changes one item, `nodes` what follows for nodes, and this file what does both. Offers, reports,
+//! fills, polls, moves and maintenance call these. Nothing here calls them, but for two of `moves`: `is_target`, and
+//! `end_move` when the source of a move is removed.
 
 mod items;
 mod nodes;
@@ -10,7 +11,7 @@ mod nodes;
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
 use super::index::stable::node::Stage;
-use super::rmap::{RmapItem, Role};
+use super::rmap::{Age, RmapItem, Role};
 use crate::{LinearIndex, VmId};
 
 impl LocalBroker {
@@ -20,7 +21,7 @@ impl LocalBroker {
         self.end_put_off(item);
         match self.rmap.item(item) {
             RmapItem::Loose(_) => {}
-            RmapItem::Declined(_, age) => {
+            RmapItem::Collided(_, age) => {
                 self.dequeue(item);
                 self.rmap.set(item, RmapItem::Loose(age));
             }
@@ -28,13 +29,24 @@ impl LocalBroker {
                 self.take_waiting(fingerprint);
             }
             RmapItem::Proposed { .. } | RmapItem::Stable(_) => {
-                if let Some(node) = self.unlink(item) {
-                    if self.stable.was_full(node) {
+                if let Some(node) = self.take_off_node(item) {
+                    if self.stable.has_gained_room(node) {
                         self.propose_waiting(node);
                     }
                     self.settle_node(node);
                 }
             }
+        }
+    }
+
+    /// Takes out of the trees what its guest has written; if it shared a slot, that counts for its age.
+    pub(super) fn note_broken(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
+        let was_shared = matches!(self.rmap.item(item), RmapItem::Stable(_));
+        self.remove_item(item);
+        let Some(member) = self.members.get_mut(&vm).filter(|_| was_shared) else { return };
+        let age = Age::of_broken(member.breaks.count(linear));
+        if age != Age::NEW {
+            self.rmap.set(item, RmapItem::Loose(age));
         }
     }
 
@@ -54,8 +66,9 @@ impl LocalBroker {
         }
     }
 
-    /// Has another page fill the slot that an item was to fill, for which its agent has no mappings, or the
-    /// node wait until an agent has some.
+    /// Puts off an item whose agent has no VMAs to spare for it. If it was to fill its node's slot, it is undirected
+    /// again, and another page of the node fills the slot; if there is none but such, the slot is abandoned. Any other
+    /// item is loose.
     pub(super) fn put_off(&mut self, item: ItemId, id: NodeId) {
         let link = match self.rmap.item(item) {
             RmapItem::Proposed { link, role: Role::Creating }

@@ -29,7 +29,7 @@ impl LocalBroker {
             if self.has_unpaired_sharer(id) {
                 let sharer = self.stable.items(&self.rmap, id).next();
                 if let Some(sharer) = sharer {
-                    self.direct(sharer);
+                    self.enqueue(sharer);
                 }
             }
             return None;
@@ -49,15 +49,15 @@ impl LocalBroker {
         self.release_slot(id);
         let joining: Vec<ItemId> = self.items_in(id, Role::Joining).collect();
         for item in joining {
-            self.unlink(item);
-            if self.stable.was_full(id) {
+            self.take_off_node(item);
+            if self.stable.has_gained_room(id) {
                 self.propose_waiting(id);
             }
         }
         let undirected: Vec<ItemId> =
             self.items_in(id, Role::Undirected).filter(|&item| !self.is_put_off(item)).collect();
         for item in undirected {
-            self.direct(item);
+            self.enqueue(item);
         }
     }
 
@@ -69,7 +69,7 @@ impl LocalBroker {
         let last = self.stable.items(&self.rmap, id).next();
         // What is proposed to a matched node has no directive yet, so its agent need not be sent anything.
         if let Some(item) = last {
-            self.unlink(item);
+            self.take_off_node(item);
         }
         self.stable.remove(id);
         let target = self.end_move(id);
@@ -78,19 +78,9 @@ impl LocalBroker {
         if let Some(dup) = self.stable.find(fingerprint) {
             self.propose(dup, item);
         } else {
-            self.wait_or_name(item, fingerprint);
+            self.wait_or_reoffer(item, fingerprint);
         }
         target
-    }
-
-    /// Ends the move from a node, which is gone, if there is one; returns its target, which takes items again.
-    fn end_move(&mut self, from: NodeId) -> Option<NodeId> {
-        let target = self.moves.remove(&from)?.target;
-        self.stable.set_closed(target, false);
-        if self.stable.has_room(target) {
-            self.propose_waiting(target);
-        }
-        Some(target)
     }
 
     /// Takes a node's slot back, if it has one.
@@ -100,12 +90,6 @@ impl LocalBroker {
         }
     }
 
-    /// Whether sharers are being moved to a node.
-    pub(in crate::broker) fn is_target(&self, id: NodeId) -> bool {
-        let node = self.stable.node(id);
-        node.closed && !node.lost && !self.moves.contains_key(&id)
-    }
-
     /// Whether a node was made for partners all of whom declined but one, which is to be made private:
     /// not one whose slot is lost, as that page has no bytes to be made private with.
     pub(in crate::broker) fn has_unpaired_sharer(&self, id: NodeId) -> bool {
@@ -113,8 +97,8 @@ impl LocalBroker {
         node.sharers == 1 && node.proposed == 0 && !node.paired && !node.lost
     }
 
-    /// Has the sharer that is left when one of two leaves count as one whose partner declined.
-    pub(in crate::broker) fn unpair(&mut self, item: ItemId) {
+    /// Before one of two sharers leaves: has the other count as one whose partner declined, so that it is made private.
+    pub(in crate::broker) fn unpair_partner(&mut self, item: ItemId) {
         if let RmapItem::Stable(link) = self.rmap.item(item) {
             let node = self.stable.node_mut(link.node);
             node.paired &= node.sharers != 2;
@@ -127,14 +111,14 @@ impl LocalBroker {
 
     /// Has those pages be merged with a node's slot that were put off before it was filled.
     /// O(items of the node).
-    pub(in crate::broker) fn direct_put_off(&mut self, id: NodeId) {
+    pub(in crate::broker) fn enqueue_put_off(&mut self, id: NodeId) {
         if self.put_off_count == 0 {
             return;
         }
         let put_off: Vec<ItemId> =
             self.items_in(id, Role::Undirected).filter(|&item| self.is_put_off(item)).collect();
         for item in put_off {
-            self.direct(item);
+            self.enqueue(item);
         }
     }
 

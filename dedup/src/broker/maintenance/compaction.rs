@@ -1,9 +1,9 @@
 //! Compaction: giving neighbouring pages neighbouring slots again.
 //!
 //! Freed slots cost nothing (their memory is punched out one by one), but pages that were shared,
-//! broken and shared again lie over slots here and there, and each run of consecutive slots is a
-//! mapping of the kernel's. Moving the slots of neighbouring pages next to each other joins those
-//! mappings, in each VM that has the pages side by side. In a VM that has not, it may part others,
+//! broken and shared again cover slots here and there, and each run of consecutive slots is a
+//! VMA. Moving the slots of neighbouring pages next to each other joins those
+//! VMAs, in each VM that has the pages side by side. In a VM that has not, it may part others,
 //! so what is won and lost is counted before anything is moved. Nothing is won where pages that follow each
 //! other are apart at the host, which only their agent knows.
 
@@ -33,7 +33,7 @@ impl LocalBroker {
     /// Does the next part of a VM's compaction: finds the next group of its pages, or counts for a part
     /// of them whether it is worth it to move their slots, or begins to. Says which slots are being moved
     /// to which, if any are, or `None` when all pages have been looked at. `is_apart` says of a page of any
-    /// VM of the domain whether it begins a mapping whatever it and the page before it lie over.
+    /// VM of the domain whether it begins a VMA whatever slots it and the page before it cover.
     /// [`move_directives`](Self::move_directives) have the agents of their sharers do it.
     /// O(16,384 pages), O(2048 sharers · log extents) or O(256 slots).
     ///
@@ -126,7 +126,7 @@ impl LocalBroker {
         })
     }
 
-    /// Counts for the next slots of a group how many mappings fewer there are, in all VMs, once all of
+    /// Counts for the next slots of a group how many VMAs fewer there are, in all VMs, once all of
     /// them lie side by side. Returns how many sharers these have.
     fn count_gain(
         &self,
@@ -146,7 +146,7 @@ impl LocalBroker {
         counted
     }
 
-    /// How many mappings fewer there are, in all VMs, at the pages that share the slot at `number` of a
+    /// How many VMAs fewer there are, in all VMs, at the pages that share the slot at `number` of a
     /// group, once its slots lie side by side.
     fn gain(
         &self,

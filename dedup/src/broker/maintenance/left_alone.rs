@@ -1,9 +1,9 @@
-//! Pages that are left alone with their slots, made private when mappings are short.
+//! Pages that are left alone with their slots, made private when VMAs are short.
 //!
 //! A page whose partners were written, or have gone, keeps its slot, as KSM's does: a new partner finds it there. It
-//! saves nothing. So where others are put off for want of mappings, it is made private, if that gives any back: its
+//! saves nothing. So where others are put off for want of VMAs, it is made private, if that gives any back: its
 //! whole extent comes back at once, when none of its pages shares its slot. Among pages that are shared it costs no
-//! mapping, and a new slot would.
+//! VMA, and a new slot would.
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
@@ -21,7 +21,7 @@ const LEFT_PAGES: usize = 1 << 11;
 /// Once so many pages of their extents have been looked at, it looks at no other.
 const LOOKED_PAGES: u32 = 1 << 14;
 
-/// Longer extents stay: they have few mappings for their pages.
+/// Longer extents stay: they have few VMAs for their pages.
 const LONGEST_PAGES: u32 = 1 << 7;
 
 /// Where the search for such pages stands.
@@ -38,7 +38,7 @@ pub(in crate::broker) struct LeftAloneSearch {
 }
 
 impl LocalBroker {
-    /// Has pages that share their slots with nobody any more be made private where that gives mappings back, going on
+    /// Has pages that share their slots with nobody any more be made private where that gives VMAs back, going on
     /// where the last call ended; returns whether there may be others.
     /// [`directives`](crate::protocol::Broker::directives) have their agents do it. O(1): some ten thousand nodes and
     /// pages.
@@ -73,7 +73,7 @@ impl LocalBroker {
             known = Some(((vm, extent), is_alone));
             if is_alone {
                 self.left_alone.has_found = true;
-                self.stable.unpair(id);
+                self.stable.unpair_left_alone(id);
                 self.settle_node(id);
             }
         }

@@ -1,6 +1,6 @@
 //! What is done to slots and nodes besides sharing pages, step by step, when the engine asks for it.
 
 mod compaction;
+pub(super) mod dup_joining;
 pub(super) mod left_alone;
-pub(super) mod pruning;
 mod recovery;

@@ -63,10 +63,10 @@ impl LocalBroker {
         let mut lost: BTreeSet<Slot> = self.lost_slots().collect();
         lost.insert(slot);
         self.lost = lost;
-        // Whose agents do not know yet that they were to join it.
-        let waiting: Vec<ItemId> = self.items_in(id, Role::Undirected).collect();
-        for item in waiting {
-            self.unlink(item);
+        // No agent has a directive for these: they can be proposed to another node.
+        let undirected: Vec<ItemId> = self.items_in(id, Role::Undirected).collect();
+        for item in undirected {
+            self.take_off_node(item);
             self.place_again(item, self.stable.node(id).fingerprint);
         }
         self.settle_node(id);
@@ -90,14 +90,15 @@ impl LocalBroker {
         if filled { Ok(id) } else { Err(MoveError::Empty(slot)) }
     }
 
-    /// Finds another place for a loose item, to whose agent its page waits.
+    /// Proposes a loose item for which its agent has no directive to another node of its content, or puts it on the
+    /// unstable tree.
     fn place_again(&mut self, item: ItemId, fingerprint: Fingerprint) {
         if let Some(dup) = self.stable.find(fingerprint) {
             self.propose(dup, item);
-        } else if !self.wait_or_name(item, fingerprint)
+        } else if !self.wait_or_reoffer(item, fingerprint)
             && let Some(dup) = self.stable.insert(fingerprint)
         {
-            // Without a node to spare it is forgotten until it changes.
+            // If node ids have run out, it stays loose until its page changes.
             if let Some(twin) = self.take_waiting(fingerprint) {
                 self.propose(dup, twin);
             }
@@ -128,7 +129,7 @@ impl LocalBroker {
         if let Some((_, to)) = self.move_target(from) {
             return Ok(to);
         }
-        if !self.is_named(page, self.stable.node(from).identity) {
+        if !self.has_identity(page, self.stable.node(from).identity) {
             return Err(MoveError::Damaged(slot));
         }
         let to = self.store.slots.allocate().ok_or(MoveError::Full)?;
@@ -150,21 +151,12 @@ impl LocalBroker {
     pub(crate) fn read(&self, slot: Slot, identity: Identity) -> Option<[u8; PAGE_SIZE]> {
         let mut page = [0; PAGE_SIZE];
         self.store.memfd().read(slot, &mut page).ok()?;
-        self.is_named(&page, identity).then_some(page)
+        self.has_identity(&page, identity).then_some(page)
     }
 
-    /// Whether a page's bytes are those of this name.
-    pub(crate) fn is_named(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool {
+    /// Whether a page's bytes have this identity.
+    pub(crate) fn has_identity(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool {
         self.secret.identity(page) == identity
-    }
-
-    /// Whether pages of these bytes are shared here, or one waits. O(1) expected.
-    pub(crate) fn knows(&self, page: &[u8; PAGE_SIZE]) -> bool {
-        let is_known = |key| {
-            !self.stable.nodes_of(key).is_empty() || self.unstable.find(&self.rmap, key).is_some()
-        };
-        is_known(self.secret.fingerprint(page))
-            || !self.contested.is_empty() && is_known(self.secret.identity(page).key())
     }
 
     /// Loses the bytes of a slot, as failing hardware does.

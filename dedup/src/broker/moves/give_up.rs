@@ -62,7 +62,18 @@ impl LocalBroker {
         })
     }
 
-    /// Ends a move as it stands.
+    /// Ends the move from a node that was removed, if there is one; returns its target, which takes items again, and
+    /// is to be settled.
+    pub(in crate::broker) fn end_move(&mut self, from: NodeId) -> Option<NodeId> {
+        let target = self.moves.remove(&from)?.target;
+        self.stable.set_closed(target, false);
+        if self.stable.has_room(target) {
+            self.propose_waiting(target);
+        }
+        Some(target)
+    }
+
+    /// Ends a move as it stands: both nodes take items again.
     pub(in crate::broker) fn cancel(&mut self, from: NodeId) {
         let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
         self.stable.set_closed(from, self.stable.node(from).lost);
@@ -88,8 +99,7 @@ impl LocalBroker {
 mod tests {
     use super::*;
     use crate::extents::Extent;
-    use crate::protocol::NamedOffer;
-    use crate::protocol::{Broker, Decision, Directive, Offer, Outcome};
+    use crate::protocol::{Broker, Decision, Directive, IdentityOffer, Offer, Outcome};
     use crate::{LinearIndex, PAGE_SIZE, VmId};
 
     const PAGE: [u8; PAGE_SIZE] = [1; PAGE_SIZE];
@@ -164,14 +174,15 @@ mod tests {
             let offer = offer(broker);
             broker.offer(VMS[0], &offer, &mut Vec::new()).unwrap();
         };
-        let named = |broker: &mut LocalBroker| {
-            let offer = [NamedOffer { linear: LINEAR, identity: broker.secret().identity(&PAGE) }];
-            broker.offer_named(VMS[0], &offer, &mut Vec::new()).unwrap();
+        let identified = |broker: &mut LocalBroker| {
+            let offer =
+                [IdentityOffer { linear: LINEAR, identity: broker.secret().identity(&PAGE) }];
+            broker.offer_by_identity(VMS[0], &offer, &mut Vec::new()).unwrap();
         };
         let written = |broker: &mut LocalBroker| {
             broker.report(VMS[0], &[Outcome::Broken { linear: LINEAR }]).unwrap();
         };
-        for leave in [offered as fn(&mut LocalBroker), named, written] {
+        for leave in [offered as fn(&mut LocalBroker), identified, written] {
             let (mut broker, _, to) = moving();
             leave(&mut broker);
             broker.check().unwrap();

@@ -24,7 +24,7 @@ use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 pub(in crate::broker) struct Move {
     /// The node that the sharers go to.
     pub(in crate::broker) target: NodeId,
-    /// Whether those that were left have been asked once more since it was begun.
+    /// Whether its sharers have been enqueued by [`resume_moves`](LocalBroker::resume_moves).
     pub(in crate::broker) resumed: bool,
 }
 
@@ -141,9 +141,9 @@ impl LocalBroker {
         self.moves.len()
     }
 
-    /// Asks for what is left of all moves, once more or for the first time: pages may have been
-    /// refused for lack of memory. Those of slots that are lost are not asked for, as their agents
-    /// would look at them: see [`recoveries`](Self::recoveries). O(sharers that are left).
+    /// Enqueues the sharers that have not moved yet, of all moves: those of moves that were just begun, and those
+    /// that the kernel or the budget did not map. Sharers of lost slots are left out, as their agents would compare
+    /// them: see [`recoveries`](Self::recoveries). O(sharers that are left).
     pub fn resume_moves(&mut self) {
         let all = self.moves.keys().copied();
         let from: Vec<NodeId> = all.filter(|&id| !self.stable.node(id).lost).collect();
@@ -151,7 +151,7 @@ impl LocalBroker {
             if let Some(begun) = self.moves.get_mut(&id) {
                 begun.resumed = true;
             }
-            self.direct_sharers(id);
+            self.enqueue_sharers(id);
         }
     }
 
@@ -209,6 +209,12 @@ impl LocalBroker {
         }
     }
 
+    /// Whether sharers are being moved to a node.
+    pub(in crate::broker) fn is_target(&self, id: NodeId) -> bool {
+        let node = self.stable.node(id);
+        node.closed && !node.lost && !self.moves.contains_key(&id)
+    }
+
     /// Where a sharer of a node is to go instead.
     pub(in crate::broker) fn move_target(&self, from: NodeId) -> Option<(NodeId, Slot)> {
         let target = self.moves.get(&from)?.target;
@@ -225,11 +231,11 @@ impl LocalBroker {
         }
     }
 
-    /// Has the agents of a node's sharers ask what to do.
-    pub(in crate::broker) fn direct_sharers(&mut self, id: NodeId) {
+    /// Enqueues all sharers of a node.
+    pub(in crate::broker) fn enqueue_sharers(&mut self, id: NodeId) {
         let sharers: Vec<ItemId> = self.sharers(id).collect();
         for item in sharers {
-            self.direct(item);
+            self.enqueue(item);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Offers: what is to become of a private page that has not changed since the last pass.
 //! KSM: `cmp_and_merge_page()`.
 
-mod named;
+mod by_identity;
 
 use super::LocalBroker;
 use super::ids::ItemId;
@@ -22,9 +22,9 @@ impl LocalBroker {
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.fingerprint);
-            let declined = self.loosen(item);
-            decisions.push(if self.must_be_named(vm, key, declined) {
-                Decision::Name
+            let collided = self.loosen(item);
+            decisions.push(if self.needs_identity(vm, key, collided) {
+                Decision::Identify
             } else {
                 self.decide(item, key)
             });
@@ -44,7 +44,7 @@ impl LocalBroker {
         if !matches!(state, RmapItem::Loose(_)) || self.put_off_count > 0 {
             self.remove_item(item);
         }
-        state.declined()
+        state.collided_key()
     }
 
     /// Looks a loose item's content up in the stable tree, and where no node of it has room, in the

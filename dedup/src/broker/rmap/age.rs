@@ -16,7 +16,7 @@ impl Age {
     pub(in crate::broker) const NEW: Self = Self { looks: 0, remaining_skips: 0 };
 
     /// That of a page that has just been broken, so often lately.
-    pub(super) fn of_broken(breaks: u8) -> Self {
+    pub(in crate::broker) fn of_broken(breaks: u8) -> Self {
         let looks = match breaks {
             0..=2 => return Self::NEW,
             3 => 3,

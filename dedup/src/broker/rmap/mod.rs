@@ -29,8 +29,8 @@ pub(super) const CHUNK_ITEMS: usize = 4096;
 pub(super) enum RmapItem {
     /// In no tree: changing, zero, not there, or not offered yet.
     Loose(Age),
-    /// As loose, and found to differ from what has this key.
-    Declined(Fingerprint, Age),
+    /// As loose, and what has this key is known to differ from it, or the key is contested.
+    Collided(Fingerprint, Age),
     /// On the unstable tree: unchanged since the last pass, and without a twin.
     Waiting(Fingerprint, Age),
     /// To share a stable node, if it can.
@@ -47,7 +47,7 @@ pub(super) enum RmapItem {
 /// Which directive an agent was sent for a page that is to share a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// None yet: to the agent, the page has no twin.
+    /// None yet: to its agent, it is like a page that waits on the unstable tree.
     Undirected,
     /// To hand over the bytes for the node's slot, and then to map the page there.
     Creating,
@@ -68,14 +68,14 @@ impl RmapItem {
     pub(super) fn link(&self) -> Option<&Link> {
         match self {
             Self::Proposed { link, .. } | Self::Stable(link) => Some(link),
-            Self::Loose(_) | Self::Declined(..) | Self::Waiting(..) => None,
+            Self::Loose(_) | Self::Collided(..) | Self::Waiting(..) => None,
         }
     }
 
-    /// The key under which it was found to differ, if it was.
-    pub(super) fn declined(&self) -> Option<Fingerprint> {
+    /// The key under which it has collided, if it has.
+    pub(super) fn collided_key(&self) -> Option<Fingerprint> {
         match self {
-            Self::Declined(key, _) => Some(*key),
+            Self::Collided(key, _) => Some(*key),
             _ => None,
         }
     }
@@ -85,7 +85,7 @@ impl RmapItem {
         match self {
             Self::Proposed { role, .. } => Self::Proposed { link, role },
             Self::Stable(_) => Self::Stable(link),
-            Self::Loose(_) | Self::Declined(..) | Self::Waiting(..) => self,
+            Self::Loose(_) | Self::Collided(..) | Self::Waiting(..) => self,
         }
     }
 }
@@ -173,7 +173,7 @@ impl Rmap {
             items += chunk.items.as_ref().map_or(0, |items| items.len());
             let is_loose = |items: &[PackedItem]| {
                 let is_loose = |item: &PackedItem| {
-                    matches!(item.unpack(), RmapItem::Loose(_) | RmapItem::Declined(..))
+                    matches!(item.unpack(), RmapItem::Loose(_) | RmapItem::Collided(..))
                 };
                 items.iter().all(is_loose)
             };

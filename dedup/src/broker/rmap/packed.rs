@@ -3,13 +3,13 @@
 //! | state | word 0, above the tag | word 1 | word 2 |
 //! |---|---|---|---|
 //! | loose | age, remaining skips | | |
-//! | declined, waiting | age, remaining skips | fingerprint, low half | high half |
+//! | collided, waiting | age, remaining skips | fingerprint, low half | high half |
 //! | proposed, stable | stable node | next item of the node | the item before |
 //!
-//! So the age and the skips of the smart scan overlay the stable half, and no state can be read as
-//! another: whoever wants an age gets one from a loose or a waiting item or not at all. (Where KSM
-//! overlays the two, `should_skip_rmap_item` has to look at `STABLE_FLAG` first: the page may have been
-//! broken by a write while its item is on the stable tree still. See docs/decisions/0007-linear-index.md.)
+//! So the age and the skips of the smart scan overlay the stable half. Only a loose, collided or waiting item has an
+//! age; the tag keeps any other from being read as one. (KSM overlays the two as well, so `should_skip_rmap_item` has
+//! to test `STABLE_FLAG` first: a page may have been broken by a write while its item is still on the stable tree. See
+//! docs/decisions/0007-linear-index.md.)
 
 use super::{Age, Link, RmapItem, Role};
 use crate::broker::ids::{ItemId, NodeId};
@@ -25,14 +25,14 @@ const PROPOSED_UNDIRECTED: u32 = 2;
 const PROPOSED_CREATING: u32 = 3;
 const PROPOSED_JOINING: u32 = 4;
 const STABLE: u32 = 5;
-const DECLINED: u32 = 6;
+const COLLIDED: u32 = 6;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackedItem([u32; 3]);
 
 const _: () = assert!(size_of::<PackedItem>() <= 16);
-const _: () = assert!(DECLINED <= TAG_MASK);
+const _: () = assert!(COLLIDED <= TAG_MASK);
 
 impl PackedItem {
     /// A loose item that was never looked at.
@@ -49,7 +49,7 @@ impl PackedItem {
         };
         match item {
             RmapItem::Loose(age) => Self([LOOSE | age.to_bits() << TAG_BITS, 0, 0]),
-            RmapItem::Declined(key, age) => keyed(DECLINED, key, age),
+            RmapItem::Collided(key, age) => keyed(COLLIDED, key, age),
             RmapItem::Waiting(key, age) => keyed(WAITING, key, age),
             RmapItem::Proposed { link, role: Role::Undirected } => {
                 linked(PROPOSED_UNDIRECTED, link)
@@ -73,7 +73,7 @@ impl PackedItem {
         let key = || Fingerprint(u64::from(second) | u64::from(third) << u32::BITS);
         match tag {
             LOOSE => RmapItem::Loose(Age::from_bits(rest)),
-            DECLINED => RmapItem::Declined(key(), Age::from_bits(rest)),
+            COLLIDED => RmapItem::Collided(key(), Age::from_bits(rest)),
             WAITING => RmapItem::Waiting(key(), Age::from_bits(rest)),
             PROPOSED_UNDIRECTED => proposed(Role::Undirected),
             PROPOSED_CREATING => proposed(Role::Creating),
@@ -106,7 +106,7 @@ mod tests {
         prop_oneof![
             age().prop_map(RmapItem::Loose),
             (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Waiting(Fingerprint(key), age)),
-            (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Declined(Fingerprint(key), age)),
+            (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Collided(Fingerprint(key), age)),
             (link.clone(), role).prop_map(|(link, role)| RmapItem::Proposed { link, role }),
             link.prop_map(RmapItem::Stable),
         ]

@@ -7,9 +7,8 @@
 //!
 //! Source: the kernel's `Documentation/admin-guide/mm/ksm.rst`, `smart_scan`.
 
-use super::{Age, RmapItem};
+use super::RmapItem;
 use crate::broker::LocalBroker;
-use crate::broker::ids::ItemId;
 use crate::protocol::BrokerError;
 use crate::{LinearIndex, VmId};
 
@@ -27,7 +26,7 @@ impl LocalBroker {
             pages.iter().map(|&linear| self.item(vm, linear)).collect::<Result<_, _>>()?;
         for item in items {
             let state = self.rmap.item(item);
-            let (RmapItem::Loose(age) | RmapItem::Declined(_, age)) = state else {
+            let (RmapItem::Loose(age) | RmapItem::Collided(_, age)) = state else {
                 skip.push(false);
                 continue;
             };
@@ -35,24 +34,13 @@ impl LocalBroker {
             self.rmap.set(
                 item,
                 match state {
-                    RmapItem::Declined(key, _) => RmapItem::Declined(key, age),
+                    RmapItem::Collided(key, _) => RmapItem::Collided(key, age),
                     _ => RmapItem::Loose(age),
                 },
             );
             skip.push(skipped);
         }
         Ok(())
-    }
-
-    /// Takes out of the trees what its guest has written; if it shared a slot, that counts for its age.
-    pub(in crate::broker) fn note_broken(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
-        let was_shared = matches!(self.rmap.item(item), RmapItem::Stable(_));
-        self.remove_item(item);
-        let Some(member) = self.members.get_mut(&vm).filter(|_| was_shared) else { return };
-        let age = Age::of_broken(member.breaks.count(linear));
-        if age != Age::NEW {
-            self.rmap.set(item, RmapItem::Loose(age));
-        }
     }
 
     /// Has a pass be over: breaks that were counted long ago are forgotten, one of each page in 64 passes.
@@ -68,7 +56,7 @@ impl LocalBroker {
     /// them; `None` for any other. O(1).
     pub(crate) fn skipped(&self, vm: VmId, linear: LinearIndex) -> Option<(u8, u8)> {
         match self.rmap.item(self.item(vm, linear).ok()?) {
-            RmapItem::Loose(age) | RmapItem::Declined(_, age) => age.skipped(),
+            RmapItem::Loose(age) | RmapItem::Collided(_, age) => age.skipped(),
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ impl LocalBroker {
     ///
     /// The linear index is the one that the page was registered with, never one worked out from an
     /// address: a page is found wherever its memory has moved since it was merged. A page that was
-    /// written since its agent's last pass is still named.
+    /// written since its agent's last pass is still one of them.
     #[cfg(any(test, feature = "internals"))]
     pub fn walk_slot(
         &self,

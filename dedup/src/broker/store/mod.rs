@@ -1,6 +1,5 @@
 //! A store: the memory that holds every shared page once.
 
-mod fill;
 mod late_faults;
 mod slot_table;
 mod slots;

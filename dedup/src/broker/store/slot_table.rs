@@ -10,8 +10,8 @@ const CHUNK: usize = 1024;
 pub(super) struct SlotState {
     /// The node whose bytes it holds.
     pub(super) node: Option<NodeId>,
-    /// Pages of VMs that lie over it, sharing it or not.
-    pub(super) mappings: u32,
+    /// Pages of VMs whose VMA maps it, sharing it or with their own copies.
+    pub(super) covering_pages: u32,
 }
 
 impl SlotState {
@@ -120,12 +120,12 @@ mod tests {
         let empty = table.heap_bytes();
         assert!(empty <= 4 * size_of::<Chunk>());
         let number = u32::try_from(2 * CHUNK + 5).unwrap();
-        table.change(number, |state| state.mappings += 1);
-        assert_eq!(table.state(number).mappings, 1);
+        table.change(number, |state| state.covering_pages += 1);
+        assert_eq!(table.state(number).covering_pages, 1);
         assert_eq!(table.state(number + 1), SlotState::default());
         table.check().unwrap();
         assert_eq!(table.heap_bytes(), empty + CHUNK * 8);
-        table.change(number, |state| state.mappings -= 1);
+        table.change(number, |state| state.covering_pages -= 1);
         table.check().unwrap();
         assert_eq!((table.heap_bytes(), table.iter().count()), (empty, 3 * CHUNK + 1));
         assert_eq!(table.state(u32::MAX), SlotState::default());

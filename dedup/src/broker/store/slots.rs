@@ -1,8 +1,8 @@
 //! Which slots of a store are in use, and which may be used again.
 //!
 //! A slot's number outlives its memory: when the last sharer is gone its page is given back to the
-//! kernel, but the number stays taken while any mapping still lies over it, or a later content
-//! would show through. Numbers that are free again are *quarantined* until there are many of them, and are
+//! kernel, but the number stays taken while any page still covers it, or that page would map a later
+//! content. Numbers that are free again are *quarantined* until there are many of them, and are
 //! then reused in an order that a guest cannot foresee, run by run, so that neighbouring pages still
 //! get neighbouring slots.
 
@@ -94,27 +94,27 @@ impl Slots {
         self.states.state(slot.0).node
     }
 
-    /// Marks a slot as having no bytes any more; its number is quarantined once nothing is mapped over it.
+    /// Marks a slot as having no bytes any more; its number is quarantined once no page covers it.
     pub(in crate::broker) fn release(&mut self, slot: Slot) {
         let state = self.states.change(slot.0, |state| state.node = None);
         self.live -= 1;
-        if state.mappings == 0 {
+        if state.covering_pages == 0 {
             self.put_in_quarantine(slot);
         }
     }
 
-    /// Counts `page_count` more pages over the slots from `slot` on.
-    pub(in crate::broker) fn map(&mut self, slot: Slot, page_count: u32) {
+    /// Counts one covering page more of each of the `page_count` slots from `slot` on.
+    pub(in crate::broker) fn cover(&mut self, slot: Slot, page_count: u32) {
         for number in slot.0..slot.0 + page_count {
-            self.states.change(number, |state| state.mappings += 1);
+            self.states.change(number, |state| state.covering_pages += 1);
         }
     }
 
-    /// Counts one page less over each of the slots from `slot` on.
-    pub(in crate::broker) fn unmap(&mut self, slot: Slot, page_count: u32) {
+    /// Counts one covering page less of each of them.
+    pub(in crate::broker) fn uncover(&mut self, slot: Slot, page_count: u32) {
         for number in slot.0..slot.0 + page_count {
-            let state = self.states.change(number, |state| state.mappings -= 1);
-            if state.mappings == 0 && state.node.is_none() {
+            let state = self.states.change(number, |state| state.covering_pages -= 1);
+            if state.covering_pages == 0 && state.node.is_none() {
                 self.put_in_quarantine(Slot(number));
             }
         }
@@ -126,8 +126,8 @@ impl Slots {
         (self.limit - used) + self.quarantined_count + (self.reuse.end - self.reuse.start)
     }
 
-    pub(in crate::broker) fn mappings(&self, slot: Slot) -> u32 {
-        self.states.state(slot.0).mappings
+    pub(in crate::broker) fn covering_pages(&self, slot: Slot) -> u32 {
+        self.states.state(slot.0).covering_pages
     }
 
     /// Numbers that are allocated: those of slots that hold bytes, that are reserved for some, or that are to be freed.
@@ -145,7 +145,7 @@ impl Slots {
     }
 
     /// Verifies that just those numbers are quarantined, or being reused, that no node has and no page
-    /// is mapped over, and that they are counted. O(numbers).
+    /// covers, and that they are counted. O(numbers).
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Slots {
         let mut live = 0;
         for (number, (state, free)) in self.states.iter().zip(free).enumerate() {
             live += u32::from(state.node.is_some());
-            if free != (state.node.is_none() && state.mappings == 0) {
+            if free != (state.node.is_none() && state.covering_pages == 0) {
                 return Err(format!("slot {number} is free: {free}, and it is {state:?}"));
             }
         }
@@ -272,10 +272,10 @@ mod tests {
     fn a_number_is_quarantined_only_when_nothing_is_mapped_over_it() {
         let mut slots = Slots::new(1);
         let slot = slots.allocate().unwrap();
-        slots.map(slot, 1);
+        slots.cover(slot, 1);
         slots.release(slot);
-        assert_eq!(slots.allocate(), None, "a mapping still lies over the slot");
-        slots.unmap(slot, 1);
+        assert_eq!(slots.allocate(), None, "a page still covers the slot");
+        slots.uncover(slot, 1);
         assert_eq!(slots.allocate(), Some(slot));
     }
 

@@ -71,8 +71,8 @@ pub enum AdminRequest {
     GiveUpMoves,
     /// [`Admin::compact`].
     Compact(VmId, Box<CompactCursor>, CompactScope, Vec<(VmId, LinearIndex)>),
-    /// [`Admin::prune`].
-    Prune,
+    /// [`Admin::join_dups`].
+    JoinDups,
     /// [`Admin::unshare_left_alone`].
     UnshareLeftAlone,
     /// [`Admin::copies`].
@@ -87,8 +87,8 @@ pub enum AdminRequest {
     Recoveries,
     /// [`Admin::read`].
     Read(Slot, Identity),
-    /// [`Admin::is_named`].
-    IsNamed(Page, Identity),
+    /// [`Admin::has_identity`].
+    HasIdentity(Page, Identity),
     /// [`Admin::punch_empty_slots`].
     PunchEmptySlots,
     /// [`Admin::forget_contested`].
@@ -158,8 +158,8 @@ pub enum AdminReply {
     GiveUpMoves(u64),
     /// Of [`Admin::compact`].
     Compact((Box<CompactCursor>, Group)),
-    /// Of [`Admin::prune`].
-    Prune(u64),
+    /// Of [`Admin::join_dups`].
+    JoinDups(u64),
     /// Of [`Admin::unshare_left_alone`].
     UnshareLeftAlone(Batch),
     /// Of [`Admin::copies`].
@@ -174,8 +174,8 @@ pub enum AdminReply {
     Recoveries(Vec<(Slot, Slot)>),
     /// Of [`Admin::read`].
     Read(Option<Page>),
-    /// Of [`Admin::is_named`].
-    IsNamed(bool),
+    /// Of [`Admin::has_identity`].
+    HasIdentity(bool),
     /// Of [`Admin::punch_empty_slots`].
     PunchEmptySlots(()),
     /// Of [`Admin::forget_contested`].
@@ -246,7 +246,7 @@ impl AdminRequest {
                 let result = broker.compact(vm, &mut cursor, scope, &apart);
                 AdminReply::Compact((cursor, result))
             }
-            Self::Prune => AdminReply::Prune(broker.prune()),
+            Self::JoinDups => AdminReply::JoinDups(broker.join_dups()),
             Self::UnshareLeftAlone => AdminReply::UnshareLeftAlone(broker.unshare_left_alone()),
             Self::Copies(slot) => AdminReply::Copies(broker.copies(slot)),
             Self::MarkLost(slot) => AdminReply::MarkLost(broker.mark_lost(slot)),
@@ -256,8 +256,8 @@ impl AdminRequest {
             }
             Self::Recoveries => AdminReply::Recoveries(broker.recoveries()),
             Self::Read(slot, identity) => AdminReply::Read(broker.read(slot, identity).map(Page)),
-            Self::IsNamed(page, identity) => {
-                AdminReply::IsNamed(broker.is_named(&page.0, identity))
+            Self::HasIdentity(page, identity) => {
+                AdminReply::HasIdentity(broker.has_identity(&page.0, identity))
             }
             Self::PunchEmptySlots => {
                 broker.punch_empty_slots();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 use crate::protocol::{
-    Broker, BrokerError, Decision, Directive, NamedOffer, Offer, Outcome, ReportError,
+    Broker, BrokerError, Decision, Directive, IdentityOffer, Offer, Outcome, ReportError,
 };
 use crate::{LinearIndex, Slot, VmId};
 
@@ -14,8 +14,8 @@ use crate::{LinearIndex, Slot, VmId};
 pub enum AgentRequest {
     /// [`Broker::offer`].
     Offer(VmId, Vec<Offer>),
-    /// [`Broker::offer_named`].
-    OfferNamed(VmId, Vec<NamedOffer>),
+    /// [`Broker::offer_by_identity`].
+    OfferByIdentity(VmId, Vec<IdentityOffer>),
     /// [`Broker::age`].
     Age(VmId, Vec<LinearIndex>),
     /// [`Broker::fill`].
@@ -35,8 +35,8 @@ pub enum AgentRequest {
 pub enum AgentReply {
     /// Of [`Broker::offer`].
     Offer(Result<Vec<Decision>, BrokerError>),
-    /// Of [`Broker::offer_named`].
-    OfferNamed(Result<Vec<Decision>, BrokerError>),
+    /// Of [`Broker::offer_by_identity`].
+    OfferByIdentity(Result<Vec<Decision>, BrokerError>),
     /// Of [`Broker::age`].
     Age(Result<Vec<bool>, BrokerError>),
     /// Of [`Broker::fill`], which appends also where it fails.
@@ -58,9 +58,11 @@ impl AgentRequest {
             Self::Offer(vm, offers) => {
                 AgentReply::Offer(appended(|decisions| broker.offer(vm, &offers, decisions)))
             }
-            Self::OfferNamed(vm, offers) => AgentReply::OfferNamed(appended(|decisions| {
-                broker.offer_named(vm, &offers, decisions)
-            })),
+            Self::OfferByIdentity(vm, offers) => {
+                AgentReply::OfferByIdentity(appended(|decisions| {
+                    broker.offer_by_identity(vm, &offers, decisions)
+                }))
+            }
             Self::Age(vm, pages) => AgentReply::Age(appended(|skip| broker.age(vm, &pages, skip))),
             Self::Fill(vm, first, pages) => {
                 let mut accepted = Vec::new();

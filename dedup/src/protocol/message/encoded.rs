@@ -13,8 +13,8 @@ use crate::extents::Extent;
 use crate::fingerprint::{Identity, Secret};
 use crate::protocol::{
     Admin, BATCH, Batch, Broker, BrokerError, BrokerStats, BusyError, CompactCursor, CompactScope,
-    Copies, Decision, Directive, IndexError, ItemState, MaxPageSharingError, MoveError, NamedOffer,
-    Offer, Outcome, ReportError, UnsharedReason, VmItems,
+    Copies, Decision, Directive, IdentityOffer, IndexError, ItemState, MaxPageSharingError,
+    MoveError, Offer, Outcome, ReportError, UnsharedReason, VmItems,
 };
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
@@ -102,13 +102,13 @@ impl<B: Broker> Broker for Encoded<B> {
         Ok(())
     }
 
-    fn offer_named(
+    fn offer_by_identity(
         &mut self,
         vm: VmId,
-        offers: &[NamedOffer],
+        offers: &[IdentityOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
-        decisions.append(&mut agent!(self, OfferNamed(vm, offers.to_vec()))?);
+        decisions.append(&mut agent!(self, OfferByIdentity(vm, offers.to_vec()))?);
         Ok(())
     }
 
@@ -295,8 +295,8 @@ impl<B: Admin> Admin for Encoded<B> {
         result
     }
 
-    fn prune(&mut self) -> u64 {
-        admin!(self, Prune)
+    fn join_dups(&mut self) -> u64 {
+        admin!(self, JoinDups)
     }
 
     fn unshare_left_alone(&mut self) -> Batch {
@@ -327,8 +327,8 @@ impl<B: Admin> Admin for Encoded<B> {
         admin!(self, Read(slot, identity)).map(|page| page.0)
     }
 
-    fn is_named(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool {
-        admin!(self, IsNamed(Page(Box::new(*page)), identity))
+    fn has_identity(&self, page: &[u8; PAGE_SIZE], identity: Identity) -> bool {
+        admin!(self, HasIdentity(Page(Box::new(*page)), identity))
     }
 
     fn punch_empty_slots(&mut self) {

@@ -16,8 +16,8 @@ use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity, Secret};
 use crate::protocol::{
     Batch, BrokerError, BrokerStats, BusyError, Candidate, CompactCursor, CompactScope, Copies,
-    Decision, Directive, IndexError, ItemState, MaxPageSharingError, MoveError, NamedOffer, Offer,
-    Outcome, ReportError, SystemError, UnsharedReason, VmItems,
+    Decision, Directive, IdentityOffer, IndexError, ItemState, MaxPageSharingError, MoveError,
+    Offer, Outcome, ReportError, SystemError, UnsharedReason, VmItems,
 };
 use crate::stats::DomainStats;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
@@ -92,7 +92,7 @@ fn decision() -> impl Strategy<Value = Decision> {
     prop_oneof![
         Just(Decision::Wait),
         slot().prop_map(Decision::Join),
-        Just(Decision::Name),
+        Just(Decision::Identify),
         Just(Decision::Keep),
     ]
 }
@@ -182,7 +182,7 @@ fn unshared_reason() -> impl Strategy<Value = UnsharedReason> {
 fn item_state() -> impl Strategy<Value = ItemState> {
     prop_oneof![
         Just(ItemState::Loose),
-        Just(ItemState::Declined),
+        Just(ItemState::Collided),
         Just(ItemState::Waiting),
         Just(ItemState::PutOff),
         Just(ItemState::Proposed),
@@ -226,14 +226,14 @@ fn agent_requests() -> Variants<AgentRequest> {
         offers.into_iter().map(offer).collect()
     });
     let named = vec((linear(), identity()), 0..5).prop_map(|offers| {
-        let offer = |(linear, identity)| NamedOffer { linear, identity };
+        let offer = |(linear, identity)| IdentityOffer { linear, identity };
         offers.into_iter().map(offer).collect()
     });
     let bytes = vec(page(), 0..3)
         .prop_map(|pages| Bytes(pages.iter().flat_map(|page| page.0.to_vec()).collect()));
     vec![
         (vm(), offers).prop_map(|(vm, offers)| R::Offer(vm, offers)).boxed(),
-        (vm(), named).prop_map(|(vm, offers)| R::OfferNamed(vm, offers)).boxed(),
+        (vm(), named).prop_map(|(vm, offers)| R::OfferByIdentity(vm, offers)).boxed(),
         (vm(), linears()).prop_map(|(vm, pages)| R::Age(vm, pages)).boxed(),
         (vm(), slot(), bytes).prop_map(|(vm, slot, bytes)| R::Fill(vm, slot, bytes)).boxed(),
         (vm(), vec(outcome(), 0..9)).prop_map(|(vm, all)| R::Report(vm, all)).boxed(),
@@ -252,7 +252,7 @@ fn agent_replies() -> Variants<AgentReply> {
         (any::<usize>(), broker_error()).prop_map(|(done, source)| ReportError { done, source });
     vec![
         decisions().prop_map(R::Offer).boxed(),
-        decisions().prop_map(R::OfferNamed).boxed(),
+        decisions().prop_map(R::OfferByIdentity).boxed(),
         result(flags(), broker_error()).prop_map(R::Age).boxed(),
         (flags(), result(Just(()), broker_error())).prop_map(R::Fill).boxed(),
         result(Just(()), refused).prop_map(R::Report).boxed(),
@@ -296,15 +296,15 @@ fn admin_requests() -> Variants<AdminRequest> {
         slot().prop_map(R::GiveUpMove).boxed(),
         Just(R::GiveUpMoves).boxed(),
         compact.prop_map(|(vm, cursor, scope, at)| R::Compact(vm, cursor, scope, at)).boxed(),
-        Just(R::Prune).boxed(),
+        Just(R::JoinDups).boxed(),
         Just(R::UnshareLeftAlone).boxed(),
         slot().prop_map(R::Copies).boxed(),
         slot().prop_map(R::MarkLost).boxed(),
         Just(R::LostSlots).boxed(),
         (slot(), page()).prop_map(|(slot, page)| R::BeginRecovery(slot, page)).boxed(),
         Just(R::Recoveries).boxed(),
-        (slot(), identity()).prop_map(|(slot, name)| R::Read(slot, name)).boxed(),
-        (page(), identity()).prop_map(|(page, name)| R::IsNamed(page, name)).boxed(),
+        (slot(), identity()).prop_map(|(slot, identity)| R::Read(slot, identity)).boxed(),
+        (page(), identity()).prop_map(|(page, identity)| R::HasIdentity(page, identity)).boxed(),
         Just(R::PunchEmptySlots).boxed(),
         Just(R::ForgetContested).boxed(),
         Just(R::ForgiveBreaks).boxed(),
@@ -355,7 +355,7 @@ fn admin_replies() -> Variants<AdminReply> {
         any::<bool>().prop_map(R::GiveUpMove).boxed(),
         any::<u64>().prop_map(R::GiveUpMoves).boxed(),
         (cursor(), group).prop_map(R::Compact).boxed(),
-        any::<u64>().prop_map(R::Prune).boxed(),
+        any::<u64>().prop_map(R::JoinDups).boxed(),
         batch().prop_map(R::UnshareLeftAlone).boxed(),
         option::of(copies()).prop_map(R::Copies).boxed(),
         result(Just(()), move_error()).prop_map(R::MarkLost).boxed(),
@@ -363,7 +363,7 @@ fn admin_replies() -> Variants<AdminReply> {
         slot_or_error().prop_map(R::BeginRecovery).boxed(),
         moved().prop_map(R::Recoveries).boxed(),
         option::of(page()).prop_map(R::Read).boxed(),
-        any::<bool>().prop_map(R::IsNamed).boxed(),
+        any::<bool>().prop_map(R::HasIdentity).boxed(),
         Just(R::PunchEmptySlots(())).boxed(),
         Just(R::ForgetContested(())).boxed(),
         Just(R::ForgiveBreaks(())).boxed(),

@@ -1,8 +1,9 @@
 //! Chains: the stable nodes of one content, once it has more sharers than one node may have.
 //!
 //! A content that more than `max_page_sharing` pages share is kept in several slots, each on a node
-//! of its own, a *dup*, so that no walk from a slot to its mappings takes longer than that. The
-//! dups of one content hang off a chain, which stands in the tree in the place of a node.
+//! of its own, a *dup*, so that no walk from a slot to its sharers takes longer than that. Offers make another dup
+//! only when two pages find all dups full. The dups of one content hang off a chain, which stands in the tree in the
+//! place of a node.
 
 use crate::broker::ids::check_numbers_of;
 use crate::broker::ids::{ChainId, NodeId};

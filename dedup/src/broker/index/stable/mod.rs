@@ -108,8 +108,9 @@ impl StableTree {
         self.nodes.len()
     }
 
-    /// Has the only sharer of a node count as one whose partner never came, if it is what others have left.
-    pub(in crate::broker) fn unpair(&mut self, id: NodeId) {
+    /// Has a sharer that is [left alone](StableNode::is_left_alone) count as one whose partner declined, so that it is
+    /// made private.
+    pub(in crate::broker) fn unpair_left_alone(&mut self, id: NodeId) {
         let node = self.node_mut(id);
         let was_left_alone = node.is_left_alone();
         node.paired &= node.sharers > 1;
@@ -132,8 +133,8 @@ impl StableTree {
         self.nodes.end()
     }
 
-    /// Whether a node has just come to have room again.
-    pub(in crate::broker) fn was_full(&self, id: NodeId) -> bool {
+    /// Whether a node from whose list an item was just taken had no room before, and has some now.
+    pub(in crate::broker) fn has_gained_room(&self, id: NodeId) -> bool {
         self.has_room(id) && self.node(id).load() + 1 == self.max_page_sharing
     }
 

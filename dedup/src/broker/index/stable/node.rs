@@ -21,7 +21,7 @@ pub(in crate::broker) enum Stage {
 pub(in crate::broker) struct StableNode {
     /// Its place in the tree.
     pub(in crate::broker) fingerprint: Fingerprint,
-    /// The name of its bytes; nothing sensible before it is filled.
+    /// The identity of its bytes; nothing sensible before it is filled.
     pub(in crate::broker) identity: Identity,
     /// Where its bytes are; means nothing while it is matched.
     slot: Slot,
@@ -95,7 +95,7 @@ impl StableNode {
         (self.stage, self.slot) = (Stage::Reserved, slot);
     }
 
-    /// Notes that the slot holds the bytes, and their name.
+    /// Notes that the slot holds the bytes, and their identity.
     pub(in crate::broker) fn fill(&mut self, identity: Identity) {
         debug_assert_eq!(self.stage, Stage::Reserved);
         (self.stage, self.identity) = (Stage::Filled, identity);

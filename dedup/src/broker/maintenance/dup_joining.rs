@@ -1,9 +1,8 @@
-//! Pruning chains: dups that have become small are joined.
+//! Joining dups of a chain that have become small.
 //!
-//! A dup goes with its last sharer, so there are none without use, and a chain of one collapses at
-//! once. What is left to do from time to time is what KSM does not do: when the sharers of two dups
-//! would fit in one, they are moved together, and a page is saved. Each time pairs are made of as many
-//! of a chain's dups as fit, which halves their number.
+//! A dup is removed with its last sharer, and a chain of one collapses at once, so there is nothing stale to prune as
+//! KSM does. KSM does not do this: when the sharers of two dups would fit in one, they are moved together, and a page
+//! is saved. Each time pairs are made of as many of a chain's dups as fit, which halves their number.
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ChainId, NodeId};
@@ -16,7 +15,7 @@ const MOVED_SHARERS: u32 = 1 << 13;
 
 /// Where the next call goes on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::broker) struct PruneAt {
+pub(in crate::broker) struct JoinCursor {
     chain: usize,
     /// Among those of its dups that have room.
     dup: usize,
@@ -26,25 +25,25 @@ impl LocalBroker {
     /// Looks through chains from where the last call ended, and begins to join dups that fit together;
     /// says how many are to go. [`directives`](crate::protocol::Broker::directives) have the agents of
     /// their sharers do it. O(1): some thousand dups, and some thousand sharers that are to move.
-    pub fn prune(&mut self) -> usize {
+    pub fn join_dups(&mut self) -> usize {
         let (mut joined, mut dups, mut sharers) = (0, LOOKED_DUPS, MOVED_SHARERS);
         for _ in 0..self.stable.chains.end() {
             if dups == 0 || sharers == 0 {
                 break;
             }
-            let PruneAt { chain, dup } = self.pruned;
+            let JoinCursor { chain, dup } = self.join_cursor;
             let open = ChainId::from_index(chain).map_or(&[][..], |id| self.stable.chains.open(id));
             let end = open.len().min(dup + dups);
             let some = open.get(dup..end).unwrap_or_default().to_vec();
             let is_last = end == open.len();
             dups = dups.saturating_sub(some.len().max(1));
-            joined += self.join_dups(some, &mut sharers);
-            self.pruned = if !is_last {
-                PruneAt { chain, dup: end }
+            joined += self.join_some(some, &mut sharers);
+            self.join_cursor = if !is_last {
+                JoinCursor { chain, dup: end }
             } else if chain + 1 < self.stable.chains.end() {
-                PruneAt { chain: chain + 1, dup: 0 }
+                JoinCursor { chain: chain + 1, dup: 0 }
             } else {
-                PruneAt::default()
+                JoinCursor::default()
             };
         }
         joined
@@ -53,7 +52,7 @@ impl LocalBroker {
     /// Begins to move the sharers of the smallest of a chain's dups to the largest that have room for all
     /// of them, in pairs, and as long as `sharers` are left to be moved; says how many pairs there are.
     /// O(n log n).
-    fn join_dups(&mut self, mut dups: Vec<NodeId>, sharers: &mut u32) -> usize {
+    fn join_some(&mut self, mut dups: Vec<NodeId>, sharers: &mut u32) -> usize {
         dups.retain(|&dup| self.is_movable(dup));
         dups.sort_unstable_by_key(|&dup| self.stable.node(dup).load());
         let (mut joined, mut candidates) = (0, dups.as_slice());
@@ -63,7 +62,7 @@ impl LocalBroker {
             if self.fit_together(*smallest, *largest) {
                 *sharers = sharers.saturating_sub(self.stable.node(*smallest).load());
                 self.begin(*smallest, *largest);
-                self.direct_sharers(*smallest);
+                self.enqueue_sharers(*smallest);
                 joined += 1;
                 candidates = between;
             } else {

@@ -1,10 +1,10 @@
-//! Bytes for new slots.
+//! Bytes for the slots of `Create` directives.
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::index::stable::node::Stage;
 use crate::broker::rmap::Role;
-use crate::fingerprint::{Fingerprint, Identity, NAMED_PART};
+use crate::fingerprint::{Fingerprint, IDENTITY_PART, Identity};
 use crate::protocol::BrokerError;
 use crate::{PAGE_SIZE, Slot, VmId};
 
@@ -13,8 +13,8 @@ struct Fill {
     slot: Slot,
     item: ItemId,
     node: NodeId,
-    /// The name of the bytes, unless they are not what the slot was meant for.
-    name: Option<Identity>,
+    /// The identity of the bytes, unless they are not what the slot was meant for.
+    identity: Option<Identity>,
 }
 
 impl LocalBroker {
@@ -41,60 +41,60 @@ impl LocalBroker {
         let slots = (first.0..end.ok_or(BrokerError::BadSlot { vm, slot: first })?).map(Slot);
         let creators: Vec<(ItemId, NodeId)> =
             slots.clone().map(|slot| self.creator(vm, slot)).collect::<Result<_, _>>()?;
-        let names = self.names(pages);
-        let fills = slots.zip(creators).zip(names).map(|((slot, (item, node)), name)| {
-            let name = self.fitting(vm, node, name);
-            Fill { slot, item, node, name }
+        let hashes = self.hashes(pages);
+        let fills = slots.zip(creators).zip(hashes).map(|((slot, (item, node)), hashes)| {
+            let identity = self.fitting(vm, node, hashes);
+            Fill { slot, item, node, identity }
         });
         let fills: Vec<Fill> = fills.collect();
         let (mut start, mut failure) = (0, None);
-        for run in fills.chunk_by(|one, next| one.name.is_some() == next.name.is_some()) {
+        for run in fills.chunk_by(|one, next| one.identity.is_some() == next.identity.is_some()) {
             let end = start + run.len();
             let mut filled_count = 0;
-            if failure.is_none() && run[0].name.is_some() {
+            if failure.is_none() && run[0].identity.is_some() {
                 let (filled, result) = self.store.fill(run[0].slot, &pages[start..end]);
                 (filled_count, failure) = (filled, result.err());
             }
             for (number, fill) in run.iter().enumerate() {
-                let name = fill.name.filter(|_| number < filled_count);
-                match name {
-                    Some(name) => {
-                        self.stable.node_mut(fill.node).fill(name);
-                        self.direct_put_off(fill.node);
-                        self.name_if_contested(vm, fill.node);
+                let identity = fill.identity.filter(|_| number < filled_count);
+                match identity {
+                    Some(identity) => {
+                        self.stable.node_mut(fill.node).fill(identity);
+                        self.enqueue_put_off(fill.node);
+                        self.rekey_if_contested(vm, fill.node);
                     }
                     None => self.remove_item(fill.item),
                 }
-                accepted.push(name.is_some());
+                accepted.push(identity.is_some());
             }
             start = end;
         }
         failure.map_or(Ok(()), |error| Err(BrokerError::Store(error.into())))
     }
 
-    /// The fingerprint and the name of each page.
-    fn names(&self, pages: &[[u8; PAGE_SIZE]]) -> Vec<(Fingerprint, Identity)> {
+    /// The fingerprint and the identity of each page.
+    fn hashes(&self, pages: &[[u8; PAGE_SIZE]]) -> Vec<(Fingerprint, Identity)> {
         let secret = &self.secret;
-        let name = |page: &[u8; PAGE_SIZE]| (secret.fingerprint(page), secret.identity(page));
+        let hash = |page: &[u8; PAGE_SIZE]| (secret.fingerprint(page), secret.identity(page));
         match &self.workers {
-            Some(workers) => workers.map(pages, NAMED_PART, name),
-            None => pages.iter().map(name).collect(),
+            Some(workers) => workers.map(pages, IDENTITY_PART, hash),
+            None => pages.iter().map(hash).collect(),
         }
     }
 
-    /// The name of bytes that are to be a node's, if they have what it stands under.
+    /// The identity of bytes that are to be a node's, if their fingerprint or identity gives the key that it is under.
     fn fitting(
         &self,
         vm: VmId,
         node: NodeId,
-        (fingerprint, name): (Fingerprint, Identity),
+        (fingerprint, identity): (Fingerprint, Identity),
     ) -> Option<Identity> {
         let expected = self.stable.node(node).fingerprint;
-        let keys = [fingerprint, name.key()].map(|key| self.key(vm, key));
-        keys.contains(&expected).then_some(name)
+        let keys = [fingerprint, identity.key()].map(|key| self.key(vm, key));
+        keys.contains(&expected).then_some(identity)
     }
 
-    /// The page of this VM whose bytes a slot waits for.
+    /// The page of this VM that is to fill a slot.
     fn creator(&self, vm: VmId, slot: Slot) -> Result<(ItemId, NodeId), BrokerError> {
         let refused = BrokerError::BadSlot { vm, slot };
         let Some(id) = self.store.slots.node(slot) else { return Err(refused) };

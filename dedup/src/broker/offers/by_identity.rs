@@ -1,11 +1,11 @@
-//! Offers of pages whose fingerprints do not tell them from others, by their names.
+//! Offers of pages whose fingerprints do not tell them from others, by their identities.
 
 use crate::VmId;
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::index::contested::Contested;
 use crate::fingerprint::Fingerprint;
-use crate::protocol::{BrokerError, Decision, NamedOffer};
+use crate::protocol::{BrokerError, Decision, IdentityOffer};
 
 impl LocalBroker {
     /// Whether there is a fingerprint that pages of different contents have.
@@ -14,7 +14,7 @@ impl LocalBroker {
         !self.contested.is_empty()
     }
 
-    /// Forgets which fingerprints are contested while nothing stands under any name.
+    /// Forgets which fingerprints are contested while nothing is in the trees.
     pub(crate) fn forget_contested(&mut self) {
         if !self.contested.is_empty() && self.stable.node_count() == 0 && self.unstable.len() == 0 {
             self.contested = Contested::default();
@@ -25,42 +25,42 @@ impl LocalBroker {
     pub(in crate::broker) fn note_difference(&mut self, item: ItemId, id: NodeId) {
         let key = self.stable.node(id).fingerprint;
         self.remove_item(item);
-        self.decline(item, key);
+        self.set_collided(item, key);
     }
 
-    /// Whether a page that is offered once more must be named: what has its key may differ from it.
-    /// `declined` is the key under which it was found to differ last.
-    pub(in crate::broker) fn must_be_named(
+    /// Whether a page that is offered must be offered by its identity: what has its key may differ from it.
+    /// `collided` is the key under which it was found to differ last.
+    pub(in crate::broker) fn needs_identity(
         &mut self,
         vm: VmId,
         key: Fingerprint,
-        declined: Option<Fingerprint>,
+        collided: Option<Fingerprint>,
     ) -> bool {
-        let contested = declined == Some(key) || self.contested.contains(key);
+        let contested = collided == Some(key) || self.contested.contains(key);
         if contested {
             self.contest(vm, key);
         }
         contested
     }
 
-    /// Takes pages in that are found by their names.
-    pub(in crate::broker) fn decide_all_named(
+    /// Decides on pages that are offered by their identities.
+    pub(in crate::broker) fn decide_all_by_identity(
         &mut self,
         vm: VmId,
-        offers: &[NamedOffer],
+        offers: &[IdentityOffer],
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
         let pages = offers.iter().map(|offer| offer.linear);
         let items: Vec<ItemId> = self.items(vm, pages)?.collect::<Result<_, _>>()?;
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.identity.key());
-            let declined = self.loosen(item);
+            let collided = self.loosen(item);
             let found = self.stable.find(key).map(|id| self.stable.node(id));
             let differs = found.is_some_and(|node| {
                 node.filled_slot().is_some() && node.identity != offer.identity
             });
-            decisions.push(if differs || declined == Some(key) {
-                self.decline(item, key);
+            decisions.push(if differs || collided == Some(key) {
+                self.set_collided(item, key);
                 Decision::Wait
             } else {
                 self.decide(item, key)
@@ -69,27 +69,26 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Gives a node that has just been filled the place that its name gives, if its fingerprint is
-    /// contested.
-    pub(in crate::broker) fn name_if_contested(&mut self, vm: VmId, id: NodeId) {
+    /// Puts a node that has just been filled under the key of its identity, if its fingerprint is contested.
+    pub(in crate::broker) fn rekey_if_contested(&mut self, vm: VmId, id: NodeId) {
         if self.contested.contains(self.stable.node(id).fingerprint) {
-            self.name_node(vm, id);
+            self.rekey(vm, id);
         }
     }
 
-    /// Has everything that stands under a key be found by its name. What is not filled yet follows
-    /// when it is. O(items and nodes under the key).
+    /// Puts everything under a key that is contested under the key of its identity. A node that is not filled yet
+    /// follows when it is. O(items and nodes under the key).
     fn contest(&mut self, vm: VmId, key: Fingerprint) {
         self.contested.insert(key);
         if let Some(waiting) = self.take_waiting(key) {
-            self.wait_or_name(waiting, key);
+            self.wait_or_reoffer(waiting, key);
         }
         for id in self.stable.nodes_of(key) {
-            self.name_node(vm, id);
+            self.rekey(vm, id);
         }
     }
 
-    fn name_node(&mut self, vm: VmId, id: NodeId) {
+    fn rekey(&mut self, vm: VmId, id: NodeId) {
         let node = self.stable.node(id);
         if node.filled_slot().is_none() {
             return;
