@@ -90,13 +90,13 @@ pub enum DomainError {
     Store(#[source] io::Error),
 }
 
-/// What a broker knows of one VM.
+/// One VM of a domain.
 #[derive(Debug)]
 struct Member {
     items: ItemRange,
     /// Which pages cover which slots, by the agent's reports.
     extents: ExtentMap,
-    /// Pages about which the broker wants something done.
+    /// Pages for which a poll may find directives.
     queue: PollQueue,
     /// Pages whose move to another slot its agent was directed to make, and has not reported on.
     awaiting_ack: BTreeSet<LinearIndex>,

@@ -150,7 +150,7 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// That no page from `first` to `last` shares a slot, which would have to be said first.
+    /// Refuses pages from `first` to `last` if any shares a slot: it must be reported as broken or left first.
     fn shares_none(
         &self,
         vm: VmId,

@@ -36,7 +36,7 @@ pub struct Copies {
     pub identity: Identity,
     /// Other slots of the same bytes.
     pub dups: Vec<Slot>,
-    /// Pages that wait to share them, and have them in their own memory.
+    /// Pages on the unstable tree or proposed to a node that have them in their own memory.
     pub private: Vec<(VmId, LinearIndex)>,
 }
 
@@ -93,7 +93,7 @@ pub trait Admin {
     /// An unknown VM.
     fn set_numa_node(&mut self, vm: VmId, numa_node: u32) -> Result<(), BrokerError>;
 
-    /// The NUMA node that a VM's memory is on: 0 if nobody said.
+    /// The NUMA node that a VM's memory is on: 0 if it was not set.
     fn numa_node(&self, vm: VmId) -> u32;
 
     /// Gives up what is remembered of those of a VM's pages that are in no tree, where all are of
@@ -106,7 +106,7 @@ pub trait Admin {
     /// The counters of a VM; `None` for one that is not registered. O(pages / 4096).
     fn vm_items(&self, vm: VmId) -> Option<VmItems>;
 
-    /// Bytes that the kernel holds for the store, if it says so.
+    /// Bytes that the kernel holds for the store; `None` if it cannot be found out.
     fn store_bytes(&self) -> Option<u64>;
 
     /// Nodes that are shared or about to be: those that keep knobs from being changed.
@@ -184,15 +184,15 @@ pub trait Admin {
     /// Has directives be due for what is left of all moves, once more or for the first time. O(sharers that are left).
     fn resume_moves(&mut self);
 
-    /// Gives up the move of a slot's sharers to another if none of them has come there; says whether
+    /// Gives up the move of a slot's sharers to another if none of them was moved; returns whether
     /// it did. O(sharers).
     fn give_up_move(&mut self, slot: Slot) -> bool;
 
-    /// Gives up what is left of all moves that have been [resumed](Self::resume_moves); says how many moves
+    /// Gives up what is left of all moves that have been [resumed](Self::resume_moves); returns how many moves
     /// that were. O(sharers that are left).
     fn give_up_moves(&mut self) -> u64;
 
-    /// Does the next part of a VM's compaction; says which slots are being moved to which, if any are, or
+    /// Does the next part of a VM's compaction; returns which slots are being moved to which, if any are, or
     /// `None` when all pages have been looked at. `apart` are the pages, ascending, of all VMs of the domain
     /// that begin a VMA whatever slots they and the pages before them cover; it is not looked at unless the
     /// cursor [is counting](CompactCursor::is_counting).
@@ -272,11 +272,11 @@ pub trait Admin {
     /// The first invariant that does not hold.
     fn check(&self) -> Result<(), IndexError>;
 
-    /// Verifies that it knows just these VMs. O(VMs).
+    /// Verifies that just these VMs are registered. O(VMs).
     ///
     /// # Errors
     ///
-    /// The first VM that only it knows, or that it does not know.
+    /// The first VM that is registered and not among them, or the other way round.
     fn check_vms(&self, vms: &BTreeSet<VmId>) -> Result<(), IndexError>;
 
     /// Appends which pages of a VM from page `from` on cover which slots, as its agent has reported: the

@@ -21,7 +21,7 @@ impl LocalBroker {
         }
     }
 
-    /// Bytes that the kernel holds for the store, if it says so.
+    /// Bytes that the kernel holds for the store; `None` if it cannot be found out.
     pub(crate) fn store_bytes(&self) -> Option<u64> {
         self.store.memfd().resident_bytes().ok()
     }

@@ -54,7 +54,7 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// The NUMA node that a VM's memory is on: 0 if nobody said.
+    /// The NUMA node that a VM's memory is on: 0 if it was not set.
     pub(crate) fn numa_node(&self, vm: VmId) -> u32 {
         self.members.get(&vm).map_or(0, |member| member.numa_node)
     }

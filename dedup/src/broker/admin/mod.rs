@@ -1,4 +1,4 @@
-//! What an engine asks for.
+//! The calls of an engine: `protocol::Admin`.
 
 mod counters;
 mod knobs;

@@ -56,7 +56,7 @@ impl LocalBroker {
         let max = self.stable.max_page_sharing();
         let is_moving = |id: &NodeId| self.moves.contains_key(id) || self.is_target(*id);
         if nodes.iter().any(|id| is_moving(id) && self.stable.node(*id).load() < max) {
-            // It is invited when the move ends.
+            // It is proposed to one of them when the move ends.
             return UnsharedReason::Matched;
         }
         if !nodes.is_empty() {

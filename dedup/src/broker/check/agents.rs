@@ -8,11 +8,11 @@ use crate::broker::LocalBroker;
 use crate::protocol::IndexError;
 
 impl LocalBroker {
-    /// Verifies that it knows just these VMs. O(VMs).
+    /// Verifies that just these VMs are registered. O(VMs).
     ///
     /// # Errors
     ///
-    /// The first VM that only it knows, or that it does not know.
+    /// The first VM that is registered and not among them, or the other way round.
     pub(crate) fn check_vms(&self, vms: &BTreeSet<VmId>) -> Result<(), IndexError> {
         for vm in self.members.keys() {
             ensure!(vms.contains(vm), "the broker knows VM {vm}, which has no agent");

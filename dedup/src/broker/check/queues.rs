@@ -1,5 +1,4 @@
-//! What agents are to be asked about: each page that waits for a poll is on its VM's queue, and no page is
-//! that has nothing to be asked.
+//! The poll queues: each undirected page is on its VM's queue, and no page is for which no directive can be due.
 
 use super::{IndexError, ensure};
 use crate::broker::LocalBroker;
@@ -22,7 +21,7 @@ impl LocalBroker {
         }
         member.queue.check().map_err(|what| IndexError(format!("VM {vm}: {what}")))?;
         for linear in member.queue.due() {
-            // A sharer is asked about that is alone, or moves, or did when it was noted.
+            // A sharer is due that is alone, or is being moved, or was when it was enqueued.
             let has_answer = matches!(
                 state(linear),
                 Some(

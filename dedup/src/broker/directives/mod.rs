@@ -1,4 +1,4 @@
-//! Directives: what is to become of pages that were not offered just now.
+//! Directives: what agents are to do with pages that were not offered just now.
 
 mod fill;
 pub(super) mod poll_queue;
@@ -74,7 +74,7 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// The state may have moved on since the page was noted: what holds now counts.
+    /// The directive for a page that was due, by its present state, which may have changed since it was enqueued.
     fn poll_page(&mut self, item: ItemId, linear: LinearIndex, batch: &mut Batch) -> Polled {
         match self.rmap.item(item) {
             RmapItem::Proposed { link, role: Role::Undirected } => {
@@ -150,7 +150,7 @@ impl LocalBroker {
         }
     }
 
-    /// Has the pages of a node asked about again that were set aside because the store was full.
+    /// Has the pages of a node be due that lack a slot.
     /// O(1), or, while pages lack slots, O(items of the node · log VMs) amortized.
     fn end_lack(&mut self, id: NodeId) {
         // Each VM that lacks none any more is left out once, and none is looked at beyond the first that

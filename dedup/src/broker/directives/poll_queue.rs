@@ -17,12 +17,12 @@ use crate::bitmap::Bitmap;
 
 /// Pages in the order in which directives are given: ascending, round by round.
 ///
-/// A page that is added while a round is under way belongs to it if the round has not come to that page
+/// A page that is added during a round belongs to it if the round has not passed that page
 /// yet, and otherwise to the next. So nothing is ever sorted, however often pages are added.
 #[derive(Debug)]
 pub(in crate::broker) struct PollQueue {
     due: Pages,
-    /// The first page that this round has not come to.
+    /// The first page that this round has not passed.
     next: usize,
     parked: Pages,
     lacking: Pages,
@@ -77,7 +77,7 @@ impl PollQueue {
         Self { due: pages(), next: 0, parked: pages(), lacking: pages(), put_off: None }
     }
 
-    /// Has a page be asked about. O(1).
+    /// Has a page be due. O(1).
     pub(in crate::broker) fn insert(&mut self, linear: LinearIndex) {
         self.remove(linear);
         self.due.insert(linear.0 as usize);
@@ -182,7 +182,7 @@ impl PollQueue {
         }
     }
 
-    /// The pages that are asked about by this round or the next, ascending.
+    /// The pages that are due in this round or the next, ascending.
     pub(in crate::broker) fn due(&self) -> impl Iterator<Item = LinearIndex> + '_ {
         self.due.iter()
     }

@@ -1,14 +1,15 @@
-//! The unstable tree: private pages that have not changed since the last pass and have no twin yet, found by fingerprint.
+//! The unstable tree: private pages that have not changed since the last pass and have no twin yet, found by
+//! fingerprint.
 //!
-//! Unlike KSM's it is kept from pass to pass: change tracking names the pages that are stale, and
-//! they are taken out one by one.
+//! Unlike KSM's it is kept from pass to pass: agents report the pages that changed, and
+//! these are taken out one by one.
 
 use super::linear_hash::LinearHashIndex;
 use crate::broker::ids::ItemId;
 use crate::broker::rmap::{Rmap, RmapItem};
 use crate::fingerprint::Fingerprint;
 
-/// One item a fingerprint: the second becomes a stable node's partner of the first. The items know
+/// One item a fingerprint: the second becomes a stable node's partner of the first. The items hold
 /// their fingerprints.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct UnstableTree(LinearHashIndex);

@@ -110,7 +110,7 @@ impl LocalBroker {
         }
     }
 
-    /// What is known of the VM that an item belongs to.
+    /// The VM that an item belongs to.
     pub(in crate::broker) fn owner_mut(&mut self, item: ItemId) -> &mut Member {
         let (vm, _) = self.rmap.page(item);
         match self.members.get_mut(&vm) {

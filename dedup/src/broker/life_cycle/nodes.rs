@@ -42,9 +42,9 @@ impl LocalBroker {
         if node.proposed < least { self.dissolve(id) } else { None }
     }
 
-    /// Takes back a slot that nobody will fill. Its creator's neighbours that were directed to join it, in the
-    /// same batch, will find that, and be offered again; an agent that has no directive yet may be sent one to
-    /// fill another.
+    /// Takes back a slot that will not be filled. Other pages of its creator's VM that were directed to join it, in the
+    /// same batch, are loose, and will be declined. Undirected items are due if they are not put off: one of them may
+    /// fill another slot.
     fn abandon_slot(&mut self, id: NodeId) {
         self.release_slot(id);
         let joining: Vec<ItemId> = self.items_in(id, Role::Joining).collect();

@@ -5,7 +5,7 @@
 //! VMA. Moving the slots of neighbouring pages next to each other joins those
 //! VMAs, in each VM that has the pages side by side. In a VM that has not, it may part others,
 //! so what is won and lost is counted before anything is moved. Nothing is won where pages that follow each
-//! other are apart at the host, which only their agent knows.
+//! other are apart at the host (`is_apart`).
 
 use std::collections::HashMap;
 
@@ -31,8 +31,8 @@ const LONG_RUN_PAGES: u32 = 128;
 
 impl LocalBroker {
     /// Does the next part of a VM's compaction: finds the next group of its pages, or counts for a part
-    /// of them whether it is worth it to move their slots, or begins to. Says which slots are being moved
-    /// to which, if any are, or `None` when all pages have been looked at. `is_apart` says of a page of any
+    /// of them whether it is worth it to move their slots, or begins to. Returns which slots are being moved
+    /// to which, if any are, or `None` when all pages have been looked at. `is_apart` returns of a page of any
     /// VM of the domain whether it begins a VMA whatever slots it and the page before it cover.
     /// [`move_directives`](Self::move_directives) have the agents of their sharers do it.
     /// O(16,384 pages), O(2048 sharers · log extents) or O(256 slots).
@@ -182,7 +182,7 @@ impl LocalBroker {
         gain
     }
 
-    /// Begins to move slots to consecutive ones; says which to which.
+    /// Begins to move slots to consecutive ones; returns which to which.
     fn move_group(&mut self, group: &[Slot], cursor: &mut CompactCursor) -> Vec<(Slot, Slot)> {
         let mut begun = Vec::new();
         let Ok(count) = u32::try_from(group.len()) else { return begun };
@@ -201,7 +201,7 @@ impl LocalBroker {
                     cursor.taken.insert(to);
                     begun.push((slot, to));
                 }
-                // Others have had their turn since it was looked at.
+                // Other steps have changed the slot since it was looked at.
                 Err(error @ (MoveError::Empty(_) | MoveError::Busy(_))) => {
                     log::debug!("slot {} stays where it is: {error}", slot.0);
                 }

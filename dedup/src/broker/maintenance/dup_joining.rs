@@ -23,7 +23,7 @@ pub(in crate::broker) struct JoinCursor {
 
 impl LocalBroker {
     /// Looks through chains from where the last call ended, and begins to join dups that fit together;
-    /// says how many are to go. [`directives`](crate::protocol::Broker::directives) have the agents of
+    /// returns how many are to be removed. [`directives`](crate::protocol::Broker::directives) have the agents of
     /// their sharers do it. O(1): some thousand dups, and some thousand sharers that are to move.
     pub fn join_dups(&mut self) -> usize {
         let (mut joined, mut dups, mut sharers) = (0, LOOKED_DUPS, MOVED_SHARERS);
@@ -50,7 +50,7 @@ impl LocalBroker {
     }
 
     /// Begins to move the sharers of the smallest of a chain's dups to the largest that have room for all
-    /// of them, in pairs, and as long as `sharers` are left to be moved; says how many pairs there are.
+    /// of them, in pairs, and as long as `sharers` are left to be moved; returns how many pairs there are.
     /// O(n log n).
     fn join_some(&mut self, mut dups: Vec<NodeId>, sharers: &mut u32) -> usize {
         dups.retain(|&dup| self.is_movable(dup));

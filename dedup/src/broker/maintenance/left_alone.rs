@@ -1,6 +1,6 @@
 //! Pages that are left alone with their slots, made private when VMAs are short.
 //!
-//! A page whose partners were written, or have gone, keeps its slot, as KSM's does: a new partner finds it there. It
+//! A page whose partners were written, or were removed, keeps its slot, as KSM's does: a new partner may join it. It
 //! saves nothing. So where others are put off for want of VMAs, it is made private, if that gives any back: its
 //! whole extent comes back at once, when none of its pages shares its slot. Among pages that are shared it costs no
 //! VMA, and a new slot would.
@@ -79,7 +79,7 @@ impl LocalBroker {
         }
         if next < end {
             self.left_alone.from = next;
-            // What was in vain is done over again, and nobody need wait for that.
+            // The last search found none among as many pages, so the caller need not go on with this one now.
             let is_vain = !self.left_alone.has_found && self.left_alone.vain == Some(left_count);
             return if is_vain { Batch::Last } else { Batch::More };
         }
@@ -110,7 +110,7 @@ impl LocalBroker {
         items.into_iter().all(|item| self.may_be_private(item))
     }
 
-    /// Whether an item shares its slot with no other, and nobody loses anything when it leaves it.
+    /// Whether an item shares its slot with no other, and can be made private without undoing a merge or a move.
     fn may_be_private(&self, item: ItemId) -> bool {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return true };
         // Others may be about to come, it is to go elsewhere, or cannot be made private.

@@ -1,4 +1,4 @@
-//! What is done to slots and nodes besides sharing pages, step by step, when the engine asks for it.
+//! What is done to slots and nodes besides sharing pages, step by step, when the engine calls for it.
 
 mod compaction;
 pub(super) mod dup_joining;

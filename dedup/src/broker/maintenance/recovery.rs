@@ -1,7 +1,7 @@
 //! What a broker can do about a slot whose memory has failed.
 //!
-//! Its node is *lost*: no page is directed to join it, or to leave it, as either takes a comparison with
-//! bytes that nobody may read. Pages of the same content that are offered later share another node,
+//! Its node is *lost*: no page is directed to join it, or to move off it, as either takes a comparison with
+//! bytes that must not be read. Pages of the same content that are offered later share another node,
 //! of which the lost one may be recovered.
 
 use std::collections::BTreeSet;

@@ -1,16 +1,16 @@
-//! Moves that come to nothing, and are given up.
+//! Moves that cannot be completed, and are given up.
 //!
-//! The mapping budget or the kernel may refuse to map a page to another slot, pass after pass. A
-//! move that waited for that for ever would keep a slot that nobody shares, and two nodes that no
-//! page may join. So it is given up: a target that nobody has come to goes, and its slot with it;
-//! a target that some have come to becomes a dup like any other; both nodes take items again.
+//! The budget or the kernel may not allow a page to be mapped to another slot, pass after pass. A
+//! move that lasted until then would keep a slot without sharers, and two nodes that no page may join. So it is given
+//! up: a target without sharers is removed, and its slot freed; one that has some becomes a dup like any other; both
+//! nodes take items again.
 //!
 //! An agent that was sent a target and has not answered may be about to map a page there, and a
 //! slot that is freed must never be mapped. The broker records which directives have no outcome yet
 //! (`Member::awaiting_ack`), and gives up no move before all have one. In one process there are none between two
 //! steps, as an agent executes and reports in one call; this does not depend on it, so it holds for agents that
-//! report late as well. An outcome that names a target which is no more was not directed, or comes after one
-//! that had declined: it is refused.
+//! report late as well. A `Merged` with a target that was removed is refused: its page was not directed there, or has
+//! answered that directive already.
 //!
 //! Whatever takes a page off the source's list answers its directive, too: `Broken`, `Left`, `Yielded` and an offer.
 //! So `awaits_ack` need not look beyond the sharers. An agent that maps the page to the target all the same gets its
@@ -22,7 +22,7 @@ use crate::broker::LocalBroker;
 use crate::broker::ids::NodeId;
 
 impl LocalBroker {
-    /// Gives up the move of a slot's sharers to another if none of them has come there; says whether
+    /// Gives up the move of a slot's sharers to another if none of them was moved; returns whether
     /// it did. O(sharers).
     pub fn give_up_move(&mut self, slot: Slot) -> bool {
         let Some(from) = self.store.slots.node(slot) else { return false };
@@ -35,8 +35,8 @@ impl LocalBroker {
         is_vain
     }
 
-    /// Gives up what is left of all moves that have been [resumed](Self::resume_moves), as all
-    /// sharers have been asked since then; says how many moves that were. O(sharers that are left).
+    /// Gives up what is left of all moves that have been [resumed](Self::resume_moves), if all directives that were
+    /// sent for them are answered; returns how many moves that were. O(sharers that are left).
     pub fn give_up_moves(&mut self) -> usize {
         let resumed = self.moves.iter().filter(|(_, begun)| begun.resumed);
         let vain: Vec<NodeId> =
@@ -48,8 +48,8 @@ impl LocalBroker {
         vain.len()
     }
 
-    /// Whether nobody can come to the target of a node's move any more who was directed to, and whoever
-    /// stays behind has bytes to share.
+    /// Whether no directive for the move from a node is open, and those of its sharers that were not moved can stay
+    /// there.
     fn may_be_given_up(&self, from: NodeId) -> bool {
         !self.stable.node(from).lost && !self.awaits_ack(from)
     }

@@ -1,12 +1,11 @@
 //! Moving the sharers of one stable node to another: KSM's page migration, and how dups that have
 //! become small are joined.
 //!
-//! While it lasts, both nodes are *closed*: no page joins either, so that the one is sure to drain
-//! and the other to have room. Each sharer's agent is directed to merge its page once more, with the
-//! other slot; it compares and maps as always, and until it has done so the page goes on sharing
-//! the slot that it has. A page that was written meanwhile is declined, and leaves when its agent
-//! notices. The old node goes with its last sharer, as any node does. A move that comes to nothing
-//! is given up: see `give_up`.
+//! During a move both nodes are *closed*: no page joins either, so that the source drains and the target has room.
+//! Each sharer's agent is directed to merge its page once more, with the target's slot. It compares and maps as for
+//! any merge; until then the page shares the slot that it has. A page that was written meanwhile is declined, and
+//! is taken off the list when its agent reports it as broken. The source is removed with its last sharer, as any node
+//! is. A move that does not end so is given up: see `give_up`.
 
 mod give_up;
 
@@ -22,7 +21,7 @@ use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 /// A move that is under way.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::broker) struct Move {
-    /// The node that the sharers go to.
+    /// The node that the sharers are moved to.
     pub(in crate::broker) target: NodeId,
     /// Whether its sharers have been enqueued by [`resume_moves`](LocalBroker::resume_moves).
     pub(in crate::broker) resumed: bool,
@@ -117,7 +116,7 @@ impl LocalBroker {
         self.moves.insert(from, Move { target, resumed: false });
     }
 
-    /// Whether a node may take part in a move: it is filled, and nothing is being done about it.
+    /// Whether a node may take part in a move: it is filled and not closed, and nothing is proposed to it.
     pub(in crate::broker) fn is_movable(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
         node.filled_slot().is_some() && node.proposed == 0 && !node.closed
@@ -155,9 +154,8 @@ impl LocalBroker {
         }
     }
 
-    /// Appends to `directives` where those of a VM's `pages`, which ascend, are to go whose slots
-    /// are being moved, and nothing about others: whoever has one slot moved need not do all else
-    /// that there is to do. O(pages · log moves).
+    /// Appends to `directives` one for each of a VM's `pages`, which ascend, whose slot is being moved, and none for
+    /// others: a single slot can be moved without a poll. O(pages · log moves).
     ///
     /// # Errors
     ///
@@ -178,12 +176,12 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Where an item is to go if what it shares is being moved. Its agent is about to get the directive, and
-    /// until its outcome is reported the slot must stay what it is.
+    /// The slot that an item is to be moved to, if its node is the source of a move. The caller sends its agent the
+    /// directive. Until the outcome is reported the slot must not be freed, so the page is `awaiting_ack`.
     pub(in crate::broker) fn direct_to_move(&mut self, item: ItemId) -> Option<Slot> {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return None };
         if self.stable.node(link.node).lost {
-            // Its agent would compare it, and so read what must not be read.
+            // The agent would compare it, and so read failed memory.
             return None;
         }
         let (_, slot) = self.move_target(link.node)?;
@@ -215,13 +213,13 @@ impl LocalBroker {
         node.closed && !node.lost && !self.moves.contains_key(&id)
     }
 
-    /// Where a sharer of a node is to go instead.
+    /// The target of the move from a node, if there is one, and its slot.
     pub(in crate::broker) fn move_target(&self, from: NodeId) -> Option<(NodeId, Slot)> {
         let target = self.moves.get(&from)?.target;
         Some((target, self.stable.node(target).filled_slot()?))
     }
 
-    /// Makes a sharer of a node a sharer of the one it is to go to.
+    /// Makes a sharer of a move's source one of its target.
     pub(in crate::broker) fn transfer(&mut self, item: ItemId, target: NodeId) {
         let from = self.stable.unlink(&mut self.rmap, item);
         self.stable.propose(&mut self.rmap, target, item, Role::Joining);

@@ -1,4 +1,4 @@
-//! Offers: what is to become of a private page that has not changed since the last pass.
+//! Offers: which tree a private page is put in that has not changed since the last pass.
 //! KSM: `cmp_and_merge_page()`.
 
 mod by_identity;

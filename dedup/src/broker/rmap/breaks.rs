@@ -52,8 +52,8 @@ impl Breaks {
         count.to_le_bytes()[0]
     }
 
-    /// Forgets one break of each page of those stretches whose turn it is in pass number `pass`: of every
-    /// page once in 64 passes. O(stretches that have counts + pages of those whose turn it is / 16).
+    /// Forgets one break of each page of those stretches that pass number `pass` decrements: of every
+    /// page once in 64 passes. O(stretches that have counts + pages of those / 16).
     pub(in crate::broker) fn forgive(&mut self, pass: u32) {
         self.stretches.retain(|number, words| {
             if number % FORGIVEN_IN != pass % FORGIVEN_IN {

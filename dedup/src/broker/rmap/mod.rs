@@ -1,4 +1,4 @@
-//! Rmap items: what the broker knows of every page of every VM, in 12 bytes each (KSM: 64).
+//! Rmap items: the state of every page of every VM, in 12 bytes each (KSM: 64).
 //!
 //! An item's id leads to its VM and linear index without a search, and back, because items lie in
 //! chunks that belong to one VM each, in linear order. The linear index is thus fixed when the VM

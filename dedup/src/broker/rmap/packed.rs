@@ -15,7 +15,7 @@ use super::{Age, Link, RmapItem, Role};
 use crate::broker::ids::{ItemId, NodeId};
 use crate::fingerprint::Fingerprint;
 
-/// Bits of word 0 that say which state it is.
+/// Bits of word 0 that hold the state.
 const TAG_BITS: u32 = NodeId::SPARE_BITS;
 const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 

@@ -13,9 +13,8 @@ use crate::protocol::BrokerError;
 use crate::{LinearIndex, VmId};
 
 impl LocalBroker {
-    /// Ages pages that are unchanged since the last pass, and answers which to pass over. A page that shares a slot, as
-    /// far as the broker knows, has no age, even if it was written meanwhile, and is never passed
-    /// over.
+    /// Ages pages that are unchanged since the last pass, and appends to `skip` whether to pass over each. A page whose
+    /// item is stable has no age, even if it was written meanwhile, and is never passed over.
     pub(in crate::broker) fn age_all(
         &mut self,
         vm: VmId,

@@ -9,7 +9,7 @@ use crate::broker::ids::{ItemId, NodeId};
 use crate::{LinearIndex, Slot, VmId};
 
 impl LocalBroker {
-    /// Calls `visit` with each page that shares a slot until it breaks; says whether it did, or
+    /// Calls `visit` with each page that shares a slot until it breaks; returns whether it did, or
     /// `None` when the slot holds nothing. O(sharers), of which there are at most
     /// `max_page_sharing`.
     ///

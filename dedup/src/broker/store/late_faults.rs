@@ -1,9 +1,9 @@
 //! Memory of slots that hold nothing, given back once more.
 //!
-//! A page fault that has begun when a page still shares its slot may come to the store when the slot is
-//! empty already: somebody else made the page private meanwhile (a second processor that wrote it, or an
+//! A page fault that has begun when a page still shares its slot may reach the store when the slot is
+//! empty already: another made the page private meanwhile (a second processor that wrote it, or an
 //! agent that was to), and the slot went with its last sharer. The kernel then makes the hole a page of
-//! zeroes, finds that it is not wanted, and keeps it. Nobody ever sees it, but it takes memory, until the slot is
+//! zeroes, finds that it is not wanted, and keeps it. No page maps it, but it takes memory, until the slot is
 //! used again.
 
 use crate::broker::LocalBroker;

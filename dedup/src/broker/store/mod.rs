@@ -38,8 +38,8 @@ impl Store {
         &self.memfd
     }
 
-    /// Writes the bytes of slots from `first` on; says of how many it did, and what kept it from the rest.
-    /// What these hold may not be used.
+    /// Writes the bytes of slots from `first` on; returns how many were written, and the error
+    /// that ended it. What the others hold may not be used.
     pub(in crate::broker) fn fill(
         &mut self,
         first: Slot,
@@ -70,7 +70,7 @@ impl Store {
         freed.sort_unstable();
         for run in freed.chunk_by(|one, next| one.offset(1) == *next) {
             if let Err(error) = self.memfd.punch(run[0], run.len()) {
-                // The bytes stay until the numbers are used again; nobody can see them.
+                // The bytes stay until the numbers are used again; no page shares them.
                 log::warn!("cannot give {} slots back to the kernel: {error}", run.len());
             }
         }

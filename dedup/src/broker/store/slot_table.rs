@@ -1,11 +1,11 @@
-//! What is known of slots, by number, as far as there is anything to know.
+//! The states of slots, by number.
 
 use crate::broker::ids::NodeId;
 
 /// Slots of a chunk.
 const CHUNK: usize = 1024;
 
-/// What is known of a slot.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SlotState {
     /// The node whose bytes it holds.
@@ -51,14 +51,14 @@ impl SlotTable {
         self.chunks.resize_with(needed, Chunk::default);
     }
 
-    /// What is known of a slot; nothing of those that were never handed out.
+    /// The state of a slot; the default one if its number was never allocated.
     pub(super) fn state(&self, number: u32) -> SlotState {
         let (chunk, position) = place(number);
         let states = self.chunks.get(chunk).and_then(|chunk| chunk.states.as_ref());
         states.map_or_else(SlotState::default, |states| states[position])
     }
 
-    /// Changes what is known of a slot whose number was handed out, and returns it. O(1).
+    /// Changes the state of a slot whose number was allocated, and returns it. O(1).
     pub(super) fn change(&mut self, number: u32, change: impl FnOnce(&mut SlotState)) -> SlotState {
         let (chunk, position) = place(number);
         let chunk = &mut self.chunks[chunk];

@@ -3,7 +3,7 @@
 const STEP: usize = Bucket::STEP;
 /// Words of a step: a value each, and four tags to a word.
 const STEP_WORDS: usize = STEP + STEP / 4;
-/// Entries whose keys are asked for together in a split.
+/// Entries whose keys are looked up together in a split.
 const SPLIT_BATCH: usize = 64;
 
 /// Values and tags in one allocation.
@@ -150,7 +150,7 @@ impl Bucket {
     fn set_capacity(&mut self, capacity: usize) {
         let before = self.capacity();
         if capacity < before {
-            // To cut the block down where it is would leave a crumb behind each time. glibc gathers
+            // To shrink the block in place would leave a small free chunk behind each time. glibc consolidates
             // them all at once, which took 17 ms in a tree of 10 million entries.
             let (values, tags) = self.words.split_at(before);
             self.words = [&values[..capacity], &tags[..capacity / 4]].concat().into_boxed_slice();

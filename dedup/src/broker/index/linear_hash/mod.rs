@@ -1,8 +1,8 @@
 //! The table under both trees: from a fingerprint to the item or node that has it.
 //!
 //! KSM keeps its stable and unstable pages in red-black trees, ordered by the pages' bytes. The names of
-//! both have stayed, but here a page has a fingerprint, and nobody asks for an order, so what they are
-//! is a hash index (docs/decisions/0005-linear-hashing-index.md).
+//! both are kept, but here a page has a fingerprint, and no order is needed, so both are
+//! a hash index (docs/decisions/0005-linear-hashing-index.md).
 //!
 //! It is one by linear hashing (Litwin, "Linear hashing", VLDB 1980). The *buckets* lie in one vector of
 //! any length. The number of a key's bucket is the low bits of its hash: as many as it takes to number all
@@ -11,8 +11,8 @@
 //! by joining the last bucket to the one that it was split from. There is no directory, no
 //! moment at which everything is moved, and no load at which memory doubles.
 //!
-//! A bucket holds a value and one byte of its key an entry; the rest of a value's key is asked of
-//! the caller. An entry costs 5.4 to 5.7 bytes, everything included, where a `BTreeMap` of keys and
+//! A bucket holds a value and one byte of its key an entry; the rest of a value's key is looked up by the caller
+//! (`key_of`). An entry costs 5.4 to 5.7 bytes, everything included, where a `BTreeMap` of keys and
 //! values takes 19 to 23, and a lookup about three cache misses.
 //!
 //! The hash of a key is its product with a random odd number. Keyed hashes of pages need
@@ -35,10 +35,10 @@ const JOIN_LOAD: usize = 112;
 /// Buckets by which the vector of them grows at least.
 const MIN_GROWTH: usize = 16;
 
-/// A set of values, by the fingerprints that the caller knows them to have.
+/// A set of values, by their fingerprints, which the caller has.
 ///
 /// Every operation touches one bucket of some 128 entries, and two when the index grows or shrinks.
-/// `key_of` must give each value in the index the key that it was put in with, and is asked about no
+/// `key_of` must give each value in the index the key that it was put in with, and is called for no
 /// others.
 #[derive(Debug)]
 pub(in crate::broker::index) struct LinearHashIndex {

@@ -18,7 +18,7 @@ pub(in crate::broker) enum Entry {
     Chain(ChainId),
 }
 
-/// The bit of an entry's number that says that it is a chain.
+/// The bit of an entry's number that is set for a chain.
 const CHAIN: u32 = 1 << (u32::BITS - 1);
 const _: () = assert!(NodeId::SPARE_BITS > 0 && ChainId::SPARE_BITS > 0);
 
@@ -109,7 +109,7 @@ impl Chains {
         self.all[id.index()].open_count = open_count;
     }
 
-    /// Adds a dup behind the others, as one without room, and says where.
+    /// Adds a dup behind the others, as one without room, and returns its place.
     pub(in crate::broker) fn push(&mut self, id: ChainId, dup: NodeId) -> usize {
         self.dup_count += 1;
         let dups = &mut self.all[id.index()].dups;
@@ -117,7 +117,7 @@ impl Chains {
         dups.len() - 1
     }
 
-    /// Takes the dup without room at `place` out and says which one is there now.
+    /// Takes the dup without room at `place` out and returns which one is there now.
     pub(in crate::broker) fn take(&mut self, id: ChainId, place: usize) -> Option<NodeId> {
         self.dup_count -= 1;
         let dups = &mut self.all[id.index()].dups;

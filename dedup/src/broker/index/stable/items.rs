@@ -26,7 +26,7 @@ impl StableTree {
         }
     }
 
-    /// Makes a proposed item stable; says on which node. O(1).
+    /// Makes a proposed item stable; returns its node. O(1).
     pub(in crate::broker) fn confirm(&mut self, rmap: &mut Rmap, item: ItemId) -> NodeId {
         let RmapItem::Proposed { link, .. } = rmap.item(item) else {
             unreachable!("only a proposed item is confirmed")
@@ -44,7 +44,7 @@ impl StableTree {
         link.node
     }
 
-    /// Takes an item off its node's list and leaves it loose; says which node it was. O(1).
+    /// Takes an item off its node's list and leaves it loose; returns the node. O(1).
     pub(in crate::broker) fn unlink(&mut self, rmap: &mut Rmap, item: ItemId) -> Option<NodeId> {
         let state = rmap.item(item);
         let link = *state.link()?;

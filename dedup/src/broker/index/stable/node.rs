@@ -7,8 +7,8 @@ use crate::fingerprint::{Fingerprint, Identity};
 /// How far a stable node has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::broker) enum Stage {
-    /// Two pages or more seem to be equal. There is no slot yet: it is given out when the first of
-    /// their agents asks what to do, in the order of its pages.
+    /// Two pages or more seem to be equal. There is no slot yet: it is allocated when the first of
+    /// their agents polls, in the order of its pages.
     Matched,
     /// An agent was sent a directive to fill the slot.
     Reserved,
@@ -37,7 +37,7 @@ pub(in crate::broker) struct StableNode {
     /// Whether it takes no more items: just while it is the source or the target of a move, or lost. A lost node
     /// is no target.
     pub(in crate::broker) closed: bool,
-    /// Whether the memory of its slot has failed: nobody may read it. Its sharers can only be mapped to another slot
+    /// Whether the memory of its slot has failed: it must not be read. Its sharers can only be mapped to another slot
     /// without a comparison, and only those that still map the store (`Agent::replace_slot`).
     pub(in crate::broker) lost: bool,
     /// Whether it ever had two sharers. Until then, a lone sharer is there only because the

@@ -29,7 +29,7 @@ impl StableTree {
         Some(())
     }
 
-    /// Has a node stand under another key, as a dup if there are nodes under it already; says whether
+    /// Has a node stand under another key, as a dup if there are nodes under it already; returns whether
     /// it does, and did not before. It stays where it is if ids run out. O(1) expected.
     pub(in crate::broker) fn set_key(&mut self, id: NodeId, key: Fingerprint) -> bool {
         if self.node(id).fingerprint == key || self.chains.is_full() {
