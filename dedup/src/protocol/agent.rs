@@ -153,7 +153,8 @@ impl Directive {
 /// A call that fails has done nothing, unless it says otherwise.
 pub trait Broker {
     /// Offers pages and appends one decision for each to `decisions`. Whatever was known of an
-    /// offered page is forgotten first. O(1) expected an offer.
+    /// offered page is forgotten first. A directive that its agent has for it is answered thereby, and must not be
+    /// executed any more. O(1) expected an offer.
     ///
     /// # Errors
     ///
