@@ -12,6 +12,9 @@ pub(super) struct Limits {
     pub(super) stall: Duration,
     /// After which a client that is waited for has to make room if others find none.
     pub(super) make_room: Duration,
+    /// The same where others find no descriptor: these can be so few that one second for each who comes would
+    /// be minutes for the last. As long as a client may take to ask once it is connected.
+    pub(super) free_descriptor: Duration,
     /// For one of too many requests to find others answered, before it is refused.
     pub(super) request: Duration,
     /// For all that are connected to get their last answers when the server stops.
@@ -24,6 +27,7 @@ impl Default for Limits {
             head: Duration::from_secs(30),
             stall: Duration::from_secs(40),
             make_room: Duration::from_secs(1),
+            free_descriptor: Duration::from_millis(50),
             request: Duration::from_secs(1),
             stop: Duration::from_secs(1),
         }

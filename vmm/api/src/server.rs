@@ -7,11 +7,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
+use log::Level;
 use pagefold::block_signals_in_this_thread;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connection::{Seats, Service};
 use super::control::Control;
@@ -19,7 +21,7 @@ use super::limits::Limits;
 use super::routes;
 use super::socket::{self, OwnFile, SocketError, printable};
 
-/// How long to wait before accepting again when the process is short of descriptors.
+/// How long to wait before accepting again when the kernel is short of something else than descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why there is no server; nothing is left behind.
@@ -140,7 +142,7 @@ fn run(
 ) {
     runtime.block_on(async move {
         let (stopping, is_stopping) = watch::channel(false);
-        let seats = Seats::new(limits.make_room);
+        let seats = Seats::new(limits);
         let all_left = seats.all_free();
         let service = Service::new(router, is_stopping, limits);
         let accepting = tokio::spawn(accept(listener, seats, service));
@@ -156,18 +158,48 @@ fn run(
 }
 
 async fn accept(listener: UnixListener, mut seats: Seats, service: Service) {
+    let mut refusals = Refusals::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                refusals.since = None;
                 let taken = seats.take().await;
                 tokio::spawn(service.clone().serve(stream, taken));
             }
             Err(error) => {
-                // Most likely for want of descriptors, and every connection has one.
-                log::warn!("cannot accept a connection: {error}");
-                seats.make_room(Instant::now());
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                let wanted_since = refusals.add(&error);
+                if !is_for_want_of_descriptors(&error) {
+                    sleep(ACCEPT_PAUSE).await;
+                } else if let Some(look_again) = seats.free_descriptor(wanted_since) {
+                    sleep_until(look_again).await;
+                } else {
+                    // The connection's own task closes it.
+                    yield_now().await;
+                }
             }
         }
+    }
+}
+
+fn is_for_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Connections that the kernel did not hand out.
+#[derive(Debug, Default)]
+struct Refusals {
+    count: u64,
+    /// When the first was that no connection has come after.
+    since: Option<Instant>,
+}
+
+impl Refusals {
+    /// Counts and logs another, and returns since when there have been nothing but these.
+    fn add(&mut self, error: &io::Error) -> Instant {
+        self.count += 1;
+        // As often as connections come, which is as often as anybody likes.
+        let level = if self.count.is_power_of_two() { Level::Warn } else { Level::Debug };
+        log::log!(level, "{} connections could not be accepted so far: {error}", self.count);
+        *self.since.get_or_insert_with(Instant::now)
     }
 }

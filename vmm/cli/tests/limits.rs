@@ -7,8 +7,11 @@
 mod control_group;
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use control_group::Group;
 use tempfile::TempDir;
@@ -77,6 +80,66 @@ fn each_ulimit_that_leaves_too_little_is_named_by_run_analyze_and_doctor() {
         let output = under_ulimit(limit, &["analyze", &image]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }
+}
+
+/// A run under as few open files as it may have, with its log, ended when this is dropped.
+struct Served {
+    run: Child,
+    directory: TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 36 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_pagefold")]);
+        shell.args(["run", "-n", "2", "--memory", "16M", "--api-socket", "api"]);
+        shell.current_dir(directory.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let run = shell.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let (served, begun) = (Self { run, directory }, Instant::now());
+        while served.stats().status.code() != Some(0) {
+            thread::sleep(Duration::from_millis(20));
+            assert!(begun.elapsed() < Duration::from_mins(1), "{}", served.log());
+        }
+        served
+    }
+
+    fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.directory.path().join("api")).unwrap()
+    }
+
+    fn stats(&self) -> Output {
+        let socket = self.directory.path().join("api");
+        output(pagefold(&["stats", "--api-socket", socket.to_str().unwrap()]))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.run.kill();
+        let _ = self.run.wait();
+    }
+}
+
+#[test]
+fn idle_connections_that_take_all_descriptors_make_room_for_others() {
+    let served = Served::start();
+    let idle: Vec<_> = (0..60).map(|_| served.connect()).collect();
+    for _ in 0..3 {
+        let started = Instant::now();
+        let stats = served.stats();
+        assert_eq!(stats.status.code(), Some(0), "{stats:?}, {}", served.log());
+        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    }
+    drop(idle);
+    // Refused as often as that, and reported for each power of two.
+    let log = served.log();
+    assert!((1..=9).contains(&log.matches("could not be accepted").count()), "{log}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::seat::Seat;
+use crate::limits::Limits;
 
 /// Connections served at once. Others wait in the socket's queue until a client leaves, or has been
 /// waited for so long that it has to leave.
@@ -21,6 +22,8 @@ pub(crate) struct Seats {
     free: Arc<Semaphore>,
     taken: Vec<Weak<Seat>>,
     make_room: Duration,
+    /// The same as `make_room`, where it is a descriptor that is wanted.
+    free_descriptor: Duration,
 }
 
 /// A seat, free again when this is dropped.
@@ -37,10 +40,11 @@ impl Taken {
 }
 
 impl Seats {
-    /// All free. A client that has been waited for as long as `make_room` may have to leave.
-    pub(crate) fn new(make_room: Duration) -> Self {
+    /// All free. A client that has been waited for as long as `limits` give it may have to leave.
+    pub(crate) fn new(limits: Limits) -> Self {
         let free = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
-        Self { free, taken: Vec::new(), make_room }
+        let Limits { make_room, free_descriptor, .. } = limits;
+        Self { free, taken: Vec::new(), make_room, free_descriptor }
     }
 
     /// What all seats come back to: for waiting until all are free.
@@ -60,7 +64,8 @@ impl Seats {
             let look_again = if self.free.available_permits() > 0 {
                 Instant::now() + self.make_room
             } else {
-                self.make_room(since)
+                let wait = self.make_room(since, self.make_room);
+                wait.unwrap_or_else(|| Instant::now() + self.make_room)
             };
             tokio::select! {
                 biased;
@@ -76,25 +81,33 @@ impl Seats {
         }
     }
 
-    /// Has the client leave that has been waited for longest, if it may be asked to, for another that has
-    /// waited for a seat since `wanted_since`. Where all go on asking, the one leaves that came first, between two
-    /// of its requests. Returns when to look again for want of a free seat. O(n).
-    pub(crate) fn make_room(&self, wanted_since: Instant) -> Instant {
+    /// Has a client leave because no other gets a descriptor, which has been so since `wanted_since`. Returns when to
+    /// look again, `None` if one leaves. O(n).
+    pub(crate) fn free_descriptor(&self, wanted_since: Instant) -> Option<Instant> {
+        self.make_room(wanted_since, self.free_descriptor)
+    }
+
+    /// Has the client leave that has been waited for longest, if that is as long as `patience`, for another that has
+    /// waited since `wanted_since`. Where all go on asking, the one leaves that came first, between two of its
+    /// requests. Returns when to look again, `None` if one leaves. O(n).
+    fn make_room(&self, wanted_since: Instant, patience: Duration) -> Option<Instant> {
         let now = Instant::now();
         let seats = self.taken.iter().filter_map(Weak::upgrade);
         let mut waiting = seats.filter_map(|seat| Some((seat.waits_since()?, seat)));
         if wanted_since + PATIENCE * self.make_room <= now {
-            let Some((_, first)) = waiting.next() else { return now + self.make_room / PATIENCE };
+            let Some((_, first)) = waiting.next() else {
+                return Some(now + self.make_room / PATIENCE);
+            };
             first.leave();
-            return now + self.make_room;
+            return None;
         }
         match waiting.min_by_key(|(since, _)| *since) {
-            Some((since, seat)) if since + self.make_room <= now => {
+            Some((since, seat)) if since + patience <= now => {
                 seat.leave();
-                now + self.make_room
+                None
             }
-            Some((since, _)) => since + self.make_room,
-            None => now + self.make_room,
+            Some((since, _)) => Some(since + patience),
+            None => Some(now + patience),
         }
     }
 }
