@@ -164,6 +164,15 @@ fn the_address_space_that_the_doctor_asks_for_is_enough() {
 }
 
 #[test]
+fn a_run_that_may_not_start_a_thread_is_refused_for_its_limit() {
+    let Some(group) = Group::new("pids", "single") else { return };
+    group.limit_threads(1);
+    let refused = output(group.holding(&pagefold(&RUN)));
+    assert_refused(&refused, &format!("{}/pids.max", group.path()));
+    assert_refused(&refused, "cannot run these VMs");
+}
+
+#[test]
 fn a_result_longer_than_a_file_may_be_is_an_error_and_no_signal() {
     let directory = TempDir::new().unwrap();
     let result = directory.path().join("result");

@@ -28,7 +28,6 @@ pub(super) fn launch(
     display: &mut Display,
 ) -> Result<Launched, Failure> {
     let started = Instant::now();
-    check_limits(plan)?;
     let host = host(plan)?;
     host.check_room_for(plan.all_memory_bytes()).advise(
         "not enough memory",
@@ -76,7 +75,7 @@ fn is_stopped_on_request(vm: &VmHandle) -> bool {
 }
 
 /// Refuses what would fail, or be ended by the kernel, half way.
-fn check_limits(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn check_limits(plan: &Plan) -> Result<(), Failure> {
     let store_bytes = match plan.dedup {
         DedupMode::Off => 0,
         // Without /proc, which is what the host's error will name.

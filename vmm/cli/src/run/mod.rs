@@ -78,6 +78,8 @@ pub(super) struct Args {
 /// Launches, waits, and reports.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     let plan = Plan::new(args)?;
+    // Before anything is made: what listens to signals is a thread already.
+    launch::check_limits(&plan)?;
     // Before anything that would have to be cleaned up is there.
     let mut events = Events::new()?;
     let mut display = Display::new(plan.json);
