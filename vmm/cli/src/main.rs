@@ -2,6 +2,7 @@
 
 mod analyze;
 mod compact;
+mod demand;
 mod doctor;
 mod explain;
 mod failure;

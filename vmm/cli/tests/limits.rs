@@ -163,6 +163,84 @@ fn the_address_space_that_the_doctor_asks_for_is_enough() {
     assert_eq!(enough.status.code(), Some(0), "{enough:?}");
 }
 
+/// The command that the doctor suggests; `None` if it finds that something is missing.
+fn suggested(doctor: &Output) -> Option<String> {
+    let text = String::from_utf8_lossy(&doctor.stdout);
+    let command = text.split_once("Try: pagefold ").map(|(_, command)| command.trim().to_owned());
+    assert_eq!(doctor.status.code(), Some(i32::from(command.is_none())), "{doctor:?}");
+    command
+}
+
+/// That what the doctor suggests runs where the doctor ran, and more VMs do not.
+fn assert_suggestion_fits(command: &str, run: impl Fn(&[&str]) -> Output) {
+    let args: Vec<_> = command.strip_suffix("20s").unwrap().split_whitespace().collect();
+    let fits = run(&[&args[..], &["10ms"]].concat());
+    assert_eq!(fits.status.code(), Some(0), "{command}: {fits:?}");
+    let four = run(&["run", "-n", "4", "--for", "10ms"]);
+    assert_eq!(four.status.code() == Some(0), command == "run -n 4 --for 20s", "{four:?}");
+}
+
+#[test]
+fn what_the_doctor_suggests_fits_under_each_limit() {
+    for (limit, part) in [
+        ("-n 33", None),
+        ("-n 34", Some("run -n 1 --for 20s")),
+        ("-n 39", Some("run -n 3 --for 20s")),
+        ("-n 40", Some("run -n 4 --for 20s")),
+        ("-v 1400000", Some("run -n ")),
+    ] {
+        let doctor = under_ulimit(limit, &["doctor"]);
+        let command = suggested(&doctor);
+        assert_eq!(command.is_some(), part.is_some(), "{limit}: {doctor:?}");
+        let (Some(command), Some(part)) = (command, part) else { continue };
+        assert!(command.starts_with(part), "{limit}: {command}");
+        assert_suggestion_fits(&command, |args| under_ulimit(limit, args));
+        let text = String::from_utf8(doctor.stdout).unwrap();
+        // What keeps the others out, and what to do about it.
+        let is_all = command == "run -n 4 --for 20s";
+        let is_named = text.contains("ask for less at once") || text.contains("or at least");
+        assert_eq!(is_named, !is_all, "{text}");
+    }
+}
+
+#[test]
+fn what_the_doctor_suggests_fits_into_a_control_group_with_few_threads() {
+    let Some(group) = Group::new("pids", "suggested") else { return };
+    let run = |args: &[&str]| output(group.holding(&pagefold(args)));
+    group.limit_threads(1);
+    assert_eq!(suggested(&run(&["doctor"])), None);
+    // Fewer processors want fewer threads: three VMs fit where four take as many as there are.
+    let doctor = run(&["doctor"]);
+    let text = String::from_utf8(doctor.stdout).unwrap();
+    let (_, fix) = text.split_once("allow them (echo ").unwrap();
+    let four: u32 = fix.split_once(' ').unwrap().0.parse().unwrap();
+    for (max, command) in [(four, "run -n 4 --for 20s"), (four - 1, "run -n 3 --for 20s")] {
+        group.limit_threads(max);
+        assert_eq!(suggested(&run(&["doctor"])).as_deref(), Some(command));
+        assert_suggestion_fits(command, run);
+    }
+}
+
+#[test]
+fn what_the_doctor_suggests_fits_into_the_memory_of_a_control_group() {
+    let Some(group) = Group::new("memory", "suggested") else { return };
+    let run = |args: &[&str]| output(group.holding(&pagefold(args)));
+    for (mib, command) in [
+        (12, None),
+        (48, Some("run -n 1 --memory 16M --for 20s")),
+        (100, Some("run -n 1 --for 20s")),
+    ] {
+        group.limit_memory(mib << 20);
+        let doctor = run(&["doctor"]);
+        assert_eq!(suggested(&doctor).as_deref(), command);
+        let text = String::from_utf8_lossy(&doctor.stdout);
+        assert!(text.contains(&format!("allow the control group {}", group.path())), "{text}");
+        if let Some(command) = command {
+            assert_suggestion_fits(command, run);
+        }
+    }
+}
+
 #[test]
 fn a_run_that_may_not_start_a_thread_is_refused_for_its_limit() {
     let Some(group) = Group::new("pids", "single") else { return };

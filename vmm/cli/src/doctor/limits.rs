@@ -1,17 +1,13 @@
-//! Limits of this process: whether a small VM fits under each, and how many would.
+//! Limits of this process: whether the VMs that are suggested fit under each.
 
-use pagefold::limits::room::{self, Needs};
 use pagefold::limits::{Resource, Rlimits, RoomError, Tree, threads};
-use pagefold_dedup::EngineConfig;
 
 use super::finding::{Finding, Verdict};
+use super::suggestion::Suggestions;
 
 /// All limits but those of memory and mappings.
-pub(super) fn check() -> Vec<Finding> {
+pub(super) fn check(suggestions: &Suggestions) -> Vec<Finding> {
     let tree = Tree::real();
-    let store_bytes = EngineConfig::default().store_bytes().unwrap_or(0);
-    let needs = Needs::of_vms(1, 64 << 20, store_bytes);
-    let lacking = room::lacking(&tree, &needs);
     let limits = Rlimits::read(&tree).unwrap_or_default();
     let amount = |resource| limits.get(resource).map_or("no limit".to_owned(), |n| n.to_string());
     let kib = |resource| {
@@ -24,27 +20,37 @@ pub(super) fn check() -> Vec<Finding> {
             "open files",
             "each VM takes two, beside some thirty for all",
             files,
-            lacking.iter().find(|error| matches!(error, RoomError::OpenFiles { .. })),
+            suggestions,
+            |error| matches!(error, RoomError::OpenFiles { .. }),
         ),
         finding(
             "threads",
             "each VM takes two, one of them the kernel's",
             threads(&tree),
-            lacking.iter().find(|error| matches!(error, RoomError::Threads { .. })),
+            suggestions,
+            |error| matches!(error, RoomError::Threads { .. }),
         ),
         finding(
             "file length",
             "a store of shared pages is a file in memory, of twice the host's memory, mostly empty",
             format!("{} (ulimit -f)", kib(Resource::FileSize)),
-            lacking.iter().find(|error| matches!(error, RoomError::FileSize { .. })),
+            suggestions,
+            |error| matches!(error, RoomError::FileSize { .. }),
         ),
         finding(
             "address space",
             "a store is mapped as far as it is used: four times the VMs' memory at most",
             format!("{} (ulimit -v)", kib(Resource::AddressSpace)),
-            lacking.iter().find(|error| matches!(error, RoomError::AddressSpace { .. })),
+            suggestions,
+            |error| matches!(error, RoomError::AddressSpace { .. }),
         ),
-        finding("locked memory", "does not matter here: nothing is locked", locked, None),
+        finding(
+            "locked memory",
+            "does not matter here: nothing is locked",
+            locked,
+            suggestions,
+            |_| false,
+        ),
     ]
 }
 
@@ -55,16 +61,24 @@ fn threads(tree: &Tree) -> String {
     })
 }
 
+/// Missing if not even the smallest VM fits, and poor if only the many do not.
 fn finding(
     name: &'static str,
     meaning: &'static str,
     found: String,
-    lacking: Option<&RoomError>,
+    suggestions: &Suggestions,
+    is_its: fn(&RoomError) -> bool,
 ) -> Finding {
+    let lacking = suggestions.wanted.lacks(is_its);
+    let verdict = match lacking {
+        None => Verdict::Good,
+        Some(_) if suggestions.least.lacks(is_its).is_some() => Verdict::Missing,
+        Some(_) => Verdict::Poor,
+    };
     Finding {
         name,
-        verdict: if lacking.is_some() { Verdict::Missing } else { Verdict::Good },
-        found: lacking.map_or(found, ToString::to_string),
+        verdict,
+        found: lacking.map_or(found, |error| format!("{}: {error}", suggestions.wanted)),
         meaning,
         fix: lacking.map(RoomError::advice),
     }

@@ -7,13 +7,14 @@ use pagefold::limits::memory::{self, Limit};
 use pagefold_dedup::ErrorChain;
 
 use super::finding::{Finding, Verdict};
+use super::suggestion::Suggestions;
 use crate::size::mib;
 
 /// Enough for a few small VMs.
 const LOW_BYTES: u64 = 512 << 20;
 
 /// How much there is, for the host and for the control groups of this process.
-pub(super) fn check_available() -> Finding {
+pub(super) fn check_available(suggestions: &Suggestions) -> Finding {
     let finding = |verdict, found, fix| Finding {
         name: "memory",
         verdict,
@@ -23,16 +24,21 @@ pub(super) fn check_available() -> Finding {
     };
     match memory::available(&Tree::real()) {
         Err(error) => finding(
-            Verdict::Poor,
+            Verdict::Missing,
             ErrorChain::new(&error).to_string(),
             Some("mount /proc".to_owned()),
         ),
         Ok((limit, bytes)) => {
-            let fix = (bytes < LOW_BYTES).then(|| match &limit {
+            let is_low = bytes < LOW_BYTES || suggestions.wanted.lacks_memory();
+            let fix = is_low.then(|| match &limit {
                 Limit::Host => "free some memory, or run fewer and smaller VMs".to_owned(),
                 Limit::ControlGroup(_) => format!("allow {limit} more memory"),
             });
-            let verdict = if fix.is_some() { Verdict::Poor } else { Verdict::Good };
+            let verdict = match is_low {
+                _ if suggestions.least.lacks_memory() => Verdict::Missing,
+                true => Verdict::Poor,
+                false => Verdict::Good,
+            };
             let found = match limit {
                 Limit::Host => format!("{} available", mib(Some(bytes))),
                 Limit::ControlGroup(_) => format!("{} available in {limit}", mib(Some(bytes))),

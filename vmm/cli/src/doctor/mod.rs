@@ -8,6 +8,7 @@ mod kvm;
 mod limits;
 mod mappings;
 mod memory;
+mod suggestion;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 use super::failure::{Advise, Failure};
 use super::{Outcome, print};
 use finding::{Finding, Verdict};
+use suggestion::Suggestions;
 
 /// What `pagefold doctor` takes.
 #[derive(Debug, clap::Args)]
@@ -33,13 +35,16 @@ pub(super) struct Args {
 struct Report<'a> {
     /// Whether everything is there that a run needs.
     ready: bool,
+    /// A command to try, if so.
+    suggestion: Option<String>,
     findings: &'a [Finding],
 }
 
 /// Checks everything and prints what was found.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     // First: what the trial leaves behind is not what a run needs.
-    let limits = limits::check();
+    let suggestions = Suggestions::new();
+    let (limits, memory) = (limits::check(&suggestions), memory::check_available(&suggestions));
     let trial = folding::Trial::run();
     let mut findings = vec![
         kvm::check(),
@@ -47,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
         folding::check_pagemap(&trial),
         folding::check_trial(&trial),
         mappings::check(&trial),
-        memory::check_available(),
+        memory,
         memory::check_overcommit(),
         memory::check_huge_pages(),
     ];
@@ -56,17 +61,20 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
         findings.push(mappings::check_run(path)?);
     }
     let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
+    let suggestion =
+        suggestions.fitting.filter(|_| missing == 0).map(|fitting| fitting.to_string());
     if args.json {
-        let json = serde_json::to_string(&Report { ready: missing == 0, findings: &findings })
-            .advise("cannot write the findings as JSON", "report this as a fault")?;
+        let json =
+            serde_json::to_string(&Report { ready: missing == 0, suggestion, findings: &findings })
+                .advise("cannot write the findings as JSON", "report this as a fault")?;
         print(&format!("{json}\n"))?;
         return Ok(if missing == 0 { Outcome::Fine } else { Outcome::Lacking });
     }
     for finding in &findings {
         print(&finding.to_string())?;
     }
-    if missing == 0 {
-        print("\nEverything needed is there. Try: pagefold run -n 4 --for 20s\n")?;
+    if let Some(command) = suggestion {
+        print(&format!("\nEverything needed is there. Try: {command}\n"))?;
         Ok(Outcome::Fine)
     } else {
         print(&format!("\n{missing} of the things that a run needs are missing: see above.\n"))?;

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pagefold::config::DedupConfig;
-use pagefold::limits::Tree;
-use pagefold::limits::room::{Needs, lacking};
 use pagefold::{BuildError, Host, HostConfig, OperationError, StopReason, VmHandle};
 use pagefold_api::{ApiServer, BindError, SocketError};
-use pagefold_dedup::{DedupMode, EngineConfig};
+use pagefold_dedup::EngineConfig;
 
 use super::events::Events;
 use super::launched::Launched;
@@ -29,7 +27,7 @@ pub(super) fn launch(
 ) -> Result<Launched, Failure> {
     let started = Instant::now();
     let host = host(plan)?;
-    host.check_room_for(plan.all_memory_bytes()).advise(
+    host.check_room_for(plan.demand().all_memory_bytes()).advise(
         "not enough memory",
         "lower -n or --memory, or add --overcommit and rely on folding",
     )?;
@@ -76,13 +74,7 @@ fn is_stopped_on_request(vm: &VmHandle) -> bool {
 
 /// Refuses what would fail, or be ended by the kernel, half way.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), Failure> {
-    let store_bytes = match plan.dedup {
-        DedupMode::Off => 0,
-        // Without /proc, which is what the host's error will name.
-        _ => EngineConfig::default().store_bytes().unwrap_or(0),
-    };
-    let needs = Needs::of_vms(plan.count, plan.all_memory_bytes(), store_bytes);
-    match lacking(&Tree::real(), &needs).first() {
+    match plan.demand().lacking().first() {
         Some(error) => Err(Failure::limited("cannot run these VMs", error)),
         None => Ok(()),
     }

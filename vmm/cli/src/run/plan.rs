@@ -8,6 +8,7 @@ use pagefold_dedup::{DedupMode, Knobs, Run};
 use pagefold_guest::workload::Preset;
 
 use super::Args;
+use crate::demand::Demand;
 use crate::failure::Failure;
 use crate::knobs::knobs_with;
 
@@ -63,10 +64,9 @@ impl Plan {
         })
     }
 
-    /// Memory of all VMs together, in bytes.
-    pub(super) fn all_memory_bytes(&self) -> u64 {
-        // At most 4096 VMs of a few GiB.
-        u64::from(self.count) * self.memory_bytes
+    /// What it takes.
+    pub(super) fn demand(&self) -> Demand {
+        Demand { count: self.count, memory_bytes: self.memory_bytes, dedup: self.dedup }
     }
 
     /// What VM `vm_number` is to be.
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_bare_run_has_two_vms_of_64_mib_that_mix() {
         let plan = plan(&[]).expect("a plan");
-        assert_eq!((plan.count, plan.all_memory_bytes()), (2, 128 << 20));
+        assert_eq!((plan.count, plan.demand().all_memory_bytes()), (2, 128 << 20));
         assert_eq!((plan.preset, plan.dedup, plan.duration), (Preset::Mix, DedupMode::On, None));
     }
 
