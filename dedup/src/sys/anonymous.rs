@@ -1,11 +1,15 @@
 //! Guest memory that belongs to no VM: for images, tests and embedders without vm-memory.
 
 use std::io;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::copy::racy_copy;
+use super::maps::ProcessMapping;
 use super::memory::{GuestMemory, Region};
+use super::pagemap::Pagemap;
+use super::span::Span;
 use crate::{LinearIndex, PAGE_SIZE};
 
 /// Private anonymous memory, zero when made, unmapped when dropped.
@@ -117,6 +121,48 @@ impl AnonymousMemory {
         word.swap(value, Ordering::Relaxed)
     }
 
+    /// The pages that may hold anything but zeroes, as disjoint ascending ranges of linear indexes: those that are in
+    /// memory or in swap, and those that a store is mapped over, which hold what is there before anybody has looked.
+    /// What nobody has written is not among them, and need not be read to know that it is zero. O(touched pages +
+    /// mappings of the process).
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` does not report it (`PAGEMAP_SCAN` came with Linux 6.7).
+    pub fn touched_pages(&self) -> io::Result<Vec<Range<u32>>> {
+        let mut touched: Vec<Range<u32>> = Vec::new();
+        let pagemap = Pagemap::open()?;
+        pagemap
+            .scan(self.span(), |first, page_count, _| touched.push(first..first + page_count))?;
+        let start = self.base.as_ptr() as usize;
+        let addresses = start..start + self.len_bytes;
+        for mapping in ProcessMapping::all()?.iter().filter(|mapping| mapping.inode != 0) {
+            let first = mapping.range.start.max(addresses.start);
+            let end = mapping.range.end.min(addresses.end);
+            if first < end {
+                #[expect(clippy::cast_possible_truncation, reason = "a page of this memory")]
+                let page = |addr: usize| ((addr - start) / PAGE_SIZE) as u32;
+                touched.push(page(first)..page(end));
+            }
+        }
+        touched.sort_unstable_by_key(|run| run.start);
+        touched.dedup_by(|next, run| {
+            let joins = next.start <= run.end;
+            if joins {
+                run.end = run.end.max(next.end);
+            }
+            joins
+        });
+        Ok(touched)
+    }
+
+    /// All of it.
+    fn span(&self) -> Span<'_> {
+        let page_count = self.regions.iter().map(|region| region.page_count).sum();
+        // SAFETY: the regions lie one behind the other from the base on, and are unmapped with `self`.
+        unsafe { Span::new(self.base.as_ptr() as usize, page_count) }
+    }
+
     /// Bytes in the mapping.
     pub fn len_bytes(&self) -> usize {
         self.len_bytes
@@ -166,6 +212,7 @@ impl Drop for AnonymousMemory {
 mod tests {
     use std::thread;
 
+    use super::super::memfd::Memfd;
     use super::*;
 
     // A data race by Rust's rules would go unseen here, but not by ThreadSanitizer:
@@ -196,6 +243,27 @@ mod tests {
                 assert_eq!((bytes[0], bytes[len_bytes + 1]), (0, 0), "just that many are written");
             }
         });
+    }
+
+    #[test]
+    fn what_nobody_has_written_is_not_touched() {
+        let memory = AnonymousMemory::with_layout(&[(0, 1000), (1 << 32, 1 << 28)]).unwrap();
+        assert_eq!(memory.touched_pages().unwrap(), []);
+        for page in [1, 2, 3, 999, 1000, 1 << 28] {
+            memory.write(page * PAGE_SIZE + 7, &[0]);
+        }
+        assert_eq!(memory.touched_pages().unwrap(), [1..4, 999..1001, 1 << 28..(1 << 28) + 1]);
+    }
+
+    #[test]
+    fn a_page_of_a_store_is_touched_before_anybody_has_read_it() {
+        let memory = AnonymousMemory::new(8).unwrap();
+        for page in [1, 3] {
+            memory.write(page * PAGE_SIZE, &[1]);
+        }
+        let store = Memfd::new(2).unwrap();
+        memory.span().part(4, 2).map_file(store.raw(), 0).unwrap();
+        assert_eq!(memory.touched_pages().unwrap(), [1..2, 3..6]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Folding images for real: each is the memory of a VM that does not run.
 
 use std::io;
+use std::iter;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,9 +63,9 @@ pub(super) struct Difference {
 
 /// Loads, folds and verifies the images, whose pages are known since they were counted.
 pub(super) fn fold(images: &[Image], census: &Census) -> Result<Fold, Failure> {
-    let data_bytes = (census.total.pages - census.total.hole_pages) * PAGE_SIZE as u64;
+    let image_bytes = census.total.pages * PAGE_SIZE as u64;
     let memories = {
-        let progress = Progress::new("loading", data_bytes);
+        let progress = Progress::new("loading", image_bytes);
         let load = |(image, keys)| load(image, keys, &progress);
         images.iter().zip(&census.keys).map(load).collect::<Result<Vec<_>, _>>()?
     };
@@ -95,7 +97,7 @@ pub(super) fn fold(images: &[Image], census: &Census) -> Result<Fold, Failure> {
     }
     let dedup = engine.stats();
     let first_difference = {
-        let progress = Progress::new("verifying", data_bytes);
+        let progress = Progress::new("verifying", image_bytes);
         verify_all(images, &memories, &census.keys, &progress)?
     };
     Ok(Fold {
@@ -123,7 +125,7 @@ fn load(image: &Image, keys: &Keys, progress: &Progress) -> Result<Arc<Anonymous
             let mut pages = (first..).zip(bytes.chunks_exact(PAGE_SIZE));
             pages.find(|&(page, bytes)| key_of(bytes) != keys.get(page)).map(|(page, _)| page)
         }
-        Part::Hole(first, count) => (first..first + count).find(|&page| keys.get(page) != ZERO),
+        Part::Hole(first, count) => keys.first_nonzero(first..first + count),
     });
     let changes = changes
         .map_err(|error| Failure::caused("cannot load the images", &error, error.advice()))?;
@@ -189,6 +191,7 @@ fn verify(
     keys: &Keys,
     progress: &Progress,
 ) -> Result<Option<Wrong>, ImageError> {
+    let touched = touched_pages(image, memory);
     let found = image.map_parts(progress, |part| match part {
         Part::Data(first, bytes) => {
             let pages = (first..).zip(bytes.chunks_exact(PAGE_SIZE));
@@ -196,10 +199,30 @@ fn verify(
         }
         Part::Hole(first, count) => {
             let pages = first..first + count;
-            tell(pages.filter_map(|page| verify_page(page, &[0; PAGE_SIZE], memory, keys)))
+            let verify = |page| verify_page(page, &[0; PAGE_SIZE], memory, keys);
+            match keys.first_nonzero(pages.clone()) {
+                // Most are nothing but holes, in memory as in the file: that is known without reading them.
+                None => tell(common(&touched, pages).filter_map(verify)),
+                Some(_) => tell(pages.filter_map(verify)),
+            }
         }
     })?;
     Ok(tell(found.into_iter().flatten()))
+}
+
+/// The pages of an image's memory that may hold anything but zeroes: all of them, if the kernel does not report it.
+fn touched_pages(image: &Image, memory: &AnonymousMemory) -> Vec<Range<u32>> {
+    memory.touched_pages().unwrap_or_else(|error| {
+        log::info!("every page of {} is verified: {error}", image.path().display());
+        iter::once(0..image.page_count()).collect()
+    })
+}
+
+/// Those of `pages` that are in one of some disjoint ascending ranges. O(log ranges + what there is).
+fn common(ranges: &[Range<u32>], pages: Range<u32>) -> impl Iterator<Item = u32> {
+    let before = ranges.partition_point(|range| range.end <= pages.start);
+    let ranges = ranges[before..].iter().take_while(move |range| range.start < pages.end);
+    ranges.flat_map(move |range| range.start.max(pages.start)..range.end.min(pages.end))
 }
 
 /// What to report of all that is wrong, in order.
@@ -311,5 +334,40 @@ mod tests {
         write(&file, AT);
         let text = load(&image, &keys, &Progress::hidden()).unwrap_err().to_string();
         assert!(text.contains(&format!("changed at byte {} while", AT - 7)), "{text}");
+    }
+
+    #[test]
+    fn what_is_a_hole_in_memory_too_is_verified_without_being_read() {
+        use std::os::unix::fs::FileExt;
+        // A file system in memory, which has holes of single pages.
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").expect("a file");
+        file.as_file().set_len((1 << 20) * PAGE_SIZE as u64).expect("a length");
+        for page in [5, 1 << 19] {
+            file.as_file().write_all_at(&[7; PAGE_SIZE], page * PAGE_SIZE as u64).expect("written");
+        }
+        let image = Image::open(file.path()).expect("an image");
+        let keys = Keys::of(&image, &Progress::hidden()).expect("keys");
+        let memory = load(&image, &keys, &Progress::hidden()).expect("loaded");
+        let verify = || verify(&image, &memory, &keys, &Progress::hidden()).expect("read");
+        assert_eq!(verify(), None);
+        // Whatever is read is there from then on.
+        assert_eq!(memory.touched_pages().expect("a page map"), [5..6, 1 << 19..(1 << 19) + 1]);
+        // What has come to be there where nothing is to be is found.
+        memory.write(77 * PAGE_SIZE + 3, &[0]);
+        assert_eq!(verify(), None);
+        memory.write(77 * PAGE_SIZE + 3, &[1]);
+        assert_eq!(verify(), Some(Wrong::Memory(77 * PAGE_SIZE as u64 + 3)));
+    }
+
+    #[test]
+    fn what_became_a_hole_of_the_image_is_a_change_and_must_be_in_memory_all_the_same() {
+        let (file, image, keys, memory) = loaded();
+        file.as_file().set_len(0).expect("a length");
+        file.as_file().set_len(u64::from(image.page_count()) * PAGE_SIZE as u64).expect("a length");
+        let verify = |memory| verify(&image, memory, &keys, &Progress::hidden()).expect("read");
+        assert!(matches!(verify(&memory), Some(Wrong::Image(_))));
+        // Nothing is there, and nothing must not pass for what was counted.
+        let empty = AnonymousMemory::new(image.page_count()).expect("memory");
+        assert!(matches!(verify(&empty), Some(Wrong::Memory(_))));
     }
 }

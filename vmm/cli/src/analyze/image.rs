@@ -128,7 +128,7 @@ impl Image {
     }
 
     /// Reads the image part by part on all cores, and returns what `visit` makes of each part, in
-    /// order: no page is missing. What has been read is added to `progress`.
+    /// order: no page is missing. What has been visited is added to `progress`.
     pub(super) fn map_parts<T: Send>(
         &self,
         progress: &Progress,
@@ -138,8 +138,11 @@ impl Image {
         let read =
             |buffer: &mut Vec<u8>, part: Segment| {
                 let first = part.first;
+                let part_bytes = u64::from(part.page_count) * PAGE_SIZE as u64;
                 if part.is_hole {
-                    return Ok(visit(Part::Hole(first, part.page_count)));
+                    let result = visit(Part::Hole(first, part.page_count));
+                    progress.add(part_bytes);
+                    return Ok(result);
                 }
                 buffer.resize(CHUNK_PAGES as usize * PAGE_SIZE, 0);
                 let bytes = &mut buffer[..part.page_count as usize * PAGE_SIZE];
@@ -148,7 +151,7 @@ impl Image {
                     ImageError::Read { path: self.path.clone(), offset_bytes, source }
                 })?;
                 let result = visit(Part::Data(first, bytes));
-                progress.add(bytes.len() as u64);
+                progress.add(part_bytes);
                 Ok(result)
             };
         parts.into_par_iter().map_init(Vec::new, read).collect()
@@ -287,5 +290,16 @@ mod tests {
         );
         let image = Image::open(file.path()).expect("an image");
         assert_eq!((image.page_count(), image.data_page_count()), (count, 4));
+    }
+
+    #[test]
+    fn progress_goes_on_over_holes() {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").expect("a file");
+        file.as_file().set_len(offset(HOLE_PAGES + 20)).expect("a length");
+        file.as_file().write_all_at(&[7; PAGE_SIZE], offset(9)).expect("written");
+        let image = Image::open(file.path()).expect("an image");
+        let progress = Progress::hidden();
+        image.map_parts(&progress, |_| ()).expect("parts");
+        assert_eq!(progress.done_bytes(), offset(image.page_count()));
     }
 }

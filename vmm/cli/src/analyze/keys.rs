@@ -4,6 +4,8 @@
 //! page has changed, as two different pages with one key are not to be met (and no page is mapped by
 //! it: folding compares bytes).
 
+use std::ops::Range;
+
 use pagefold_dedup::PAGE_SIZE;
 
 use super::image::{Image, ImageError, Part};
@@ -65,6 +67,15 @@ impl Keys {
         let after = self.runs.partition_point(|(first, _)| *first <= page);
         let run = after.checked_sub(1).and_then(|index| self.runs.get(index));
         run.and_then(|(first, keys)| keys.get((page - first) as usize)).copied().unwrap_or(ZERO)
+    }
+
+    /// The first of some pages that does not hold zeroes. O(log runs + those of the pages that the file holds).
+    pub(super) fn first_nonzero(&self, pages: Range<u32>) -> Option<u32> {
+        let before = self.runs.partition_point(|(first, keys)| first + len(keys) <= pages.start);
+        let runs = self.runs[before..].iter().take_while(|(first, _)| *first < pages.end);
+        let held = runs.flat_map(|(first, keys)| (*first..).zip(keys));
+        let mut nonzero = held.filter(|&(page, key)| pages.contains(&page) && *key != ZERO);
+        nonzero.next().map(|(page, _)| page)
     }
 
     /// The keys of the pages that the file holds.
@@ -139,9 +150,13 @@ mod tests {
         let found: Vec<Key> = (0..12).map(|page| keys.get(page)).collect();
         assert_eq!(found, [0, 0, 7, 8, 9, 0, 0, 0, 0, 0, 5, 0]);
         assert_eq!((keys.hole_page_count(), keys.data().count()), (8, 4));
+        let nonzero = |pages| keys.first_nonzero(pages);
+        assert_eq!([nonzero(0..12), nonzero(3..12), nonzero(5..12)], [Some(2), Some(3), Some(10)]);
+        assert_eq!([nonzero(0..2), nonzero(5..10), nonzero(11..12)], [None; 3]);
         let pages: Vec<Pages> = keys.pages().collect();
         let (one, hole) = (Pages::One, Pages::Hole);
         assert_eq!(pages, [hole(2), one(2, 7), one(3, 8), one(4, 9), hole(5), one(10, 5), hole(1)]);
+        assert_eq!(Keys::new(9, vec![(2, vec![0, 0, 7])]).first_nonzero(0..9), Some(4));
         assert_eq!(Keys::new(3, Vec::new()).pages().collect::<Vec<_>>(), [hole(3)]);
     }
 }

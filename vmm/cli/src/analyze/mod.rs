@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     rayon::ThreadPoolBuilder::new()
         .build_global()
         .advise("cannot start threads to read the images", "end other processes of this user")?;
-    let census = census::take(&images, &Progress::new("counting", needs.data_bytes()))
+    let census = census::take(&images, &Progress::new("counting", needs.image_bytes()))
         .map_err(|error| Failure::caused("cannot count the pages", &error, error.advice()))?;
     needs.check_memory(census.slots)?;
     let fold = if args.fold { Some(fold::fold(&images, &census)?) } else { None };

@@ -37,9 +37,9 @@ impl Needed {
         }
     }
 
-    /// Bytes that are read each time.
-    pub(super) fn data_bytes(&self) -> u64 {
-        self.data_pages * PAGE_SIZE as u64
+    /// Bytes that are gone through each time, holes among them.
+    pub(super) fn image_bytes(&self) -> u64 {
+        self.pages * PAGE_SIZE as u64
     }
 
     /// Refuses what would fail half way.
@@ -47,7 +47,7 @@ impl Needed {
         let needs = if self.is_folded {
             // Without /proc, which is what the engine's error will name.
             let store_bytes = EngineConfig::default().store_bytes().unwrap_or(0);
-            Needs::of_images(self.image_count, self.pages * PAGE_SIZE as u64, store_bytes)
+            Needs::of_images(self.image_count, self.image_bytes(), store_bytes)
         } else {
             Needs::of_images(self.image_count, 0, 0)
         };

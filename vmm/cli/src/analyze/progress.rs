@@ -39,6 +39,14 @@ impl Progress {
     }
 }
 
+#[cfg(test)]
+impl Progress {
+    /// How many bytes have been done.
+    pub(super) fn done_bytes(&self) -> u64 {
+        self.0.position()
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
