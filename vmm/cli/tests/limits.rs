@@ -143,6 +143,20 @@ fn idle_connections_that_take_all_descriptors_make_room_for_others() {
 }
 
 #[test]
+fn more_images_than_may_be_open_are_refused_with_the_number_that_it_takes() {
+    let directory = TempDir::new().unwrap();
+    let image = image(&directory, 2);
+    for more in [&[][..], &["--fold"]] {
+        let args = [&["analyze"], &[image.as_str(); 40][..], more].concat();
+        for limit in [20, 51] {
+            assert_refused(&under_ulimit(&format!("-n {limit}"), &args), "ulimit -n 52");
+        }
+        let output = under_ulimit("-n 52", &args);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+}
+
+#[test]
 fn memory_that_cannot_be_mapped_for_a_vm_names_the_limit_that_was_hit() {
     let refused = under_ulimit("-d 30000", &["run", "-n", "1", "--memory", "64M", "--for", "1s"]);
     assert_refused(&refused, "ulimit -d, now 29 MiB");

@@ -34,6 +34,7 @@ pub(super) struct Args {
 
 /// Counts, folds if asked to, and reports.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
+    Needed::check_count(args.images.len())?;
     let images =
         args.images.iter().map(|path| Image::open(path)).collect::<Result<Vec<_>, _>>().map_err(
             |error| Failure::caused("cannot analyze the images", &error, error.advice()),

@@ -1,7 +1,7 @@
 //! What an analysis takes, which is asked before anything is read.
 
 use pagefold::limits::room::{Needs, lacking};
-use pagefold::limits::{Tree, memory};
+use pagefold::limits::{RoomError, Tree, memory};
 use pagefold_dedup::{EngineConfig, PAGE_SIZE};
 
 use super::image::Image;
@@ -25,6 +25,12 @@ pub(super) struct Needed {
 }
 
 impl Needed {
+    /// Refuses more images than can be open at once: asked before the first is opened.
+    pub(super) fn check_count(image_count: usize) -> Result<(), Failure> {
+        let needs = Needs::of_images(image_count, 0, 0);
+        refuse(&needs, |error| matches!(error, RoomError::OpenFiles { .. }))
+    }
+
     /// What these images take.
     pub(super) fn by(images: &[Image], is_folded: bool) -> Self {
         let sum =
@@ -51,10 +57,7 @@ impl Needed {
         } else {
             Needs::of_images(self.image_count, 0, 0)
         };
-        match lacking(&Tree::real(), &needs).first() {
-            Some(error) => Err(Failure::limited("cannot analyze the images", error)),
-            None => Ok(()),
-        }
+        refuse(&needs, |_| true)
     }
 
     /// Refuses what would end in the kernel's killing us. Folding has every page there before the
@@ -84,5 +87,13 @@ impl Needed {
         let page_bytes = PAGE_SIZE as u64;
         let fold = (self.data_pages + slots) * page_bytes + self.pages * FOLD_BYTES_PER_PAGE;
         if self.is_folded { census + fold } else { census }
+    }
+}
+
+/// Refuses what there is too little for, as far as that `matters`.
+fn refuse(needs: &Needs, matters: impl Fn(&RoomError) -> bool) -> Result<(), Failure> {
+    match lacking(&Tree::real(), needs).iter().find(|error| matters(error)) {
+        Some(error) => Err(Failure::limited("cannot analyze the images", error)),
+        None => Ok(()),
     }
 }
