@@ -21,6 +21,8 @@ const PATIENCE: u32 = 4;
 pub(crate) struct Seats {
     free: Arc<Semaphore>,
     taken: Vec<Weak<Seat>>,
+    /// Since when no seat was free but one that a client had left for another.
+    crowded_since: Option<Instant>,
     make_room: Duration,
     /// The same as `make_room`, where it is a descriptor that is wanted.
     free_descriptor: Duration,
@@ -44,7 +46,7 @@ impl Seats {
     pub(crate) fn new(limits: Limits) -> Self {
         let free = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
         let Limits { make_room, free_descriptor, .. } = limits;
-        Self { free, taken: Vec::new(), make_room, free_descriptor }
+        Self { free, taken: Vec::new(), crowded_since: None, make_room, free_descriptor }
     }
 
     /// What all seats come back to: for waiting until all are free.
@@ -58,7 +60,11 @@ impl Seats {
 
     /// Takes a seat, one of a client that is waited for if there is none.
     pub(crate) async fn take(&mut self) -> Taken {
-        let since = Instant::now();
+        if self.free.available_permits() > 0 {
+            self.crowded_since = None;
+        }
+        // Whoever comes later has not to be as patient once more.
+        let since = *self.crowded_since.get_or_insert_with(Instant::now);
         loop {
             let free = Arc::clone(&self.free).acquire_owned();
             let look_again = if self.free.available_permits() > 0 {

@@ -72,6 +72,31 @@ fn clients_that_never_pause_make_room_for_others() {
     });
 }
 
+// Each that left made room for one, who was to be as patient again.
+#[test]
+fn clients_that_send_byte_after_byte_hold_up_others_once_and_not_each() {
+    const BEFORE: usize = 160;
+    let make_room = Duration::from_millis(100);
+    let served = Served::with_limits(Limits { make_room, ..Limits::default() });
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..BEFORE {
+            let mut stream = served.connect();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                let _ = stream.write_all(b"GET /v1/vms HTTP/1.1\r\nx: ");
+                while !is_over.load(Ordering::Relaxed) && stream.write_all(b"x").is_ok() {
+                    thread::sleep(make_room / 10);
+                }
+            });
+        }
+        // Its patience of 20 s is not enough for four times `make_room` for each that gets no seat at once.
+        let answer = served.ask("GET", "/v1/vms", "");
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(answer.status, 200);
+    });
+}
+
 #[test]
 fn connections_within_their_time_wait_for_a_seat_and_all_are_answered() {
     let served = Served::new();
