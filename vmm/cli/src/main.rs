@@ -1,6 +1,7 @@
 //! The `pagefold` command: what it takes, and what it ends with.
 
 mod analyze;
+mod arguments;
 mod compact;
 mod demand;
 mod doctor;
@@ -138,7 +139,7 @@ fn survive_file_limit() {
 /// Does what the command line asks for. Clap ends the process itself for usage errors.
 fn main() -> ExitCode {
     survive_file_limit();
-    let result = match Cli::try_parse() {
+    let result = match arguments::parse::<Cli>() {
         Ok(cli) => logs::init(&cli.logs).and_then(|()| command(cli.command)),
         Err(error) if error.use_stderr() => error.exit(),
         Err(help) => print_help(&help),

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -17,6 +17,13 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 /// What the command writes to stderr if that is a terminal called `term`, of so many columns, that knows nothing of
 /// its rows, as a serial console does not.
 fn on_terminal(term: &str, columns: u16, args: &[&str]) -> String {
+    let (status, written) = ended_on_terminal(term, columns, args);
+    assert!(status.success(), "{written:?}");
+    written
+}
+
+/// The same, with how the command ended.
+fn ended_on_terminal(term: &str, columns: u16, args: &[&str]) -> (ExitStatus, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -41,8 +48,7 @@ fn on_terminal(term: &str, columns: u16, args: &[&str]) -> String {
     while let Ok(count @ 1..) = master.read(&mut part) {
         written.extend(&part[..count]);
     }
-    assert!(child.wait().unwrap().success());
-    String::from_utf8(written).unwrap()
+    (child.wait().unwrap(), String::from_utf8(written).unwrap())
 }
 
 fn run_on(term: &str, columns: u16) -> String {
@@ -93,4 +99,31 @@ fn a_long_analysis_shows_a_bar_with_rate_and_time_left_on_a_terminal_that_can_cl
     assert!(written.contains("of 128.00 MiB, ") && written.contains(" left"), "{written:?}");
     let written = on_terminal("dumb", 100, &args);
     assert!(!written.contains(ESCAPE) && !written.contains(" left"), "{written:?}");
+}
+
+#[test]
+fn control_characters_of_arguments_do_not_reach_the_terminal() {
+    for (args, shown) in [
+        (&["analyze", "image", "--\x1b[2Jfold"][..], "'--\\u{1b}[2Jfold'"),
+        (&["run", "x\x1b]0;title\x07"], "'x\\u{1b}]0;title\\u{7}'"),
+        (&["foo\x1b[2J"], "'foo\\u{1b}[2J'"),
+        (&["run", "--guest", "builtin:\x1b[8m\u{202e}"], "'builtin:\\u{1b}[8m\\u{202e}'"),
+        (&["run", "-\x1b[2J"], "'-\\'"),
+        (&["run", "--for", "1s\rerror: "], "'1s\\rerror: '"),
+    ] {
+        for term in ["xterm", "dumb"] {
+            let (status, written) = ended_on_terminal(term, 80, args);
+            assert_eq!(status.code(), Some(2), "{written:?}");
+            // What is left is clap's own: lines, and words that are coloured or bold.
+            let text = without_styles(&written).replace("\r\n", "");
+            assert!(text.contains(shown), "{written:?}");
+            assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{written:?}");
+            assert_eq!(written.contains(ESCAPE), term == "xterm", "{written:?}");
+        }
+    }
+}
+
+/// The text without the sequences that begin and end clap's styles.
+fn without_styles(text: &str) -> String {
+    (0..=37).fold(text.to_owned(), |text, number| text.replace(&format!("\x1b[{number}m"), ""))
 }
