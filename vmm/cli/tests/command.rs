@@ -411,6 +411,29 @@ fn vms_that_were_stopped_or_are_paused_are_not_waited_for_nor_counted() {
 }
 
 #[test]
+fn a_vm_that_was_paused_before_it_was_ready_is_not_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let mut child = pagefold(&["run", "-n", "2", "--memory", "128M", "--overcommit"]);
+    child.args(["--guest", "builtin:idle", "--for", "1s", "--settle", "--json"]);
+    child.args(["--api-socket", socket.to_str().unwrap(), "-v"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("VMs are running")));
+    ask(&socket, 0, &["pause", "--vm", "0"]);
+    let vm = ApiClient::new(&socket).unwrap().vms().unwrap().remove(0);
+    assert_eq!(vm.ready_ms, None, "it has filled its memory within no time");
+    let paused = "VM 0 is paused: that its guest is ready is not waited for";
+    assert!(log.any(|line| line.unwrap().contains(paused)));
+    assert!(log.any(|line| line.unwrap().contains("the guests' work is over")));
+    let output = child.wait_with_output().unwrap();
+    let report = stdout_json(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report["elapsed_s"].as_f64().unwrap() < 60.0, "{report}");
+    assert_eq!(report["settle"]["settled"], true);
+}
+
+#[test]
 fn the_doctor_finds_what_these_tests_need() {
     let output = output(&["doctor"]);
     let text = String::from_utf8(output.stdout.clone()).unwrap();

@@ -76,7 +76,7 @@ pub(super) fn all(
     Ok(report)
 }
 
-/// Waits until every guest is ready, or has had its time. False if a signal comes first.
+/// Waits until every guest is ready, has had its time, or is paused. False if a signal comes first.
 fn ready(
     launched: &Launched,
     events: &mut Events,
@@ -85,8 +85,8 @@ fn ready(
     let vms = launched.vms.clone();
     let unready = move || {
         let end = Instant::now() + READY_LIMIT;
-        let wait = |vm: &VmHandle| vm.wait_ready(end.saturating_duration_since(Instant::now()));
-        vms.iter().filter_map(|vm| wait(vm).err()).collect::<Vec<_>>()
+        let wait = |vm| wait_unless_paused(vm, end, READY_LIMIT, VmHandle::wait_ready).err();
+        vms.iter().filter_map(wait).collect::<Vec<_>>()
     };
     let Some(errors) = events.wait_for(unready, || progress.show("starting"))? else {
         return Ok(false);
@@ -129,7 +129,8 @@ fn rest(
     tell(&vms, Control::Rest);
     let restless = move || {
         let end = Instant::now() + REST_LIMIT;
-        vms.iter().filter_map(|vm| restless_after(vm, end)).collect::<Vec<_>>()
+        let wait = |vm| wait_unless_paused(vm, end, REST_LIMIT, wait_resting).err();
+        vms.iter().filter_map(wait).collect::<Vec<_>>()
     };
     let Some(errors) = events.wait_for(restless, || progress.show("resting"))? else {
         return Ok(false);
@@ -140,18 +141,37 @@ fn rest(
     Ok(true)
 }
 
-/// Waits until a guest rests; returns why it does not at `end`, or at once if its VM is paused.
-fn restless_after(vm: &VmHandle, end: Instant) -> Option<String> {
+/// Waits until a guest rests or its VM has ended: how one has ended that will not rest is in the report.
+fn wait_resting(vm: &VmHandle, limit: Duration) -> Result<(), WaitError> {
+    match vm.wait_resting(limit) {
+        Err(WaitError::Stopped { .. }) => Ok(()),
+        result => result,
+    }
+}
+
+/// Waits for a guest until `end`, which is `limit` after it was begun to wait for all; returns why in vain, at
+/// once if its VM is paused.
+fn wait_unless_paused<T>(
+    vm: &VmHandle,
+    end: Instant,
+    limit: Duration,
+    wait: impl Fn(&VmHandle, Duration) -> Result<T, WaitError>,
+) -> Result<T, String> {
     loop {
-        if vm.state() == VmState::Paused {
-            return Some(format!("VM {} is paused: that it rests is not waited for", vm.id()));
-        }
+        let is_paused = vm.state() == VmState::Paused;
         let left = end.saturating_duration_since(Instant::now());
-        match vm.wait_resting(left.min(STATE_INTERVAL)) {
-            // How one has ended that will not rest is in the report.
-            Ok(()) | Err(WaitError::Stopped { .. }) => return None,
+        let interval = if is_paused { Duration::ZERO } else { left.min(STATE_INTERVAL) };
+        match wait(vm, interval) {
+            Err(WaitError::TimedOut { vm, awaited, .. }) if is_paused => {
+                return Err(format!(
+                    "VM {vm} is paused: that its guest is {awaited} is not waited for"
+                ));
+            }
             Err(WaitError::TimedOut { .. }) if left > STATE_INTERVAL => {}
-            Err(error) => return Some(error.to_string()),
+            Err(WaitError::TimedOut { vm, awaited, .. }) => {
+                return Err(WaitError::TimedOut { vm, awaited, timeout: limit }.to_string());
+            }
+            result => return result.map_err(|error| error.to_string()),
         }
     }
 }
