@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use pagefold::VmHandle;
-use pagefold::status::VmStatus;
+use pagefold::status::{VmState, VmStatus};
 
 use super::launched::Launched;
 use crate::live;
@@ -97,7 +97,12 @@ impl<'a> Progress<'a> {
     /// Shows how things are.
     pub(super) fn show(&mut self, phase: &str) {
         let launched = self.launched;
-        self.display.show(|| parts(launched, phase));
+        self.display.show(|| {
+            let statuses: Vec<_> = launched.vms.iter().map(VmHandle::status).collect();
+            let saved = launched.host.dedup().stats().ok().map(|stats| stats.saved_bytes);
+            let phase = format!("{} s {phase}", launched.started.elapsed().as_secs());
+            parts(&statuses, saved, phase)
+        });
     }
 
     /// Takes the line away.
@@ -106,16 +111,20 @@ impl<'a> Progress<'a> {
     }
 }
 
-fn parts(launched: &Launched, phase: &str) -> Vec<String> {
-    let statuses: Vec<_> = launched.vms.iter().map(VmHandle::status).collect();
+/// What there is to say of VMs; what is saved, and of how much, is of those that have not ended, as it is in the
+/// report.
+fn parts(statuses: &[VmStatus], saved_bytes: Option<u64>, phase: String) -> Vec<String> {
     let sum =
         |value: fn(&VmStatus) -> Option<u64>| -> u64 { statuses.iter().filter_map(value).sum() };
-    let ready = sum(|vm| vm.ready_ms.map(|_| 1));
-    let saved = launched.host.dedup().stats().ok().map(|stats| stats.saved_bytes);
+    let alive: Vec<_> = statuses.iter().filter(|vm| vm.state != VmState::Stopped).collect();
+    let ready = alive.iter().filter(|vm| vm.ready_ms.is_some()).count();
+    let memory_bytes = alive.iter().map(|vm| vm.memory_bytes).sum();
+    // What the last one had saved it has taken with it.
+    let of_alive = |bytes: Option<u64>| mib(bytes.filter(|_| !alive.is_empty()));
     vec![
-        format!("{} s {phase}", launched.started.elapsed().as_secs()),
-        format!("{ready} of {} ready", statuses.len()),
-        format!("saved {} of {}", mib(saved), mib(Some(launched.memory_bytes()))),
+        phase,
+        format!("{ready} of {} ready", alive.len()),
+        format!("saved {} of {}", of_alive(saved_bytes), of_alive(Some(memory_bytes))),
         format!("{} corrupt", sum(|vm| vm.builtin.as_ref()?.corrupt)),
         format!("{} verified", sum(|vm| vm.builtin.as_ref()?.verifications)),
         format!("{} writes", sum(|vm| vm.builtin.as_ref()?.writes)),
@@ -124,7 +133,36 @@ fn parts(launched: &Launched, phase: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use pagefold::BuiltinStatus;
+    use pagefold::config::DedupMode;
+    use pagefold_dedup::VmId;
+
     use super::*;
+
+    #[test]
+    fn vms_that_have_ended_count_with_what_they_did_and_not_with_their_memory() {
+        let vm = |state| VmStatus {
+            id: VmId(0),
+            name: None,
+            guest: "builtin:mix".to_owned(),
+            dedup: DedupMode::On,
+            state,
+            memory_bytes: 32 << 20,
+            ready_ms: Some(9),
+            builtin: Some(BuiltinStatus { corrupt: Some(1), ..BuiltinStatus::default() }),
+            stop_reason: None,
+            stop_message: None,
+            clean: None,
+        };
+        let mut vms = vec![vm(VmState::Running), vm(VmState::Paused), vm(VmState::Stopped)];
+        let line =
+            |vms: &[VmStatus]| parts(vms, Some(3 << 20), "7 s running".to_owned()).join(", ");
+        let text = line(&vms);
+        let start = "7 s running, 2 of 2 ready, saved 3.0 MiB of 64.0 MiB, 3 corrupt, ";
+        assert!(text.starts_with(start), "{text}");
+        vms.retain(|vm| vm.state == VmState::Stopped);
+        assert!(line(&vms).contains("0 of 0 ready, saved ? of ?, 1 corrupt"), "{}", line(&vms));
+    }
 
     #[test]
     fn where_no_line_can_be_rewritten_one_is_written_now_and_then() {
