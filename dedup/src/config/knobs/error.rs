@@ -1,6 +1,7 @@
 //! What can be wrong with a knob's value.
 
 use super::KnobKind;
+use crate::number::{NumberError, parse_number};
 
 /// Why a knob was not changed. Every one is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +15,7 @@ pub enum KnobError {
         known: String,
     },
     /// The value is not one that the knob takes.
-    #[error("{key} is {allowed}, not '{value}'")]
+    #[error("{key} is {allowed}, not '{value}'{}", because(.reason.as_ref()))]
     BadValue {
         /// The knob.
         key: &'static str,
@@ -22,6 +23,8 @@ pub enum KnobError {
         value: String,
         /// What it may be.
         allowed: String,
+        /// What is wrong with its unit, if it has a decimal one.
+        reason: Option<NumberError>,
     },
     /// The advisor could not keep both.
     #[error(
@@ -52,6 +55,18 @@ pub enum KnobError {
 
 impl KnobError {
     pub(super) fn bad(key: &'static str, value: &str, kind: KnobKind) -> Self {
-        Self::BadValue { key, value: value.to_owned(), allowed: kind.to_string() }
+        let is_number = kind != KnobKind::Advisor;
+        let reason = is_number.then(|| parse_number(value).err()).flatten();
+        Self::BadValue {
+            key,
+            value: value.to_owned(),
+            allowed: kind.to_string(),
+            // That it is no number, or not a whole one, is clear from what is allowed.
+            reason: reason.filter(|reason| matches!(reason, NumberError::DecimalUnit(_))),
+        }
     }
+}
+
+fn because(reason: Option<&NumberError>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }

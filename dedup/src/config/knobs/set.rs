@@ -143,6 +143,21 @@ mod tests {
     }
 
     #[test]
+    fn a_decimal_unit_is_refused_with_the_reason() {
+        for (key, value, unit) in [
+            ("pages_to_scan", "64KB", "KB"),
+            ("sleep_millisecs", "1.5kB", "kB"),
+            ("run", "1MB", "MB"),
+        ] {
+            let error = Knobs::default().set(key, value).unwrap_err().to_string();
+            let reason = format!(", not '{value}': {unit} would be decimal (1KB is 1000 bytes)");
+            assert!(error.starts_with(&format!("{key} is ")) && error.contains(&reason), "{error}");
+        }
+        let error = Knobs::default().set("advisor_mode", "1KB").unwrap_err().to_string();
+        assert_eq!(error, "advisor_mode is none or scan-time, not '1KB'");
+    }
+
+    #[test]
     fn values_are_taken_as_they_are_shown_and_numbers_as_people_write_them() {
         let mut knobs = Knobs::default();
         for (value, shown) in [("0", 0), ("true", 1), ("false", 0), ("1", 1)] {
