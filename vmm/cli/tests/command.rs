@@ -81,6 +81,17 @@ fn a_run_settles_and_prints_one_json_object() {
 }
 
 #[test]
+fn programs_read_of_no_more_saved_than_could_be() {
+    // One VM of little memory: beyond its workload's pages, those of its program count.
+    let output =
+        output(&["run", "-n", "1", "--memory", "16M", "--for", "1s", "--settle", "--json"]);
+    let memory = &stdout_json(&output)["memory"];
+    let bytes = |field: &str| memory[field].as_u64().unwrap();
+    assert!(bytes("saved_bytes") > 0, "{memory}");
+    assert!(bytes("saved_bytes") <= bytes("ideal_saved_bytes"), "{memory}");
+}
+
+#[test]
 fn nothing_is_folded_with_dedup_off_and_nothing_is_claimed() {
     let args = ["run", "-n", "1", "--memory", "8M", "--for", "1s", "--dedup", "off", "--json"];
     let output = output(&args);

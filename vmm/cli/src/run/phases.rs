@@ -12,7 +12,7 @@ use super::events::{Events, Why};
 use super::launched::Launched;
 use super::plan::Plan;
 use super::progress::{Display, Progress};
-use super::report::{Memory, Report, Settling, VmReport};
+use super::report::{Memory, Report, Settling, VmReport, saveable_bytes};
 use crate::failure::Failure;
 use crate::process;
 
@@ -207,14 +207,18 @@ fn measure(launched: &Launched, settling: Settling) -> Report {
     let alive: Vec<_> = launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).collect();
     // What the last VM took with it nobody knows any more; it was not nothing.
     let held = dedup.as_ref().filter(|_| !alive.is_empty());
+    let saved_bytes = held.map(|dedup| dedup.saved_bytes);
+    let workload_saved_bytes = workload_saved_bytes(&alive);
     Report {
         vms: Vec::new(),
         memory: Memory {
             guest_bytes: (!alive.is_empty())
                 .then(|| alive.iter().map(|vm| vm.config().memory_bytes).sum()),
             resident_bytes: held.and_then(|dedup| dedup.resident_bytes),
-            saved_bytes: held.map(|dedup| dedup.saved_bytes),
-            ideal_saved_bytes: ideal_saved_bytes(&alive),
+            saved_bytes,
+            ideal_saved_bytes: workload_saved_bytes
+                .map(|workload| saveable_bytes(saved_bytes.unwrap_or(0), workload)),
+            workload_saved_bytes,
             process_pss_bytes: process::pss_bytes(),
         },
         dedup,
@@ -225,8 +229,8 @@ fn measure(launched: &Launched, settling: Settling) -> Report {
     }
 }
 
-/// What could be saved of VMs of one workload; `None` of none.
-fn ideal_saved_bytes(vms: &[&VmHandle]) -> Option<u64> {
+/// What could be saved of VMs of one workload by its parameters; `None` of none.
+fn workload_saved_bytes(vms: &[&VmHandle]) -> Option<u64> {
     let params = vms.first()?.params()?;
     Some(params.ideal_saved_pages(vms.len() as u64) * PAGE_SIZE as u64)
 }

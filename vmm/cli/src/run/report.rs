@@ -78,10 +78,19 @@ pub(super) struct Memory {
     pub(super) resident_bytes: Option<u64>,
     /// What folding saves.
     pub(super) saved_bytes: Option<u64>,
-    /// What folding could save, by the workload's own parameters.
+    /// What folding could save: [`saveable_bytes`] of the next.
     pub(super) ideal_saved_bytes: Option<u64>,
+    /// What it could by the workload's own parameters.
+    #[serde(skip)]
+    pub(super) workload_saved_bytes: Option<u64>,
     /// The kernel's proportional set size of this process.
     pub(super) process_pss_bytes: Option<u64>,
+}
+
+/// What folding could save: what the workload's own parameters give, or, if that is more, what it does save. Guests
+/// have their program and page tables in common, too.
+pub(super) fn saveable_bytes(saved_bytes: u64, workload_bytes: u64) -> u64 {
+    workload_bytes.max(saved_bytes)
 }
 
 impl VmReport {
@@ -178,6 +187,7 @@ mod tests {
                 resident_bytes: None,
                 saved_bytes: None,
                 ideal_saved_bytes: None,
+                workload_saved_bytes: None,
                 process_pss_bytes: None,
             },
             settle: None,

@@ -1,6 +1,6 @@
 //! A run's result for people.
 
-use super::report::{Report, Settling, VmReport};
+use super::report::{Report, Settling, VmReport, saveable_bytes};
 use crate::size::{mib, signed_mib};
 use crate::stats;
 use crate::table::{count, list, per_cent, table};
@@ -41,7 +41,7 @@ fn summary(report: &Report) -> String {
         (Some(saved), dedup) => {
             let net = dedup.as_ref().map(|dedup| signed_mib(dedup.general_profit));
             let net = net.map(|net| format!("; net {net}")).unwrap_or_default();
-            format!("{}{net}", savings(saved, memory.ideal_saved_bytes))
+            format!("{}{net}", savings(saved, memory.workload_saved_bytes))
         }
         (None, Some(_)) => "unknown: all VMs had ended before the numbers were taken".to_owned(),
         (None, None) => mib(None),
@@ -68,21 +68,15 @@ fn summary(report: &Report) -> String {
     list(&lines)
 }
 
-/// What is saved of what could be: by the workload's own parameters, beyond which its guests have
-/// their program and page tables in common.
-fn savings(saved: u64, ideal: Option<u64>) -> String {
+/// What is saved of what could be: of what the workload's own parameters give, if that is all.
+fn savings(saved: u64, workload: Option<u64>) -> String {
     let all = mib(Some(saved));
-    match ideal {
-        None => all,
-        Some(ideal) if saved <= ideal => {
-            format!("{all} of {} that could be ({})", mib(Some(ideal)), per_cent(saved, ideal))
-        }
-        Some(ideal) => {
-            format!(
-                "{all}: all of the workload's {}, and of the guests' programs",
-                mib(Some(ideal))
-            )
-        }
+    let Some(workload) = workload else { return all };
+    let ideal = saveable_bytes(saved, workload);
+    if ideal == workload {
+        format!("{all} of {} that could be ({})", mib(Some(ideal)), per_cent(saved, ideal))
+    } else {
+        format!("{all}: all of the workload's {}, and of the guests' programs", mib(Some(workload)))
     }
 }
 
