@@ -422,6 +422,21 @@ fn vms_that_were_stopped_or_are_paused_are_not_waited_for_nor_counted() {
 }
 
 #[test]
+fn a_run_whose_vms_have_all_been_stopped_has_nothing_to_settle_and_ends_well() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let mut child = pagefold(&["run", "-n", "2", "--memory", "8M", "--guest", "builtin:idle"]);
+    child.args(["--settle", "--json", "-v", "--api-socket", socket.to_str().unwrap()]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("VMs are running")));
+    ask(&socket, 0, &["stop", "--all"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout_json(&output)["settle"].is_null(), "{output:?}");
+}
+
+#[test]
 fn a_vm_that_was_paused_before_it_was_ready_is_not_waited_for() {
     let directory = TempDir::new().unwrap();
     let socket = directory.path().join("api");
