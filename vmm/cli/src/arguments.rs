@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::env;
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{ColorChoice, Parser};
 
 use super::text::printable;
 
@@ -16,12 +16,21 @@ use super::text::printable;
 /// the message: clap puts arguments into text that is styled already, where they cannot be escaped any more.
 pub(super) fn parse<P: Parser>() -> Result<P, clap::Error> {
     let args: Vec<OsString> = env::args_os().collect();
-    P::try_parse_from(&args).map_err(|error| {
+    try_parse(&args).map_err(|error| {
         let Some(escaped) = escaped(&args) else { return error };
         // What is wrong stays wrong when it is escaped, but for text that is not UTF-8: the message of that
         // repeats nothing.
-        P::try_parse_from(escaped).err().unwrap_or(error)
+        try_parse::<P>(&escaped).err().unwrap_or(error)
     })
+}
+
+/// Clap's own `try_parse_from`, which takes a terminal that has no name for one with colours.
+fn try_parse<P: Parser>(args: &[OsString]) -> Result<P, clap::Error> {
+    let is_nameless = env::var_os("TERM").is_some_and(|term| term.is_empty());
+    let color = if is_nameless { ColorChoice::Never } else { ColorChoice::Auto };
+    let mut command = P::command().color(color);
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    P::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 /// The arguments with their control characters escaped; `None` if they have none.

@@ -123,6 +123,15 @@ fn control_characters_of_arguments_do_not_reach_the_terminal() {
     }
 }
 
+#[test]
+fn a_terminal_without_a_name_gets_no_colours_in_usage_errors() {
+    let (status, written) = ended_on_terminal("", 80, &["run", "--no-such"]);
+    assert_eq!(status.code(), Some(2), "{written:?}");
+    assert!(written.contains("'--no-such'") && !written.contains(ESCAPE), "{written:?}");
+    let (_, written) = ended_on_terminal("xterm", 80, &["run", "--no-such"]);
+    assert!(written.contains(ESCAPE), "{written:?}");
+}
+
 /// The text without the sequences that begin and end clap's styles.
 fn without_styles(text: &str) -> String {
     (0..=37).fold(text.to_owned(), |text, number| text.replace(&format!("\x1b[{number}m"), ""))
