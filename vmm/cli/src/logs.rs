@@ -2,7 +2,8 @@
 
 use std::env;
 use std::fs::{self, File, FileType};
-use std::io;
+use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -56,7 +57,34 @@ fn takes_all(kind: FileType) -> bool {
     kind.is_file() || kind.is_char_device()
 }
 
-fn append(path: &Path) -> Result<File, Failure> {
+/// A file that logs are appended to. The first record that it does not take is reported on stderr: the command
+/// goes on.
+struct LogFile {
+    file: File,
+    path: PathBuf,
+    has_failed: bool,
+}
+
+impl Write for LogFile {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        self.file.write(record).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted
+                && !mem::replace(&mut self.has_failed, true)
+            {
+                let what = format!("cannot write to the log file {}", self.path.display());
+                let advice = "logs are lost until it can be; without --log-file they go to stderr";
+                // With stderr gone, too, nobody is left.
+                let _ = live::say(&Failure::caused(what, error, advice).to_string());
+            }
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn append(path: &Path) -> Result<LogFile, Failure> {
     // A pipe that nobody reads would be waited for, or hold up whoever logs when it is full.
     if fs::metadata(path).is_ok_and(|metadata| !takes_all(metadata.file_type())) {
         return Err(Failure::new(
@@ -66,5 +94,6 @@ fn append(path: &Path) -> Result<File, Failure> {
     }
     let what = format!("cannot open the log file {}", path.display());
     let advice = "give a file that can be written, in a directory that is there";
-    File::options().append(true).create(true).open(path).advise(&what, advice)
+    let file = File::options().append(true).create(true).open(path).advise(&what, advice)?;
+    Ok(LogFile { file, path: path.to_owned(), has_failed: false })
 }

@@ -384,6 +384,18 @@ fn more_is_logged_on_request_and_to_a_file_if_there_is_one() {
 }
 
 #[test]
+fn a_log_file_that_takes_nothing_is_reported_once_and_the_run_goes_on() {
+    let run = ["run", "-n", "1", "--memory", "8M", "--for", "1s", "--json"];
+    let output = output(&[&run[..], &["-vv", "--log-file", "/dev/full"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(stdout_json(&output)["vms"][0]["corrupt"], 0);
+    let text = stderr(&output);
+    let what = "error: cannot write to the log file /dev/full: No space left on device";
+    assert!(text.starts_with(what) && text.contains("\nhelp: "), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
 fn progress_is_a_line_now_and_then_where_none_can_be_rewritten() {
     let mut child = pagefold(&["run", "-n", "1", "--memory", "8M", "--guest", "builtin:idle"])
         .stdout(Stdio::piped())
