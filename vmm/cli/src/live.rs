@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::{Mutex, PoisonError};
 
 /// Goes to the start of the line and clears it.
-const CLEAR_LINE: &str = "\r\x1b[K";
+pub(super) const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// Columns of a terminal that does not report how many it has.
 const DEFAULT_COLUMNS: usize = 80;

@@ -97,6 +97,15 @@ fn a_long_analysis_shows_a_bar_with_rate_and_time_left_on_a_terminal_that_can_cl
     let args = ["analyze", image.to_str().unwrap()];
     let written = on_terminal("xterm", 100, &args);
     assert!(written.contains("of 128.00 MiB, ") && written.contains(" left"), "{written:?}");
+    for columns in [5, 20, 30, 60, 80, 100] {
+        let written = on_terminal("xterm", columns, &args);
+        let shown: Vec<&str> = written.split(CLEAR_LINE).filter(|line| !line.is_empty()).collect();
+        assert!(!shown.is_empty(), "{written:?}");
+        for line in shown {
+            let is_line = !line.contains([ESCAPE, '\n', '\r']) && line.contains(['%', '[', 'M']);
+            assert!(is_line && line.chars().count() < columns.into(), "{columns}: {line:?}");
+        }
+    }
     let written = on_terminal("dumb", 100, &args);
     assert!(!written.contains(ESCAPE) && !written.contains(" left"), "{written:?}");
 }

@@ -8,6 +8,7 @@ mod keys;
 mod needs;
 mod progress;
 mod report;
+mod terminal;
 
 use std::path::PathBuf;
 

@@ -4,10 +4,21 @@ use std::io;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::terminal::Terminal;
 use crate::live;
 
-const STYLE: &str = "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, \
-                     {binary_bytes_per_sec}, {eta} left";
+/// What the line is on terminals of at least so many columns: what does not fit is left out, and the bar takes what the
+/// rest leaves.
+const STYLES: [(usize, &str); 4] = [
+    (
+        78,
+        "{msg} [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, \
+         {eta} left",
+    ),
+    (54, "{msg} {binary_bytes} of {binary_total_bytes}, {eta} left"),
+    (27, "{msg} {percent} %, {eta} left"),
+    (0, "{percent} %"),
+];
 
 /// The line. It goes when it is dropped.
 #[derive(Debug)]
@@ -19,9 +30,12 @@ impl Progress {
         if !live::is_capable(&io::stderr()) {
             return Self::hidden();
         }
-        let target = ProgressDrawTarget::stderr();
+        let target = ProgressDrawTarget::term_like(Box::new(Terminal));
         let bar = ProgressBar::with_draw_target(Some(total_bytes), target).with_message(doing);
-        Self(match ProgressStyle::with_template(STYLE) {
+        let columns = live::columns();
+        let fitting = STYLES.iter().find(|&&(least, _)| columns >= least);
+        let style = fitting.map_or("", |&(_, style)| style);
+        Self(match ProgressStyle::with_template(style) {
             Ok(style) => bar.with_style(style),
             // The library's own does as well.
             Err(_) => bar,
