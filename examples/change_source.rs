@@ -7,9 +7,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pagefold::dedup::Bitmap;
 use pagefold::dedup::{
-    AnonymousMemory, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId,
+    AnonymousMemory, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, LinearIndex,
+    PAGE_SIZE, PageSet, VmId,
 };
 
 const PAGES: u32 = 256;
@@ -18,7 +18,7 @@ const PAGES: u32 = 256;
 #[derive(Clone)]
 struct NotedMemory {
     memory: Arc<AnonymousMemory>,
-    written: Arc<Mutex<Vec<usize>>>,
+    written: Arc<Mutex<Vec<LinearIndex>>>,
 }
 
 impl NotedMemory {
@@ -26,8 +26,8 @@ impl NotedMemory {
         Ok(Self { memory: Arc::new(AnonymousMemory::new(PAGES)?), written: Arc::default() })
     }
 
-    fn fill(&self, page: usize, byte: u8) {
-        self.memory.write(page * PAGE_SIZE, &[byte; PAGE_SIZE]);
+    fn fill(&self, page: LinearIndex, byte: u8) {
+        self.memory.write(page.0 as usize * PAGE_SIZE, &[byte; PAGE_SIZE]);
         // After it was written: one that is noted first can be taken for unchanged by a pass in between.
         self.written.lock().unwrap_or_else(PoisonError::into_inner).push(page);
     }
@@ -35,7 +35,7 @@ impl NotedMemory {
 
 /// What is noted is handed on once, and never too little: a page too many costs a look, one too few a wrong count.
 impl ChangeSource for NotedMemory {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()> {
         for page in self.written.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             changed.insert(page);
         }
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = Engine::new(EngineConfig::default())?;
     let vms = [NotedMemory::new()?, NotedMemory::new()?];
     for (id, vm) in (0..).zip(&vms) {
-        (0..PAGES as usize).for_each(|page| vm.fill(page, 0xa5));
+        (0..PAGES).for_each(|page| vm.fill(LinearIndex(page), 0xa5));
         let spec = AttachSpec {
             domain: "example".to_owned(),
             mode: DedupMode::On,
@@ -63,9 +63,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         if report.settled { Ok(()) } else { Err("not settled") }
     };
     settle("all pages alike")?;
-    (0..100).for_each(|page| vms[0].fill(page, 0x5a));
+    (0..100).for_each(|page| vms[0].fill(LinearIndex(page), 0x5a));
     settle("100 written")?;
-    (0..100).for_each(|page| vms[0].fill(page, 0xa5));
+    (0..100).for_each(|page| vms[0].fill(LinearIndex(page), 0xa5));
     settle("written back")?;
     Ok(())
 }

@@ -25,22 +25,27 @@ pub struct Extent {
 
 impl Extent {
     /// One above the last page.
-    pub fn end(&self) -> u32 {
-        self.linear.0 + self.page_count
+    pub fn end(&self) -> LinearIndex {
+        self.linear.offset(self.page_count)
+    }
+
+    /// Its pages.
+    pub fn range(&self) -> Range<LinearIndex> {
+        self.linear..self.end()
     }
 
     /// The part of the extent from page `from` up to page `to`, both inside it.
-    fn part(&self, from: u32, to: u32) -> Self {
+    fn part(&self, from: LinearIndex, to: LinearIndex) -> Self {
         Self {
-            linear: LinearIndex(from),
-            slot: self.slot.offset(from - self.linear.0),
-            page_count: to - from,
+            linear: from,
+            slot: self.slot.offset(from.0 - self.linear.0),
+            page_count: to.0 - from.0,
         }
     }
 
     /// Whether `next` continues this run.
     fn continues(&self, next: &Self) -> bool {
-        self.end() == next.linear.0 && self.slot.offset(self.page_count) == next.slot
+        self.end() == next.linear && self.slot.offset(self.page_count) == next.slot
     }
 }
 
@@ -48,7 +53,7 @@ impl Extent {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExtentMap {
     /// By first page: the slot under it and the number of pages.
-    runs: BTreeMap<u32, (Slot, u32)>,
+    runs: BTreeMap<LinearIndex, (Slot, u32)>,
 }
 
 impl ExtentMap {
@@ -60,7 +65,7 @@ impl ExtentMap {
 
     /// The extent that a page is in. O(log n).
     pub fn at(&self, linear: LinearIndex) -> Option<Extent> {
-        self.at_or_before(linear.0).filter(|extent| linear.0 < extent.end())
+        self.at_or_before(linear).filter(|extent| linear < extent.end())
     }
 
     /// The extents in ascending order.
@@ -86,7 +91,7 @@ impl ExtentMap {
         }
         self.remove(run.linear, run.page_count, removed);
         let mut merged = run;
-        if let Some(before) = self.at_or_before(run.linear.0)
+        if let Some(before) = self.at_or_before(run.linear)
             && before.continues(&merged)
         {
             merged = Extent { page_count: before.page_count + merged.page_count, ..before };
@@ -97,7 +102,7 @@ impl ExtentMap {
             self.runs.remove(&merged.end());
             merged.page_count += after.1;
         }
-        self.runs.insert(merged.linear.0, (merged.slot, merged.page_count));
+        self.runs.insert(merged.linear, (merged.slot, merged.page_count));
     }
 
     /// Takes pages off their slots and calls `removed` with each run that was there.
@@ -108,16 +113,17 @@ impl ExtentMap {
         page_count: u32,
         mut removed: impl FnMut(Extent),
     ) {
-        let (start, end) = (linear.0, linear.0 + page_count);
+        let Range { start, end } = linear.run(page_count);
         if start == end {
             return;
         }
         // What begins before `start` is cut there; whatever then begins inside goes.
         if let Some(before) = self.at_or_before(start)
-            && before.linear.0 < start
+            && before.linear < start
             && before.end() > start
         {
-            self.runs.insert(before.linear.0, (before.slot, start - before.linear.0));
+            let kept = before.part(before.linear, start);
+            self.runs.insert(kept.linear, (kept.slot, kept.page_count));
             let rest = before.part(start, before.end());
             self.runs.insert(start, (rest.slot, rest.page_count));
         }
@@ -139,10 +145,10 @@ impl ExtentMap {
         start: LinearIndex,
         end: LinearIndex,
     ) -> impl Iterator<Item = Extent> + '_ {
-        let first = self.at_or_before(start.0).map_or(start.0, |extent| extent.linear.0);
-        self.runs.range(first..end.0).filter_map(move |(&linear, &run)| {
+        let first = self.at_or_before(start).map_or(start, |extent| extent.linear);
+        self.runs.range(first..end).filter_map(move |(&linear, &run)| {
             let extent = extent(linear, run);
-            let (from, to) = (linear.max(start.0), extent.end().min(end.0));
+            let (from, to) = (linear.max(start), extent.end().min(end));
             (from < to).then(|| extent.part(from, to))
         })
     }
@@ -181,26 +187,26 @@ impl ExtentMap {
     /// How many mappings the kernel needs for the pages from `start` up to `end`: the extents in
     /// there and the gaps between them. O(extents in the range).
     pub fn vma_count(&self, start: LinearIndex, end: LinearIndex) -> usize {
-        let (mut vmas, mut next) = (0, start.0);
+        let (mut vmas, mut next) = (0, start);
         for extent in self.overlapping(start, end) {
-            vmas += 1 + usize::from(next < extent.linear.0);
+            vmas += 1 + usize::from(next < extent.linear);
             next = extent.end();
         }
-        vmas + usize::from(next < end.0)
+        vmas + usize::from(next < end)
     }
 
     /// Bytes the map takes on the heap, about: an entry and its share of half-filled nodes.
     pub fn heap_bytes(&self) -> usize {
-        self.runs.len() * (size_of::<u32>() + size_of::<(Slot, u32)>()) * 3 / 2
+        self.runs.len() * (size_of::<LinearIndex>() + size_of::<(Slot, u32)>()) * 3 / 2
     }
 
-    fn at_or_before(&self, linear: u32) -> Option<Extent> {
+    fn at_or_before(&self, linear: LinearIndex) -> Option<Extent> {
         self.runs.range(..=linear).next_back().map(|(&linear, &run)| extent(linear, run))
     }
 }
 
-fn extent(linear: u32, (slot, page_count): (Slot, u32)) -> Extent {
-    Extent { linear: LinearIndex(linear), slot, page_count }
+fn extent(linear: LinearIndex, (slot, page_count): (Slot, u32)) -> Extent {
+    Extent { linear, slot, page_count }
 }
 
 #[cfg(test)]

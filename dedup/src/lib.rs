@@ -54,7 +54,6 @@
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 
 mod agent;
-mod bitmap;
 mod broker;
 mod bytes;
 mod config;
@@ -69,6 +68,8 @@ mod id_set;
 pub mod internals;
 mod mode;
 mod number;
+mod page_range;
+mod page_set;
 mod protocol;
 mod regions;
 pub mod stats;
@@ -82,7 +83,6 @@ pub use agent::{
     ChangeConsumer, ChangeSource, DiscardReport, LayoutChange, RelocateError, RelocateReport,
     SharedChanges, StepWork, Unchanging, WrittenPages,
 };
-pub use bitmap::Bitmap;
 pub use config::{EngineConfig, LimitError, knobs};
 pub use engine::{
     AttachError, AttachSpec, CheckError, CloneError, Cloning, CompactReport, Compaction,
@@ -95,6 +95,7 @@ pub use error_class::{Classified, ErrorClass};
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
 pub use mode::{DedupMode, UnknownModeError};
 pub use number::{NumberError, parse_number};
+pub use page_set::PageSet;
 pub use protocol::CompactScope;
 pub use sys::{
     AnonymousMemory, GuestMemory, Region, RegionError, RemapError, UnfoldableMemory,

@@ -1,5 +1,7 @@
 //! The vocabulary as types: what a number means is part of its type.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// Bytes in a page, the only unit that is ever shared.
@@ -31,12 +33,30 @@ impl std::fmt::Display for VmId {
     }
 }
 
+impl std::fmt::Display for LinearIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl LinearIndex {
     /// The index `page_count` further on.
     #[must_use]
+    #[inline]
     pub fn offset(self, page_count: u32) -> Self {
         Self(self.0 + page_count)
     }
+
+    /// The `page_count` pages from this one on.
+    #[inline]
+    pub fn run(self, page_count: u32) -> Range<Self> {
+        self..self.offset(page_count)
+    }
+}
+
+/// A number of pages of one VM, which the space has checked to fit.
+pub(crate) fn count(pages: usize) -> u32 {
+    u32::try_from(pages).unwrap_or_else(|_| unreachable!("{pages} pages in one VM"))
 }
 
 impl Slot {

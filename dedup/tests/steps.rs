@@ -8,15 +8,14 @@ mod common;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{TestVm, config, engine, page, settle};
-use pagefold_dedup::Bitmap;
 use pagefold_dedup::internals::{Broker, Directive, Extent, LocalBroker, Offer, Outcome};
 use pagefold_dedup::{
     AttachSpec, ChangeSource, CloneError, DedupMode, Engine, EngineConfig, Knobs, LinearIndex,
-    PAGE_SIZE, Run, Step, StepWork, Unchanging, VmId,
+    PAGE_SIZE, PageSet, Run, Step, StepWork, Unchanging, VmId,
 };
 
 /// Pages of a VM: 4, 16 and 64 GiB.
@@ -322,36 +321,40 @@ fn a_clone_is_made_in_steps_and_is_no_vm_before_it_is_whole() {
 
 /// A source that answers for a part at a time, and fails when it is told to.
 struct InParts {
-    written: Arc<Mutex<Bitmap>>,
-    fails_at: Arc<AtomicUsize>,
-    longest: Arc<AtomicUsize>,
+    written: Arc<Mutex<PageSet>>,
+    fails_at: Arc<AtomicU32>,
+    longest: Arc<AtomicU32>,
 }
 
 impl ChangeSource for InParts {
-    fn collect(&mut self, _changed: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, _changed: &mut PageSet) -> io::Result<()> {
         Err(io::Error::other("asked for everything at once"))
     }
 
-    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
-        if within.contains(&self.fails_at.load(Ordering::Relaxed)) {
+    fn collect_part(
+        &mut self,
+        within: Range<LinearIndex>,
+        changed: &mut PageSet,
+    ) -> io::Result<LinearIndex> {
+        if within.contains(&LinearIndex(self.fails_at.load(Ordering::Relaxed))) {
             return Err(io::Error::other("told to fail"));
         }
         let mut written = self.written.lock().unwrap();
         changed.union_within(&written, within.clone());
         written.remove_range(within.clone());
-        self.longest.fetch_max(within.len(), Ordering::Relaxed);
+        self.longest.fetch_max(within.end.0 - within.start.0, Ordering::Relaxed);
         Ok(within.end)
     }
 }
 
 #[test]
 fn changes_are_asked_for_stretch_by_stretch_and_none_is_lost_when_one_of_them_fails() {
-    const PAGES: usize = 1 << 20;
+    const PAGES: u32 = 1 << 20;
     let mut engine = engine();
-    let written = Arc::new(Mutex::new(Bitmap::new(PAGES)));
-    let fails_at = Arc::new(AtomicUsize::new(usize::MAX));
-    let longest = Arc::new(AtomicUsize::new(0));
-    let vm = TestVm::new(0, PAGES as u32);
+    let written = Arc::new(Mutex::new(PageSet::new(PAGES)));
+    let fails_at = Arc::new(AtomicU32::new(u32::MAX));
+    let longest = Arc::new(AtomicU32::new(0));
+    let vm = TestVm::new(0, PAGES);
     let changes = InParts {
         written: Arc::clone(&written),
         fails_at: Arc::clone(&fails_at),
@@ -364,11 +367,11 @@ fn changes_are_asked_for_stretch_by_stretch_and_none_is_lost_when_one_of_them_fa
         changes: Box::new(changes),
     };
     engine.attach(vm.id, spec).unwrap();
-    let write = |number: usize, bytes: &[u8; PAGE_SIZE]| {
-        vm.memory.write(number * PAGE_SIZE, bytes);
-        written.lock().unwrap().insert(number);
+    let write = |number: u32, bytes: &[u8; PAGE_SIZE]| {
+        vm.memory.write(number as usize * PAGE_SIZE, bytes);
+        written.lock().unwrap().insert(LinearIndex(number));
     };
-    let spread: Vec<usize> = (0..PAGES).step_by(PAGES / 64).collect();
+    let spread: Vec<u32> = (0..PAGES).step_by(PAGES as usize / 64).collect();
     for &number in &spread {
         write(number, &page(7));
     }
@@ -377,14 +380,14 @@ fn changes_are_asked_for_stretch_by_stretch_and_none_is_lost_when_one_of_them_fa
     assert_eq!(sharing(&engine), 64);
     // All are written, and the source fails in the middle, and further on the next time.
     for &number in &spread {
-        write(number, &page(number as u32));
+        write(number, &page(number));
     }
     for (failing, left) in [(PAGES / 2, 32), (PAGES - 1, 16)] {
         fails_at.store(failing, Ordering::Relaxed);
         assert_eq!(engine.pass().errors.len(), 1);
         assert_eq!(sharing(&engine), left);
     }
-    fails_at.store(usize::MAX, Ordering::Relaxed);
+    fails_at.store(u32::MAX, Ordering::Relaxed);
     settle(&mut engine);
     assert_eq!(sharing(&engine), 0);
     assert!(longest.load(Ordering::Relaxed) <= 1 << 18);

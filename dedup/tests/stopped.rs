@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{TestVm, check_counters, config, engine, page, settle};
-use pagefold_dedup::Bitmap;
 use pagefold_dedup::{
-    AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs, PAGE_SIZE, Run, Step, VmId,
+    AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs, LinearIndex, PAGE_SIZE,
+    PageSet, Run, Step, VmId,
 };
 
 const PAGES: u32 = 1024;
@@ -125,10 +125,11 @@ struct Liar {
 }
 
 impl ChangeSource for Liar {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        changed.insert_words(0, &vec![u64::MAX; changed.len().div_ceil(64)]);
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()> {
+        let words = vec![u64::MAX; changed.page_count().div_ceil(64) as usize];
+        changed.insert_words(LinearIndex(0), &words);
         if self.is_replacing {
-            *changed = Bitmap::full(1 << 20);
+            *changed = PageSet::full(1 << 20);
         }
         Ok(())
     }
@@ -168,7 +169,7 @@ struct Asked {
 struct Watched(Arc<Mutex<Asked>>);
 
 impl ChangeSource for Watched {
-    fn collect(&mut self, _changed: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, _changed: &mut PageSet) -> io::Result<()> {
         let mut asked = self.0.lock().unwrap();
         assert!(!asked.is_deaf, "it notices nothing");
         asked.collected += 1;
@@ -255,7 +256,7 @@ fn a_change_source_that_fails_does_not_keep_pages_from_being_unmerged() {
 struct Breaking(Arc<AtomicBool>);
 
 impl ChangeSource for Breaking {
-    fn collect(&mut self, _: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, _: &mut PageSet) -> io::Result<()> {
         if self.0.load(Ordering::Relaxed) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
     }
 }

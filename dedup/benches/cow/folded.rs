@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pagefold_dedup::Bitmap;
+use pagefold_dedup::PageSet;
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId};
 
@@ -50,9 +50,9 @@ impl Layout {
 struct AllAtOnce(Arc<AtomicBool>);
 
 impl ChangeSource for AllAtOnce {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()> {
         if self.0.swap(false, Ordering::Relaxed) {
-            changed.union_with(&Bitmap::full(COUNT as usize));
+            changed.union_with(&PageSet::full(COUNT));
         }
         Ok(())
     }

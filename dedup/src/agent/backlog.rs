@@ -4,23 +4,25 @@
 use std::ops::Range;
 
 use super::Agent;
-use crate::bitmap::Bitmap;
+use crate::LinearIndex;
+use crate::page_range::PageRange;
+use crate::page_set::PageSet;
 
 /// What changed since the [mark](Agent::mark), and what there was to do about other pages.
 pub(super) struct Backlog {
     /// Pages that have changed since the mark.
-    pub(super) changed_since_mark: Bitmap,
+    pub(super) changed_since_mark: PageSet,
     /// Pages for which the mark is still to be set: what the change source names next of them changed
     /// before it.
-    pub(super) unmarked: Bitmap,
+    pub(super) unmarked: PageSet,
     /// Pages without such a change that there was something to do about, since last asked.
     pub(super) pages: u64,
 }
 
 impl Backlog {
     /// None, of a VM of so many pages, which all changed before the mark.
-    pub(super) fn new(page_count: usize) -> Self {
-        let none = Bitmap::new(page_count);
+    pub(super) fn new(page_count: u32) -> Self {
+        let none = PageSet::new(page_count);
         Self { changed_since_mark: none.clone(), unmarked: none, pages: 0 }
     }
 }
@@ -29,7 +31,7 @@ impl Agent {
     /// Has pages that change from now on not count as backlog: what a guest goes on writing can
     /// never all be folded.
     pub(crate) fn mark(&mut self) {
-        self.backlog.unmarked.insert_range(0..self.backlog.unmarked.len());
+        self.backlog.unmarked.insert_range(self.backlog.unmarked.whole());
     }
 
     /// How many pages there was something to do about, since last asked, that have not changed
@@ -40,8 +42,9 @@ impl Agent {
     }
 
     /// Counts pages that there was something to do about.
-    pub(super) fn note_work(&mut self, pages: Range<usize>) {
-        let unchanged = pages.len() - self.backlog.changed_since_mark.count_within(pages);
-        self.backlog.pages += unchanged as u64;
+    pub(super) fn note_work(&mut self, pages: Range<LinearIndex>) {
+        let page_count = pages.page_count();
+        let unchanged = page_count - self.backlog.changed_since_mark.count_within(pages);
+        self.backlog.pages += u64::from(unchanged);
     }
 }

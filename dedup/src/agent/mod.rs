@@ -26,11 +26,11 @@ mod error;
 mod memory;
 mod merge;
 mod outbox;
-mod positions;
 mod recovery;
 mod retry_delay;
 mod stats;
 mod step_work;
+mod stretch;
 mod unmerge;
 mod visit;
 pub(crate) mod walk;
@@ -48,16 +48,15 @@ pub use dirty::tracking::{ChangeSource, Unchanging, WrittenPages};
 pub use error::{AgentError, AgentSetupError};
 pub use memory::layout::{LayoutChange, RelocateError, RelocateReport};
 pub(crate) use merge::copy::Copying;
-pub(crate) use positions::count;
 pub use step_work::StepWork;
 pub(crate) use unmerge::Leaving;
 pub use unmerge::discard::DiscardReport;
 pub(crate) use visit::pass::ScanRules;
 
-use crate::bitmap::Bitmap;
 use crate::extents::ExtentMap;
 use crate::fingerprint::Secret;
 use crate::mode::DedupMode;
+use crate::page_set::PageSet;
 use crate::protocol::Outcome;
 use crate::regions::Regions;
 use crate::stats::Events;
@@ -115,19 +114,19 @@ pub(crate) struct Agent {
     /// page before.
     seams: BTreeSet<LinearIndex>,
     /// Pages that the change source has named and no pass has taken in yet.
-    undrained_dirty: Bitmap,
-    dirty: Bitmap,
-    shared: Bitmap,
-    zero: Bitmap,
-    waiting: Bitmap,
-    deferred: Bitmap,
+    undrained_dirty: PageSet,
+    dirty: PageSet,
+    shared: PageSet,
+    zero: PageSet,
+    waiting: PageSet,
+    deferred: PageSet,
     /// Pages that are not to be folded, if there are any.
-    excluded: Option<Bitmap>,
+    excluded: Option<PageSet>,
     /// Pages that were, or may have been, parts of huge ones when folding began and have stayed where they are, if
     /// any.
-    huge: Option<Bitmap>,
+    huge: Option<PageSet>,
     /// Where the sweep for what no source names goes on.
-    swept: usize,
+    swept: LinearIndex,
     /// How often it has come to the end of the VM.
     sweeps: u64,
     /// Pages that checks have found it has still to find.
@@ -135,7 +134,7 @@ pub(crate) struct Agent {
     /// NUMA policies that mappings of the memory are to have, where it is not the default.
     policies: Vec<PolicyRun>,
     /// Pages among which are those that could not be marked as guest memory when they were mapped.
-    unmarked_memory: Option<Range<u32>>,
+    unmarked_memory: Option<Range<LinearIndex>>,
     /// After they could not be.
     mark_delay: RetryDelay,
     /// What of the memory cannot be shared because it is locked.
@@ -146,7 +145,7 @@ pub(crate) struct Agent {
     /// Whether pages that are not to be folded may be folded still.
     has_unwanted: bool,
     /// Where the search for pages that are to have their own memory again goes on.
-    unmerge_cursor: usize,
+    unmerge_cursor: LinearIndex,
     stale: StaleSearch,
     /// After pages could not be moved to anonymous memory.
     move_delay: RetryDelay,
@@ -169,8 +168,8 @@ impl Agent {
     pub(crate) fn new(spec: AgentSpec) -> Result<Self, AgentSetupError> {
         let AgentSpec { vm, mode, memory, changes, process, store, secret, budget, workers } = spec;
         let Prepared { space, regions, policies } = Prepared::new(&memory, &process)?;
-        let page_count = space.page_count() as usize;
-        let none = Bitmap::new(page_count);
+        let page_count = space.page_count();
+        let none = PageSet::new(page_count);
         let mut agent = Self {
             vm,
             mode,
@@ -187,7 +186,7 @@ impl Agent {
             share: BudgetShare::None,
             seams: BTreeSet::new(),
             undrained_dirty: none.clone(),
-            dirty: Bitmap::full(page_count),
+            dirty: PageSet::full(page_count),
             shared: none.clone(),
             zero: none.clone(),
             waiting: none.clone(),
@@ -198,13 +197,13 @@ impl Agent {
             unmarked_memory: None,
             mark_delay: RetryDelay::default(),
             locked: Locked::default(),
-            swept: 0,
+            swept: LinearIndex(0),
             sweeps: 0,
             own_copies: OwnCopies::default(),
             visit: Visit::new(page_count),
             work: StepWork::default(),
             has_unwanted: false,
-            unmerge_cursor: 0,
+            unmerge_cursor: LinearIndex(0),
             stale: StaleSearch::default(),
             move_delay: RetryDelay::default(),
             reclaim: Reclaim::default(),

@@ -1,8 +1,8 @@
 //! Outcomes that an agent has to report to its broker: all of them, in order, and each once.
 
 use super::{Agent, AgentError};
-use crate::LinearIndex;
 use crate::extents::Extent;
+use crate::page_range::PageRange;
 use crate::protocol::{Broker, Outcome, ReportError};
 
 impl Agent {
@@ -50,21 +50,20 @@ impl Agent {
     fn undo(&mut self, refused: Outcome) {
         // All other outcomes report that memory is the VM's own, which is right whether it is known or not.
         let Outcome::Merged(Extent { linear, page_count, .. }) = refused else { return };
-        let pages = linear.0..linear.offset(page_count).0;
+        let pages = linear.run(page_count);
         let mut outcomes = std::mem::take(&mut self.unreported);
-        for page in pages.clone() {
-            if self.shared.contains(page as usize) {
-                self.unshare(LinearIndex(page), &mut outcomes);
+        for page in pages.clone().pages() {
+            if self.shared.contains(page) {
+                self.unshare(page, &mut outcomes);
             }
         }
         // Nor may the mapping stay: the broker does not count it, and might use the slot for other bytes.
-        for part in Self::parts_to_move(pages) {
+        for part in Self::parts_to_move(&pages) {
             if self.is_any_shared(&part) || !self.make_anonymous(&part).unwrap_or(false) {
                 self.stale.search_all();
                 continue;
             }
-            let (linear, page_count) = (LinearIndex(part.start), part.end - part.start);
-            outcomes.push(Outcome::Unbacked { linear, page_count });
+            outcomes.push(Outcome::unbacked(&part));
         }
         self.unreported = outcomes;
     }

@@ -66,24 +66,24 @@ impl Agent {
     ) -> Result<u64, AgentError> {
         let mut outcomes = Vec::new();
         for &linear in pages {
-            let page = linear.0 as usize..linear.0 as usize + 1;
+            let page = linear.run(1);
             let locked = self.locked_among(page.clone());
             match self.replace_page(linear, to) {
                 Ok(true) => {
                     let run = Extent { linear, slot: to, page_count: 1 };
                     outcomes.push(Outcome::Merged(run));
-                    self.shared.insert(linear.0 as usize);
+                    self.shared.insert(linear);
                     self.own_copies.forget(page.clone());
                     self.events.moves += 1;
                     self.place(&Run { linear, page_count: 1, action: Action::Map(to) });
                     // One that was to have memory of its own at once would not show a slot.
                     self.lock_again(&locked, &page, &[]);
-                    self.register_runs(&[linear..linear.offset(1)]);
+                    self.register_runs(&[page]);
                     self.recount_locked(&locked);
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    log::warn!("VM {}: page {} stays lost: {error}", self.vm, linear.0);
+                    log::warn!("VM {}: page {linear} stays lost: {error}", self.vm);
                     self.events.errors += 1;
                 }
             }

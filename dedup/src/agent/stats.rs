@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::Agent;
 use crate::LinearIndex;
-use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
+use crate::page_range::PageRange;
+use crate::page_set::PageSet;
 use crate::protocol::Outcome;
 use crate::stats::VmStats;
 use crate::sys::PageKind;
@@ -14,7 +15,7 @@ use crate::sys::PageKind;
 impl Agent {
     /// Pages that changed and have not been looked at since, among those that are to be and are not
     /// written out.
-    fn count_volatile(&self, swapped: &[Range<usize>]) -> u64 {
+    fn count_volatile(&self, swapped: &[Range<LinearIndex>]) -> u64 {
         if self.mode == DedupMode::Off {
             return 0;
         }
@@ -25,7 +26,7 @@ impl Agent {
         for pages in swapped {
             volatile.remove_range(pages.clone());
         }
-        volatile.count() as u64
+        u64::from(volatile.count())
     }
 
     /// Pages that were put off, and that nothing has become of since, among those that are to be
@@ -34,7 +35,7 @@ impl Agent {
         let mut deferred = self.deferred.clone();
         let others = [&self.shared, &self.zero, &self.waiting, &self.dirty];
         others.into_iter().chain(&self.excluded).for_each(|other| deferred.subtract(other));
-        deferred.count() as u64
+        u64::from(deferred.count())
     }
 
     pub(crate) fn extent_count(&self) -> u64 {
@@ -55,15 +56,15 @@ impl Agent {
             domain: domain.to_owned(),
             mode: self.mode.to_string(),
             pages: u64::from(self.space.page_count()),
-            merging_pages: self.shared.count() as u64,
-            zero_pages: self.zero.count() as u64,
+            merging_pages: u64::from(self.shared.count()),
+            zero_pages: u64::from(self.zero.count()),
             rmap_items: 0,
             profit: 0,
             unshared_pages,
             deferred_pages: self.deferred_count(),
             volatile_pages: self.count_volatile(swapped.unwrap_or_default()),
             swapped_pages: swapped
-                .map(|swapped| swapped.iter().map(|pages| pages.len() as u64).sum()),
+                .map(|swapped| swapped.iter().map(|pages| u64::from(pages.page_count())).sum()),
             unmerging_pages: self.unwanted_count(false),
             extents: self.extents.len() as u64,
             vmas: self.vmas,
@@ -74,7 +75,7 @@ impl Agent {
 
     /// Bytes of this structure and what it points to, memory and store excepted.
     pub(crate) fn metadata_bytes(&self) -> u64 {
-        let bitmaps = [
+        let sets = [
             &self.undrained_dirty,
             &self.dirty,
             &self.shared,
@@ -85,12 +86,12 @@ impl Agent {
             &self.backlog.changed_since_mark,
             &self.backlog.unmarked,
         ];
-        let bitmaps = bitmaps.into_iter().chain(&self.excluded).chain(&self.huge);
-        let bitmaps: usize = bitmaps.map(Bitmap::heap_bytes).sum();
+        let sets = sets.into_iter().chain(&self.excluded).chain(&self.huge);
+        let sets: usize = sets.map(PageSet::heap_bytes).sum();
         let maps = self.extents.heap_bytes() + self.regions.heap_bytes();
         let seams = self.seams.len() * size_of::<LinearIndex>() * 3 / 2;
         let unreported = self.unreported.capacity() * size_of::<Outcome>();
-        (size_of::<Self>() + bitmaps + maps + seams + unreported) as u64
+        (size_of::<Self>() + sets + maps + seams + unreported) as u64
     }
 
     /// What the kernel holds for the VM alone.
@@ -100,10 +101,7 @@ impl Agent {
             let span = self.space.whole(piece);
             self.process.pagemap.scan(span, |first, page_count, kind| match kind {
                 PageKind::Private => own.private_pages += u64::from(page_count),
-                PageKind::Swapped => {
-                    let first = piece.linear.offset(first).0 as usize;
-                    own.swapped.push(first..first + page_count as usize);
-                }
+                PageKind::Swapped => own.swapped.push(piece.linear.offset(first).run(page_count)),
                 PageKind::Slot | PageKind::ZeroPage => {}
             })?;
         }
@@ -117,5 +115,5 @@ struct OwnMemory {
     /// Pages in memory.
     private_pages: u64,
     /// Runs of pages in swap.
-    swapped: Vec<Range<usize>>,
+    swapped: Vec<Range<LinearIndex>>,
 }

@@ -16,8 +16,8 @@ const PIECE_COST: u64 = STEP_COST / 4;
 const RUNS_COST: u64 = STEP_COST / 2;
 
 /// Pages that are read at once, by all threads. What has been read is not to be old when it is offered.
-const READ_PAGES: usize = 2048;
-const READ_IN_PASS_PAGES: usize = 4096;
+const READ_PAGES: u32 = 2048;
+const READ_IN_PASS_PAGES: u32 = 4096;
 
 /// How much more is done at once in a whole pass, for whose parts nobody waits: threads share larger parts better.
 const PASS_FACTOR: u64 = 8;
@@ -156,36 +156,36 @@ impl StepWork {
     }
 
     /// How many pages are to be read at once.
-    pub(super) fn room_to_read(&self) -> usize {
+    pub(super) fn room_to_read(&self) -> u32 {
         if self.bounds.is_in_pass { READ_IN_PASS_PAGES } else { READ_PAGES }
     }
 
     /// How many pages can still be mapped that take a run each: at least one.
-    pub(super) fn room_to_map(&self) -> usize {
+    pub(super) fn room_to_map(&self) -> u32 {
         room(self.left_of(RUNS_COST), RUN_COST + MAPPED_COST)
     }
 
     /// How many pages can still be mapped, each of which takes a run and fills its slot: at least one.
-    pub(super) fn room_to_fill(&self) -> usize {
+    pub(super) fn room_to_fill(&self) -> u32 {
         room(self.left_of(RUNS_COST), RUN_COST + MAPPED_COST + FILLED_COST)
     }
 
     /// How many pages of a run can still be copied: at least one.
-    pub(super) fn room_to_copy(&self) -> usize {
+    pub(super) fn room_to_copy(&self) -> u32 {
         room(self.left_of(PIECE_COST), MAPPED_COST)
     }
 
     /// How many changed pages can still be noted: at least one.
-    pub(super) fn room_to_note(&self) -> usize {
+    pub(super) fn room_to_note(&self) -> u32 {
         room(self.left_of(PIECE_COST), NOTED_COST)
     }
 
     /// How many pages the page map can still be searched for: at least one.
-    pub(super) fn room_to_search(&self) -> usize {
+    pub(super) fn room_to_search(&self) -> u32 {
         room(self.left_of(PIECE_COST) * SEARCHED_PER_READ, 1)
     }
 }
 
-fn room(left: u64, cost: u64) -> usize {
-    usize::try_from(left / cost).unwrap_or(usize::MAX).max(1)
+fn room(left: u64, cost: u64) -> u32 {
+    u32::try_from(left / cost).unwrap_or(u32::MAX).max(1)
 }

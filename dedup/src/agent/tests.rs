@@ -172,7 +172,7 @@ impl World {
         let mut vms = BTreeMap::new();
         for vm in (0..VMS).map(VmId) {
             let memory = Arc::new(AnonymousMemory::new(u32::try_from(PAGES).unwrap()).unwrap());
-            let written = WrittenPages::new(PAGES);
+            let written = WrittenPages::new(u32::try_from(PAGES).unwrap());
             broker.register(vm, u32::try_from(PAGES).unwrap()).unwrap();
             let spec = AgentSpec {
                 vm,
@@ -226,10 +226,9 @@ impl World {
 
     fn write(&mut self, vm: u32, number: u32, content: u32) {
         let vm = self.vms.get_mut(&VmId(vm)).unwrap();
-        let number = number as usize;
-        vm.memory.write(number * PAGE_SIZE, &page(content));
-        vm.written.insert(number);
-        vm.contents[number] = content;
+        vm.memory.write(number as usize * PAGE_SIZE, &page(content));
+        vm.written.insert(LinearIndex(number));
+        vm.contents[number as usize] = content;
     }
 
     fn pass(&mut self) {
@@ -258,9 +257,10 @@ impl World {
         self.check_bytes();
     }
 
-    fn discard(&mut self, vm: u32, pages: Range<usize>) {
+    fn discard(&mut self, vm: u32, pages: Range<u32>) {
         let vm = self.vms.get_mut(&VmId(vm)).unwrap();
-        vm.contents[pages.clone()].fill(0);
+        vm.contents[pages.start as usize..pages.end as usize].fill(0);
+        let pages = LinearIndex(pages.start)..LinearIndex(pages.end);
         let mut result = vm.agent.discard(&mut self.broker, pages.clone(), false);
         if result.as_ref().is_ok_and(|report| report.kept_pages > 0) {
             // The kernel refused, once.
@@ -303,7 +303,7 @@ impl World {
         for (&id, vm) in &self.vms {
             vm.agent.check().unwrap();
             let waiting = self.broker.broker.waiting_count(id).unwrap();
-            assert_eq!(waiting, vm.agent.waiting.count() as u64, "waiting pages of VM {id}");
+            assert_eq!(waiting, u64::from(vm.agent.waiting.count()), "waiting pages of VM {id}");
             assert!(vm.agent.has_reported());
             agree(id, &vm.agent, &self.broker.broker).unwrap();
             let stats = vm.agent.stats("faulty", waiting);
@@ -321,8 +321,8 @@ impl World {
 
     fn end(mut self) {
         for (id, mut vm) in std::mem::take(&mut self.vms) {
-            let mut next = 0;
-            while next < PAGES {
+            let mut next = LinearIndex(0);
+            while next.0 < vm.agent.page_count() {
                 next = vm.agent.leave(&mut self.broker, next).unwrap();
             }
             self.broker.unregister(id).unwrap();
@@ -433,12 +433,12 @@ fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
         world.check();
         let agent = &world.vms[&VmId(1)].agent;
         assert!(agent.events.errors > 0, "it is counted");
-        assert!(agent.shared.contains(10), "others are folded");
+        assert!(agent.shared.contains(LinearIndex(10)), "others are folded");
         // All is well once the broker takes it.
         world.broker.refuses = |_, _| None;
         world.settle();
         world.check();
-        assert!(world.vms[&VmId(1)].agent.shared.contains(3));
+        assert!(world.vms[&VmId(1)].agent.shared.contains(LinearIndex(3)));
         world.end();
     }
 }
@@ -464,9 +464,9 @@ fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_n
     for vm in world.vms.values() {
         let agent = &vm.agent;
         let [shared, waiting, dirty] = [&agent.shared, &agent.waiting, &agent.dirty];
-        let pages = |set: &Bitmap| set.iter().collect::<Vec<_>>();
+        let pages = |set: &PageSet| set.iter().map(|page| page.0).collect::<Vec<_>>();
         assert_eq!([shared, waiting].map(pages), [vec![0, 1, 2], vec![4, 5, 6]]);
-        assert!(dirty.contains(3));
+        assert!(dirty.contains(LinearIndex(3)));
     }
     world.broker.refuses_names = false;
     world.settle();
@@ -516,7 +516,7 @@ fn memory_that_could_not_be_marked_is_marked_by_a_later_pass() {
     // As if the kernel had refused it.
     agent.space.span(LinearIndex(0), pages).advise_otherwise(libc::MADV_DOFORK);
     assert!(agent.find_unmarked().unwrap().is_some());
-    agent.unmarked_memory = Some(0..pages);
+    agent.unmarked_memory = Some(LinearIndex(0).run(pages));
     assert_eq!(agent.find_unmarked().unwrap(), None, "it is known");
     world.pass();
     let agent = &world.vms[&VmId(0)].agent;

@@ -67,13 +67,12 @@ impl Agent {
 
     /// What has become of a page, which must be one of the VM's.
     pub(crate) fn page_state(&self, linear: LinearIndex) -> PageState {
-        let page = linear.0 as usize;
-        match self.extents.slot(linear).filter(|_| self.shared.contains(page)) {
+        match self.extents.slot(linear).filter(|_| self.shared.contains(linear)) {
             Some(slot) => PageState::Shared(slot),
-            None if self.zero.contains(page) => PageState::Zero,
-            None if self.waiting.contains(page) => PageState::Waiting,
-            None if self.deferred.contains(page) => PageState::Deferred,
-            None if self.dirty.contains(page) => PageState::Volatile,
+            None if self.zero.contains(linear) => PageState::Zero,
+            None if self.waiting.contains(linear) => PageState::Waiting,
+            None if self.deferred.contains(linear) => PageState::Deferred,
+            None if self.dirty.contains(linear) => PageState::Volatile,
             None => PageState::Loose,
         }
     }

@@ -1,11 +1,14 @@
 //! Whether agents, brokers and the kernel agree.
 
 use std::collections::BTreeSet;
+use std::iter;
 
 use super::{CheckError, Engine};
-use crate::agent::{Agent, count};
+use crate::agent::Agent;
 use crate::extents::{Extent, ExtentMap};
+use crate::page_range::PageRange;
 use crate::protocol::{Admin, Batch, ItemState};
+use crate::types::count;
 use crate::{LinearIndex, PageState, VmId};
 
 impl Engine {
@@ -76,9 +79,9 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), C
         return differ(format!("extents, the agent's {agents:?}, the broker's {brokers:?}"));
     }
     let items = item_states_of(broker, vm);
-    for page in 0..agent.page_count() {
-        let item = items.get(page as usize).copied().unwrap_or(ItemState::Loose);
-        let state = agent.page_state(LinearIndex(page));
+    let items = items.into_iter().chain(iter::repeat(ItemState::Loose));
+    for (page, item) in agent.range().pages().zip(items) {
+        let state = agent.page_state(page);
         let fits = match (state, item) {
             (PageState::Shared(slot), ItemState::Shared(of_node)) => of_node == Some(slot),
             (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
@@ -98,7 +101,7 @@ fn extents_of(broker: &dyn Admin, vm: VmId) -> ExtentMap {
     let (mut all, mut extents, mut from) = (ExtentMap::default(), Vec::new(), LinearIndex(0));
     loop {
         let batch = broker.extents(vm, from, &mut extents);
-        from = extents.last().map_or(from, |last| LinearIndex(last.end()));
+        from = extents.last().map_or(from, Extent::end);
         extents.drain(..).for_each(|extent| all.insert(extent, |_| {}));
         if batch == Batch::Last {
             return all;

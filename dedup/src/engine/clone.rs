@@ -101,7 +101,7 @@ impl Engine {
         if pages != parent_pages {
             return Err(CloneError::Shape { child, pages, parent, parent_pages });
         }
-        self.refuse_lost(parent, member, 0)?;
+        self.refuse_lost(parent, member, LinearIndex(0))?;
         let refused = |source| CloneError::Attach { parent, source };
         let domain = member.domain.clone();
         let prepared = self.prepare(child, &domain, &memory).map_err(refused)?;
@@ -149,11 +149,16 @@ impl Engine {
 
     /// Refuses to read pages of a VM, from page `first` on, that show slots which are known to be lost.
     /// O(lost slots × extents): nothing, as good as always.
-    fn refuse_lost(&self, parent: VmId, member: &Member, first: usize) -> Result<(), CloneError> {
+    fn refuse_lost(
+        &self,
+        parent: VmId,
+        member: &Member,
+        first: LinearIndex,
+    ) -> Result<(), CloneError> {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
         let lost = broker.map(|broker| broker.lost_slots()).unwrap_or_default();
         let mut pages = member.agent.pages_showing(lost.into_iter());
-        pages.retain(|page| page.0 as usize >= first);
+        pages.retain(|page| *page >= first);
         if pages.is_empty() { Ok(()) } else { Err(CloneError::Lost { parent, pages }) }
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::bitmap::Bitmap;
+use crate::LinearIndex;
 use crate::knobs::{Knobs, Run};
+use crate::page_set::PageSet;
 use crate::{AnonymousMemory, PAGE_SIZE, PageState, Slot, WrittenPages};
 
 const PAGES: u32 = 16;
@@ -22,7 +23,7 @@ impl World {
         let mut vms = Vec::new();
         for id in 0..vm_count {
             let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
-            let written = WrittenPages::new(PAGES as usize);
+            let written = WrittenPages::new(PAGES);
             let spec = AttachSpec {
                 domain: "test".to_owned(),
                 mode: DedupMode::On,
@@ -42,7 +43,7 @@ impl World {
 
     fn write(&self, vm: usize, page: usize, bytes: &[u8; PAGE_SIZE]) {
         self.vms[vm].0.write(page * PAGE_SIZE, bytes);
-        self.vms[vm].1.insert(page);
+        self.vms[vm].1.insert(LinearIndex(u32::try_from(page).unwrap()));
     }
 
     fn settle(&mut self) {
@@ -183,7 +184,7 @@ fn a_fingerprint_is_contested_no_longer_than_anything_is_in_the_trees() {
 struct Meddler(Arc<AnonymousMemory>);
 
 impl ChangeSource for Meddler {
-    fn collect(&mut self, _: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, _: &mut PageSet) -> io::Result<()> {
         self.0.write(0, &[9; PAGE_SIZE]);
         Ok(())
     }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::trim::TRIMMED_PAGES;
 use super::{Domain, Engine, Member, PassReport};
-use crate::VmId;
 use crate::agent::{Agent, AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
+use crate::page_range::PageRange;
 use crate::protocol::{Batch, Broker};
 use crate::stats::Events;
 use crate::sys::note_locked_bytes;
+use crate::{LinearIndex, VmId};
 
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
 pub(super) const UNMERGE_PAGES: u32 = 2048;
@@ -57,7 +58,7 @@ enum Phase {
     Poll { vms: VecDeque<VmId>, busy: bool },
     /// VMs of which all, or some ranges, are not folded any more, and of whose pages less may be remembered,
     /// from a page of the first on.
-    Trim { vms: VecDeque<VmId>, next: u32 },
+    Trim { vms: VecDeque<VmId>, next: LinearIndex },
 }
 
 impl Engine {
@@ -216,16 +217,17 @@ impl Work<'_> {
 
     /// Gives up what is remembered of the next of a VM's pages that are in no tree and are not to be folded,
     /// from page `from` on; says where to go on, or `None` if that was all.
-    fn trim(&mut self, vm: VmId, from: u32) -> Option<u32> {
+    fn trim(&mut self, vm: VmId, from: LinearIndex) -> Option<LinearIndex> {
         let member = self.members.get(&vm)?;
         let domain = self.domains.get_mut(&member.domain)?;
-        let end = member.agent.page_count().min(from.saturating_add(TRIMMED_PAGES));
-        let pages = from..end;
+        let all = member.agent.range();
+        let pages = (from..all.end).first(TRIMMED_PAGES);
+        let next = pages.end;
         let unfolded = if self.unmerge_all { vec![pages] } else { member.agent.unfolded(pages) };
         for pages in unfolded {
             domain.trim(vm, pages, &mut self.step);
         }
-        (end < member.agent.page_count()).then_some(end)
+        (next < all.end).then_some(next)
     }
 
     /// Has a VM's agent do something with its broker; `None` when the VM has gone.
@@ -268,7 +270,7 @@ impl Cycle {
                 }
                 // What was about to be merged is about to be unmerged.
                 Phase::Poll { .. } if work.unmerge_all => {
-                    self.phase = Phase::Trim { vms: work.unfolded(), next: 0 };
+                    self.phase = Phase::Trim { vms: work.unfolded(), next: LinearIndex(0) };
                     continue;
                 }
                 Phase::Trim { vms, next } => {
@@ -277,14 +279,14 @@ impl Cycle {
                     if end.is_none() {
                         vms.pop_front();
                     }
-                    *next = end.unwrap_or(0);
+                    *next = end.unwrap_or(LinearIndex(0));
                     continue;
                 }
                 Phase::Poll { vms, busy } => {
                     let Some(&vm) = vms.front() else {
                         // What one VM does can free or bind another's page.
                         if !*busy {
-                            self.phase = Phase::Trim { vms: work.unfolded(), next: 0 };
+                            self.phase = Phase::Trim { vms: work.unfolded(), next: LinearIndex(0) };
                             continue;
                         }
                         *vms = work.members.keys().copied().collect();

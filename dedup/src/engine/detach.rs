@@ -4,9 +4,10 @@ use std::sync::{Arc, Weak};
 
 use super::trim::TRIMMED_PAGES;
 use super::{Engine, Member};
-use crate::VmId;
 use crate::agent::{Agent, AgentError, Leaving, StepWork};
 use crate::mode::DedupMode;
+use crate::page_range::PageRange;
+use crate::{LinearIndex, VmId};
 
 /// Why a VM is attached still. Its bytes are unchanged; what has its own memory by now is folded again
 /// by the next passes.
@@ -45,7 +46,7 @@ pub struct Detaching {
     _token: Arc<()>,
     at: Leaving,
     /// The first page whose item has not been given up.
-    next: u32,
+    next: LinearIndex,
 }
 
 /// What a VM that is being detached will be, should it stay attached.
@@ -79,7 +80,13 @@ impl Engine {
         let token = Arc::new(());
         member.detach = Some(Detach { mode, token: Arc::downgrade(&token) });
         member.agent.begin_leaving_store();
-        Some(Detaching { vm, serial: member.serial, _token: token, at: Leaving::Pages, next: 0 })
+        Some(Detaching {
+            vm,
+            serial: member.serial,
+            _token: token,
+            at: Leaving::Pages,
+            next: LinearIndex(0),
+        })
     }
 
     /// Gives the next part of the VM's memory to it: [as much as a step may](Self::last_step). Says how it
@@ -103,10 +110,11 @@ impl Engine {
         });
         let left = match (left, domain) {
             // All at once they would take as long as there are pages.
-            (Ok(Leaving::Over), Some(domain)) if *next < member.agent.page_count() => {
-                let end = member.agent.page_count().min(next.saturating_add(TRIMMED_PAGES));
-                domain.trim(vm, *next..end, last_step);
-                (*at, *next) = (Leaving::Over, end);
+            (Ok(Leaving::Over), Some(domain)) if *next < member.agent.range().end => {
+                let left = *next..member.agent.range().end;
+                let pages = left.first(TRIMMED_PAGES);
+                (*at, *next) = (Leaving::Over, pages.end);
+                domain.trim(vm, pages, last_step);
                 return None;
             }
             (left, _) => left,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{Engine, PagesError};
 use crate::agent::{Agent, DiscardReport, StepWork};
+use crate::page_range::PageRange;
 use crate::{LinearIndex, VmId};
 
 /// A range of a VM's pages that is being given up, part by part: for an owner of an engine who has other
@@ -13,7 +14,7 @@ pub struct Discarding {
     vm: VmId,
     /// Which of the VMs that have had the number.
     serial: u64,
-    left: Range<usize>,
+    left: Range<LinearIndex>,
     /// Whether a new mapping ends where what is left begins.
     anew: bool,
     report: DiscardReport,
@@ -51,13 +52,15 @@ impl Engine {
             Some((&mut member.agent, &mut *domain.broker))
         });
         let Some((agent, broker)) = found else { return Some(*report) };
-        if left.start >= left.end {
+        if left.is_empty() {
             return Some(*report);
         }
         let part = left.start..agent.discard_end(left);
         left.start = part.end;
-        let page_count = part.len() as u64;
-        let was_anew = std::mem::replace(anew, agent.is_over_slot(part.end - 1));
+        let page_count = u64::from(part.page_count());
+        let is_over_slot =
+            part.clone().pages().next_back().is_some_and(|page| agent.is_over_slot(page));
+        let was_anew = std::mem::replace(anew, is_over_slot);
         let discard = |agent: &mut Agent| agent.discard(broker, part, was_anew);
         let done = workers.count(|| agent.count_in(last_step, discard)).unwrap_or_else(|error| {
             // The memory is given back; only the broker counts it as it was, until it is notified.
@@ -67,7 +70,7 @@ impl Engine {
         *anew &= done.kept_pages == 0;
         report.discarded_pages += done.discarded_pages;
         report.kept_pages += done.kept_pages;
-        (left.start >= left.end).then_some(*report)
+        (left.is_empty()).then_some(*report)
     }
 
     /// Gives a range of a VM's pages up, all of it at once: [`begin_discard`](Self::begin_discard) and

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Domain, Engine};
-use crate::VmId;
-use crate::agent::{Agent, StepWork, count};
+use crate::agent::{Agent, StepWork};
 use crate::protocol::TRIM_PAGES;
 use crate::sys::GuestMemory;
+use crate::{LinearIndex, VmId};
 
 /// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is asked for.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ pub(super) struct Leaver {
     domain: String,
     agent: Agent,
     /// The first page that has not left.
-    next: usize,
+    next: LinearIndex,
     failed_at: Option<Instant>,
 }
 
@@ -44,8 +44,8 @@ impl Leaver {
         match self.agent.count_in(work, leave) {
             Ok(next) => {
                 // All at the end would take as long as there are pages.
-                let first = count(self.next) / TRIM_PAGES * TRIM_PAGES;
-                domain.trim(self.vm, first..count(next), work);
+                let first = LinearIndex(self.next.0 / TRIM_PAGES * TRIM_PAGES);
+                domain.trim(self.vm, first..next, work);
                 self.next = next;
             }
             Err(error) => {
@@ -53,7 +53,7 @@ impl Leaver {
                 self.failed_at = Some(Instant::now());
             }
         }
-        self.next >= self.agent.page_count() as usize
+        self.next >= self.agent.range().end
     }
 }
 
@@ -66,7 +66,14 @@ impl Engine {
         self.past.add(member.agent.events());
         let leave = Leave(member.serial);
         let (domain, agent) = (member.domain, member.agent);
-        self.leavers.push(Leaver { leave, vm, domain, agent, next: 0, failed_at: None });
+        self.leavers.push(Leaver {
+            leave,
+            vm,
+            domain,
+            agent,
+            next: LinearIndex(0),
+            failed_at: None,
+        });
         Some(leave)
     }
 

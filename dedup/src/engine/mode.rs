@@ -79,17 +79,17 @@ impl Engine {
         broker.and_then(|broker| broker.set_numa_node(vm, node).ok()).ok_or(PagesError::NoVm(vm))
     }
 
-    /// Pages of a VM as positions in its sets.
+    /// The pages of a VM from `first` on, if it has so many.
     pub(super) fn page_range(
         &self,
         vm: VmId,
         first: LinearIndex,
         page_count: u32,
-    ) -> Result<Range<usize>, PagesError> {
+    ) -> Result<Range<LinearIndex>, PagesError> {
         let member = self.members.get(&vm).ok_or(PagesError::NoVm(vm))?;
         let pages = member.agent.page_count();
         let end = first.0.checked_add(page_count).filter(|&end| end <= pages);
-        let end = end.ok_or(PagesError::NoPages { vm, first, page_count, pages })?;
-        Ok(first.0 as usize..end as usize)
+        end.ok_or(PagesError::NoPages { vm, first, page_count, pages })?;
+        Ok(first.run(page_count))
     }
 }

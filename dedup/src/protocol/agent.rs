@@ -2,11 +2,14 @@
 //!
 //! No call is made while a guest page is protected.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::{BrokerError, ReportError};
 use crate::extents::Extent;
 use crate::fingerprint::{Fingerprint, Identity};
+use crate::page_range::PageRange;
 use crate::{LinearIndex, Slot, VmId};
 
 /// A private page that is unchanged since the last pass, for which a place is sought.
@@ -96,6 +99,13 @@ pub enum Outcome {
 /// Partners for whose sides the page that fills a slot sets mappings aside. Those that come after so many save nearly
 /// a page for each two mappings, whoever else shares the slot.
 pub const MAX_PARTNERS: u32 = 16;
+
+impl Outcome {
+    /// That pages' mappings have no slot behind them any more.
+    pub(crate) fn unbacked(pages: &Range<LinearIndex>) -> Self {
+        Self::Unbacked { linear: pages.start, page_count: pages.page_count() }
+    }
+}
 
 /// What the broker wants done with a page that was not offered just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

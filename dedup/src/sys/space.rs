@@ -1,9 +1,11 @@
 //! A VM's memory by linear index, wherever it is mapped.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::memory::{GuestMemory, Region};
 use super::span::Span;
+use crate::page_range::PageRange;
 use crate::{LinearIndex, PAGE_SIZE};
 
 /// Why memory cannot be folded.
@@ -103,6 +105,11 @@ impl Space {
         self.pieces.last().map_or(0, |piece| piece.end().0)
     }
 
+    /// One above the last page.
+    pub(crate) fn end(&self) -> LinearIndex {
+        LinearIndex(self.page_count())
+    }
+
     /// Whether the VM has `page_count` pages from `linear` on, and that is at least one.
     pub(crate) fn contains(&self, linear: LinearIndex, page_count: u32) -> bool {
         let end = linear.0.checked_add(page_count);
@@ -137,6 +144,27 @@ impl Space {
         let skip = linear.0 - piece.linear.0;
         assert!(page_count > 0, "a span of nothing");
         self.whole(piece).part(skip, page_count.min(piece.page_count - skip))
+    }
+
+    /// The spans that pages lie in, with the first page of each: one after the other, and only one where
+    /// their addresses are consecutive.
+    ///
+    /// # Panics
+    ///
+    /// When the VM has no such pages.
+    pub(crate) fn spans(
+        &self,
+        pages: Range<LinearIndex>,
+    ) -> impl Iterator<Item = (LinearIndex, Span<'_>)> {
+        let mut rest = pages;
+        std::iter::from_fn(move || {
+            let first = rest.start;
+            (!rest.is_empty()).then(|| {
+                let span = self.span(first, rest.page_count());
+                rest.start = first.offset(span.page_count());
+                (first, span)
+            })
+        })
     }
 
     /// The span of a whole piece.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pagefold_dedup::{
     AnonymousMemory, AttachError, AttachSpec, ChangeSource, DedupMode, Engine, EngineConfig, Knobs,
-    Mapping, PAGE_SIZE, PageState, Slot, VmId, WrittenPages,
+    LinearIndex, Mapping, PAGE_SIZE, PageState, Slot, VmId, WrittenPages,
 };
 
 #[allow(unused_imports, reason = "each test binary uses a part")]
@@ -35,7 +35,7 @@ impl TestVm {
     /// A VM that sees its memory in pieces: guest-physical address and pages of each.
     pub fn with_layout(id: u32, pieces: &[(u64, u32)]) -> Self {
         let memory = AnonymousMemory::with_layout(pieces).unwrap();
-        let page_count = memory.len_bytes() / PAGE_SIZE;
+        let page_count = pieces.iter().map(|(_, page_count)| page_count).sum();
         Self { id: VmId(id), memory: Arc::new(memory), written: WrittenPages::new(page_count) }
     }
 
@@ -95,7 +95,7 @@ impl TestVm {
 
     /// Has the change source name a page that was written by other means.
     pub fn mark(&self, page: usize) {
-        self.written.insert(page);
+        self.written.insert(LinearIndex(u32::try_from(page).unwrap()));
     }
 }
 

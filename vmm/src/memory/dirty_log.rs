@@ -4,8 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use pagefold_dedup::Bitmap;
-use pagefold_dedup::ChangeSource;
+use pagefold_dedup::{ChangeSource, LinearIndex, PageSet};
 
 use super::ram::RamRegion;
 use crate::sys::memslot::MappedVm;
@@ -65,7 +64,7 @@ impl KvmDirtyLog {
         position: usize,
         region: &RamRegion,
         words: Range<usize>,
-        changed: &mut Bitmap,
+        changed: &mut PageSet,
     ) -> io::Result<usize> {
         let log = &self.logs[position];
         if log.words.is_empty() || log.next != words.start {
@@ -82,7 +81,7 @@ impl KvmDirtyLog {
         let part = &mut log.words[words.start..end];
         if page_count > 0 {
             self.vm.clear_log(position, words.start, part)?;
-            changed.insert_words(region.first.0 as usize + words.start * WORD_PAGES, part);
+            changed.insert_words(first_page(region, words.start), part);
             part.fill(0);
         }
         log.next = end;
@@ -93,32 +92,39 @@ impl KvmDirtyLog {
     }
 }
 
+/// The first page of a word of a region's log, or the end of the region.
+fn first_page(region: &RamRegion, word: usize) -> LinearIndex {
+    let pages = u32::try_from(word * WORD_PAGES).unwrap_or(u32::MAX);
+    region.first.offset(pages.min(region.page_count))
+}
+
 impl ChangeSource for KvmDirtyLog {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        let (mut next, end) = (0, self.vm.ram().page_count());
-        while next < end {
-            next = self.collect_part(next..end, changed)?;
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()> {
+        let mut rest = changed.whole();
+        while !rest.is_empty() {
+            rest.start = self.collect_part(rest.clone(), changed)?;
         }
         Ok(())
     }
 
     /// What is handed on has been cleared in KVM's log just before, and what is written from then on is
     /// named by a later call. The rest is in the log still, should a call fail.
-    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+    fn collect_part(
+        &mut self,
+        within: Range<LinearIndex>,
+        changed: &mut PageSet,
+    ) -> io::Result<LinearIndex> {
         let vm = Arc::clone(&self.vm);
         let mut regions = vm.ram().regions().iter().enumerate();
-        let holds = |region: &RamRegion| {
-            let first = region.first.0 as usize;
-            (first..first + region.page_count as usize).contains(&within.start)
-        };
+        let holds = |region: &RamRegion| region.range().contains(&within.start);
         let Some((position, region)) = regions.find(|(_, region)| holds(region)) else {
             return Ok(within.end);
         };
-        let (first, pages) = (region.first.0 as usize, region.page_count as usize);
-        let start = (within.start - first) / WORD_PAGES;
-        let end = (within.end - first).min(pages).div_ceil(WORD_PAGES);
+        let bit = |page: LinearIndex| (page.0 - region.first.0) as usize;
+        let start = bit(within.start) / WORD_PAGES;
+        let end = bit(within.end.min(region.range().end)).div_ceil(WORD_PAGES);
         let end = self.hand_on(position, region, start..end, changed)?;
-        Ok(first + (end * WORD_PAGES).min(pages))
+        Ok(first_page(region, end))
     }
 
     fn watch(&mut self, is_watched: bool) -> io::Result<()> {

@@ -30,6 +30,11 @@ pub struct RamRegion {
 }
 
 impl RamRegion {
+    /// Its pages.
+    pub fn range(&self) -> Range<LinearIndex> {
+        self.first.run(self.page_count)
+    }
+
     /// Bytes in the region.
     pub fn len_bytes(&self) -> u64 {
         u64::from(self.page_count) * PAGE_BYTES
@@ -113,8 +118,8 @@ impl GuestRam {
     }
 
     /// How many pages there are: one more than the last linear index.
-    pub fn page_count(&self) -> usize {
-        self.regions.iter().map(|region| region.page_count as usize).sum()
+    pub fn page_count(&self) -> u32 {
+        self.regions.iter().map(|region| region.page_count).sum()
     }
 
     /// How many bytes there are.

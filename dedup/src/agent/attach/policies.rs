@@ -9,8 +9,8 @@ use std::io;
 use std::ops::Range;
 
 use crate::agent::Agent;
-use crate::agent::positions::count;
 use crate::sys::{MemoryPolicy, Piece, Span};
+use crate::types::count;
 use crate::{LinearIndex, PAGE_SIZE};
 
 /// Pages that are to have a policy other than the default; an agent has them in ascending order.
@@ -69,9 +69,9 @@ impl Agent {
     }
 
     /// The first page after `linear` that may have another policy.
-    pub(in crate::agent) fn policy_end(&self, linear: u32) -> u32 {
-        let edges = self.policies.iter().flat_map(|run| [run.pages.start.0, run.pages.end.0]);
-        edges.filter(|&edge| edge > linear).min().unwrap_or(u32::MAX)
+    pub(in crate::agent) fn policy_end(&self, linear: LinearIndex) -> LinearIndex {
+        let edges = self.policies.iter().flat_map(|run| [run.pages.start, run.pages.end]);
+        edges.filter(|&edge| edge > linear).min().unwrap_or(LinearIndex(u32::MAX))
     }
 
     /// The policy that a page is to have, if it is not the default.

@@ -8,19 +8,22 @@ use std::collections::BinaryHeap;
 
 use super::mappings::BudgetShare;
 use super::{BudgetState, Lack, VMAS_PER_PAIR};
+use crate::LinearIndex;
 use crate::agent::merge::runs::Run;
-use crate::agent::positions::{WORD_PAGES, linear_index};
+use crate::agent::stretch::WORD_PAGES;
 use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
+use crate::page_range::PageRange;
 use crate::protocol::{Broker, Outcome};
+use crate::types::count;
 
 /// Runs of pages that were put off, and pages, that a pass goes through at most, in one piece: a quarter of
 /// what a step may do, which is what each has left that has not ended.
 const MAX_RUNS: usize = 1 << 14;
-const MAX_PAGES: usize = 1 << 20;
+const MAX_PAGES: u32 = 1 << 20;
 
 /// Sets that are gone through for them: each word of theirs is counted as a step's work.
-const SETS_TRIED: usize = 4;
+const SETS_TRIED: u32 = 4;
 
 /// Where the search for pages to try again stands.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +39,7 @@ pub(in crate::agent) struct Deferral {
     /// Whether some were tried again since it was last looked at.
     has_tried: bool,
     /// The page from which the search goes on; the first one, if it is over.
-    next: usize,
+    next: LinearIndex,
 }
 
 impl Agent {
@@ -46,14 +49,14 @@ impl Agent {
         let committed = self.budget.committed().saturating_add_signed(planned);
         self.deferral.put_off_at = self.deferral.put_off_at.max(committed);
         let mut has_put_off = false;
-        for page in run.positions().filter(|&page| !self.shared.contains(page)) {
+        for page in run.range().pages().filter(|&page| !self.shared.contains(page)) {
             self.deferred.insert(page);
             has_put_off = true;
         }
         self.events.budget_skips += u64::from(run.page_count);
         if has_put_off && self.deferral.lack == Lack::Nothing && self.lack() != Lack::Nothing {
             // The next pass has others know, which it does of pages that wait and not of those that stay.
-            self.note_work(run.positions());
+            self.note_work(run.range());
         }
     }
 
@@ -104,53 +107,52 @@ impl Agent {
         let has_grown = self.budget.committed() < put_off_at;
         // None of those that were tried was put off: their twins were not there, and others may have theirs.
         let is_room_left = std::mem::take(&mut self.deferral.has_tried) && put_off_at == 0;
-        if self.deferral.next == 0 && is_as_before && !has_grown && !is_room_left {
+        if self.deferral.next == LinearIndex(0) && is_as_before && !has_grown && !is_room_left {
             return Ok(());
         }
         // By the runs that they form, which are the longest that they can be merged in.
         let mut longest = BinaryHeap::new();
         let room = usize::try_from(self.budget.room(self.vmas, u32::MAX) / VMAS_PER_PAIR);
         let limit = room.unwrap_or(usize::MAX).min(MAX_RUNS);
-        let (from, len) = (self.deferral.next, self.deferred.len());
-        let end = len.min(from.saturating_add(MAX_PAGES));
         if limit == 0 {
-            self.deferral.next = 0;
+            self.deferral.next = LinearIndex(0);
             return Ok(());
         }
-        self.work.words += (SETS_TRIED * (end - from) / WORD_PAGES) as u64;
-        let mut runs = self.deferred.runs_within(from..end);
-        let mut next = end;
+        let within = (self.deferral.next..self.deferred.end()).first(MAX_PAGES);
+        self.work.words += u64::from(SETS_TRIED * within.page_count() / WORD_PAGES);
+        let mut runs = self.deferred.runs_within(within.clone());
+        let mut next = within.end;
         for run in runs.by_ref().take(MAX_RUNS) {
             self.work.tried_runs += 1;
             next = run.end;
-            longest.push(Reverse((run.len(), run.start)));
+            longest.push(Reverse((run.page_count(), run.start)));
             if longest.len() > limit {
                 longest.pop();
             }
         }
         if runs.next().is_none() {
-            next = end;
+            next = within.end;
         }
         drop(runs);
-        self.deferral.next = if next < len { next } else { 0 };
+        self.deferral.next = if next < self.deferred.end() { next } else { LinearIndex(0) };
         let (mut tried, mut outcomes) = (0, Vec::new());
         // The rest of a run is tried by later passes. Little more than is mapped at once: what follows would be a run
         // of its own to whoever pays for it.
         let most = self.work.room_to_note();
-        for Reverse((len, start)) in longest.into_sorted_vec() {
-            let pages = u32::try_from(len).unwrap_or(u32::MAX);
-            let room = self.budget.room(self.vmas, pages);
-            if tried >= room || outcomes.len() >= most {
+        for Reverse((page_count, start)) in longest.into_sorted_vec() {
+            let room = self.budget.room(self.vmas, page_count);
+            let left = most.saturating_sub(count(outcomes.len()));
+            if tried >= room || left == 0 {
                 break;
             }
             tried += VMAS_PER_PAIR;
             self.deferral.has_tried = true;
-            let pages = start..start + len.min(most - outcomes.len());
+            let pages = start.run(page_count.min(left));
             self.deferred.remove_range(pages.clone());
             self.dirty.insert_range(pages.clone());
             self.note_work(pages.clone());
             // Some may be in the trees, for another to fill a slot for them.
-            outcomes.extend(pages.map(|page| Outcome::Left { linear: linear_index(page) }));
+            outcomes.extend(pages.pages().map(|linear| Outcome::Left { linear }));
         }
         self.work.noted_pages += outcomes.len() as u64;
         self.report(broker, outcomes)

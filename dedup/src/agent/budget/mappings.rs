@@ -12,9 +12,9 @@ use std::ops::Range;
 use super::Lack;
 use crate::agent::Agent;
 use crate::agent::merge::runs::{Action, Run};
-use crate::agent::positions::{count, linear_index};
 use crate::extents::ExtentMap;
 use crate::sys::Space;
+use crate::types::count;
 use crate::{LinearIndex, PAGE_SIZE};
 
 /// Extents between two runs that are registered together, at most: the kernel goes through their mappings, which
@@ -39,7 +39,7 @@ impl Agent {
         let more = more_vmas_with(&self.space, &mut self.extents, run);
         let mut vmas = self.vmas.saturating_add_signed(more);
         if run.is_mapped() {
-            let inside = LinearIndex(run.linear.0 + 1)..run.end();
+            let inside = run.linear.offset(1)..run.end();
             vmas -= self.seams.extract_if(inside, |_| true).count() as u64;
         }
         self.count_mappings(vmas);
@@ -91,8 +91,8 @@ impl Agent {
 
     /// Does so at the ends of a run of pages, and wherever the kernel begins a mapping in it now, as far as it
     /// does `most` times. O((mappings of the run + seams) · log extents).
-    pub(in crate::agent) fn recount_within(&mut self, run: &Range<usize>, most: usize) {
-        let (first, end) = (linear_index(run.start), linear_index(run.end));
+    pub(in crate::agent) fn recount_within(&mut self, run: &Range<LinearIndex>, most: usize) {
+        let Range { start: first, end } = *run;
         let mut edges = vec![first, end];
         let mut next = first;
         while next < end && edges.len() < most {
@@ -110,22 +110,19 @@ impl Agent {
     /// userfaultfd cover it, so that it can be protected when its pages are merged again. One
     /// system call for all, which also lets the kernel join neighbouring mappings.
     pub(in crate::agent) fn register(&mut self, linear: LinearIndex, page_count: u32) {
-        let mut next = 0;
-        while next < page_count {
-            let span = self.space.span(linear.offset(next), page_count - next);
+        for (first, span) in self.space.spans(linear.run(page_count)) {
             let registered = span
                 .advise_guest()
-                .and_then(|()| self.apply_policies(linear.offset(next), span))
+                .and_then(|()| self.apply_policies(first, span))
                 .and_then(|()| self.process.uffd.register(span));
             if let Err(error) = registered {
                 // Its pages cannot be protected, so they stay as they are until this succeeds.
-                let (start, end) = (linear.0 + next, linear.0 + next + span.page_count());
+                let Range { start, end } = first.run(span.page_count());
                 let others = self.unmarked_memory.take().unwrap_or(start..end);
                 self.unmarked_memory = Some(others.start.min(start)..others.end.max(end));
                 log::warn!("VM {}: cannot mark merged memory: {error}", self.vm);
                 self.events.errors += 1;
             }
-            next += span.page_count();
         }
     }
 
@@ -135,7 +132,7 @@ impl Agent {
         if self.mark_delay.begin_pass()
             && let Some(pages) = self.unmarked_memory.take()
         {
-            self.register_runs(&[LinearIndex(pages.start)..LinearIndex(pages.end)]);
+            self.register_runs(&[pages]);
             self.mark_delay.note(self.unmarked_memory.is_none());
         }
     }
@@ -176,7 +173,7 @@ impl Agent {
     }
 
     fn begins_piece(&self, page: LinearIndex) -> bool {
-        page.0 >= self.space.page_count() || self.space.piece(page).linear == page
+        page >= self.space.end() || self.space.piece(page).linear == page
     }
 
     /// Whether the kernel begins a mapping at a page where it need not.
@@ -209,7 +206,7 @@ impl Agent {
             self.budget.count_vm(is_counted);
         }
         // Those of pages that have left their slots come back one by one.
-        let shared = vmas.min(2 * self.shared.count() as u64 + 1);
+        let shared = vmas.min(2 * u64::from(self.shared.count()) + 1);
         self.budget.update(self.vm, self.vmas, vmas, shared);
         self.vmas = vmas;
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::agent::positions::linear_index;
+use crate::LinearIndex;
 use crate::agent::{Agent, MappingError};
 use crate::fingerprint::is_zero;
 use crate::sys::PageKind;
@@ -17,14 +17,14 @@ const ROUNDS: u64 = 2;
 pub(in crate::agent) struct OwnCopies {
     /// How often the sweep had come to the end of the VM when a page was found, which has counted as folded ever
     /// since.
-    since: BTreeMap<usize, u64>,
+    since: BTreeMap<LinearIndex, u64>,
 }
 
 impl OwnCopies {
     /// Notes that pages do not count as folded any more, or as others than before. O(log pages + those of them
     /// that a check has found).
-    pub(in crate::agent) fn forget(&mut self, pages: Range<usize>) {
-        let found: Vec<usize> = self.since.range(pages).map(|(&page, _)| page).collect();
+    pub(in crate::agent) fn forget(&mut self, pages: Range<LinearIndex>) {
+        let found: Vec<LinearIndex> = self.since.range(pages).map(|(&page, _)| page).collect();
         for page in found {
             self.since.remove(&page);
         }
@@ -69,13 +69,12 @@ impl Agent {
     }
 
     /// Whether a page that counts as shared, or as zero, holds something else.
-    fn is_unlike_folded(&self, page: usize) -> bool {
-        let linear = linear_index(page);
-        let bytes = self.copy(linear);
+    fn is_unlike_folded(&self, page: LinearIndex) -> bool {
+        let bytes = self.copy(page);
         if self.zero.contains(page) {
             return !is_zero(&bytes);
         }
-        self.extents.slot(linear).is_none_or(|slot| !self.store.view.equals(slot, &bytes))
+        self.extents.slot(page).is_none_or(|slot| !self.store.view.equals(slot, &bytes))
     }
 }
 
@@ -86,7 +85,6 @@ mod tests {
     use super::ROUNDS;
     use crate::VmId;
     use crate::agent::ProcessMemory;
-    use crate::agent::positions::linear_index;
     use crate::agent::tests::World;
 
     #[test]
@@ -98,7 +96,7 @@ mod tests {
         let agent = &mut world.vms.get_mut(&VmId(0)).unwrap().agent;
         let page = agent.shared.iter().next().unwrap();
         let populate = |agent: &super::Agent| {
-            agent.space.span(linear_index(page), 1).populate_write().unwrap();
+            agent.space.span(page, 1).populate_write().unwrap();
         };
         populate(agent);
         agent.check_breaks().unwrap();

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::LinearIndex;
 use crate::agent::Agent;
-use crate::agent::positions::{count, linear_index};
+use crate::page_range::PageRange;
 use crate::sys::PageEntry;
 
 /// How often two frames are read again that differ: the kernel may move a page between both readings.
@@ -20,16 +20,14 @@ impl Agent {
     pub(super) fn find_other_frame(&self) -> io::Result<Option<LinearIndex>> {
         let pagemap = &self.process.pagemap;
         for run in self.shared.runs() {
-            let mut next = run.start;
-            while next < run.end {
-                let span = self.space.span(linear_index(next), count(run.end - next));
-                for (entry, page) in pagemap.entries(span)?.into_iter().zip(next..) {
+            for (linear, span) in self.space.spans(run) {
+                let pages = linear.run(span.page_count()).pages();
+                for (entry, page) in pagemap.entries(span)?.into_iter().zip(pages) {
                     // What is not there is read from the slot when it is wanted.
-                    if !self.is_of_slot(linear_index(page), entry)? {
-                        return Ok(Some(linear_index(page)));
+                    if !self.is_of_slot(page, entry)? {
+                        return Ok(Some(page));
                     }
                 }
-                next += span.page_count() as usize;
             }
         }
         Ok(None)
@@ -59,7 +57,7 @@ mod tests {
     use crate::agent::ProcessMemory;
     use crate::agent::tests::World;
     use crate::sys::Protected;
-    use crate::{LinearIndex, PAGE_SIZE, VmId};
+    use crate::{PAGE_SIZE, VmId};
 
     // As a page would be that the kernel holds privately, and that counts as saved all the same.
     #[test]
@@ -70,17 +68,17 @@ mod tests {
         world.settle();
         let agent = &world.vms[&VmId(0)].agent;
         assert_eq!(agent.find_other_frame().unwrap(), None);
-        let slot_of = |page| agent.extents.slot(LinearIndex(page));
-        let mut shared = agent.shared.iter().filter_map(|page| u32::try_from(page).ok());
+        let slot_of = |page| agent.extents.slot(page);
+        let mut shared = agent.shared.iter();
         let (page, other) = (shared.next().unwrap(), shared.last().unwrap());
         assert_ne!(slot_of(page), slot_of(other));
-        let span = agent.space.span(LinearIndex(page), 1);
+        let span = agent.space.span(page, 1);
         let mut protected = Protected::new(&agent.process.uffd, span).unwrap();
         protected.map_slots(0, 1, &agent.store.memfd, slot_of(other).unwrap()).unwrap();
         drop(protected);
         let mut bytes = [0; PAGE_SIZE];
         // It is there once it has been read.
         span.copy_page(0, &mut bytes);
-        assert_eq!(agent.find_other_frame().unwrap(), Some(LinearIndex(page)));
+        assert_eq!(agent.find_other_frame().unwrap(), Some(page));
     }
 }

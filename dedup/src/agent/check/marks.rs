@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::PAGE_SIZE;
 use crate::agent::Agent;
-use crate::agent::positions::count;
 use crate::sys::{MappingMarks, MemoryPolicy};
+use crate::types::count;
 
 /// Marks by the kernel's names (`VmFlags` of smaps), and what they mean.
 const MARKS: [(&str, &str); 3] = [
@@ -55,6 +55,6 @@ impl Agent {
         let linear = piece.linear.offset(count((mapping.start - ranges[at].start) / PAGE_SIZE));
         let is_wrong = self.extents.slot(linear).is_none()
             && MemoryPolicy::at(mapping.start).as_ref() != self.policy(linear);
-        is_wrong.then(|| format!("page {} has another NUMA policy than it was given", linear.0))
+        is_wrong.then(|| format!("page {linear} has another NUMA policy than it was given"))
     }
 }

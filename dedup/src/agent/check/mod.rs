@@ -9,11 +9,11 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::Agent;
-use super::positions::linear_index;
 use crate::extents::{Extent, ExtentMap};
+use crate::page_range::PageRange;
 use crate::regions::RegionsCheckError;
 use crate::sys::{PageKind, Piece, ProcessMapping, Space};
-use crate::{PAGE_SIZE, Slot, VmId};
+use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
 /// How what an agent knows and the kernel's mappings differ.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +74,7 @@ impl Agent {
         if let Some(what) = self.find_contradiction() {
             return Err(differs(what));
         }
-        let loose =
-            self.shared.iter().find(|&page| self.extents.slot(linear_index(page)).is_none());
+        let loose = self.shared.iter().find(|&page| self.extents.slot(page).is_none());
         if let Some(page) = loose {
             return Err(differs(format!("page {page} is shared and lies over no slot")));
         }
@@ -95,13 +94,12 @@ impl Agent {
     /// The first page that is there and of which something holds.
     pub(super) fn find_page(
         &self,
-        mut holds: impl FnMut(usize, PageKind) -> bool,
-    ) -> Result<Option<usize>, MappingError> {
+        mut holds: impl FnMut(LinearIndex, PageKind) -> bool,
+    ) -> Result<Option<LinearIndex>, MappingError> {
         let mut found = None;
         for piece in self.space.pieces() {
             let visit = |first, page_count: u32, kind| {
-                let first = piece.linear.offset(first).0 as usize;
-                let mut pages = first..first + page_count as usize;
+                let mut pages = piece.linear.offset(first).run(page_count).pages();
                 found = found.or_else(|| pages.find(|&page| holds(page, kind)));
             };
             let scanned = self.process.pagemap.scan(self.space.whole(piece), visit);

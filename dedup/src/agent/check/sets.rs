@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use crate::LinearIndex;
 use crate::agent::Agent;
-use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
+use crate::page_set::PageSet;
 
 impl Agent {
     /// What is wrong with the sets, if anything is: a page is in at most one of those that hold its
@@ -26,13 +27,13 @@ impl Agent {
         ];
         let optional = [&self.excluded, &self.huge];
         let sets = states.iter().map(|(_, set)| *set).chain(others);
-        let page_count = self.space.page_count() as usize;
+        let page_count = self.space.page_count();
         for set in sets.chain(optional.into_iter().flatten()) {
-            if set.len() != page_count {
-                return Some(format!("a set of {} of {page_count} pages", set.len()));
+            if set.page_count() != page_count {
+                return Some(format!("a set of {} of {page_count} pages", set.page_count()));
             }
         }
-        let whole = 0..page_count;
+        let whole = self.range();
         for (number, (name, set)) in states.iter().enumerate() {
             for (other_name, other) in &states[number + 1..] {
                 if let Some(page) = first_of_both(set, other, whole.clone()) {
@@ -42,7 +43,7 @@ impl Agent {
         }
         let mut lost = self.visit.scan_set.clone();
         lost.subtract(&self.dirty);
-        lost.remove_range(0..self.visit.cursor.min(page_count));
+        lost.remove_range(whole.start..self.visit.cursor.min(whole.end));
         if let Some(page) = lost.iter().next() {
             return Some(format!("page {page} is to be looked at, and is not dirty"));
         }
@@ -74,7 +75,11 @@ impl Agent {
 }
 
 /// The first page in a range that is in both sets.
-fn first_of_both(one: &Bitmap, other: &Bitmap, within: Range<usize>) -> Option<usize> {
+fn first_of_both(
+    one: &PageSet,
+    other: &PageSet,
+    within: Range<LinearIndex>,
+) -> Option<LinearIndex> {
     one.runs_within(within).find_map(|run| other.runs_within(run).next()).map(|run| run.start)
 }
 

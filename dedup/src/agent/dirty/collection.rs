@@ -5,29 +5,32 @@
 
 use std::ops::Range;
 
-use crate::agent::positions::{STRETCH_PAGES, WORD_PAGES, count, linear_index};
+use crate::LinearIndex;
+use crate::agent::stretch::{STRETCH_PAGES, WORD_PAGES};
 use crate::agent::{Agent, AgentError};
-use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
+use crate::page_range::PageRange;
+use crate::page_set::PageSet;
 use crate::protocol::{Broker, Outcome};
 use crate::sys::PageKind;
+use crate::types::count;
 
 /// Runs that lie closer together than this are asked about in one system call.
-const NEAR_PAGES: usize = 64;
+const NEAR_PAGES: u32 = 64;
 
 /// Changed pages that are taken in before it can be time to rest, in as many steps as that takes: or else
 /// `pages_to_scan` might make a pass slower than the guest.
-const TAKEN_PAGES: usize = 6 << 10;
+const TAKEN_PAGES: u32 = 6 << 10;
 
 /// Passing by so many pages that have not changed counts as looking at one.
-const PASSED_PER_PAGE: usize = 4096;
+const PASSED_PER_PAGE: u32 = 4096;
 
 /// Taking in so many changed pages counts as looking at one.
-const TAKEN_PER_PAGE: usize = 4;
+const TAKEN_PER_PAGE: u32 = 4;
 
 /// Sets that are gone through where a stretch is collected, and where one is taken in.
-const SETS_COLLECTED: usize = 4;
-const SETS_TAKEN_IN: usize = 8;
+const SETS_COLLECTED: u32 = 4;
+const SETS_TAKEN_IN: u32 = 8;
 
 impl Agent {
     /// Finds out which pages changed since it last did. O(pages / 64).
@@ -36,8 +39,8 @@ impl Agent {
     ///
     /// When the source fails; what it has named is kept.
     pub(crate) fn collect(&mut self) -> Result<(), AgentError> {
-        self.visit.collected = 0;
-        while self.visit.collected < self.dirty.len() && self.changes.is_on {
+        self.visit.collected = LinearIndex(0);
+        while self.visit.collected < self.dirty.end() && self.changes.is_on {
             self.collect_next()?;
         }
         Ok(())
@@ -45,27 +48,28 @@ impl Agent {
 
     /// Finds out which pages of the next stretch changed since it last did.
     fn collect_next(&mut self) -> Result<(), AgentError> {
-        let (start, len) = (self.visit.collected, self.dirty.len());
-        let within = start..len.min(start + STRETCH_PAGES);
+        let rest = self.visit.collected..self.dirty.end();
+        let within = rest.first(STRETCH_PAGES);
         let answered = self.changes.source.collect_part(within, &mut self.undrained_dirty);
         self.believe_own_pages_only();
-        let end = answered.map_err(AgentError::Changes)?.clamp(start + 1, len);
-        self.visit.collected = end;
-        self.work.words += (SETS_COLLECTED * (end - start) / WORD_PAGES) as u64;
+        let end = answered.map_err(AgentError::Changes)?;
+        let asked = rest.start..end.clamp(rest.start.offset(1), rest.end);
+        self.visit.collected = asked.end;
+        self.work.words += u64::from(SETS_COLLECTED * asked.page_count() / WORD_PAGES);
         // What is named for the first time since the mark changed before it.
-        self.backlog.changed_since_mark.union_within(&self.undrained_dirty, start..end);
-        self.backlog.changed_since_mark.subtract_within(&self.backlog.unmarked, start..end);
-        self.backlog.unmarked.remove_range(start..end);
-        if self.visit.is_sweeping && (start..end).contains(&self.swept) {
+        self.backlog.changed_since_mark.union_within(&self.undrained_dirty, asked.clone());
+        self.backlog.changed_since_mark.subtract_within(&self.backlog.unmarked, asked.clone());
+        self.backlog.unmarked.remove_range(asked.clone());
+        if self.visit.is_sweeping && asked.contains(&self.swept) {
             self.visit.is_sweeping = false;
-            self.sweep(end)?;
+            self.sweep(asked.end)?;
         }
         Ok(())
     }
 
     /// Has the visit not ask what changed any more.
     pub(crate) fn leave_changes(&mut self) {
-        self.visit.taken_in = self.dirty.len();
+        self.visit.taken_in = self.dirty.end();
     }
 
     /// Has changes be noticed, or not: while the VM is off, and nothing of it is folded any more, nobody
@@ -96,11 +100,11 @@ impl Agent {
 
     /// Drops what a change source names of pages that the VM does not have.
     fn believe_own_pages_only(&mut self) {
-        if self.undrained_dirty.len() != self.dirty.len() {
+        if self.undrained_dirty.page_count() != self.dirty.page_count() {
             log::error!("VM {}: its change source replaced the set of changed pages", self.vm);
             self.events.errors += 1;
             // Whatever it has named is lost: any page may have changed.
-            self.undrained_dirty = Bitmap::full(self.dirty.len());
+            self.undrained_dirty = PageSet::full(self.dirty.page_count());
         } else if self.undrained_dirty.clear_beyond_end() {
             log::error!("VM {}: its change source names pages beyond the VM's end", self.vm);
             self.events.errors += 1;
@@ -118,7 +122,7 @@ impl Agent {
     /// broker fails; the next pass takes in what this one has not.
     pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
         let start = self.visit.taken_in;
-        if start >= self.undrained_dirty.len() {
+        if start >= self.undrained_dirty.end() {
             return Ok(None);
         }
         if start >= self.visit.collected {
@@ -126,34 +130,33 @@ impl Agent {
             self.collect_next()?;
         }
         let most = self.work.room_to_note().min(TAKEN_PAGES);
-        let span = STRETCH_PAGES.min(self.visit.collected - start);
-        let end = self.undrained_dirty.stretch(start, most, span);
-        let within = start..end;
-        let drained: Vec<usize> =
-            self.undrained_dirty.runs_within(within.clone()).flatten().collect();
+        let span = STRETCH_PAGES.min((start..self.visit.collected).page_count());
+        let within = start..self.undrained_dirty.stretch(start, most, span);
+        let runs = self.undrained_dirty.runs_within(within.clone());
+        let drained: Vec<LinearIndex> = runs.flat_map(PageRange::pages).collect();
         self.work.noted_pages += drained.len() as u64;
-        self.work.words += (SETS_TAKEN_IN * within.len() / WORD_PAGES) as u64;
+        self.work.words += u64::from(SETS_TAKEN_IN * within.page_count() / WORD_PAGES);
         let left = self.find_private(&drained)?;
         // Nothing can fail any more before the stretch has been taken in.
-        self.visit.taken_in = end;
+        self.visit.taken_in = within.end;
         let mut outcomes = Vec::new();
         let mut left = left.into_iter().peekable();
-        for &page in &drained {
-            if self.shared.contains(page) || self.zero.contains(page) {
-                if left.next_if_eq(&page).is_none() {
+        for &linear in &drained {
+            if self.shared.contains(linear) || self.zero.contains(linear) {
+                if left.next_if_eq(&linear).is_none() {
                     continue;
                 }
-                self.own_copies.forget(page..page + 1);
+                self.own_copies.forget(linear.run(1));
                 // A page of zeroes has no item to take back.
-                self.zero.remove(page);
-                if self.shared.remove(page) {
+                self.zero.remove(linear);
+                if self.shared.remove(linear) {
                     self.events.breaks += 1;
-                    outcomes.push(Outcome::Broken { linear: linear_index(page) });
+                    outcomes.push(Outcome::Broken { linear });
                 }
-            } else if self.waiting.remove(page) || self.deferred.remove(page) {
-                outcomes.push(Outcome::Left { linear: linear_index(page) });
+            } else if self.waiting.remove(linear) || self.deferred.remove(linear) {
+                outcomes.push(Outcome::Left { linear });
             }
-            self.dirty.insert(page);
+            self.dirty.insert(linear);
         }
         if !outcomes.is_empty() {
             self.stale.note_left(
@@ -165,17 +168,17 @@ impl Agent {
         }
         self.undrained_dirty.remove_range(within.clone());
         self.report(broker, outcomes)?;
-        self.visit.taken_since += drained.len();
+        self.visit.taken_since += count(drained.len());
         let taken = if self.visit.taken_since < TAKEN_PAGES {
             0
         } else {
             std::mem::take(&mut self.visit.taken_since)
         };
-        Ok(Some(count(taken / TAKEN_PER_PAGE + within.len() / PASSED_PER_PAGE)))
+        Ok(Some(taken / TAKEN_PER_PAGE + within.page_count() / PASSED_PER_PAGE))
     }
 
     /// Adds those pages of a stretch to the scan set that changed before the last pass, and not since.
-    fn scan_unchanged(&mut self, within: Range<usize>) {
+    fn scan_unchanged(&mut self, within: Range<LinearIndex>) {
         self.visit.scan_set.union_within(&self.dirty, within.clone());
         for other in
             [&self.undrained_dirty, &self.shared, &self.zero].into_iter().chain(&self.excluded)
@@ -183,19 +186,19 @@ impl Agent {
             self.visit.scan_set.subtract_within(other, within.clone());
         }
         for run in self.locked.runs() {
-            let (start, end) = (run.start.max(within.start), run.end.min(within.end));
-            self.visit.scan_set.remove_range(start.min(end)..end);
+            self.visit.scan_set.remove_range(run.intersection(&within));
         }
     }
 
     /// The pages among those named, ascending, that were shared or zero and are the VM's own now, by
     /// the kernel's account.
-    fn find_private(&self, drained: &[usize]) -> Result<Vec<usize>, AgentError> {
-        let is_suspect = |&page: &usize| self.shared.contains(page) || self.zero.contains(page);
+    fn find_private(&self, drained: &[LinearIndex]) -> Result<Vec<LinearIndex>, AgentError> {
+        let is_suspect =
+            |&page: &LinearIndex| self.shared.contains(page) || self.zero.contains(page);
         let suspects = || drained.iter().copied().filter(is_suspect);
         let mut expected = suspects().peekable();
         let mut private = Vec::new();
-        self.scan_runs(suspects().map(|page| page..page + 1), |pages, kind| {
+        self.scan_runs(suspects().map(|page| page.run(1)), |pages, kind| {
             while expected.next_if(|&page| page < pages.start).is_some() {}
             while let Some(page) = expected.next_if(|&page| page < pages.end) {
                 if matches!(kind, PageKind::Private | PageKind::Swapped) {
@@ -209,12 +212,12 @@ impl Agent {
     /// Calls `visit` with each page of `pages` in `within` that is there, and what stands behind it.
     pub(in crate::agent) fn scan_near(
         &self,
-        pages: &Bitmap,
-        within: Range<usize>,
-        mut visit: impl FnMut(usize, PageKind),
+        pages: &PageSet,
+        within: Range<LinearIndex>,
+        mut visit: impl FnMut(LinearIndex, PageKind),
     ) -> Result<(), AgentError> {
         self.scan_runs(pages.runs_within(within), |found, kind| {
-            found.filter(|&page| pages.contains(page)).for_each(|page| visit(page, kind));
+            found.pages().filter(|&page| pages.contains(page)).for_each(|page| visit(page, kind));
         })
     }
 
@@ -222,21 +225,17 @@ impl Agent {
     /// all of `runs`, which ascend, and perhaps some that lie between two that are near each other.
     pub(super) fn scan_runs(
         &self,
-        runs: impl Iterator<Item = Range<usize>>,
-        mut visit: impl FnMut(Range<usize>, PageKind),
+        runs: impl Iterator<Item = Range<LinearIndex>>,
+        mut visit: impl FnMut(Range<LinearIndex>, PageKind),
     ) -> Result<(), AgentError> {
         for range in join_near(runs) {
-            let mut next = range.start;
-            while next < range.end {
-                let span = self.space.span(linear_index(next), count(range.end - next));
+            for (linear, span) in self.space.spans(range) {
                 self.process
                     .pagemap
                     .scan(span, |first, page_count, kind| {
-                        let start = next + first as usize;
-                        visit(start..start + page_count as usize, kind);
+                        visit(linear.offset(first).run(page_count), kind);
                     })
                     .map_err(AgentError::Pagemap)?;
-                next += span.page_count() as usize;
             }
         }
         Ok(())
@@ -244,11 +243,15 @@ impl Agent {
 }
 
 /// Runs, ascending, of which those that lie near each other are joined across the gap.
-fn join_near(runs: impl Iterator<Item = Range<usize>>) -> impl Iterator<Item = Range<usize>> {
+fn join_near(
+    runs: impl Iterator<Item = Range<LinearIndex>>,
+) -> impl Iterator<Item = Range<LinearIndex>> {
     let mut runs = runs.peekable();
     std::iter::from_fn(move || {
         let mut range = runs.next()?;
-        while let Some(next) = runs.next_if(|next| next.start - range.end < NEAR_PAGES) {
+        while let Some(next) =
+            runs.next_if(|next| (range.end..next.start).page_count() < NEAR_PAGES)
+        {
             range.end = next.end;
         }
         Some(range)

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
 use super::tracking::ChangeSource;
-use crate::bitmap::Bitmap;
+use crate::LinearIndex;
+use crate::page_set::PageSet;
 
 /// A change source that any number of [consumers](ChangeConsumer) read, each at its own pace. Clones are
 /// the same source.
@@ -27,20 +28,20 @@ struct Shared {
     consumers: Vec<Consumer>,
     next_id: u64,
     /// What the source has just named; empty in between.
-    named: Bitmap,
+    named: PageSet,
 }
 
 struct Consumer {
     id: u64,
     is_watching: bool,
     /// Pages that the source has named to others, and this one has not read.
-    unread: Bitmap,
+    unread: PageSet,
 }
 
 impl SharedChanges {
     /// The changes of a VM of so many pages, of which nobody reads any yet; `source` `is_watched` already or not.
-    pub fn new(source: Box<dyn ChangeSource>, page_count: usize, is_watched: bool) -> Self {
-        let named = Bitmap::new(page_count);
+    pub fn new(source: Box<dyn ChangeSource>, page_count: u32, is_watched: bool) -> Self {
+        let named = PageSet::new(page_count);
         Self(Arc::new(Mutex::new(Shared {
             source,
             is_watched,
@@ -61,7 +62,7 @@ impl SharedChanges {
         let id = shared.next_id;
         shared.watch(true)?;
         shared.next_id += 1;
-        let unread = Bitmap::new(shared.named.len());
+        let unread = PageSet::new(shared.named.page_count());
         shared.consumers.push(Consumer { id, is_watching: true, unread });
         drop(shared);
         Ok(ChangeConsumer { shared: self.clone(), id })
@@ -94,7 +95,12 @@ impl Shared {
     }
 
     /// Has the source name pages from `within.start` on in `changed`, and keeps them for all others.
-    fn read(&mut self, id: u64, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+    fn read(
+        &mut self,
+        id: u64,
+        within: Range<LinearIndex>,
+        changed: &mut PageSet,
+    ) -> io::Result<LinearIndex> {
         if !self.has_others(id) {
             return self.source.collect_part(within, changed);
         }
@@ -110,20 +116,23 @@ impl Shared {
 }
 
 impl ChangeSource for ChangeConsumer {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
-        let end = self.shared.lock().named.len();
-        let mut next = 0;
-        while next < end {
-            next = self.collect_part(next..end, changed)?;
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()> {
+        let mut rest = self.shared.lock().named.whole();
+        while !rest.is_empty() {
+            rest.start = self.collect_part(rest.clone(), changed)?;
         }
         Ok(())
     }
 
-    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+    fn collect_part(
+        &mut self,
+        within: Range<LinearIndex>,
+        changed: &mut PageSet,
+    ) -> io::Result<LinearIndex> {
         let mut shared = self.shared.lock();
         let next = shared.read(self.id, within.clone(), changed)?;
         if let Some(own) = shared.consumers.iter_mut().find(|one| one.id == self.id) {
-            let read = within.start..next.min(own.unread.len());
+            let read = within.start..next.min(own.unread.end());
             changed.union_within(&own.unread, read.clone());
             own.unread.remove_range(read);
         }

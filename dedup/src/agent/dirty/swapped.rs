@@ -6,8 +6,8 @@
 
 use crate::LinearIndex;
 use crate::agent::merge::runs::{Run, Target, Want, declined};
-use crate::agent::positions::linear_index;
 use crate::agent::{Agent, AgentError};
+use crate::page_range::PageRange;
 use crate::protocol::Outcome;
 use crate::sys::{PageKind, has_swap};
 
@@ -26,18 +26,16 @@ impl Agent {
             return Ok(());
         }
         let mut swapped: Vec<LinearIndex> = Vec::new();
-        let pages = targets.iter().map(|target| target.linear.0 as usize);
-        self.scan_runs(pages.map(|page| page..page + 1), |pages, kind| {
+        self.scan_runs(targets.iter().map(|target| target.linear.run(1)), |pages, kind| {
             if kind == PageKind::Swapped {
-                swapped.extend(pages.map(linear_index));
+                swapped.extend(pages.pages());
             }
         })?;
         let is_swapped = |target: &mut Target| swapped.binary_search(&target.linear).is_ok();
         for Target { linear, want } in targets.extract_if(.., is_swapped) {
-            let page = linear.0 as usize;
-            self.waiting.remove(page);
-            if !self.shared.contains(page) {
-                self.dirty.insert(page);
+            self.waiting.remove(linear);
+            if !self.shared.contains(linear) {
+                self.dirty.insert(linear);
             }
             if let Want::Share(slot) = want {
                 self.events.declines += 1;

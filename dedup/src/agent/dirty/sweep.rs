@@ -3,13 +3,15 @@
 
 use std::ops::Range;
 
-use crate::agent::positions::sweep_part;
+use crate::LinearIndex;
+use crate::agent::stretch::sweep_part;
 use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
+use crate::page_range::PageRange;
 use crate::sys::PageKind;
 
 /// Pages that are looked at in a pass, at most: about 0.25 ms. A larger VM is looked at in more passes.
-const MOST_PAGES: usize = 1 << 13;
+const MOST_PAGES: u32 = 1 << 13;
 
 impl Agent {
     /// Looks at the next few pages of the VM, all below `end`, and has those count as named by its change source that
@@ -18,21 +20,20 @@ impl Agent {
     /// # Errors
     ///
     /// When the page map cannot be read.
-    pub(super) fn sweep(&mut self, end: usize) -> Result<(), AgentError> {
-        let len = self.undrained_dirty.len();
-        let some = sweep_part(len).min(MOST_PAGES);
-        let within = self.swept..end.min(self.swept + some);
-        self.work.searched_pages += within.len() as u64;
+    pub(super) fn sweep(&mut self, end: LinearIndex) -> Result<(), AgentError> {
+        let some = sweep_part(self.undrained_dirty.page_count()).min(MOST_PAGES);
+        let within = (self.swept..end).first(some);
+        self.work.searched_pages += u64::from(within.page_count());
         let next = within.end;
-        let mut own: Vec<Range<usize>> = Vec::new();
+        let mut own: Vec<Range<LinearIndex>> = Vec::new();
         self.scan_runs(std::iter::once(within), |pages, kind| {
             if matches!(kind, PageKind::Private | PageKind::Swapped) {
                 own.push(pages);
             }
         })?;
-        self.swept = if next == len { 0 } else { next };
-        self.sweeps += u64::from(self.swept == 0);
-        for page in own.into_iter().flatten() {
+        self.swept = if next == self.undrained_dirty.end() { LinearIndex(0) } else { next };
+        self.sweeps += u64::from(self.swept == LinearIndex(0));
+        for page in own.into_iter().flat_map(PageRange::pages) {
             let is_broken = self.shared.contains(page) || self.zero.contains(page);
             if is_broken || self.is_stray(page) {
                 self.undrained_dirty.insert(page);
@@ -42,14 +43,14 @@ impl Agent {
     }
 
     /// Whether nothing is known of a page that should be looked at when it is there.
-    fn is_stray(&self, page: usize) -> bool {
+    fn is_stray(&self, page: LinearIndex) -> bool {
         // In any other mode that is how pages are left that are not to be shared.
         let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
         is_wanted && !self.is_known(page)
     }
 
     /// Whether any set has a state of the page, or that it is to be looked at. O(1).
-    pub(in crate::agent) fn is_known(&self, page: usize) -> bool {
+    pub(in crate::agent) fn is_known(&self, page: LinearIndex) -> bool {
         let known = [&self.shared, &self.zero, &self.waiting, &self.dirty, &self.deferred];
         known.iter().any(|set| set.contains(page))
     }

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::bitmap::Bitmap;
+use crate::LinearIndex;
+use crate::page_set::PageSet;
 
 /// Names the pages of one VM that may have changed.
 ///
@@ -12,15 +13,15 @@ use crate::bitmap::Bitmap;
 /// keep a stale place on the unstable tree (harmless: the bytes decide) or be counted as a sharer
 /// of a slot that it has left.
 pub trait ChangeSource: Send {
-    /// Sets in `changed`, one bit a linear index, every page that may have been written since the
+    /// Adds to `changed` every page that may have been written since the
     /// call before; the first call names the pages that were written since the VM was registered.
-    /// Bits that are already set stay set.
+    /// Those that are already in it stay.
     ///
     /// # Errors
     ///
     /// The kernel's, when it refuses to name them. Nothing that was not named is forgotten: the pages
     /// are named again by the next call.
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()>;
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()>;
 
     /// Does what [`collect`](Self::collect) does for pages from `within.start` on only, so that nobody
     /// waits for all of a large VM. Returns the first page, above that one, of which it has not reported
@@ -31,10 +32,14 @@ pub trait ChangeSource: Send {
     /// # Errors
     ///
     /// As for [`collect`](Self::collect); what was named before stays so.
-    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+    fn collect_part(
+        &mut self,
+        within: Range<LinearIndex>,
+        changed: &mut PageSet,
+    ) -> io::Result<LinearIndex> {
         let _ = within;
         self.collect(changed)?;
-        Ok(changed.len())
+        Ok(changed.end())
     }
 
     /// Sets whether anybody will ask from now on, as is so at first. Nobody does while the VM is not
@@ -62,7 +67,7 @@ pub(in crate::agent) struct Watch {
 pub struct Unchanging;
 
 impl ChangeSource for Unchanging {
-    fn collect(&mut self, _changed: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, _changed: &mut PageSet) -> io::Result<()> {
         Ok(())
     }
 }
@@ -72,12 +77,12 @@ impl ChangeSource for Unchanging {
 /// A page is to be named after it was written, or while it is: one that is named first can be taken
 /// for unchanged by a pass that comes in between.
 #[derive(Debug, Clone)]
-pub struct WrittenPages(Arc<Mutex<Bitmap>>);
+pub struct WrittenPages(Arc<Mutex<PageSet>>);
 
 impl WrittenPages {
     /// None yet, of a VM of so many pages.
-    pub fn new(page_count: usize) -> Self {
-        Self(Arc::new(Mutex::new(Bitmap::new(page_count))))
+    pub fn new(page_count: u32) -> Self {
+        Self(Arc::new(Mutex::new(PageSet::new(page_count))))
     }
 
     /// Names a page that was written.
@@ -85,20 +90,24 @@ impl WrittenPages {
     /// # Panics
     ///
     /// When the VM has no such page.
-    pub fn insert(&self, page: usize) {
+    pub fn insert(&self, page: LinearIndex) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(page);
     }
 }
 
 impl ChangeSource for WrittenPages {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()> {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         changed.union_with(&written);
         written.clear();
         Ok(())
     }
 
-    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
+    fn collect_part(
+        &mut self,
+        within: Range<LinearIndex>,
+        changed: &mut PageSet,
+    ) -> io::Result<LinearIndex> {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         changed.union_within(&written, within.clone());
         written.remove_range(within.clone());

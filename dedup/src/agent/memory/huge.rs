@@ -9,20 +9,19 @@
 
 use std::ops::Range;
 
-use crate::agent::positions::{count, linear_index};
+use crate::LinearIndex;
 use crate::agent::{Agent, AgentSetupError};
-use crate::bitmap::Bitmap;
+use crate::page_set::PageSet;
 use crate::sys::{PageKind, large_folios_may_be_unseen};
 
 impl Agent {
     /// Notes which pages are, or may be, parts of huge ones. O(pages that are there).
     pub(in crate::agent) fn find_huge_pages(&mut self) -> Result<(), AgentSetupError> {
-        let mut huge = Bitmap::new(self.space.page_count() as usize);
+        let mut huge = PageSet::new(self.space.page_count());
         let are_unseen = large_folios_may_be_unseen();
         for piece in self.space.pieces() {
             let mut visit = |first: u32, page_count: u32| {
-                let start = piece.linear.offset(first).0 as usize;
-                huge.insert_range(start..start + page_count as usize);
+                huge.insert_range(piece.linear.offset(first).run(page_count));
             };
             let (pagemap, span) = (&self.process.pagemap, self.space.whole(piece));
             let scanned = if are_unseen {
@@ -42,19 +41,16 @@ impl Agent {
     }
 
     /// Splits the huge pages of which `pages` are a part, before these go. O(1) once there are none.
-    pub(in crate::agent) fn split_huge_pages(&mut self, pages: Range<usize>) {
+    pub(in crate::agent) fn split_huge_pages(&mut self, pages: Range<LinearIndex>) {
         let Some(huge) = &mut self.huge else { return };
-        let runs: Vec<Range<usize>> = huge.runs_within(pages).collect();
+        let runs: Vec<Range<LinearIndex>> = huge.runs_within(pages).collect();
         for run in runs {
             huge.remove_range(run.clone());
-            let mut next = run.start;
-            while next < run.end {
-                let span = self.space.span(linear_index(next), count(run.end - next));
+            for (_, span) in self.space.spans(run) {
                 if let Err(error) = span.split_huge_pages() {
                     // Folded all the same: the memory comes back when the kernel needs it.
                     log::debug!("VM {}: a huge page cannot be split: {error}", self.vm);
                 }
-                next += span.page_count() as usize;
             }
         }
         if huge.is_empty() {

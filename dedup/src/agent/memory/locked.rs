@@ -13,8 +13,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::LinearIndex;
 use crate::agent::Agent;
-use crate::agent::positions::{count, linear_index, sweep_part};
+use crate::agent::stretch::sweep_part;
+use crate::page_range::PageRange;
 use crate::sys::{locked_bytes, locks_new_mappings, note_locked_bytes};
 
 /// How often a VM's memory is looked at for what is locked, at most: about 1 ms.
@@ -34,15 +36,15 @@ pub(in crate::agent) struct Locked {
     /// What the process had locked when the mappings were looked at last, if the kernel reports it.
     bytes: Option<u64>,
     /// Runs of locked pages, ascending.
-    runs: Vec<Range<usize>>,
+    runs: Vec<Range<LinearIndex>>,
     /// Whether they are just the locked ones: if there are very many, unlocked ones between them count, too.
     is_exact: bool,
     /// From which page on the next visit looks whether others are locked.
-    next: usize,
+    next: LinearIndex,
 }
 
 impl Locked {
-    pub(in crate::agent) fn runs(&self) -> &[Range<usize>] {
+    pub(in crate::agent) fn runs(&self) -> &[Range<LinearIndex>] {
         &self.runs
     }
 }
@@ -99,10 +101,13 @@ impl Agent {
     /// be [locked again](Self::lock_again) then. O(mappings of the pages).
     ///
     /// Asked at that moment: what was locked since the VM's last visit is to stay so, too.
-    pub(in crate::agent) fn locked_among(&self, pages: Range<usize>) -> Vec<Range<usize>> {
-        let span = self.space.span(linear_index(pages.start), count(pages.len()));
+    pub(in crate::agent) fn locked_among(
+        &self,
+        pages: Range<LinearIndex>,
+    ) -> Vec<Range<LinearIndex>> {
+        let span = self.space.span(pages.start, pages.page_count());
         let runs = span.locked_runs(self.process.bounds.as_ref()).into_iter();
-        runs.map(|run| pages.start + run.start as usize..pages.start + run.end as usize).collect()
+        runs.map(|run| pages.start.offset(run.start)..pages.start.offset(run.end)).collect()
     }
 
     /// Locks the pages of `mapped` that were locked before other memory was mapped there: the runs of `locked`,
@@ -112,17 +117,17 @@ impl Agent {
     /// The caller sees to it that the [edges](Self::recount_locked) are counted when the memory is registered.
     pub(in crate::agent) fn lock_again(
         &mut self,
-        locked: &[Range<usize>],
-        mapped: &Range<usize>,
-        present: &[Range<usize>],
+        locked: &[Range<LinearIndex>],
+        mapped: &Range<LinearIndex>,
+        present: &[Range<LinearIndex>],
     ) {
         for run in locked {
-            let run = run.start.max(mapped.start)..run.end.min(mapped.end);
+            let run = run.intersection(mapped);
             if run.is_empty() {
                 continue;
             }
-            let is_whole = present.iter().any(|it| it.start <= run.start && run.end <= it.end);
-            let span = self.space.span(linear_index(run.start), count(run.len()));
+            let is_whole = present.iter().any(|it| it.intersection(&run) == run);
+            let span = self.space.span(run.start, run.page_count());
             if let Err(error) = span.lock(is_whole) {
                 log::error!(
                     "VM {}: {} were locked, and cannot be locked again: {error}",
@@ -136,7 +141,7 @@ impl Agent {
 
     /// Counts the mappings that the kernel keeps apart because one of them is locked, or was: `runs` of pages.
     /// O(mappings of the runs), with a bound for each.
-    pub(in crate::agent) fn recount_locked(&mut self, runs: &[Range<usize>]) {
+    pub(in crate::agent) fn recount_locked(&mut self, runs: &[Range<LinearIndex>]) {
         for run in runs {
             self.recount_within(run, LOOKS);
         }
@@ -148,7 +153,7 @@ impl Agent {
     }
 
     /// Whether a page was locked at the last visit. O(log runs).
-    pub(crate) fn is_locked(&self, page: usize) -> bool {
+    pub(crate) fn is_locked(&self, page: LinearIndex) -> bool {
         let after = self.locked.runs.partition_point(|run| run.start <= page);
         after.checked_sub(1).is_some_and(|at| self.locked.runs[at].contains(&page))
     }
@@ -171,45 +176,43 @@ impl Agent {
     /// Whether just those pages are locked in the next part of the memory of which that is known.
     /// [Parts](sweep_part) are smaller where there are very many mappings. O(mappings of the part).
     fn is_next_part_as_known(&mut self) -> bool {
-        let (start, len) = (self.locked.next, self.dirty.len());
-        let first = linear_index(start);
-        let mut end = len.min(start + sweep_part(len));
-        if let Some(beyond) = self.extents.overlapping(first, linear_index(end)).nth(PART_EXTENTS) {
-            end = beyond.linear.0 as usize;
+        let all = self.dirty.whole();
+        let mut part = (self.locked.next..all.end).first(sweep_part(all.page_count()));
+        if let Some(beyond) = self.extents.overlapping(part.start, part.end).nth(PART_EXTENTS) {
+            part.end = beyond.linear;
         }
-        self.locked.next = if end == len { 0 } else { end };
-        let extents = self.extents.overlapping(first, linear_index(end)).count();
+        self.locked.next = if part.end == all.end { all.start } else { part.end };
+        let extents = self.extents.overlapping(part.start, part.end).count();
         self.work.registered_mappings += 1 + extents as u64;
-        let (mut next, mut is_as_known) = (start, true);
-        while next < end && is_as_known {
-            let after =
-                next + self.space.span(linear_index(next), count(end - next)).page_count() as usize;
-            let clip = |run: &Range<usize>| run.start.max(next)..run.end.min(after);
+        let mut is_as_known = true;
+        while !part.is_empty() && is_as_known {
+            let span = self.space.span(part.start, part.page_count());
+            let here = part.first(span.page_count());
+            let clip = |run: &Range<LinearIndex>| run.intersection(&here);
             let known = self.locked.runs.iter().map(clip).filter(|run| !run.is_empty());
-            let known: Vec<Range<usize>> = known.collect();
+            let known: Vec<Range<LinearIndex>> = known.collect();
             // In ways that differ, too: memory that is locked when it is first used is apart from what is locked.
             self.recount_locked(&known);
-            let found = self.locked_among(next..after);
-            let is_inside = |run: &Range<usize>| {
-                known.iter().any(|known| known.start <= run.start && run.end <= known.end)
+            let found = self.locked_among(here.clone());
+            let is_inside = |run: &Range<LinearIndex>| {
+                known.iter().any(|known| known.intersection(run) == *run)
             };
             is_as_known =
                 if self.locked.is_exact { found == known } else { found.iter().all(is_inside) };
-            next = after;
+            part.start = here.end;
         }
         is_as_known
     }
 
     /// Runs of pages in which the locked ones are, and whether these are just they: it may take too many looks.
-    fn find_locked(&self) -> (Vec<Range<usize>>, bool) {
+    fn find_locked(&self) -> (Vec<Range<LinearIndex>>, bool) {
         let pieces = self.space.pieces().iter();
-        let whole = |from: usize, page_count| from..from + page_count as usize;
-        let mut suspects: VecDeque<Range<usize>> =
-            pieces.map(|piece| whole(piece.linear.0 as usize, piece.page_count)).collect();
+        let mut suspects: VecDeque<Range<LinearIndex>> =
+            pieces.map(|piece| piece.linear..piece.end()).collect();
         let (mut looks, mut runs, mut is_exact) = (0, Vec::new(), true);
         // The largest first, so that what is left when there have been enough is small.
         while let Some(pages) = suspects.pop_front() {
-            let span = self.space.span(linear_index(pages.start), count(pages.len()));
+            let span = self.space.span(pages.start, pages.page_count());
             looks += 1;
             if !span.is_locked() {
                 continue;
@@ -218,16 +221,16 @@ impl Agent {
             let bounds = self.process.bounds.as_ref();
             let mapping = bounds.and_then(|bounds| bounds.at(span.start()).ok());
             let is_one = mapping.is_some_and(|mapping| mapping.end >= end);
-            if is_one || pages.len() == 1 || looks >= LOOKS {
-                is_exact &= is_one || pages.len() == 1;
+            if is_one || pages.page_count() == 1 || looks >= LOOKS {
+                is_exact &= is_one || pages.page_count() == 1;
                 runs.push(pages);
             } else {
-                let middle = pages.start + pages.len() / 2;
+                let middle = pages.start.offset(pages.page_count() / 2);
                 suspects.extend([pages.start..middle, middle..pages.end]);
             }
         }
-        runs.sort_unstable_by_key(|run: &Range<usize>| run.start);
-        let mut joined: Vec<Range<usize>> = Vec::new();
+        runs.sort_unstable_by_key(|run: &Range<LinearIndex>| run.start);
+        let mut joined: Vec<Range<LinearIndex>> = Vec::new();
         for run in runs {
             match joined.last_mut() {
                 Some(last) if last.end == run.start => last.end = run.end,
@@ -239,9 +242,9 @@ impl Agent {
 }
 
 /// Runs of pages for the log.
-fn describe(runs: &[Range<usize>]) -> String {
-    let names = runs.iter().take(NAMED).map(|run| format!("{} to {}", run.start, run.end - 1));
+fn describe(runs: &[Range<LinearIndex>]) -> String {
+    let names = runs.iter().take(NAMED).map(|run| format!("{} to {}", run.start, run.end.0 - 1));
     let more = if runs.len() > NAMED { ", ..." } else { "" };
-    let page_count: usize = runs.iter().map(Range::len).sum();
+    let page_count: u32 = runs.iter().map(PageRange::page_count).sum();
     format!("{page_count} pages, {}{more},", names.collect::<Vec<_>>().join(", "))
 }

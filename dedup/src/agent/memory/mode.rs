@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use crate::LinearIndex;
 use crate::agent::Agent;
 use crate::agent::budget::Lack;
-use crate::agent::positions::linear_index;
-use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
+use crate::page_set::PageSet;
 
 impl Agent {
     pub(crate) fn mode(&self) -> DedupMode {
@@ -15,6 +15,11 @@ impl Agent {
 
     pub(crate) fn page_count(&self) -> u32 {
         self.space.page_count()
+    }
+
+    /// All pages of the VM.
+    pub(crate) fn range(&self) -> Range<LinearIndex> {
+        LinearIndex(0)..self.space.end()
     }
 
     /// Whether any page shares, waits for a twin, or was put off when it had one.
@@ -34,11 +39,11 @@ impl Agent {
             return;
         }
         self.mode = mode;
-        (self.unmerge_cursor, self.has_unwanted) = (0, true);
+        (self.unmerge_cursor, self.has_unwanted) = (LinearIndex(0), true);
         // Nor by the pass that is under way; what it has not looked at is still dirty.
         self.visit.scan_set.clear();
         self.visit.is_scanning = false;
-        self.look_again(0..self.dirty.len());
+        self.look_again(self.dirty.whole());
         if mode != DedupMode::On {
             self.set_lack(Lack::Nothing);
         }
@@ -50,8 +55,8 @@ impl Agent {
     /// # Panics
     ///
     /// When the VM has not that many pages.
-    pub(crate) fn set_mergeable(&mut self, pages: Range<usize>, mergeable: bool) {
-        let len = self.dirty.len();
+    pub(crate) fn set_mergeable(&mut self, pages: Range<LinearIndex>, mergeable: bool) {
+        let page_count = self.dirty.page_count();
         if mergeable {
             if let Some(excluded) = &mut self.excluded {
                 excluded.remove_range(pages.clone());
@@ -59,9 +64,11 @@ impl Agent {
             self.excluded = self.excluded.take().filter(|excluded| !excluded.is_empty());
             self.look_again(pages);
         } else {
-            self.excluded.get_or_insert_with(|| Bitmap::new(len)).insert_range(pages.clone());
+            self.excluded
+                .get_or_insert_with(|| PageSet::new(page_count))
+                .insert_range(pages.clone());
             self.visit.scan_set.remove_range(pages);
-            (self.unmerge_cursor, self.has_unwanted) = (0, true);
+            (self.unmerge_cursor, self.has_unwanted) = (LinearIndex(0), true);
         }
     }
 
@@ -71,25 +78,21 @@ impl Agent {
     }
 
     /// The runs of `pages` that are not to be folded. O(pages / 64).
-    pub(crate) fn unfolded(&self, pages: Range<u32>) -> Vec<Range<u32>> {
+    pub(crate) fn unfolded(&self, pages: Range<LinearIndex>) -> Vec<Range<LinearIndex>> {
         if self.mode == DedupMode::Off {
             return vec![pages];
         }
-        let excluded = self
-            .excluded
-            .iter()
-            .flat_map(|excluded| excluded.runs_within(pages.start as usize..pages.end as usize));
-        excluded.map(|run| linear_index(run.start).0..linear_index(run.end).0).collect()
+        self.excluded.iter().flat_map(|excluded| excluded.runs_within(pages.clone())).collect()
     }
 
     /// Whether a page is never folded because somebody asked for that.
-    pub(crate) fn is_excluded(&self, page: usize) -> bool {
+    pub(crate) fn is_excluded(&self, page: LinearIndex) -> bool {
         self.excluded.as_ref().is_some_and(|excluded| excluded.contains(page))
     }
 
     /// Has pages that were looked at, or were not because of the mode, be looked at by the next
     /// pass, unless they may be in a tree.
-    fn look_again(&mut self, pages: Range<usize>) {
+    fn look_again(&mut self, pages: Range<LinearIndex>) {
         self.dirty.insert_range(pages.clone());
         for placed in [&self.shared, &self.zero, &self.waiting, &self.deferred] {
             self.dirty.subtract_within(placed, pages.clone());

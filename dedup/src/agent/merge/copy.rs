@@ -2,34 +2,34 @@
 
 use std::ops::Range;
 
-use crate::PAGE_SIZE;
-use crate::agent::positions::{count, linear_index};
 use crate::agent::{Agent, AgentSetupError, Prepared};
-use crate::bitmap::Bitmap;
+use crate::page_range::PageRange;
+use crate::page_set::PageSet;
 use crate::sys::Space;
+use crate::{LinearIndex, PAGE_SIZE};
 
 /// Pages that are looked at before it is known how many of them are to be copied.
-const CHUNK_PAGES: usize = 256;
+const CHUNK_PAGES: u32 = 256;
 
 /// Pages that a part copies, at least, and looks at, at most: one to two milliseconds.
-const COPIED_PAGES: usize = 256;
-const SEARCHED_PAGES: usize = 1 << 16;
+const COPIED_PAGES: u32 = 256;
+const SEARCHED_PAGES: u32 = 1 << 16;
 
 /// Memory that is being made a copy of a VM's.
 pub(crate) struct Copying {
     space: Space,
     /// The first page that is not a copy yet.
-    next: usize,
+    next: LinearIndex,
 }
 
 impl Copying {
     /// Begins to make memory, which is no VM's and could be one's, a copy.
     pub(crate) fn new(Prepared { space, .. }: Prepared) -> Self {
-        Self { space, next: 0 }
+        Self { space, next: LinearIndex(0) }
     }
 
     /// The first page that is not a copy yet.
-    pub(crate) fn next(&self) -> usize {
+    pub(crate) fn next(&self) -> LinearIndex {
         self.next
     }
 
@@ -40,30 +40,34 @@ impl Copying {
     ///
     /// When the page map cannot be read, or the kernel discards nothing; a part may have been copied.
     pub(crate) fn step(&mut self, parent: &Agent) -> Result<bool, AgentSetupError> {
-        let len = self.space.page_count() as usize;
-        let (mut copied, stop) = (0, len.min(self.next + SEARCHED_PAGES));
+        let end = self.space.end();
+        let (mut copied, stop) = (0, (self.next..end).first(SEARCHED_PAGES).end);
         while self.next < stop && copied < COPIED_PAGES {
-            let chunk = self.next..stop.min(self.next + CHUNK_PAGES);
-            copied += self.copy_chunk(parent, chunk.clone())?;
+            let chunk = (self.next..stop).first(CHUNK_PAGES);
+            copied += self.copy_chunk(parent, &chunk)?;
             self.next = chunk.end;
         }
-        Ok(self.next == len)
+        Ok(self.next == end)
     }
 
     /// Copies a few pages. Returns how many are there.
-    fn copy_chunk(&self, parent: &Agent, chunk: Range<usize>) -> Result<usize, AgentSetupError> {
-        let mut present = parent.presence(&parent.space, chunk.clone())?;
+    fn copy_chunk(
+        &self,
+        parent: &Agent,
+        chunk: &Range<LinearIndex>,
+    ) -> Result<u32, AgentSetupError> {
+        let mut present = parent.presence(&parent.space, chunk)?;
         // A page over a slot that is not mapped at the moment is its parent's all the same.
         for pages in parent.shared.runs_within(chunk.clone()) {
-            present[pages.start - chunk.start..pages.end - chunk.start].fill(true);
+            present[chunk.offsets_of(&pages)].fill(true);
         }
-        let own = parent.presence(&self.space, chunk.clone())?;
+        let own = parent.presence(&self.space, chunk)?;
         let mut copied = 0;
         let mut bytes = [0; PAGE_SIZE];
-        for ((page, is_present), is_own) in chunk.zip(present).zip(own) {
+        for ((page, is_present), is_own) in chunk.clone().pages().zip(present).zip(own) {
             if is_present {
-                parent.space.span(linear_index(page), 1).copy_page(0, &mut bytes);
-                self.space.span(linear_index(page), 1).write_page(&bytes);
+                parent.space.span(page, 1).copy_page(0, &mut bytes);
+                self.space.span(page, 1).write_page(&bytes);
                 copied += 1;
             } else if is_own {
                 self.give_back(page)?;
@@ -74,8 +78,8 @@ impl Copying {
     }
 
     /// Has a page read as zeroes and take no memory.
-    fn give_back(&self, page: usize) -> Result<(), AgentSetupError> {
-        let span = self.space.span(linear_index(page), 1);
+    fn give_back(&self, page: LinearIndex) -> Result<(), AgentSetupError> {
+        let span = self.space.span(page, 1);
         if let Err(error) = span.split_huge_pages() {
             log::debug!("a huge page cannot be split: {error}");
         }
@@ -85,27 +89,28 @@ impl Copying {
 
 impl Agent {
     /// Opts out of folding what another VM does, which is as large.
-    pub(crate) fn set_excluded(&mut self, excluded: Option<Bitmap>) {
+    pub(crate) fn set_excluded(&mut self, excluded: Option<PageSet>) {
         self.excluded = excluded;
     }
 
     /// The pages that are opted out of folding, if there are any.
-    pub(crate) fn excluded(&self) -> Option<&Bitmap> {
+    pub(crate) fn excluded(&self) -> Option<&PageSet> {
         self.excluded.as_ref()
     }
 
     /// Whether each page of `within` is there in a space, in memory or swapped out.
-    fn presence(&self, space: &Space, within: Range<usize>) -> Result<Vec<bool>, AgentSetupError> {
-        let mut present = vec![false; within.len()];
-        let mut next = within.start;
-        while next < within.end {
-            let span = space.span(linear_index(next), count(within.end - next));
-            let visit = |skip: u32, page_count: u32, _| {
-                let first = next - within.start + skip as usize;
-                present[first..first + page_count as usize].fill(true);
+    fn presence(
+        &self,
+        space: &Space,
+        within: &Range<LinearIndex>,
+    ) -> Result<Vec<bool>, AgentSetupError> {
+        let mut present = vec![false; within.page_count() as usize];
+        for (linear, span) in space.spans(within.clone()) {
+            let visit = |skip, page_count, _| {
+                let found = linear.offset(skip).run(page_count);
+                present[within.offsets_of(&found)].fill(true);
             };
             self.process.pagemap.scan(span, visit).map_err(AgentSetupError::Pagemap)?;
-            next += span.page_count() as usize;
         }
         Ok(present)
     }

@@ -2,10 +2,10 @@
 
 use super::runs::{Target, Want, declined};
 use super::terms::{Creator, Terms};
-use crate::agent::positions::count;
 use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::protocol::{Broker, Directive, Outcome};
+use crate::types::count;
 use crate::{LinearIndex, Slot};
 
 /// Pages for which there was no memory that a visit tries again, at most.
@@ -21,8 +21,8 @@ impl Agent {
     pub(crate) fn poll(&mut self, broker: &mut dyn Broker, limit: u32) -> Result<u32, AgentError> {
         self.flush_outbox(broker)?;
         let mut directives = Vec::new();
-        let limit = (limit.max(1) as usize).min(self.work.room_to_fill());
-        broker.directives(self.vm, limit, &mut directives)?;
+        let limit = limit.max(1).min(self.work.room_to_fill());
+        broker.directives(self.vm, limit as usize, &mut directives)?;
         self.work.directed_pages += 1 + directives.len() as u64;
         self.apply_directives(broker, &directives)?;
         if !directives.is_empty() {
@@ -45,7 +45,7 @@ impl Agent {
         let (mut targets, mut terms) = (Vec::new(), Terms::default());
         let mut outcomes = Vec::new();
         for directive in directives {
-            if directive.linear().0 as usize >= self.dirty.len() {
+            if directive.linear() >= self.dirty.end() {
                 log::error!("VM {}: the broker directs {directive:?}: no such page", self.vm);
                 self.events.errors += 1;
                 continue;
@@ -63,9 +63,9 @@ impl Agent {
                     (linear, slot)
                 }
                 Directive::Offer { linear } => {
-                    if self.end_waiting(linear.0 as usize) {
-                        self.dirty.insert(linear.0 as usize);
-                        self.note_work(linear.0 as usize..linear.0 as usize + 1);
+                    if self.end_waiting(linear) {
+                        self.dirty.insert(linear);
+                        self.note_work(linear.run(1));
                     }
                     continue;
                 }
@@ -74,12 +74,12 @@ impl Agent {
                     continue;
                 }
             };
-            self.end_waiting(linear.0 as usize);
-            if !self.may_share(linear.0 as usize) || !self.has_slot(slot) {
+            self.end_waiting(linear);
+            if !self.may_share(linear) || !self.has_slot(slot) {
                 // Forbidden since it was offered, or since it was to go elsewhere. A slot that it was to
                 // fill stays empty.
-                if !self.shared.contains(linear.0 as usize) {
-                    self.dirty.insert(linear.0 as usize);
+                if !self.shared.contains(linear) {
+                    self.dirty.insert(linear);
                 }
                 outcomes.push(declined((linear, slot)));
                 continue;
@@ -87,8 +87,8 @@ impl Agent {
             targets.push(Target { linear, want: Want::Share(slot) });
         }
         if let Err(error) = self.execute(broker, targets, &terms, outcomes) {
-            for page in directives.iter().map(|directive| directive.linear().0 as usize) {
-                if page < self.dirty.len() {
+            for page in directives.iter().map(Directive::linear) {
+                if page < self.dirty.end() {
                     self.look_once_more(page);
                 }
             }
@@ -98,12 +98,12 @@ impl Agent {
     }
 
     /// Has a page neither wait nor be put off any more. Returns whether it did, or was.
-    fn end_waiting(&mut self, page: usize) -> bool {
+    fn end_waiting(&mut self, page: LinearIndex) -> bool {
         self.waiting.remove(page) || self.deferred.remove(page)
     }
 
     /// Whether a page may go to a slot: what shares one may go to another until it is unmerged.
-    fn may_share(&self, page: usize) -> bool {
+    fn may_share(&self, page: LinearIndex) -> bool {
         let is_wanted = self.mode == DedupMode::On && !self.is_excluded(page);
         self.can_map() && !self.is_locked(page) && (is_wanted || self.shared.contains(page))
     }
@@ -131,7 +131,7 @@ impl Agent {
         // Others are made private by the next visits.
         let some = self.unshare_retry.len().saturating_sub(RETRIED_PAGES);
         for linear in self.unshare_retry.split_off(some) {
-            if self.shared.contains(linear.0 as usize) {
+            if self.shared.contains(linear) {
                 self.unshare(linear, &mut outcomes);
             }
         }
@@ -144,17 +144,17 @@ impl Agent {
         self.work.mapped_pages += 1;
         match self.space.span(linear, 1).populate_write() {
             Ok(()) => {
-                self.shared.remove(linear.0 as usize);
-                self.own_copies.forget(linear.0 as usize..linear.0 as usize + 1);
-                self.stale.note_left(!self.backlog.changed_since_mark.contains(linear.0 as usize));
+                self.shared.remove(linear);
+                self.own_copies.forget(linear.run(1));
+                self.stale.note_left(!self.backlog.changed_since_mark.contains(linear));
                 // Offered again by the next pass: its twin may be unchanged by then.
-                self.dirty.insert(linear.0 as usize);
+                self.dirty.insert(linear);
                 self.events.unshares += 1;
-                self.note_work(linear.0 as usize..linear.0 as usize + 1);
+                self.note_work(linear.run(1));
                 outcomes.push(Outcome::Left { linear });
             }
             Err(error) => {
-                log::debug!("VM {}: cannot make page {} private: {error}", self.vm, linear.0);
+                log::debug!("VM {}: cannot make page {linear} private: {error}", self.vm);
                 self.events.errors += 1;
                 self.unshare_retry.push(linear);
             }

@@ -97,8 +97,8 @@ impl Agent {
         for (run, is_gone) in runs.iter().flat_map(|run| run.parts_over(empty)) {
             if is_gone {
                 self.events.declines += u64::from(run.page_count);
-                self.note_work(run.positions());
-                self.dirty.insert_range(run.positions());
+                self.note_work(run.range());
+                self.dirty.insert_range(run.range());
                 outcomes.extend(run.shares().map(declined));
             } else {
                 kept.push(run);

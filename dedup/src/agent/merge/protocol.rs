@@ -10,11 +10,12 @@ use std::ops::Range;
 use super::runs::{Action, Run, declined, put_off, windows};
 use crate::agent::Agent;
 use crate::agent::attach::store::StoreAccess;
-use crate::agent::positions::count;
 use crate::extents::Extent;
 use crate::fingerprint::is_zero;
+use crate::page_range::PageRange;
 use crate::protocol::Outcome;
 use crate::sys::{MapError, Protected, Span, Userfaultfd};
+use crate::types::count;
 use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// What became of a part of a run.
@@ -33,7 +34,7 @@ impl Agent {
     /// Merges runs, in ascending order, and adds the outcome of each page to `outcomes`.
     pub(super) fn merge(&mut self, runs: &[Run], outcomes: &mut Vec<Outcome>) {
         for run in runs {
-            self.split_huge_pages(run.positions());
+            self.split_huge_pages(run.range());
             self.work.mapped_runs += 1;
             self.work.mapped_pages += u64::from(run.page_count);
         }
@@ -45,7 +46,7 @@ impl Agent {
             if is_refused {
                 // Nothing else that needs a mapping is tried.
                 for run in window.extract_if(.., |run| run.is_mapped()) {
-                    self.waiting.remove_range(run.positions());
+                    self.waiting.remove_range(run.range());
                     self.defer(&run, 0);
                     outcomes.extend(run.shares().map(put_off));
                 }
@@ -65,7 +66,7 @@ impl Agent {
                 match &step {
                     // A refused mapping may have parted the one that it was to replace.
                     Step::Done(run) | Step::Refused(run, _) if run.is_mapped() => {
-                        mapped.push(run.linear..run.end());
+                        mapped.push(run.range());
                     }
                     _ => {}
                 }
@@ -129,14 +130,14 @@ impl Agent {
             }
         };
         let page_count = u64::from(run.page_count);
-        self.waiting.remove_range(run.positions());
+        self.waiting.remove_range(run.range());
         if !is_refused {
-            self.note_work(run.positions());
+            self.note_work(run.range());
         }
         if !is_done {
             // A page that shares a slot, and was to share another, stays where it is. If it was
             // written, its change source names it.
-            let unshared = run.positions().filter(|&page| !self.shared.contains(page));
+            let unshared = run.range().pages().filter(|&page| !self.shared.contains(page));
             unshared.for_each(|page| {
                 self.dirty.insert(page);
             });
@@ -149,14 +150,14 @@ impl Agent {
             }));
             return;
         }
-        self.dirty.remove_range(run.positions());
-        self.own_copies.forget(run.positions());
-        let moved = run.positions().filter(|&page| self.shared.contains(page)).count() as u64;
+        self.dirty.remove_range(run.range());
+        self.own_copies.forget(run.range());
+        let moved = run.range().pages().filter(|&page| self.shared.contains(page)).count() as u64;
         if let Some(extent) = run.extent() {
-            self.shared.insert_range(run.positions());
+            self.shared.insert_range(run.range());
             outcomes.push(Outcome::Merged(extent));
         } else {
-            self.zero.insert_range(run.positions());
+            self.zero.insert_range(run.range());
         }
         match run.action {
             Action::Map(_) => {

@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 
-use crate::agent::positions::count;
 use crate::extents::{Extent, ExtentMap};
 use crate::id_set::IdSet;
+use crate::page_range::PageRange;
 use crate::protocol::Outcome;
+use crate::types::count;
 use crate::{LinearIndex, Slot};
 
 /// Pages that are write-protected together at most: with [`MAX_WINDOW_RUNS`] a bound on how long a
@@ -58,6 +59,12 @@ pub(in crate::agent) struct Run {
 }
 
 impl Run {
+    /// Pages over which anonymous memory is to be mapped.
+    pub(in crate::agent) fn replacing(pages: &Range<LinearIndex>) -> Self {
+        let page_count = pages.page_count();
+        Self { linear: pages.start, page_count, action: Action::Replace }
+    }
+
     fn of(target: Target, extents: &ExtentMap) -> Self {
         let under = extents.slot(target.linear);
         let action = match target.want {
@@ -79,9 +86,9 @@ impl Run {
         LinearIndex(self.linear.0.saturating_sub(1))..LinearIndex(self.end().0.saturating_add(1))
     }
 
-    /// The pages as positions in a bitmap.
-    pub(in crate::agent) fn positions(&self) -> Range<usize> {
-        self.linear.0 as usize..self.end().0 as usize
+    /// Its pages.
+    pub(in crate::agent) fn range(&self) -> Range<LinearIndex> {
+        self.linear..self.end()
     }
 
     /// The `page_count` pages from page `first` of this run on.

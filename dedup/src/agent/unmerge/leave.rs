@@ -6,16 +6,16 @@ use std::ops::Range;
 
 use crate::LinearIndex;
 use crate::agent::Agent;
-use crate::agent::merge::runs::{Action, Run};
-use crate::agent::positions::{count, linear_index};
+use crate::agent::merge::runs::Run;
+use crate::page_range::PageRange;
 use crate::protocol::{Broker, Outcome};
 
 /// Pages of a chunk at most: the kernel frees each.
-const CHUNK_PAGES: usize = 2048;
+const CHUNK_PAGES: u32 = 2048;
 
 /// Pages of a chunk, about, that share slots: the broker drops their items, and may punch their slots. As many
 /// may wait for a twin.
-pub(super) const LEFT_PAGES: usize = 512;
+pub(super) const LEFT_PAGES: u32 = 512;
 
 /// Mappings of a chunk at most, which are replaced while nobody in the process can fault.
 const CHUNK_MAPPINGS: usize = 256;
@@ -29,16 +29,19 @@ impl Agent {
     ///
     /// The kernel's: `ENOMEM` at the limit of mappings. The chunk is emptied, and its pages have left
     /// their slots, but it may still lie over them: the same call is to be made again.
-    pub(crate) fn leave(&mut self, broker: &mut dyn Broker, start: usize) -> io::Result<usize> {
+    pub(crate) fn leave(
+        &mut self,
+        broker: &mut dyn Broker,
+        start: LinearIndex,
+    ) -> io::Result<LinearIndex> {
         let pages = start..self.chunk_end(start);
         self.work.mapped_runs += 1;
-        let (linear, page_count) = (linear_index(start), count(pages.len()));
-        let span = self.space.span(linear, page_count);
+        let span = self.space.span(start, pages.page_count());
         // Frees the pages with the lock of the mappings held for reading only, so that little is left
         // to be done when it is held for writing.
         let emptied = span.discard();
         let locked = self.locked_among(pages.clone());
-        let whole = Run { linear, page_count, action: Action::Replace };
+        let whole = Run::replacing(&pages);
         // What replaces many mappings by one is refused, too, when there are too many.
         let map = || match span.map_anonymous() {
             Err(error) if error.replaced.is_empty() => {
@@ -57,11 +60,10 @@ impl Agent {
         };
         let mut outcomes = self.lose(pages);
         for run in replaced {
-            let Run { linear, page_count, .. } = run;
-            outcomes.push(Outcome::Unbacked { linear, page_count });
+            outcomes.push(Outcome::unbacked(&run.range()));
             self.place(&run);
             // Its owner may use it for something else: what is not there is locked when it is used.
-            self.lock_again(&locked, &run.positions(), &[]);
+            self.lock_again(&locked, &run.range(), &[]);
         }
         self.recount_locked(&locked);
         if let Err(error) = self.report(broker, outcomes) {
@@ -73,22 +75,21 @@ impl Agent {
     }
 
     /// The end of the chunk that begins at a page.
-    fn chunk_end(&self, start: usize) -> usize {
-        let first = linear_index(start);
-        let piece_end = self.space.piece(first).end();
+    fn chunk_end(&self, start: LinearIndex) -> LinearIndex {
+        let piece_end = self.space.piece(start).end();
         let known = [&self.shared, &self.waiting, &self.deferred];
-        let ends = known.map(|set| count(set.stretch(start, LEFT_PAGES, CHUNK_PAGES)));
-        let end = ends.into_iter().fold(piece_end.0, u32::min);
-        let mut extents = self.extents.overlapping(first, LinearIndex(end));
-        extents.nth(CHUNK_MAPPINGS).map_or(end as usize, |extent| extent.linear.0 as usize)
+        let ends = known.map(|set| set.stretch(start, LEFT_PAGES, CHUNK_PAGES));
+        let end = ends.into_iter().fold(piece_end, LinearIndex::min);
+        let mut extents = self.extents.overlapping(start, end);
+        extents.nth(CHUNK_MAPPINGS).map_or(end, |extent| extent.linear)
     }
 
     /// Drops what is known of pages whose bytes are lost, and returns what that is to the broker.
-    pub(super) fn lose(&mut self, pages: Range<usize>) -> Vec<Outcome> {
+    pub(super) fn lose(&mut self, pages: Range<LinearIndex>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for placed in [&self.shared, &self.waiting, &self.deferred] {
-            let left = placed.runs_within(pages.clone()).flatten();
-            outcomes.extend(left.map(|page| Outcome::Left { linear: linear_index(page) }));
+            let left = placed.runs_within(pages.clone()).flat_map(PageRange::pages);
+            outcomes.extend(left.map(|linear| Outcome::Left { linear }));
         }
         self.work.noted_pages += outcomes.len() as u64;
         self.own_copies.forget(pages.clone());

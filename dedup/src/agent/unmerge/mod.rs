@@ -9,18 +9,19 @@ pub(super) mod leave;
 use std::io;
 use std::ops::Range;
 
-use super::positions::{WORD_PAGES, count, linear_index};
+use super::stretch::WORD_PAGES;
 use super::{Agent, AgentError};
 use crate::LinearIndex;
-use crate::bitmap::Bitmap;
 use crate::mode::DedupMode;
+use crate::page_range::PageRange;
+use crate::page_set::PageSet;
 use crate::protocol::{Broker, Outcome};
 
 /// Pages that are searched at a time, so that no set is searched to its end for every run of another.
-const STRETCH_PAGES: usize = 1 << 16;
+const STRETCH_PAGES: u32 = 1 << 16;
 
 /// Sets that are searched.
-const SETS_UNMERGED: usize = 4;
+const SETS_UNMERGED: u32 = 4;
 
 /// Pages of a run that are refused memory of their own one by one before the others are not tried: it is short.
 const MAX_REFUSALS: usize = 8;
@@ -48,13 +49,13 @@ impl Agent {
     /// Pages that are to be given their own memory: all that share or are zero if `all`, and
     /// otherwise those that should not be folded. O(pages / 64).
     pub(crate) fn unwanted_count(&self, all: bool) -> u64 {
-        let excluded = |set: &Bitmap| -> usize {
-            let runs = self.excluded.iter().flat_map(Bitmap::runs);
-            runs.flat_map(|run| set.runs_within(run)).map(|run| run.len()).sum()
+        let excluded = |set: &PageSet| -> u32 {
+            let runs = self.excluded.iter().flat_map(PageSet::runs);
+            runs.map(|run| set.count_within(run)).sum()
         };
-        let of = |set: &Bitmap, whole| if whole { set.count() } else { excluded(set) };
+        let of = |set: &PageSet, whole| if whole { set.count() } else { excluded(set) };
         let all = all || self.mode == DedupMode::Off;
-        (of(&self.shared, all || self.mode == DedupMode::Zero) + of(&self.zero, all)) as u64
+        u64::from(of(&self.shared, all || self.mode == DedupMode::Zero) + of(&self.zero, all))
     }
 
     /// Takes `limit` pages at most that are not to be folded, which is all of them if `all`,
@@ -72,18 +73,18 @@ impl Agent {
     ) -> Result<u32, AgentError> {
         let mut left = limit;
         while left > 0 && (all || self.has_unwanted) {
-            let run = self.next_unwanted((left as usize).min(self.work.room_to_copy()), all);
+            let run = self.next_unwanted(left.min(self.work.room_to_copy()), all);
             let Some(run) = run else {
-                if std::mem::take(&mut self.unmerge_cursor) == 0 {
+                if std::mem::take(&mut self.unmerge_cursor) == LinearIndex(0) {
                     self.has_unwanted = false;
                     self.stale.begin();
                     break;
                 }
                 continue;
             };
-            left -= count(run.len());
+            left -= run.page_count();
             self.work.mapped_runs += 1;
-            self.work.mapped_pages += run.len() as u64;
+            self.work.mapped_pages += u64::from(run.page_count());
             self.unmerge_cursor = run.end;
             self.unmerge_run(broker, run, |linear| Outcome::Left { linear })?;
             if self.work.is_enough() {
@@ -104,7 +105,7 @@ impl Agent {
     pub(crate) fn begin_leaving_store(&mut self) {
         // What was given back because it is zero needs no memory to stay so.
         self.dirty.union_with(&self.zero);
-        self.own_copies.forget(0..self.zero.len());
+        self.own_copies.forget(self.zero.whole());
         self.zero.clear();
         self.set_mode(DedupMode::Off);
     }
@@ -148,24 +149,29 @@ impl Agent {
     }
 
     /// The next run of pages, `limit` at most, that are folded, or wait to be, and should not be.
-    fn next_unwanted(&mut self, limit: usize, all: bool) -> Option<Range<usize>> {
-        let len = self.shared.len();
-        for start in (self.unmerge_cursor..len).step_by(STRETCH_PAGES) {
-            let stretch = start..len.min(start + STRETCH_PAGES);
+    fn next_unwanted(&mut self, limit: u32, all: bool) -> Option<Range<LinearIndex>> {
+        let mut rest = self.unmerge_cursor..self.shared.end();
+        while !rest.is_empty() {
+            let stretch = rest.first(STRETCH_PAGES);
             let (run, passed) = self.unwanted_within(&stretch, all);
             self.work.tried_runs += passed;
-            let searched = run.as_ref().map_or(stretch.end, |run| run.start) - start;
-            self.work.words += (SETS_UNMERGED * searched / WORD_PAGES) as u64;
+            let searched = stretch.start..run.as_ref().map_or(stretch.end, |run| run.start);
+            self.work.words += u64::from(SETS_UNMERGED * searched.page_count() / WORD_PAGES);
             if let Some(run) = run {
-                return Some(run.start..run.end.min(run.start + limit));
+                return Some(run.first(limit));
             }
+            rest.start = stretch.end;
         }
         None
     }
 
     /// The first run of such pages, all in the same state, within a stretch, and how many ranges that are
     /// opted out were passed over. O(ranges before it + pages before it / 64).
-    fn unwanted_within(&self, stretch: &Range<usize>, all: bool) -> (Option<Range<usize>>, u64) {
+    fn unwanted_within(
+        &self,
+        stretch: &Range<LinearIndex>,
+        all: bool,
+    ) -> (Option<Range<LinearIndex>>, u64) {
         let (all, zero_only) = (all || self.mode == DedupMode::Off, self.mode == DedupMode::Zero);
         let sets = [
             (&self.shared, all || zero_only),
@@ -173,7 +179,7 @@ impl Agent {
             (&self.deferred, all || zero_only),
             (&self.zero, all),
         ];
-        let first_of = |within: &Range<usize>, is_whole: bool| {
+        let first_of = |within: &Range<LinearIndex>, is_whole: bool| {
             let sets = sets.iter().filter(|(_, whole)| *whole == is_whole);
             let runs = sets.filter_map(|(set, _)| set.runs_within(within.clone()).next());
             runs.min_by_key(|run| run.start)
@@ -194,7 +200,7 @@ impl Agent {
     pub(super) fn unmerge_run(
         &mut self,
         broker: &mut dyn Broker,
-        run: Range<usize>,
+        run: Range<LinearIndex>,
         outcome: impl Fn(LinearIndex) -> Outcome,
     ) -> Result<(), AgentError> {
         let (mut parts, mut failed) = (vec![run.clone()], None);
@@ -202,13 +208,15 @@ impl Agent {
             if let Err(error) = self.make_private(&run) {
                 failed = Some(error);
                 // For one page whose memory has failed no other stays where it is.
-                parts = if run.len() > 1 { self.make_private_apart(&run) } else { Vec::new() };
+                parts =
+                    if run.page_count() > 1 { self.make_private_apart(&run) } else { Vec::new() };
                 // Others may be private by now: the next pass asks the kernel which.
                 self.undrained_dirty.insert_range(run);
                 self.events.errors += 1;
             }
             self.stale.note_left(true);
-            self.events.unmerges += parts.iter().map(Range::len).sum::<usize>() as u64;
+            self.events.unmerges +=
+                parts.iter().map(|part| u64::from(part.page_count())).sum::<u64>();
         }
         for part in &parts {
             self.own_copies.forget(part.clone());
@@ -220,26 +228,20 @@ impl Agent {
             self.dirty.insert_range(part.clone());
             self.note_work(part.clone());
         }
-        let left = parts.into_iter().flatten();
-        self.report(broker, left.map(|page| outcome(linear_index(page))).collect())?;
+        let left = parts.into_iter().flat_map(PageRange::pages);
+        self.report(broker, left.map(outcome).collect())?;
         failed.map_or(Ok(()), |error| Err(AgentError::Unmerge(error)))
     }
 
     /// Has every page of a run be private to the process.
-    fn make_private(&self, run: &Range<usize>) -> io::Result<()> {
-        let mut next = run.start;
-        while next < run.end {
-            let span = self.space.span(linear_index(next), count(run.end - next));
-            span.populate_write()?;
-            next += span.page_count() as usize;
-        }
-        Ok(())
+    fn make_private(&self, run: &Range<LinearIndex>) -> io::Result<()> {
+        self.space.spans(run.clone()).try_for_each(|(_, span)| span.populate_write())
     }
 
     /// Has the pages of a run be private one by one, as far as that goes; returns those that are.
-    fn make_private_apart(&self, run: &Range<usize>) -> Vec<Range<usize>> {
+    fn make_private_apart(&self, run: &Range<LinearIndex>) -> Vec<Range<LinearIndex>> {
         let (mut private, mut refusals) = (Vec::new(), 0);
-        for page in run.clone().map(|page| page..page + 1) {
+        for page in run.clone().pages().map(|page| page.run(1)) {
             if self.make_private(&page).is_ok() {
                 private.push(page);
                 continue;

@@ -5,7 +5,8 @@ pub(super) mod scan;
 
 use std::collections::VecDeque;
 
-use crate::bitmap::Bitmap;
+use crate::LinearIndex;
+use crate::page_set::PageSet;
 use scan::Content;
 
 /// How far the visit of a VM has come.
@@ -15,31 +16,31 @@ pub(super) struct Visit {
     /// Whether the visit is still to sweep.
     pub(super) is_sweeping: bool,
     /// The first page about which the change source has not been asked.
-    pub(super) collected: usize,
+    pub(super) collected: LinearIndex,
     /// The first page of which it has not been taken in whether the source has named it.
-    pub(super) taken_in: usize,
+    pub(super) taken_in: LinearIndex,
     /// Changed pages that were taken in since they last counted as looking.
-    pub(super) taken_since: usize,
+    pub(super) taken_since: u32,
     /// The pages that are to be looked at.
-    pub(super) scan_set: Bitmap,
+    pub(super) scan_set: PageSet,
     /// The first of them that has not been looked at.
-    pub(super) cursor: usize,
+    pub(super) cursor: LinearIndex,
     /// Those that have been read and not offered yet. They are dirty still, and whatever takes them
     /// out of that set calls it off.
-    pub(super) read_ahead: VecDeque<(usize, Content)>,
+    pub(super) read_ahead: VecDeque<(LinearIndex, Content)>,
 }
 
 impl Visit {
     /// A visit that is over, of a VM of so many pages.
-    pub(super) fn new(page_count: usize) -> Self {
+    pub(super) fn new(page_count: u32) -> Self {
         Self {
             is_scanning: false,
             is_sweeping: false,
-            collected: 0,
-            taken_in: page_count,
+            collected: LinearIndex(0),
+            taken_in: LinearIndex(page_count),
             taken_since: 0,
-            scan_set: Bitmap::new(page_count),
-            cursor: 0,
+            scan_set: PageSet::new(page_count),
+            cursor: LinearIndex(0),
             read_ahead: VecDeque::new(),
         }
     }

@@ -6,17 +6,19 @@ use super::scan::{Content, Resident};
 use crate::LinearIndex;
 use crate::agent::merge::runs::{Target, Want, declined};
 use crate::agent::merge::terms::Terms;
-use crate::agent::positions::{STRETCH_PAGES, count, linear_index};
+use crate::agent::stretch::STRETCH_PAGES;
 use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
+use crate::page_range::PageRange;
 use crate::protocol::{Broker, Decision, Offer};
+use crate::types::count;
 
 /// Pages that are read ahead of those that are offered, at least, however little of a step is left.
-const LEAST_PAGES: usize = 512;
+const LEAST_PAGES: u32 = 512;
 
 /// Passing by so many counts as looking at one: a bound on how long a step takes in memory that
 /// nobody has touched.
-const PASSED_PER_PAGE: usize = 256;
+const PASSED_PER_PAGE: u32 = 256;
 
 /// What an agent is to make of what it finds.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +60,7 @@ impl Agent {
         self.visit.scan_set.clear();
         self.visit.read_ahead = VecDeque::new();
         (self.visit.cursor, self.visit.taken_in, self.visit.is_scanning) =
-            (0, self.undrained_dirty.len(), is_scanning);
+            (LinearIndex(0), self.undrained_dirty.end(), is_scanning);
         self.note_held_back(is_scanning);
         let may_move = self.move_delay.begin_pass();
         if is_scanning {
@@ -72,7 +74,8 @@ impl Agent {
             self.stale.begin();
         }
         if self.changes.is_on {
-            (self.visit.collected, self.visit.taken_in, self.visit.is_sweeping) = (0, 0, true);
+            (self.visit.collected, self.visit.taken_in) = (LinearIndex(0), LinearIndex(0));
+            self.visit.is_sweeping = true;
         }
         Ok(())
     }
@@ -90,8 +93,8 @@ impl Agent {
         limit: u32,
         rules: ScanRules,
     ) -> Result<Option<u32>, AgentError> {
-        let limit = limit.max(1) as usize;
-        if self.visit.read_ahead.is_empty() && self.visit.cursor >= self.visit.scan_set.len() {
+        let limit = limit.max(1);
+        if self.visit.read_ahead.is_empty() && self.visit.cursor >= self.visit.scan_set.end() {
             return Ok(None);
         }
         self.flush_outbox(broker)?;
@@ -100,7 +103,7 @@ impl Agent {
         } else {
             0
         };
-        Ok(Some(count(passed + self.offer_next(broker, limit)?)))
+        Ok(Some(passed + self.offer_next(broker, limit)?))
     }
 
     /// Reads the next `limit` pages at most, but for those that are to be passed over. Returns
@@ -108,44 +111,44 @@ impl Agent {
     fn read_next(
         &mut self,
         broker: &mut dyn Broker,
-        limit: usize,
+        limit: u32,
         rules: ScanRules,
-    ) -> Result<usize, AgentError> {
+    ) -> Result<u32, AgentError> {
         // So many at least that passing by pages that are not there has a bound in a step, too.
         let at_least = limit.max(PASSED_PER_PAGE);
         let most = STRETCH_PAGES.min(self.work.room_to_search().max(LEAST_PAGES));
-        let mut end = self.visit.scan_set.stretch(self.visit.cursor, at_least, most);
-        let Resident { mut pages, mut swapped } = self.resident(self.visit.cursor..end)?;
-        self.work.searched_pages += (end - self.visit.cursor) as u64;
-        if let Some(&over) = pages.get(limit) {
-            pages.truncate(limit);
-            end = over;
-            swapped.retain(|&page| page < end);
+        let start = self.visit.cursor;
+        let mut within = start..self.visit.scan_set.stretch(start, at_least, most);
+        let Resident { mut pages, mut swapped } = self.resident(within.clone())?;
+        self.work.searched_pages += u64::from(within.page_count());
+        if let Some(&over) = pages.get(limit as usize) {
+            pages.truncate(limit as usize);
+            within.end = over;
+            swapped.retain(|&page| page < over);
         }
-        self.dirty.subtract_within(&self.visit.scan_set, self.visit.cursor..end);
+        self.dirty.subtract_within(&self.visit.scan_set, within.clone());
         // Looked at when they return: nothing is read in for it.
         for &page in swapped.iter().chain(&pages) {
             self.dirty.insert(page);
         }
-        let passed = (end - self.visit.cursor) / PASSED_PER_PAGE;
-        self.visit.cursor = end;
+        self.visit.cursor = within.end;
         if rules.smart_scan {
             self.pass_over(broker, &mut pages)?;
         }
         let contents = self.read(&pages, rules.use_zero_pages);
         self.visit.read_ahead.extend(pages.into_iter().zip(contents));
-        Ok(passed)
+        Ok(within.page_count() / PASSED_PER_PAGE)
     }
 
     /// Offers, and folds, the next `limit` pages at most of those that have been read, as many as the
     /// step has room for. Returns how many.
-    fn offer_next(&mut self, broker: &mut dyn Broker, limit: usize) -> Result<usize, AgentError> {
+    fn offer_next(&mut self, broker: &mut dyn Broker, limit: u32) -> Result<u32, AgentError> {
         let mut offered = 0;
         while offered < limit && !self.visit.read_ahead.is_empty() && !self.work.is_enough() {
-            let some =
-                self.work.room_to_map().min(limit - offered).min(self.visit.read_ahead.len());
-            let read: Vec<(usize, Content)> = self.visit.read_ahead.drain(..some).collect();
-            offered += some;
+            let some = self.work.room_to_map().min(limit - offered) as usize;
+            let some = some.min(self.visit.read_ahead.len());
+            let read: Vec<(LinearIndex, Content)> = self.visit.read_ahead.drain(..some).collect();
+            offered += count(some);
             if let Err(error) = self.fold(broker, &read) {
                 for &(page, _) in &read {
                     self.look_once_more(page);
@@ -161,7 +164,7 @@ impl Agent {
     }
 
     /// Has a page be looked at by the next pass of which nothing is known, because the broker failed.
-    pub(in crate::agent) fn look_once_more(&mut self, page: usize) {
+    pub(in crate::agent) fn look_once_more(&mut self, page: LinearIndex) {
         if !self.is_known(page) {
             self.dirty.insert(page);
         }
@@ -171,11 +174,10 @@ impl Agent {
     fn pass_over(
         &mut self,
         broker: &mut dyn Broker,
-        pages: &mut Vec<usize>,
+        pages: &mut Vec<LinearIndex>,
     ) -> Result<(), AgentError> {
-        let linears: Vec<LinearIndex> = pages.iter().map(|&page| linear_index(page)).collect();
-        let mut skip = Vec::with_capacity(linears.len());
-        broker.age(self.vm, &linears, &mut skip)?;
+        let mut skip = Vec::with_capacity(pages.len());
+        broker.age(self.vm, pages, &mut skip)?;
         let mut skips = skip.into_iter();
         pages.retain(|&page| {
             let skipped = skips.next().unwrap_or(false);
@@ -193,15 +195,14 @@ impl Agent {
     fn fold(
         &mut self,
         broker: &mut dyn Broker,
-        read: &[(usize, Content)],
+        read: &[(LinearIndex, Content)],
     ) -> Result<(), AgentError> {
         let (mut targets, mut offers) = (Vec::new(), Vec::new());
-        for &(page, content) in read {
-            let is_wanted = self.mode != DedupMode::Off && !self.is_excluded(page);
-            if !is_wanted || self.is_locked(page) || !self.dirty.remove(page) {
+        for &(linear, content) in read {
+            let is_wanted = self.mode != DedupMode::Off && !self.is_excluded(linear);
+            if !is_wanted || self.is_locked(linear) || !self.dirty.remove(linear) {
                 continue;
             }
-            let linear = linear_index(page);
             match content {
                 Content::Zero => targets.push(Target { linear, want: Want::Zero }),
                 Content::Data(fingerprint) if self.mode == DedupMode::On => {
@@ -218,16 +219,16 @@ impl Agent {
         for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
-                    self.waiting.insert(linear.0 as usize);
+                    self.waiting.insert(linear);
                 }
                 Decision::Keep | Decision::Identify => {
-                    self.dirty.insert(linear.0 as usize);
+                    self.dirty.insert(linear);
                 }
                 Decision::Join(slot) if self.has_slot(slot) => {
                     targets.push(Target { linear, want: Want::Share(slot) });
                 }
                 Decision::Join(slot) => {
-                    self.dirty.insert(linear.0 as usize);
+                    self.dirty.insert(linear);
                     outcomes.push(declined((linear, slot)));
                 }
             }

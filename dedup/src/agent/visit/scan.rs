@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::agent::positions::linear_index;
 use crate::agent::{Agent, AgentError};
 use crate::fingerprint::{Fingerprint, IDENTITY_PART, is_zero};
 use crate::protocol::IdentityOffer;
@@ -23,15 +22,15 @@ pub(in crate::agent) enum Content {
 #[derive(Debug, Default)]
 pub(super) struct Resident {
     /// Those that are in memory.
-    pub(super) pages: Vec<usize>,
+    pub(super) pages: Vec<LinearIndex>,
     /// Those that are swapped out, or look so because the kernel is moving them to another frame.
-    pub(super) swapped: Vec<usize>,
+    pub(super) swapped: Vec<LinearIndex>,
 }
 
 impl Agent {
     /// The pages in `within` that are to be looked at and that the kernel holds memory of their own
     /// for. A page that is not there has nothing to save.
-    pub(super) fn resident(&self, within: Range<usize>) -> Result<Resident, AgentError> {
+    pub(super) fn resident(&self, within: Range<LinearIndex>) -> Result<Resident, AgentError> {
         let mut resident = Resident::default();
         self.scan_near(&self.visit.scan_set, within, |page, kind| match kind {
             PageKind::Private => resident.pages.push(page),
@@ -42,11 +41,11 @@ impl Agent {
     }
 
     /// Reads pages, which others may be writing. Pages of zeroes are distinguished only if that is of use.
-    pub(super) fn read(&mut self, pages: &[usize], use_zero_pages: bool) -> Vec<Content> {
+    pub(super) fn read(&mut self, pages: &[LinearIndex], use_zero_pages: bool) -> Vec<Content> {
         let (space, secret) = (&self.space, &self.secret);
-        let look = |&linear: &usize| {
+        let look = |&linear: &LinearIndex| {
             let mut page = [0; PAGE_SIZE];
-            space.span(linear_index(linear), 1).copy_page(0, &mut page);
+            space.span(linear, 1).copy_page(0, &mut page);
             if use_zero_pages && is_zero(&page) {
                 Content::Zero
             } else {

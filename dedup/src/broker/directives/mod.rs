@@ -41,7 +41,7 @@ impl LocalBroker {
         limit: usize,
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError> {
-        let room = self.store.slots.room() as usize;
+        let room = self.store.slots.room();
         self.member_mut(vm)?.queue.begin_poll(room);
         let before = directives.len();
         let mut batch = Batch::default();

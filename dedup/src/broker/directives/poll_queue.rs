@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use crate::LinearIndex;
-use crate::bitmap::Bitmap;
+use crate::page_set::PageSet;
 
 /// Pages in the order in which directives are given: ascending, round by round.
 ///
@@ -23,7 +23,7 @@ use crate::bitmap::Bitmap;
 pub(in crate::broker) struct PollQueue {
     due: Pages,
     /// The first page that this round has not passed.
-    next: usize,
+    next: LinearIndex,
     parked: Pages,
     lacking: Pages,
     /// `None` where there are none.
@@ -33,22 +33,22 @@ pub(in crate::broker) struct PollQueue {
 /// A set of pages, and how many there are.
 #[derive(Debug)]
 struct Pages {
-    set: Bitmap,
-    count: usize,
+    set: PageSet,
+    count: u32,
 }
 
 impl Pages {
-    fn new(page_count: usize) -> Self {
-        Self { set: Bitmap::new(page_count), count: 0 }
+    fn new(page_count: u32) -> Self {
+        Self { set: PageSet::new(page_count), count: 0 }
     }
 
-    fn insert(&mut self, page: usize) {
-        self.count += usize::from(self.set.insert(page));
+    fn insert(&mut self, page: LinearIndex) {
+        self.count += u32::from(self.set.insert(page));
     }
 
-    fn remove(&mut self, page: usize) -> bool {
+    fn remove(&mut self, page: LinearIndex) -> bool {
         let had = self.set.remove(page);
-        self.count -= usize::from(had);
+        self.count -= u32::from(had);
         if had && self.count == 0 {
             self.set.clear();
         }
@@ -56,11 +56,11 @@ impl Pages {
     }
 
     fn iter(&self) -> impl Iterator<Item = LinearIndex> + '_ {
-        self.set.iter().filter_map(|page| u32::try_from(page).ok().map(LinearIndex))
+        self.set.iter()
     }
 
     /// Takes the first page from `start` on. O(pages / 64), and nothing for stretches without any.
-    fn take_from(&mut self, start: usize) -> Option<usize> {
+    fn take_from(&mut self, start: LinearIndex) -> Option<LinearIndex> {
         if self.count == 0 {
             return None;
         }
@@ -73,29 +73,35 @@ impl Pages {
 impl PollQueue {
     /// An empty queue of a VM of so many pages.
     pub(in crate::broker) fn new(page_count: u32) -> Self {
-        let pages = || Pages::new(page_count as usize);
-        Self { due: pages(), next: 0, parked: pages(), lacking: pages(), put_off: None }
+        let pages = || Pages::new(page_count);
+        Self {
+            due: pages(),
+            next: LinearIndex(0),
+            parked: pages(),
+            lacking: pages(),
+            put_off: None,
+        }
     }
 
     /// Has a page be due. O(1).
     pub(in crate::broker) fn insert(&mut self, linear: LinearIndex) {
         self.remove(linear);
-        self.due.insert(linear.0 as usize);
+        self.due.insert(linear);
     }
 
     /// Parks a page that is not due. O(1).
     pub(in crate::broker) fn park(&mut self, linear: LinearIndex) {
-        self.parked.insert(linear.0 as usize);
+        self.parked.insert(linear);
     }
 
     /// Notes that a page that is not due lacks a slot. O(1).
     pub(in crate::broker) fn set_lacking(&mut self, linear: LinearIndex) {
-        self.lacking.insert(linear.0 as usize);
+        self.lacking.insert(linear);
     }
 
     /// Whether a page lacks a slot. O(1).
     pub(in crate::broker) fn is_lacking(&self, linear: LinearIndex) -> bool {
-        self.lacking.set.contains(linear.0 as usize)
+        self.lacking.set.contains(linear)
     }
 
     /// Whether any page lacks a slot.
@@ -105,63 +111,63 @@ impl PollQueue {
 
     /// Has a page be due that lacked a slot, as its node has one now. O(1).
     pub(in crate::broker) fn end_lack(&mut self, linear: LinearIndex) {
-        if self.lacking.remove(linear.0 as usize) {
+        if self.lacking.remove(linear) {
             self.insert(linear);
         }
     }
 
     /// Notes that its agent has put a page off. O(1).
     pub(in crate::broker) fn put_off(&mut self, linear: LinearIndex) {
-        let len = self.due.set.len();
-        self.put_off.get_or_insert_with(|| Box::new(Pages::new(len))).insert(linear.0 as usize);
+        let page_count = self.due.set.page_count();
+        self.put_off.get_or_insert_with(|| Box::new(Pages::new(page_count))).insert(linear);
     }
 
     /// Notes that a page is not put off any more; returns whether it was. O(1).
     pub(in crate::broker) fn end_put_off(&mut self, linear: LinearIndex) -> bool {
         let Some(put_off) = &mut self.put_off else { return false };
-        let had = put_off.remove(linear.0 as usize);
+        let had = put_off.remove(linear);
         self.put_off = self.put_off.take().filter(|put_off| put_off.count > 0);
         had
     }
 
     /// Whether its agent has put a page off. O(1).
     pub(in crate::broker) fn is_put_off(&self, linear: LinearIndex) -> bool {
-        self.put_off.as_ref().is_some_and(|put_off| put_off.set.contains(linear.0 as usize))
+        self.put_off.as_ref().is_some_and(|put_off| put_off.set.contains(linear))
     }
 
     /// How many pages are put off. O(1).
     pub(in crate::broker) fn put_off_count(&self) -> u64 {
-        self.put_off.as_ref().map_or(0, |put_off| put_off.count as u64)
+        self.put_off.as_ref().map_or(0, |put_off| u64::from(put_off.count))
     }
 
     /// Begins a poll: if nothing is due, what was parked is, and of what lacks a slot as many pages as
     /// the store has `room` for. O(what becomes due + pages / 64).
-    pub(in crate::broker) fn begin_poll(&mut self, room: usize) {
+    pub(in crate::broker) fn begin_poll(&mut self, room: u32) {
         if self.due.count > 0 {
             return;
         }
         if self.parked.count > 0 {
             std::mem::swap(&mut self.due, &mut self.parked);
         }
-        let mut start = 0;
+        let mut start = LinearIndex(0);
         for _ in 0..room.min(self.lacking.count) {
             let Some(page) = self.lacking.take_from(start) else { break };
             self.due.insert(page);
             start = page;
         }
-        self.next = 0;
+        self.next = LinearIndex(0);
     }
 
     /// Takes the next page of this round. O(1) amortized over a round.
     pub(in crate::broker) fn pop(&mut self) -> Option<LinearIndex> {
         let page = self.due.take_from(self.next)?;
-        self.next = page + 1;
-        u32::try_from(page).ok().map(LinearIndex)
+        self.next = page.offset(1);
+        Some(page)
     }
 
     /// Begins a new round if pages are due that the last one had passed; returns whether there are.
     pub(in crate::broker) fn begin_round(&mut self) -> bool {
-        self.next = 0;
+        self.next = LinearIndex(0);
         self.due.count > 0
     }
 
@@ -169,7 +175,7 @@ impl PollQueue {
     pub(in crate::broker) fn contains(&self, linear: LinearIndex) -> bool {
         let mut sets =
             [&self.due, &self.parked, &self.lacking].into_iter().chain(self.put_off.as_deref());
-        sets.any(|pages| pages.set.contains(linear.0 as usize))
+        sets.any(|pages| pages.set.contains(linear))
     }
 
     /// Has a page be neither due nor set aside. It stays put off if it is: see
@@ -177,7 +183,7 @@ impl PollQueue {
     pub(in crate::broker) fn remove(&mut self, linear: LinearIndex) {
         for pages in [&mut self.due, &mut self.parked, &mut self.lacking] {
             if pages.count > 0 {
-                pages.remove(linear.0 as usize);
+                pages.remove(linear);
             }
         }
     }

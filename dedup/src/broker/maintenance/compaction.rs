@@ -87,7 +87,7 @@ impl LocalBroker {
                 return Ok(Some(found));
             }
             if long {
-                cursor.next = LinearIndex(extent.end());
+                cursor.next = extent.end();
                 continue;
             }
             for offset in 0..extent.page_count {

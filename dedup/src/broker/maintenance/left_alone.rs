@@ -5,12 +5,13 @@
 //! whole extent comes back at once, when none of its pages shares its slot. Among pages that are shared it costs no
 //! VMA, and a new slot would.
 
+use crate::VmId;
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::rmap::RmapItem;
 use crate::extents::Extent;
+use crate::page_range::PageRange;
 use crate::protocol::Batch;
-use crate::{LinearIndex, VmId};
 
 /// Nodes that a call looks at, at most.
 const LOOKED_NODES: usize = 1 << 16;
@@ -105,8 +106,7 @@ impl LocalBroker {
             return false;
         }
         *looked_pages += extent.page_count;
-        let pages = (extent.linear.0..extent.end()).map(LinearIndex);
-        let items = self.items(vm, pages).into_iter().flatten().flatten();
+        let items = self.items(vm, extent.range().pages()).into_iter().flatten().flatten();
         items.into_iter().all(|item| self.may_be_private(item))
     }
 

@@ -182,8 +182,8 @@ impl Engine {
             PageState::Shared(_) if explanation.walk.items > 1 => return Reason::Shared,
             PageState::Shared(_) => return Reason::Alone,
             PageState::Zero if !own => return Reason::Zero,
-            _ if agent.is_excluded(linear.0 as usize) => return Reason::OptedOut,
-            _ if agent.is_locked(linear.0 as usize) => return Reason::Locked,
+            _ if agent.is_excluded(linear) => return Reason::OptedOut,
+            _ if agent.is_locked(linear) => return Reason::Locked,
             _ if agent.mode() == DedupMode::Off => return Reason::Mode(DedupMode::Off),
             _ => {}
         }

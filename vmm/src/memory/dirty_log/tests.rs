@@ -12,7 +12,7 @@ use crate::memory::{GuestRam, HOLE_END, HOLE_START};
 use crate::vcpu::exit::{VmExit, enter};
 
 const MEMORY_BYTES: u64 = 8 << 20;
-const FIRST: usize = 0x20_0000 / 4096;
+const FIRST: u32 = 0x20_0000 / 4096;
 
 /// A guest that writes one byte into each of 100 pages from `FIRST` on, every other one, then
 /// touches an I/O port, and so on for ever.
@@ -83,13 +83,13 @@ impl Machine {
     }
 }
 
-fn collect(log: &mut KvmDirtyLog) -> BTreeSet<usize> {
-    let mut changed = Bitmap::new(log.vm.ram().page_count());
+fn collect(log: &mut KvmDirtyLog) -> BTreeSet<u32> {
+    let mut changed = PageSet::new(log.vm.ram().page_count());
     log.collect(&mut changed).unwrap();
-    changed.iter().collect()
+    changed.iter().map(|page| page.0).collect()
 }
 
-fn written_by_guest() -> BTreeSet<usize> {
+fn written_by_guest() -> BTreeSet<u32> {
     (FIRST..).step_by(2).take(100).collect()
 }
 
@@ -137,7 +137,7 @@ fn what_is_written_above_the_hole_is_reported_by_its_linear_index() {
     collect(&mut log);
     machine.one_round();
     collect(&mut log);
-    let first = usize::try_from(HOLE_START / 4096).unwrap();
+    let first = u32::try_from(HOLE_START / 4096).unwrap();
     for _ in 0..3 {
         machine.one_round();
         machine.vm.ram().memory().write_obj(1_u8, GuestAddress(HOLE_END + 0x6000)).unwrap();
@@ -150,11 +150,11 @@ fn what_is_written_above_the_hole_is_reported_by_its_linear_index() {
 fn bits_that_are_set_stay_set() {
     let mut machine = Machine::new();
     let mut log = machine.log();
-    let mut changed = Bitmap::new(machine.vm.ram().page_count());
-    changed.insert(2047);
+    let mut changed = PageSet::new(machine.vm.ram().page_count());
+    changed.insert(LinearIndex(2047));
     machine.one_round();
     log.collect(&mut changed).unwrap();
-    assert!(changed.contains(2047) && changed.contains(FIRST));
+    assert!(changed.contains(LinearIndex(2047)) && changed.contains(LinearIndex(FIRST)));
 }
 
 #[test]
@@ -166,10 +166,11 @@ fn what_was_read_and_not_handed_on_is_named_by_a_later_call() {
     machine.vm.ram().memory().write_obj(1_u8, GuestAddress(0x50_0000)).unwrap();
     machine.vm.ram().memory().write_obj(1_u8, GuestAddress(0x7f_f000)).unwrap();
     machine.one_round();
-    let mut changed = Bitmap::new(machine.vm.ram().page_count());
+    let mut changed = PageSet::new(machine.vm.ram().page_count());
     // As a pass does that fails after its first stretch: its own writes are in no other log by then.
-    let next = log.collect_part(0..64, &mut changed).unwrap();
-    assert!(next == 64 && changed.iter().all(|page| page < 64));
+    let part = LinearIndex(0).run(64);
+    let next = log.collect_part(part.clone(), &mut changed).unwrap();
+    assert!(next == part.end && changed.iter().all(|page| part.contains(&page)));
     let named = collect(&mut log);
     assert!(named.is_superset(&written_by_guest()));
     assert!(named.contains(&own) && named.contains(&0x7ff));
@@ -188,13 +189,13 @@ fn parts_name_together_what_the_whole_names_and_each_page_once() {
     let pages = machine.vm.ram().page_count();
     for part in [1, 64, 100, 1000] {
         machine.one_round();
-        let (mut named, mut next) = (BTreeSet::new(), 0);
-        while next < pages {
-            let mut changed = Bitmap::new(pages);
-            let within = next..pages.min(next + part);
+        let (mut named, mut next) = (BTreeSet::new(), LinearIndex(0));
+        while next.0 < pages {
+            let mut changed = PageSet::new(pages);
+            let within = next..next.offset(part).min(changed.end());
             next = log.collect_part(within.clone(), &mut changed).unwrap();
             assert!(next > within.start);
-            assert!(changed.iter().all(|page| named.insert(page)), "twice, in parts of {part}");
+            assert!(changed.iter().all(|page| named.insert(page.0)), "twice, in parts of {part}");
         }
         assert!(named.is_superset(&written_by_guest()));
         assert!(collect(&mut log).is_disjoint(&written_by_guest()));
@@ -240,7 +241,7 @@ fn a_log_that_is_switched_on_while_the_vm_lives_misses_nothing_from_then_on() {
     let mut machine = Machine::logging(false);
     machine.one_round();
     let mut log = machine.log();
-    let mut changed = Bitmap::new(machine.vm.ram().page_count());
+    let mut changed = PageSet::new(machine.vm.ram().page_count());
     assert!(log.collect(&mut changed).is_err(), "there is no log");
     for _ in 0..3 {
         machine.vm.log_writes(true).unwrap();
@@ -278,9 +279,9 @@ fn neither_of_two_consumers_of_a_log_misses_what_the_other_has_read() {
     let page_count = machine.vm.ram().page_count();
     let shared = SharedChanges::new(Box::new(machine.log()), page_count, false);
     let read = |consumer: &mut ChangeConsumer| {
-        let mut changed = Bitmap::new(page_count);
+        let mut changed = PageSet::new(page_count);
         consumer.collect(&mut changed).unwrap();
-        changed.iter().collect::<BTreeSet<usize>>()
+        changed.iter().map(|page| page.0).collect::<BTreeSet<u32>>()
     };
     let (mut one, mut other) = (shared.consumer().unwrap(), shared.consumer().unwrap());
     machine.one_round();

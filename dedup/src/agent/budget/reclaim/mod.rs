@@ -19,8 +19,9 @@ use std::ops::Range;
 use crate::agent::budget::mappings::more_vmas_with;
 use crate::agent::budget::stale_extents::PASSED_PER_PAGE;
 use crate::agent::budget::{BudgetState, Entitlement};
-use crate::agent::merge::runs::{Action, Run};
+use crate::agent::merge::runs::Run;
 use crate::agent::{Agent, AgentError};
+use crate::page_range::PageRange;
 use crate::protocol::{Broker, Outcome};
 use crate::sys::PageMover;
 use crate::{LinearIndex, VmId};
@@ -153,7 +154,7 @@ impl Agent {
             self.work.searched_pages += u64::from(passed);
             match window {
                 Window::Found(pages) => {
-                    taken += pages.end - pages.start;
+                    taken += pages.page_count();
                     let given = self.release_window(broker, &pages);
                     if !matches!(given, Ok(true)) {
                         self.reclaim.end();
@@ -180,19 +181,18 @@ impl Agent {
     fn release_window(
         &mut self,
         broker: &mut dyn Broker,
-        pages: &Range<u32>,
+        pages: &Range<LinearIndex>,
     ) -> Result<bool, AgentError> {
-        let (linear, page_count) = (LinearIndex(pages.start), pages.end - pages.start);
-        let run = Run { linear, page_count, action: Action::Replace };
+        let run = Run::replacing(pages);
         self.reclaim.next = Some(run.end());
         let mut planned = self.extents.within(iter::once(run.with_neighbours()));
         if more_vmas_with(&self.space, &mut planned, &run) >= 0 {
             // It lies between extents that save more.
             return Ok(true);
         }
-        let shared: Vec<Range<usize>> = self.shared.runs_within(run.positions()).collect();
+        let shared: Vec<Range<LinearIndex>> = self.shared.runs_within(pages.clone()).collect();
         self.work.mapped_runs += 1 + shared.len() as u64;
-        self.work.mapped_pages += u64::from(page_count);
+        self.work.mapped_pages += u64::from(run.page_count);
         for pages in shared {
             self.unmerge_run(broker, pages.clone(), |linear| Outcome::Yielded { linear })?;
             // Put off, and not to be looked at: they are known to have twins.
@@ -203,7 +203,7 @@ impl Agent {
         if !self.make_anonymous(pages)? {
             return Ok(false);
         }
-        self.report(broker, vec![Outcome::Unbacked { linear, page_count }])?;
+        self.report(broker, vec![Outcome::unbacked(pages)])?;
         let freed = before.saturating_sub(self.vmas);
         self.reclaim.quota = self.reclaim.quota.saturating_sub(freed);
         if freed > 0 {

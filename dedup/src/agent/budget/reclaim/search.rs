@@ -7,16 +7,16 @@ use super::VMAS_PER_EXTENT;
 use crate::agent::budget::Entitlement;
 use crate::agent::budget::stale_extents::PASSED_PER_PAGE;
 use crate::agent::budget::stale_extents::anonymous::{MAX_GAP_PAGES, STALE_PAGES};
-use crate::agent::positions::{count, linear_index};
 use crate::agent::{Agent, AgentError};
 use crate::extents::Extent;
+use crate::page_range::PageRange;
 use crate::protocol::Broker;
 use crate::{LinearIndex, VmId};
 
 /// What the search for extents of little worth has come to.
 pub(super) enum Window {
     /// These pages are to be given back together.
-    Found(Range<u32>),
+    Found(Range<LinearIndex>),
     /// There is none before this page.
     Further(LinearIndex),
     /// There is none.
@@ -33,9 +33,9 @@ impl Agent {
         vmas: u64,
         limit: u32,
     ) -> Result<(Window, u32), AgentError> {
-        let mut found: Option<Range<u32>> = None;
+        let mut found: Option<Range<LinearIndex>> = None;
         let (mut passed, mut left) = (0, vmas / VMAS_PER_EXTENT);
-        let end = LinearIndex(self.space.page_count());
+        let end = self.space.end();
         for extent in self.extents.overlapping(from, end) {
             if passed >= limit && found.is_none() {
                 return Ok((Window::Further(extent.linear), passed));
@@ -63,11 +63,11 @@ impl Agent {
                 }
                 continue;
             }
-            let first = found.as_ref().map_or(extent.linear.0, |found| found.start);
+            let first = found.as_ref().map_or(extent.linear, |found| found.start);
             match &mut found {
                 Some(found)
-                    if extent.end() > self.move_end(first).min(first + STALE_PAGES)
-                        || extent.linear.0 - found.end > MAX_GAP_PAGES =>
+                    if extent.end() > self.move_end(first).min(first.offset(STALE_PAGES))
+                        || (found.end..extent.linear).page_count() > MAX_GAP_PAGES =>
                 {
                     break;
                 }
@@ -99,8 +99,8 @@ impl Agent {
         broker: &mut dyn Broker,
         extent: Extent,
     ) -> Result<BTreeSet<VmId>, AgentError> {
-        let pages = self.shared.runs_within(extent.linear.0 as usize..extent.end() as usize);
-        let pages: Vec<LinearIndex> = pages.flatten().map(linear_index).collect();
+        let runs = self.shared.runs_within(extent.range());
+        let pages: Vec<LinearIndex> = runs.flat_map(PageRange::pages).collect();
         let mut partners = Vec::with_capacity(pages.len());
         broker.partners(self.vm, &pages, &mut partners)?;
         Ok(partners.into_iter().flatten().filter(|&partner| partner != self.vm).collect())
@@ -109,8 +109,7 @@ impl Agent {
     /// Pages of an extent that share their slots; `None` if it is not to be given back, because it cannot be
     /// moved at once. O(pages / 64).
     fn worth(&self, extent: Extent) -> Option<u32> {
-        let pages = extent.linear.0 as usize..extent.end() as usize;
-        (extent.end() <= self.move_end(extent.linear.0))
-            .then(|| count(self.shared.count_within(pages)))
+        (extent.end() <= self.move_end(extent.linear))
+            .then(|| self.shared.count_within(extent.range()))
     }
 }

@@ -11,6 +11,7 @@ mod search;
 
 use crate::LinearIndex;
 use crate::agent::{Agent, AgentError};
+use crate::page_range::PageRange;
 use crate::protocol::{Broker, Outcome};
 
 /// What moving a window costs, about 50 µs, in runs that are mapped.
@@ -132,17 +133,16 @@ impl Agent {
                 }
                 continue;
             };
-            taken += pages.end - pages.start;
+            taken += pages.page_count();
             self.work.mapped_runs += RUNS_PER_MOVE;
-            self.work.mapped_pages += u64::from(pages.end - pages.start);
+            self.work.mapped_pages += u64::from(pages.page_count());
             if !self.make_anonymous(&pages)? {
                 // For want of memory, or because the kernel is too old: not now.
                 self.stale.call_off();
                 break;
             }
             self.stale.failed = false;
-            let (linear, page_count) = (LinearIndex(pages.start), pages.end - pages.start);
-            self.report(broker, vec![Outcome::Unbacked { linear, page_count }])?;
+            self.report(broker, vec![Outcome::unbacked(&pages)])?;
             if self.work.is_enough() {
                 break;
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::LinearIndex;
 use crate::sys::refuse_moves;
 use crate::{
     AnonymousMemory, AttachSpec, DedupMode, Engine, EngineConfig, PAGE_SIZE, VmId, WrittenPages,
@@ -11,14 +12,14 @@ const PAGES: u32 = 1000;
 
 fn write(memory: &AnonymousMemory, written: &WrittenPages, page: u32, word: u32) {
     memory.write(page as usize * PAGE_SIZE, &word.to_ne_bytes());
-    written.insert(page as usize);
+    written.insert(LinearIndex(page));
 }
 
 /// Two VMs, of whose pages every second is equal in both, folded.
 fn folded_vms(engine: &mut Engine) -> [(Arc<AnonymousMemory>, WrittenPages); 2] {
     let vms = [0, 1].map(|id| {
         let memory = Arc::new(AnonymousMemory::new(PAGES).unwrap());
-        let written = WrittenPages::new(PAGES as usize);
+        let written = WrittenPages::new(PAGES);
         for page in 0..PAGES {
             let whose = if page % 2 == 0 { 0 } else { id };
             write(&memory, &written, page, 1 + page + whose * PAGES);

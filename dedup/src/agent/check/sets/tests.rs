@@ -7,7 +7,7 @@ use crate::VmId;
 use crate::agent::ProcessMemory;
 use crate::agent::tests::World;
 
-type SetOf = fn(&mut Agent) -> &mut Bitmap;
+type SetOf = fn(&mut Agent) -> &mut PageSet;
 
 /// The sets that hold the state of a page.
 const STATES: [(&str, SetOf); 5] = [
@@ -24,7 +24,7 @@ fn found(change: impl FnOnce(&mut Agent)) -> String {
     let mut world = World::new(&process, 256, 0..0);
     let agent = &mut world.vms.get_mut(&VmId(0)).unwrap().agent;
     assert_eq!(agent.find_contradiction(), None);
-    agent.dirty.remove_range(0..8);
+    agent.dirty.remove_range(LinearIndex(0).run(8));
     assert_eq!(agent.find_contradiction(), None);
     change(agent);
     agent.find_contradiction().expect("nothing is found")
@@ -35,8 +35,8 @@ fn a_page_that_is_in_two_states_is_found() {
     for (number, (one, set)) in STATES.iter().enumerate() {
         for (other, other_set) in &STATES[number + 1..] {
             let what = found(|agent| {
-                set(agent).insert(3);
-                other_set(agent).insert(3);
+                set(agent).insert(LinearIndex(3));
+                other_set(agent).insert(LinearIndex(3));
             });
             assert_eq!(what, format!("page 3 is {one} and {other}"));
         }
@@ -46,8 +46,8 @@ fn a_page_that_is_in_two_states_is_found() {
 #[test]
 fn a_page_that_is_to_be_looked_at_and_is_not_dirty_is_found() {
     let what = found(|agent| {
-        agent.visit.cursor = 0;
-        agent.visit.scan_set.insert(4);
+        agent.visit.cursor = LinearIndex(0);
+        agent.visit.scan_set.insert(LinearIndex(4));
     });
     assert_eq!(what, "page 4 is to be looked at, and is not dirty");
 }
@@ -55,20 +55,20 @@ fn a_page_that_is_to_be_looked_at_and_is_not_dirty_is_found() {
 #[test]
 fn an_excluded_page_that_is_looked_at_or_folded_is_found() {
     let excluded = |agent: &Agent| {
-        let mut excluded = Bitmap::new(agent.dirty.len());
-        excluded.insert(5);
+        let mut excluded = PageSet::new(agent.dirty.page_count());
+        excluded.insert(LinearIndex(5));
         Some(excluded)
     };
     let what = found(|agent| {
         agent.excluded = excluded(agent);
-        agent.dirty.insert(5);
-        agent.visit.scan_set.insert(5);
+        agent.dirty.insert(LinearIndex(5));
+        agent.visit.scan_set.insert(LinearIndex(5));
     });
     assert_eq!(what, "page 5 is to be looked at, and is excluded");
     for (name, set) in &STATES[..3] {
         let what = found(|agent| {
             agent.excluded = excluded(agent);
-            set(agent).insert(5);
+            set(agent).insert(LinearIndex(5));
         });
         assert_eq!(what, format!("page 5 is {name} and excluded"));
     }
@@ -82,7 +82,7 @@ fn a_page_that_is_folded_against_the_mode_is_found() {
         let what = found(|agent| {
             agent.mode = mode;
             let (_, set) = STATES.iter().find(|(other, _)| *other == name).unwrap();
-            set(agent).insert(6);
+            set(agent).insert(LinearIndex(6));
         });
         assert_eq!(what, format!("page 6 is {name} in a VM that is not to be folded so"));
     }
@@ -91,7 +91,7 @@ fn a_page_that_is_folded_against_the_mode_is_found() {
 #[test]
 fn a_set_of_another_number_of_pages_is_found() {
     for (name, set) in &STATES {
-        let what = found(|agent| *set(agent) = Bitmap::new(3));
+        let what = found(|agent| *set(agent) = PageSet::new(3));
         assert!(what.starts_with("a set of 3 of "), "{name}: {what}");
     }
 }

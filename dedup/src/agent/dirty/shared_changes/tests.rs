@@ -4,31 +4,36 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::WrittenPages;
+use crate::page_range::PageRange;
 
-const PAGES: usize = 300;
+const PAGES: u32 = 300;
 
 /// Written pages that are named a few at a time, and not at all at times; it forgets what it has named.
 struct Fickle {
     written: WrittenPages,
-    part: usize,
+    part: u32,
     failures: Arc<Mutex<u32>>,
     watched: Arc<Mutex<Vec<bool>>>,
 }
 
 impl ChangeSource for Fickle {
-    fn collect(&mut self, changed: &mut Bitmap) -> io::Result<()> {
+    fn collect(&mut self, changed: &mut PageSet) -> io::Result<()> {
         self.written.collect(changed)
     }
 
-    fn collect_part(&mut self, within: Range<usize>, changed: &mut Bitmap) -> io::Result<usize> {
-        let end = within.end.min(within.start + self.part);
-        self.written.collect_part(within.start..end, changed)?;
+    fn collect_part(
+        &mut self,
+        within: Range<LinearIndex>,
+        changed: &mut PageSet,
+    ) -> io::Result<LinearIndex> {
+        let within = within.first(self.part);
+        self.written.collect_part(within.clone(), changed)?;
         let mut failures = self.failures.lock().unwrap();
         if *failures > 0 {
             *failures -= 1;
             return Err(io::Error::other("named, and failed"));
         }
-        Ok(end)
+        Ok(within.end)
     }
 
     fn watch(&mut self, is_watched: bool) -> io::Result<()> {
@@ -44,7 +49,7 @@ struct World {
     shared: SharedChanges,
 }
 
-fn world(part: usize) -> World {
+fn world(part: u32) -> World {
     let written = WrittenPages::new(PAGES);
     let (failures, watched) = (Arc::default(), Arc::<Mutex<Vec<bool>>>::default());
     let source = Fickle {
@@ -57,21 +62,25 @@ fn world(part: usize) -> World {
     World { written, failures, watched, shared }
 }
 
-fn read(consumer: &mut ChangeConsumer) -> BTreeSet<usize> {
-    let mut changed = Bitmap::new(PAGES);
+fn read(consumer: &mut ChangeConsumer) -> BTreeSet<LinearIndex> {
+    let mut changed = PageSet::new(PAGES);
     consumer.collect(&mut changed).unwrap();
     changed.iter().collect()
+}
+
+fn pages<const COUNT: usize>(numbers: [u32; COUNT]) -> BTreeSet<LinearIndex> {
+    numbers.map(LinearIndex).into()
 }
 
 #[test]
 fn neither_of_two_consumers_misses_a_page_that_the_other_took() {
     let world = world(PAGES);
     let (mut one, mut other) = (world.shared.consumer().unwrap(), world.shared.consumer().unwrap());
-    world.written.insert(7);
-    assert_eq!(read(&mut one), [7].into());
-    world.written.insert(299);
-    assert_eq!(read(&mut other), [7, 299].into());
-    assert_eq!((read(&mut one), read(&mut other)), ([299].into(), [].into()));
+    world.written.insert(LinearIndex(7));
+    assert_eq!(read(&mut one), pages([7]));
+    world.written.insert(LinearIndex(299));
+    assert_eq!(read(&mut other), pages([7, 299]));
+    assert_eq!((read(&mut one), read(&mut other)), (pages([299]), pages([])));
 }
 
 #[test]
@@ -81,7 +90,7 @@ fn the_source_is_watched_while_anybody_watches() {
     let (mut one, other) = (world.shared.consumer().unwrap(), world.shared.consumer().unwrap());
     assert_eq!(watched(), [true]);
     one.watch(false).unwrap();
-    world.written.insert(1);
+    world.written.insert(LinearIndex(1));
     assert_eq!(watched(), [true], "nobody switches it off for another");
     drop(other);
     assert_eq!(watched(), [true, false]);
@@ -93,9 +102,9 @@ fn the_source_is_watched_while_anybody_watches() {
 
 #[derive(Debug, Clone)]
 enum Action {
-    Write(usize),
-    /// This consumer reads from a page on, up to another.
-    Read(usize, usize, usize),
+    Write(LinearIndex),
+    /// This consumer reads from a page on, so many at most.
+    Read(usize, LinearIndex, u32),
     /// So many of the next reads fail.
     Fail(u32),
     Watch(usize, bool),
@@ -103,10 +112,14 @@ enum Action {
     Renew(usize),
 }
 
+fn page() -> impl Strategy<Value = LinearIndex> {
+    (0..PAGES).prop_map(LinearIndex)
+}
+
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => (0..PAGES).prop_map(Action::Write),
-        4 => (0..3_usize, 0..PAGES, 1..=PAGES).prop_map(|(n, at, len)| Action::Read(n, at, len)),
+        4 => page().prop_map(Action::Write),
+        4 => (0..3_usize, page(), 1..=PAGES).prop_map(|(n, at, len)| Action::Read(n, at, len)),
         1 => (1..3_u32).prop_map(Action::Fail),
         1 => (0..3_usize, any::<bool>()).prop_map(|(n, is_on)| Action::Watch(n, is_on)),
         1 => (0..3_usize).prop_map(Action::Renew),
@@ -120,7 +133,7 @@ proptest! {
         actions in prop::collection::vec(action(), 0..200),
     ) {
         let world = world(part);
-        let mut consumers: Vec<(ChangeConsumer, bool, BTreeSet<usize>)> = (0..3)
+        let mut consumers: Vec<(ChangeConsumer, bool, BTreeSet<LinearIndex>)> = (0..3)
             .map(|_| (world.shared.consumer().unwrap(), true, BTreeSet::new()))
             .collect();
         for action in actions {
@@ -136,12 +149,13 @@ proptest! {
                     if !*is_watching {
                         continue;
                     }
-                    let (end, mut changed) = ((at + len).min(PAGES), Bitmap::new(PAGES));
-                    let result = consumer.collect_part(at..end, &mut changed);
-                    let named: BTreeSet<usize> = changed.iter().collect();
+                    let mut changed = PageSet::new(PAGES);
+                    let within = (at..changed.end()).first(len);
+                    let result = consumer.collect_part(within.clone(), &mut changed);
+                    let named: BTreeSet<LinearIndex> = changed.iter().collect();
                     if let Ok(next) = result {
-                        prop_assert!(next > at && next <= end);
-                        let due: BTreeSet<usize> = expected.range(at..next).copied().collect();
+                        prop_assert!(next > at && next <= within.end);
+                        let due: BTreeSet<LinearIndex> = expected.range(at..next).copied().collect();
                         prop_assert!(due.is_subset(&named), "{due:?}, and {named:?}");
                     }
                     expected.retain(|page| !named.contains(page));

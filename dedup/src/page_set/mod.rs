@@ -9,53 +9,67 @@ mod tests;
 
 use std::ops::Range;
 
+use crate::LinearIndex;
+use crate::types::count;
 use chunk::{BITS, CHUNK, CHUNK_WORDS, Chunk, for_masks, pieces};
 
-/// A set of page numbers below a length that is fixed when it is made.
+/// A set of pages of one VM, whose number of pages is fixed when it is made.
 ///
-/// It takes memory only for stretches of which some numbers are in the set and others are not.
+/// It takes memory only for stretches of which some pages are in the set and others are not.
 #[derive(Debug, Clone)]
-pub struct Bitmap {
+pub struct PageSet {
     chunks: Vec<Chunk>,
+    /// Pages that the set is over.
     len: usize,
 }
 
-impl Bitmap {
-    /// The empty set over `0..len`.
-    pub fn new(len: usize) -> Self {
+impl PageSet {
+    /// The empty set over a VM's `page_count` pages.
+    pub fn new(page_count: u32) -> Self {
+        let len = page_count as usize;
         Self { chunks: vec![Chunk::Empty; len.div_ceil(CHUNK)], len }
     }
 
-    /// The set of all of `0..len`.
-    pub fn full(len: usize) -> Self {
-        let mut bitmap = Self::new(len);
-        bitmap.insert_range(0..len);
-        bitmap
+    /// The set of all of a VM's `page_count` pages.
+    pub fn full(page_count: u32) -> Self {
+        let mut set = Self::new(page_count);
+        set.insert_range(set.whole());
+        set
     }
 
-    /// How many numbers the set is over: the exclusive upper bound of its members.
-    pub fn len(&self) -> usize {
-        self.len
+    /// How many pages the set is over, whether or not they are in it.
+    pub fn page_count(&self) -> u32 {
+        count(self.len)
     }
 
-    /// Whether no number is in the set.
+    /// All pages that the set is over.
+    pub fn whole(&self) -> Range<LinearIndex> {
+        LinearIndex(0)..self.end()
+    }
+
+    /// One above the last page that the set is over.
+    pub fn end(&self) -> LinearIndex {
+        LinearIndex(self.page_count())
+    }
+
+    /// Whether no page is in the set.
     pub fn is_empty(&self) -> bool {
         self.chunks.iter().all(Chunk::is_empty)
     }
 
-    /// How many numbers are in the set. O(len / 64).
-    pub fn count(&self) -> usize {
-        let count = |chunk: &Chunk| match chunk {
+    /// How many pages are in the set. O(pages / 64).
+    pub fn count(&self) -> u32 {
+        let members = |chunk: &Chunk| match chunk {
             Chunk::Empty => 0,
             Chunk::Full => CHUNK,
             Chunk::Words(words) => words.iter().map(|word| word.count_ones() as usize).sum(),
         };
-        self.chunks.iter().map(count).sum()
+        count(self.chunks.iter().map(members).sum())
     }
 
-    /// How many numbers of `range`, which must not reach beyond the length, are in the set. O(range / 64).
-    pub(crate) fn count_within(&self, range: Range<usize>) -> usize {
-        let count = |(chunk, within): (usize, Range<usize>)| match &self.chunks[chunk] {
+    /// How many pages of `range`, which must not reach beyond the end, are in the set. O(range / 64).
+    pub(crate) fn count_within(&self, range: Range<LinearIndex>) -> u32 {
+        let members = |(chunk, within): (usize, Range<usize>)| match &self.chunks[chunk] {
             Chunk::Empty => 0,
             Chunk::Full => within.len(),
             Chunk::Words(words) => {
@@ -64,21 +78,25 @@ impl Bitmap {
                 count
             }
         };
-        pieces(range).map(count).sum()
+        count(pieces(positions(&range)).map(members).sum())
     }
 
-    /// Whether `index` is in the set.
-    pub fn contains(&self, index: usize) -> bool {
+    /// Whether a page is in the set.
+    #[inline]
+    pub fn contains(&self, page: LinearIndex) -> bool {
+        let index = position(page);
         let word = self.chunks[index / CHUNK].word(index % CHUNK / BITS);
         word & (1 << (index % BITS)) != 0
     }
 
-    /// Puts `index` in; says whether it was new.
+    /// Puts a page in; returns whether it was new.
     ///
     /// # Panics
     ///
-    /// When `index` is not below the length.
-    pub fn insert(&mut self, index: usize) -> bool {
+    /// When the set is not over such a page.
+    #[inline]
+    pub fn insert(&mut self, page: LinearIndex) -> bool {
+        let index = position(page);
         assert!(index < self.len, "{index} is not below {}", self.len);
         let (position, bit) = (index % CHUNK / BITS, 1 << (index % BITS));
         let word = match &mut self.chunks[index / CHUNK] {
@@ -91,8 +109,10 @@ impl Bitmap {
         new
     }
 
-    /// Takes `index` out; says whether it was in.
-    pub fn remove(&mut self, index: usize) -> bool {
+    /// Takes a page out; returns whether it was in.
+    #[inline]
+    pub fn remove(&mut self, page: LinearIndex) -> bool {
+        let index = position(page);
         let (position, bit) = (index % CHUNK / BITS, 1 << (index % BITS));
         let word = match &mut self.chunks[index / CHUNK] {
             Chunk::Empty => return false,
@@ -104,14 +124,14 @@ impl Bitmap {
         had
     }
 
-    /// Puts every number of `range` in.
+    /// Puts every page of `range` in.
     ///
     /// # Panics
     ///
-    /// When the range reaches beyond the length.
-    pub fn insert_range(&mut self, range: Range<usize>) {
-        assert!(range.end <= self.len, "{} is above {}", range.end, self.len);
-        for (chunk, within) in pieces(range) {
+    /// When the range reaches beyond the end.
+    pub fn insert_range(&mut self, range: Range<LinearIndex>) {
+        assert!(range.end <= self.end(), "{} is above {}", range.end, self.len);
+        for (chunk, within) in pieces(positions(&range)) {
             if within.len() == CHUNK {
                 self.chunks[chunk] = Chunk::Full;
             } else if !matches!(self.chunks[chunk], Chunk::Full) {
@@ -121,14 +141,14 @@ impl Bitmap {
         }
     }
 
-    /// Takes every number of `range` out.
+    /// Takes every page of `range` out.
     ///
     /// # Panics
     ///
-    /// When the range reaches beyond the length.
-    pub fn remove_range(&mut self, range: Range<usize>) {
-        assert!(range.end <= self.len, "{} is above {}", range.end, self.len);
-        for (chunk, within) in pieces(range) {
+    /// When the range reaches beyond the end.
+    pub fn remove_range(&mut self, range: Range<LinearIndex>) {
+        assert!(range.end <= self.end(), "{} is above {}", range.end, self.len);
+        for (chunk, within) in pieces(positions(&range)) {
             let is_last = self.is_at_end(chunk, within.end);
             if is_last && within.start == 0 {
                 self.chunks[chunk] = Chunk::Empty;
@@ -147,8 +167,8 @@ impl Bitmap {
         self.chunks.fill(Chunk::Empty);
     }
 
-    /// Clears the bits of the last word that stand for no number, which a source of changes may have
-    /// set; says whether it had.
+    /// Clears the bits of the last word that stand for no page, which a source of changes may have
+    /// set; returns whether it had.
     pub(crate) fn clear_beyond_end(&mut self) -> bool {
         let used = self.len % BITS;
         let Some(Chunk::Words(words)) = self.chunks.last_mut().filter(|_| used != 0) else {
@@ -160,10 +180,11 @@ impl Bitmap {
         beyond != 0
     }
 
-    /// Puts numbers in by their bits, 64 to a word, the lowest number in the lowest bit, `first` in the
+    /// Puts pages in by their bits, 64 to a word, the lowest page in the lowest bit, `first` in the
     /// lowest of the first word: as a source of changes has them that speaks this layout (KVM's dirty
-    /// log). Bits for numbers that the set is not over must be clear. O(words).
-    pub fn insert_words(&mut self, first: usize, words: &[u64]) {
+    /// log). Bits for pages that the set is not over must be clear. O(words).
+    pub fn insert_words(&mut self, first: LinearIndex, words: &[u64]) {
+        let first = position(first);
         let (start, shift) = (first / BITS, first % BITS);
         for (position, &word) in words.iter().enumerate().filter(|&(_, &word)| word != 0) {
             self.insert_word(start + position, word << shift);
@@ -202,14 +223,30 @@ impl Bitmap {
         self.chunks[chunk].words_mut(len)
     }
 
-    /// Whether a number, relative to its chunk, is one above the chunk's last.
+    /// Whether a position, relative to its chunk, is one above the chunk's last.
     fn is_at_end(&self, chunk: usize, end: usize) -> bool {
         end == CHUNK || chunk * CHUNK + end == self.len
     }
 }
 
+/// Where a page's bit is.
+#[inline]
+fn position(page: LinearIndex) -> usize {
+    page.0 as usize
+}
+
+fn positions(range: &Range<LinearIndex>) -> Range<usize> {
+    position(range.start)..position(range.end)
+}
+
+/// The page whose bit is at a position, or the end of all.
+#[inline]
+fn page_at(position: usize) -> LinearIndex {
+    LinearIndex(count(position))
+}
+
 /// Sets are equal that have the same members, however they keep them.
-impl PartialEq for Bitmap {
+impl PartialEq for PageSet {
     fn eq(&self, other: &Self) -> bool {
         let is_equal = |(number, (mine, theirs)): (usize, (&Chunk, &Chunk))| {
             (0..self.chunk_words(number)).all(|word| mine.word(word) == theirs.word(word))
@@ -219,4 +256,4 @@ impl PartialEq for Bitmap {
     }
 }
 
-impl Eq for Bitmap {}
+impl Eq for PageSet {}

@@ -1,4 +1,4 @@
-//! A stretch of a set: words of bits, and none where all or no numbers are in it.
+//! A stretch of a set: words of bits, and none where all or no pages are in it.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ pub(super) const BITS: usize = u64::BITS as usize;
 pub(super) const CHUNK_WORDS: usize = if cfg!(test) { 2 } else { 512 };
 pub(super) const CHUNK: usize = CHUNK_WORDS * BITS;
 
-/// The numbers of a set from a multiple of [`CHUNK`] on.
+/// The pages of a set from a multiple of [`CHUNK`] on.
 #[derive(Debug, Clone)]
 pub(super) enum Chunk {
     /// None is in the set.

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use super::Bitmap;
 use super::chunk::{BITS, CHUNK, CHUNK_WORDS, Chunk};
+use super::{PageSet, page_at, position};
+use crate::LinearIndex;
 
-impl Bitmap {
+impl PageSet {
     /// The members in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = LinearIndex> + '_ {
         let chunks = self.chunks.iter().enumerate();
         let chunks = chunks.filter(|(_, chunk)| !matches!(chunk, Chunk::Empty));
         let words = chunks.flat_map(|(number, chunk)| {
@@ -15,44 +16,48 @@ impl Bitmap {
             (0..self.chunk_words(number)).map(move |word| (first + word, chunk.word(word)))
         });
         words.flat_map(|(position, word)| {
-            let mut rest = word;
+            let (first, mut rest) = (page_at(position * BITS), word);
             std::iter::from_fn(move || {
                 (rest != 0).then(|| {
-                    let bit = rest.trailing_zeros() as usize;
+                    let bit = rest.trailing_zeros();
                     rest &= rest - 1;
-                    position * BITS + bit
+                    first.offset(bit)
                 })
             })
         })
     }
 
     /// The maximal runs of consecutive members, in ascending order.
-    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.runs_within(0..self.len)
+    pub fn runs(&self) -> impl Iterator<Item = Range<LinearIndex>> + '_ {
+        self.runs_within(self.whole())
     }
 
     /// The maximal runs of consecutive members within `range`, in ascending order. O(range / 64 +
     /// runs).
-    pub fn runs_within(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
-        let (mut next, stop) = (range.start, range.end.min(self.len));
+    pub fn runs_within(
+        &self,
+        range: Range<LinearIndex>,
+    ) -> impl Iterator<Item = Range<LinearIndex>> + '_ {
+        let (mut next, stop) = (position(range.start), position(range.end).min(self.len));
         std::iter::from_fn(move || {
             let start = self.find(next..stop, 0)?;
             let end = self.find(start..stop, u64::MAX).unwrap_or(stop);
             next = end;
-            Some(start..end)
+            Some(page_at(start)..page_at(end))
         })
     }
 
-    /// The first member that is not below `start`. O(numbers in between / 64), and nothing for stretches
+    /// The first member that is not below `start`. O(pages in between / 64), and nothing for stretches
     /// without any.
-    pub fn first_from(&self, start: usize) -> Option<usize> {
-        self.find(start..self.len, 0)
+    pub fn first_from(&self, start: LinearIndex) -> Option<LinearIndex> {
+        self.find(position(start)..self.len, 0).map(page_at)
     }
 
     /// The end of the longest range from `start` on that has at most about `members` members (a
-    /// word's worth more, at most) and `span` numbers. O(span / 64).
-    pub fn stretch(&self, start: usize, members: usize, span: usize) -> usize {
-        let stop = start.saturating_add(span).min(self.len);
+    /// word's worth more, at most) and `span` pages. O(span / 64).
+    pub fn stretch(&self, start: LinearIndex, members: u32, span: u32) -> LinearIndex {
+        let start = position(start);
+        let stop = start.saturating_add(span as usize).min(self.len);
         let (mut next, mut count) = (start, 0);
         while next < stop && count < members {
             let chunk = &self.chunks[next / CHUNK];
@@ -62,13 +67,13 @@ impl Bitmap {
             }
             let end = stop.min((next / BITS + 1) * BITS);
             let word = chunk.word(next % CHUNK / BITS);
-            count += (word >> (next % BITS)).count_ones() as usize;
+            count += (word >> (next % BITS)).count_ones();
             next = end;
         }
-        next
+        page_at(next)
     }
 
-    /// The first number in `range` whose bit, inverted by `invert`, is set. O(range / 64).
+    /// The first position in `range` whose bit, inverted by `invert`, is set. O(range / 64).
     fn find(&self, range: Range<usize>, invert: u64) -> Option<usize> {
         let mut start = range.start;
         while start < range.end {

@@ -2,43 +2,44 @@
 
 use std::ops::Range;
 
-use super::Bitmap;
 use super::chunk::{CHUNK, Chunk, combine, pieces};
+use super::{PageSet, page_at, positions};
+use crate::LinearIndex;
 
-impl Bitmap {
+impl PageSet {
     /// Adds every member of `other`.
     ///
     /// # Panics
     ///
-    /// When the sets are over different lengths.
+    /// When the sets are over different page counts.
     pub fn union_with(&mut self, other: &Self) {
         assert_eq!(self.len, other.len, "sets over different page counts");
-        self.union_within(other, 0..self.len);
+        self.union_within(other, self.whole());
     }
 
     /// Takes out every member of `other`.
     ///
     /// # Panics
     ///
-    /// When the sets are over different lengths.
+    /// When the sets are over different page counts.
     pub fn subtract(&mut self, other: &Self) {
         assert_eq!(self.len, other.len, "sets over different page counts");
-        self.subtract_within(other, 0..self.len);
+        self.subtract_within(other, self.whole());
     }
 
     /// Takes out every member of `other` that lies in `range`.
     ///
     /// # Panics
     ///
-    /// When the range reaches beyond the length.
-    pub fn subtract_within(&mut self, other: &Self, range: Range<usize>) {
-        assert!(range.end <= self.len.min(other.len), "{} is too high", range.end);
-        for (chunk, within) in pieces(range) {
+    /// When the range reaches beyond the end.
+    pub fn subtract_within(&mut self, other: &Self, range: Range<LinearIndex>) {
+        assert!(range.end <= self.end().min(other.end()), "{} is too high", range.end);
+        for (chunk, within) in pieces(positions(&range)) {
             match (&self.chunks[chunk], &other.chunks[chunk]) {
                 (Chunk::Empty, _) | (_, Chunk::Empty) => {}
                 (_, Chunk::Full) => {
                     let start = chunk * CHUNK;
-                    self.remove_range(start + within.start..start + within.end);
+                    self.remove_range(page_at(start + within.start)..page_at(start + within.end));
                 }
                 (_, Chunk::Words(theirs)) => {
                     let is_last = self.is_at_end(chunk, within.end);
@@ -57,15 +58,15 @@ impl Bitmap {
     ///
     /// # Panics
     ///
-    /// When the range reaches beyond the length.
-    pub fn union_within(&mut self, other: &Self, range: Range<usize>) {
-        assert!(range.end <= self.len.min(other.len), "{} is too high", range.end);
-        for (chunk, within) in pieces(range) {
+    /// When the range reaches beyond the end.
+    pub fn union_within(&mut self, other: &Self, range: Range<LinearIndex>) {
+        assert!(range.end <= self.end().min(other.end()), "{} is too high", range.end);
+        for (chunk, within) in pieces(positions(&range)) {
             match (&self.chunks[chunk], &other.chunks[chunk]) {
                 (Chunk::Full, _) | (_, Chunk::Empty) => {}
                 (_, Chunk::Full) => {
                     let start = chunk * CHUNK;
-                    self.insert_range(start + within.start..start + within.end);
+                    self.insert_range(page_at(start + within.start)..page_at(start + within.end));
                 }
                 (_, Chunk::Words(theirs)) => {
                     let words = self.words_mut(chunk);
@@ -80,7 +81,7 @@ impl Bitmap {
     ///
     /// # Panics
     ///
-    /// When the sets are over different lengths.
+    /// When the sets are over different page counts.
     pub fn intersect_with(&mut self, other: &Self) {
         assert_eq!(self.len, other.len, "sets over different page counts");
         for (chunk, theirs) in other.chunks.iter().enumerate() {
@@ -97,11 +98,11 @@ impl Bitmap {
         }
     }
 
-    /// Whether every member is one of `other`, too. O(len / 64).
+    /// Whether every member is one of `other`, too. O(pages / 64).
     ///
     /// # Panics
     ///
-    /// When the sets are over different lengths.
+    /// When the sets are over different page counts.
     pub fn is_subset(&self, other: &Self) -> bool {
         assert_eq!(self.len, other.len, "sets over different page counts");
         self.chunks.iter().zip(&other.chunks).all(|chunks| match chunks {
