@@ -282,7 +282,7 @@ fn poll(
     agent.flush_outbox(broker)?;
     let mut directives = Vec::new();
     broker.move_directives(vm, pages, &mut directives)?;
-    agent.apply_directives(broker, &directives)
+    agent.move_pages(broker, &directives)
 }
 
 struct Layout {

@@ -68,7 +68,7 @@ impl Agent {
             let more = more_vmas_with(&self.space, &mut planned, &run);
             let ask = Ask { held, planned: more_vmas, more, pledge };
             let cost = pledge.saturating_add_signed(more);
-            let is_paid = if awaited && pledge == 0 {
+            let is_paid = if terms.is_worth_it || awaited && pledge == 0 {
                 self.budget.allows_at_all(&ask)
             } else {
                 cost == 0 || self.budget.allows(worth(&run, terms.partner_count(&run), cost), &ask)

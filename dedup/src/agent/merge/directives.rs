@@ -24,7 +24,7 @@ impl Agent {
         let limit = limit.max(1).min(self.work.room_to_fill());
         broker.directives(self.vm, limit as usize, &mut directives)?;
         self.work.directed_pages += 1 + directives.len() as u64;
-        self.apply_directives(broker, &directives)?;
+        self.apply_directives(broker, &directives, Terms::default())?;
         if !directives.is_empty() {
             // Others see what is left of what the VM shares.
             self.count_mappings(self.vmas);
@@ -32,18 +32,28 @@ impl Agent {
         Ok(count(directives.len()))
     }
 
-    /// Executes directives, which the broker has just given in ascending order.
+    /// Moves pages to other slots, by directives that the broker has just given in ascending order, for somebody who
+    /// knows that it is worth what it costs.
     ///
     /// # Errors
     ///
     /// As for [`poll`](Self::poll).
-    pub(crate) fn apply_directives(
+    pub(crate) fn move_pages(
         &mut self,
         broker: &mut dyn Broker,
         directives: &[Directive],
     ) -> Result<(), AgentError> {
-        let (mut targets, mut terms) = (Vec::new(), Terms::default());
-        let mut outcomes = Vec::new();
+        self.apply_directives(broker, directives, Terms { is_worth_it: true, ..Terms::default() })
+    }
+
+    /// Executes directives, which the broker has just given in ascending order, on `terms` that they add to.
+    fn apply_directives(
+        &mut self,
+        broker: &mut dyn Broker,
+        directives: &[Directive],
+        mut terms: Terms,
+    ) -> Result<(), AgentError> {
+        let (mut targets, mut outcomes) = (Vec::new(), Vec::new());
         for directive in directives {
             if directive.linear() >= self.dirty.end() {
                 log::error!("VM {}: the broker directs {directive:?}: no such page", self.vm);

@@ -14,13 +14,15 @@ pub(super) struct Creator {
     pub(super) apart: u32,
 }
 
-/// What is known of some targets beyond where they are to go. Both lists ascend.
+/// What is known of some targets beyond where they are to go. The lists ascend.
 #[derive(Debug, Clone, Default)]
 pub(in crate::agent) struct Terms {
     /// Those that are to fill their slot first.
     pub(super) creators: Vec<Creator>,
     /// Those for which mappings have been set aside by who filled the slot.
     pub(super) awaited: Vec<LinearIndex>,
+    /// Whether it is known that all are worth the mappings that they cost, of all VMs together.
+    pub(in crate::agent) is_worth_it: bool,
 }
 
 impl Terms {

@@ -16,8 +16,8 @@ const STYLES: [(usize, &str); 4] = [
          {eta} left",
     ),
     (54, "{msg} {binary_bytes} of {binary_total_bytes}, {eta} left"),
-    (27, "{msg} {percent} %, {eta} left"),
-    (0, "{percent} %"),
+    (27, "{msg} {percent}%, {eta} left"),
+    (5, "{percent}%"),
 ];
 
 /// The line. It goes when it is dropped.
