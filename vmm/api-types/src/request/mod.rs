@@ -2,6 +2,7 @@
 
 mod compact;
 mod knobs;
+mod number;
 mod settle;
 mod vm;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RequestBody;
+use super::number::number;
 
 /// The longest time limit that a settle request may ask for.
 pub const MAX_SETTLE_LIMIT: Duration = Duration::from_mins(10);
@@ -16,8 +17,8 @@ const DEFAULT_TIMEOUT_MS: u64 = 30_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettleRequest {
-    /// How long the answer may take, in milliseconds.
-    #[serde(default = "default_timeout_ms")]
+    /// How long the answer may take, in milliseconds; in JSON a number, or text that is read as that of a knob is.
+    #[serde(default = "default_timeout_ms", deserialize_with = "number")]
     pub timeout_ms: u64,
 }
 

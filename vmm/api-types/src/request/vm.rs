@@ -1,10 +1,10 @@
 //! What of a VM is to be folded.
 
-use pagefold_dedup::{DedupMode, parse_number};
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use pagefold_dedup::DedupMode;
+use serde::{Deserialize, Serialize};
 
 use super::RequestBody;
+use super::number::optional_number;
 use crate::GuestPhys;
 
 /// The body of a request that changes a VM.
@@ -17,24 +17,12 @@ pub struct VmChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpa: Option<GuestPhys>,
     /// The length of the range; in JSON a number, or text that is read as that of `gpa` is.
-    #[serde(default, deserialize_with = "length", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "optional_number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub bytes: Option<u64>,
-}
-
-/// A length as JSON has it.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a number of bytes, or text such as \"1M\"")]
-enum Written {
-    Number(u64),
-    Text(String),
-}
-
-fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    match Option::deserialize(deserializer)? {
-        None => Ok(None),
-        Some(Written::Number(bytes)) => Ok(Some(bytes)),
-        Some(Written::Text(text)) => parse_number(&text).map(Some).map_err(D::Error::custom),
-    }
 }
 
 /// What is to be done.

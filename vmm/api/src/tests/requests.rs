@@ -110,6 +110,8 @@ fn settle_answers_when_all_is_settled() {
         ("{}", 30_000),
         (" {\"timeout_ms\": 5}\n", 5),
         ("{\"timeout_ms\":600000}", 600_000),
+        ("{\"timeout_ms\":\"0x64\"}", 100),
+        ("{\"timeout_ms\":\"1K\"}", 1024),
     ];
     for (body, limit_ms) in bodies {
         served.fake.settle.send(true).expect("a listener");
@@ -144,7 +146,7 @@ fn settle_refuses_what_it_does_not_understand() {
         "7",
         "{\"timeout\":1}",
         "{\"timeout_ms\":-1}",
-        "{\"timeout_ms\":\"1\"}",
+        "{\"timeout_ms\":\"1s\"}",
         "{\"timeout_ms\":1,\"x\":2}",
         "{\"timeout_ms\":600001}",
         "{\"timeout_ms\":99999999999999999999}",
