@@ -35,7 +35,7 @@ impl Agent {
         let mut more_vmas = 0_i64;
         let mut order: Vec<usize> = (0..runs.len()).filter(|&at| runs[at].is_mapped()).collect();
         // Nothing is put off before everything that saves more has been paid for.
-        order.sort_by_key(|&at| {
+        order.sort_by_cached_key(|&at| {
             let run = &runs[at];
             (terms.awaits(run), Reverse((run.page_count, terms.partner_count(run))))
         });
