@@ -66,6 +66,7 @@ mod fingerprint;
 mod id_set;
 #[cfg(feature = "internals")]
 pub mod internals;
+mod memory_count;
 mod mode;
 mod number;
 mod page_range;
@@ -75,7 +76,6 @@ mod regions;
 pub mod stats;
 mod sys;
 mod types;
-mod unfolded;
 mod workers;
 
 pub use agent::walk::{Mapping, PageState};
@@ -93,6 +93,7 @@ pub use engine::{
 pub use error_chain::ErrorChain;
 pub use error_class::{Classified, ErrorClass};
 pub use knobs::{AdvisorMode, KnobError, Knobs, Run};
+pub use memory_count::{MemoryCount, UnfoldedVm};
 pub use mode::{DedupMode, UnknownModeError};
 pub use number::{NumberError, parse_number};
 pub use page_set::PageSet;

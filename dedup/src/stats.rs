@@ -93,16 +93,16 @@ pub struct VmStats {
     /// Bytes that the VM's shared and zero pages would take by themselves, less the bytes of its items,
     /// sets and mappings: KSM's `ksm_process_profit`. What is shared counts in full for each VM.
     pub profit: i64,
-    /// Calm pages that are in the trees and share nothing: those without a twin, and those that are
-    /// matched and wait for a slot.
+    /// Pages unchanged since the last pass that are in the trees and share nothing: those without a twin,
+    /// and those that are matched and wait for a slot.
     pub unshared_pages: u64,
-    /// Calm pages that have a slot to go to, or are zero, and were put off because the budget of
-    /// mappings is short.
+    /// Pages unchanged since the last pass that have a slot to go to, or are zero, and were put off
+    /// because the budget of mappings is short.
     pub deferred_pages: u64,
     /// Pages written too recently to be looked at.
     pub volatile_pages: u64,
     /// Pages that are written out to swap, whatever is known of them: they are not read in to be
-    /// looked at. `None` when the kernel did not say.
+    /// looked at. `None` when the kernel did not report it.
     pub swapped_pages: Option<u64>,
     /// Pages that are still to be given their own memory, because they are not to be folded any more.
     pub unmerging_pages: u64,
@@ -111,7 +111,7 @@ pub struct VmStats {
     /// Mappings that the kernel holds for the VM's RAM.
     pub vmas: u64,
     /// Bytes of private memory that the kernel holds for the VM's RAM, slots not included.
-    /// `None` when the kernel did not say.
+    /// `None` when the kernel did not report it.
     pub private_bytes: Option<u64>,
     /// What has happened to its pages.
     pub events: Events,
@@ -126,14 +126,14 @@ pub struct DomainStats {
     pub pages_shared: u64,
     /// Pages beyond the first of each slot, which is what is saved: KSM's `pages_sharing`.
     pub pages_sharing: u64,
-    /// Calm pages that are in the trees and share nothing, be it that they wait for a slot: KSM's
-    /// `pages_unshared`.
+    /// Pages unchanged since the last pass that are in the trees and share nothing, be it that they wait
+    /// for a slot: KSM's `pages_unshared`.
     pub pages_unshared: u64,
     /// Contents with more sharers than one slot may have: KSM's `stable_node_chains`.
     pub stable_node_chains: u64,
     /// Slots of such contents: KSM's `stable_node_dups`.
     pub stable_node_dups: u64,
-    /// Bytes that the kernel holds for the store. `None` when the kernel did not say.
+    /// Bytes that the kernel holds for the store. `None` when the kernel did not report it.
     pub store_bytes: Option<u64>,
     /// Bytes of trees, items, nodes and slot tables.
     pub metadata_bytes: u64,
@@ -146,7 +146,7 @@ pub struct DedupStats {
     pub pages_shared: u64,
     /// Pages saved by sharing.
     pub pages_sharing: u64,
-    /// Calm pages that are in the trees and share nothing.
+    /// Pages unchanged since the last pass that are in the trees and share nothing.
     pub pages_unshared: u64,
     /// Contents with more sharers than one slot may have.
     pub stable_node_chains: u64,
@@ -177,7 +177,7 @@ pub struct DedupStats {
     /// Negative where folding costs more than it saves.
     pub general_profit: i64,
     /// Bytes that the kernel holds for guest RAM: private pages and stores. `None` when the kernel
-    /// did not say.
+    /// did not report it.
     pub resident_bytes: Option<u64>,
     /// Mappings in use by guest RAM.
     pub vmas_used: u64,

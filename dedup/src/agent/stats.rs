@@ -1,41 +1,31 @@
 //! What an agent counts.
 
-use std::io;
-use std::ops::Range;
-
 use super::Agent;
 use crate::LinearIndex;
+use crate::memory_count::OwnMemory;
 use crate::mode::DedupMode;
-use crate::page_range::PageRange;
 use crate::page_set::PageSet;
 use crate::protocol::Outcome;
 use crate::stats::VmStats;
-use crate::sys::PageKind;
+use crate::sys::Space;
 
 impl Agent {
     /// Pages that changed and have not been looked at since, among those that are to be and are not
     /// written out.
-    fn count_volatile(&self, swapped: &[Range<LinearIndex>]) -> u64 {
+    fn volatile_count(&self, swapped: Option<&PageSet>) -> u64 {
         if self.mode == DedupMode::Off {
             return 0;
         }
-        let mut volatile = self.dirty.clone();
-        if let Some(excluded) = &self.excluded {
-            volatile.subtract(excluded);
-        }
-        for pages in swapped {
-            volatile.remove_range(pages.clone());
-        }
-        u64::from(volatile.count())
+        let others: Vec<&PageSet> = self.excluded.iter().chain(swapped).collect();
+        u64::from(self.dirty.count_without(&others))
     }
 
     /// Pages that were put off, and that nothing has become of since, among those that are to be
     /// folded.
     fn deferred_count(&self) -> u64 {
-        let mut deferred = self.deferred.clone();
         let others = [&self.shared, &self.zero, &self.waiting, &self.dirty];
-        others.into_iter().chain(&self.excluded).for_each(|other| deferred.subtract(other));
-        u64::from(deferred.count())
+        let others: Vec<&PageSet> = others.into_iter().chain(&self.excluded).collect();
+        u64::from(self.deferred.count_without(&others))
     }
 
     pub(crate) fn extent_count(&self) -> u64 {
@@ -47,10 +37,18 @@ impl Agent {
         self.vmas.saturating_sub(self.space.pieces().len() as u64)
     }
 
-    /// The VM's part of the statistics. O(pages / 64 + pages that are there).
-    pub(crate) fn stats(&self, domain: &str, unshared_pages: u64) -> VmStats {
-        let own = self.own_memory().ok();
-        let swapped = own.as_ref().map(|own| own.swapped.as_slice());
+    /// Where the VM's memory lies.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// The VM's part of the statistics, with what memory it takes, if that is known. O(pages / 64).
+    pub(crate) fn stats(
+        &self,
+        domain: &str,
+        unshared_pages: u64,
+        own: Option<&OwnMemory>,
+    ) -> VmStats {
         VmStats {
             id: self.vm.0,
             domain: domain.to_owned(),
@@ -62,13 +60,12 @@ impl Agent {
             profit: 0,
             unshared_pages,
             deferred_pages: self.deferred_count(),
-            volatile_pages: self.count_volatile(swapped.unwrap_or_default()),
-            swapped_pages: swapped
-                .map(|swapped| swapped.iter().map(|pages| u64::from(pages.page_count())).sum()),
-            unmerging_pages: self.unwanted_count(false),
+            volatile_pages: self.volatile_count(own.map(|own| &own.swapped)),
+            swapped_pages: own.map(OwnMemory::swapped_pages),
+            unmerging_pages: 0,
             extents: self.extents.len() as u64,
             vmas: self.vmas,
-            private_bytes: own.map(|own| own.private_pages * crate::PAGE_SIZE as u64),
+            private_bytes: own.map(OwnMemory::private_bytes),
             events: self.events,
         }
     }
@@ -93,27 +90,4 @@ impl Agent {
         let unreported = self.unreported.capacity() * size_of::<Outcome>();
         (size_of::<Self>() + sets + maps + seams + unreported) as u64
     }
-
-    /// What the kernel holds for the VM alone.
-    fn own_memory(&self) -> io::Result<OwnMemory> {
-        let mut own = OwnMemory::default();
-        for piece in self.space.pieces() {
-            let span = self.space.whole(piece);
-            self.process.pagemap.scan(span, |first, page_count, kind| match kind {
-                PageKind::Private => own.private_pages += u64::from(page_count),
-                PageKind::Swapped => own.swapped.push(piece.linear.offset(first).run(page_count)),
-                PageKind::Slot | PageKind::ZeroPage => {}
-            })?;
-        }
-        Ok(own)
-    }
-}
-
-/// Memory of a VM that nobody shares.
-#[derive(Default)]
-struct OwnMemory {
-    /// Pages in memory.
-    private_pages: u64,
-    /// Runs of pages in swap.
-    swapped: Vec<Range<LinearIndex>>,
 }

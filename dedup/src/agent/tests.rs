@@ -306,7 +306,7 @@ impl World {
             assert_eq!(waiting, u64::from(vm.agent.waiting.count()), "waiting pages of VM {id}");
             assert!(vm.agent.has_reported());
             agree(id, &vm.agent, &self.broker.broker).unwrap();
-            let stats = vm.agent.stats("faulty", waiting);
+            let stats = vm.agent.stats("faulty", waiting, None);
             merging += stats.merging_pages;
             zero += stats.zero_pages;
             vmas += stats.vmas;

@@ -1,10 +1,14 @@
 //! The counters of an engine, and what folding costs and saves.
 
+use std::collections::BTreeMap;
+
 use super::{Engine, Member};
 use crate::agent::Agent;
 use crate::knobs::Run;
+use crate::memory_count::{MemoryCount, OwnMemory, UnfoldedVm};
 use crate::protocol::BrokerStats;
 use crate::stats::{DedupStats, DomainStats, Events, VmStats};
+use crate::sys::Space;
 use crate::{PAGE_SIZE, VmId};
 
 /// What a mapping costs the kernel: 192 bytes of `vm_area_struct` and its part of a maple tree's node
@@ -12,15 +16,48 @@ use crate::{PAGE_SIZE, VmId};
 const VMA_BYTES: u64 = 224;
 
 impl Engine {
-    /// What folding does and saves. O(pages that are there).
+    /// What folding does and saves. O(pages that are there), all of it in one piece, unlike
+    /// [`stats_with`](Self::stats_with).
     pub fn stats(&self) -> DedupStats {
+        let mut count = MemoryCount::default();
+        loop {
+            match self.stats_with(&mut count, &BTreeMap::new()) {
+                Some(stats) => return stats,
+                None => count.run(),
+            }
+        }
+    }
+
+    /// What folding does and saves, with VMs that are not attached, if what memory all of them take has
+    /// been counted; otherwise the count is to [`run`](MemoryCount::run), and this to be called again.
+    /// What the count is of may be some steps old: `private_bytes`, `swapped_pages`, and what follows from
+    /// them. All else is of one moment. O(pages / 64 + extents).
+    pub fn stats_with(
+        &self,
+        count: &mut MemoryCount,
+        unfolded: &BTreeMap<VmId, UnfoldedVm>,
+    ) -> Option<DedupStats> {
+        let unfolded = || unfolded.iter().filter(|(vm, _)| !self.members.contains_key(vm));
+        let spaces: Vec<(VmId, Space)> =
+            unfolded().filter_map(|(&vm, its)| Some((vm, its.space()?))).collect();
+        let attached = self.members.iter().map(|(&vm, member)| (vm, member.agent.space()));
+        if !count.enlist(attached.chain(spaces.iter().map(|(vm, space)| (*vm, space)))) {
+            return None;
+        }
+        let attached =
+            self.members.iter().map(|(&vm, member)| self.vm_stats(vm, member, count.of(vm)));
+        let mut vms: Vec<VmStats> =
+            attached.chain(unfolded().map(|(&vm, its)| its.stats(vm, count.of(vm)))).collect();
+        vms.sort_by_key(|vm| vm.id);
+        Some(self.stats_of(vms))
+    }
+
+    fn stats_of(&self, vms: Vec<VmStats>) -> DedupStats {
         let brokers: Vec<BrokerStats> =
             self.domains.iter().map(|(name, domain)| domain.broker.stats(name)).collect();
         let live: u64 = brokers.iter().map(|broker| u64::from(broker.live_slots)).sum();
         let page_table_bytes = brokers.iter().map(view_page_table_bytes).sum();
         let domains: Vec<DomainStats> = brokers.into_iter().map(|broker| broker.domain).collect();
-        let vms: Vec<VmStats> =
-            self.members.iter().map(|(vm, member)| self.vm_stats(*vm, member)).collect();
         let events = self.events();
 
         let pages_shared = domains.iter().map(|domain| domain.pages_shared).sum();
@@ -79,10 +116,10 @@ impl Engine {
         events
     }
 
-    fn vm_stats(&self, vm: VmId, member: &Member) -> VmStats {
+    fn vm_stats(&self, vm: VmId, member: &Member, own: Option<&OwnMemory>) -> VmStats {
         let broker = self.domains.get(&member.domain).map(|domain| &domain.broker);
         let items = broker.and_then(|broker| broker.vm_items(vm)).unwrap_or_default();
-        let mut stats = member.agent.stats(&member.domain, items.waiting);
+        let mut stats = member.agent.stats(&member.domain, items.waiting, own);
         stats.unmerging_pages = member.agent.unwanted_count(self.knobs.run == Run::Unmerge);
         stats.rmap_items = items.count;
         let saved = (stats.merging_pages + stats.zero_pages) * PAGE_SIZE as u64;

@@ -98,6 +98,40 @@ impl PageSet {
         }
     }
 
+    /// How many members are in `other`, too. O(pages / 64).
+    ///
+    /// # Panics
+    ///
+    /// When the sets are over different page counts.
+    pub fn count_common(&self, other: &Self) -> u32 {
+        assert_eq!(self.len, other.len, "sets over different page counts");
+        self.count_masked(|chunk, word| other.chunks[chunk].word(word))
+    }
+
+    /// How many members are in none of `others`. O(pages / 64 × (others + 1)).
+    ///
+    /// # Panics
+    ///
+    /// When the sets are over different page counts.
+    pub fn count_without(&self, others: &[&Self]) -> u32 {
+        let are_alike = others.iter().all(|other| self.len == other.len);
+        assert!(are_alike, "sets over different page counts");
+        self.count_masked(|chunk, word| {
+            !others.iter().fold(0, |union, other| union | other.chunks[chunk].word(word))
+        })
+    }
+
+    /// How many members are in `mask`, which is called with the number of a chunk and a word in it.
+    fn count_masked(&self, mask: impl Fn(usize, usize) -> u64) -> u32 {
+        let chunks = self.chunks.iter().enumerate();
+        let chunks = chunks.filter(|(_, chunk)| !matches!(chunk, Chunk::Empty));
+        let masked = |number: usize, chunk: &Chunk| -> u32 {
+            let words = 0..self.chunk_words(number);
+            words.map(|word| (chunk.word(word) & mask(number, word)).count_ones()).sum()
+        };
+        chunks.map(|(number, chunk)| masked(number, chunk)).sum()
+    }
+
     /// Whether every member is one of `other`, too. O(pages / 64).
     ///
     /// # Panics

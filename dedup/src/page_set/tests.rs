@@ -56,6 +56,11 @@ proptest! {
             set
         };
         let (set, other) = (set(&members), set(&others));
+        let common = members.intersection(&others).count();
+        prop_assert_eq!(set.count_common(&other) as usize, common);
+        prop_assert_eq!(set.count_without(&[&other, &other]) as usize, members.len() - common);
+        prop_assert_eq!(PageSet::full(300).count_without(&[&set, &other]) as usize,
+            300 - members.union(&others).count());
         let within = start.min(end)..start.max(end);
         let inside = members.iter().copied().filter(|member| within.contains(member));
         prop_assert_eq!(set.count_within(within.clone()) as usize, inside.clone().count());

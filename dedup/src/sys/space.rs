@@ -56,6 +56,13 @@ impl Piece {
         Some(Self { linear, page_count, host_addr, memory: Arc::clone(&self.memory) })
     }
 
+    fn is_same(&self, other: &Self) -> bool {
+        self.linear == other.linear
+            && self.page_count == other.page_count
+            && self.host_addr == other.host_addr
+            && Arc::ptr_eq(&self.memory, &other.memory)
+    }
+
     /// Whether `next` continues this piece, in the same mapping.
     fn continues(&self, next: &Self) -> bool {
         let host_end = self.host_addr + self.page_count as usize * PAGE_SIZE;
@@ -66,6 +73,7 @@ impl Piece {
 }
 
 /// The memory of one VM, found by linear index.
+#[derive(Clone)]
 pub(crate) struct Space {
     /// Every page is in one of them; ascending by page, and none continues the one before it.
     pieces: Vec<Piece>,
@@ -108,6 +116,13 @@ impl Space {
     /// One above the last page.
     pub(crate) fn end(&self) -> LinearIndex {
         LinearIndex(self.page_count())
+    }
+
+    /// Whether all pages lie where those of `other` do. O(pieces).
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Piece, &Piece)| one.is_same(other);
+        self.pieces.len() == other.pieces.len()
+            && self.pieces.iter().zip(&other.pieces).all(is_same)
     }
 
     /// Whether the VM has `page_count` pages from `linear` on, and that is at least one.

@@ -11,13 +11,13 @@ mod snapshot;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
     AttachSpec, ChangeSource, CompactReport, CompactScope, DedupMode, Explanation, Knobs,
-    LinearIndex, SettleReport, VmId,
+    LinearIndex, MemoryCount, SettleReport, UnfoldedVm, VmId,
 };
 
 use crate::config::DedupConfig;
@@ -27,6 +27,7 @@ use crate::sys::signal;
 pub(crate) use error::ChangeModeError;
 pub use error::{AttachError, DedupGone, SetKnobsError, SettleError, StartDedupError};
 use runner::{Request, Runner};
+use snapshot::Snapshot;
 
 /// The domain of VMs for which none is named.
 pub(crate) const DEFAULT_DOMAIN: &str = "default";
@@ -41,6 +42,8 @@ pub struct DedupHost {
 struct FoldingThread {
     /// `None` only while the thread is being ended.
     requests: Mutex<Option<Sender<Request>>>,
+    /// What was counted last.
+    stats: Mutex<Snapshot<DedupStats>>,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -90,7 +93,11 @@ impl DedupHost {
                 runner.into_iter().for_each(Runner::run);
             })
             .map_err(StartDedupError::Thread)?;
-        let thread = FoldingThread { requests: Mutex::new(Some(requests)), handle: Some(handle) };
+        let thread = FoldingThread {
+            requests: Mutex::new(Some(requests)),
+            stats: Mutex::default(),
+            handle: Some(handle),
+        };
         let gone = || StartDedupError::Thread(io::Error::other("it ended at once"));
         started.recv().map_err(|_| gone())??;
         Ok(Self { thread: Arc::new(thread) })
@@ -124,7 +131,8 @@ impl DedupHost {
         memory: &Arc<GuestRam>,
     ) -> Result<(), AttachError> {
         let memory = Arc::new(FoldableRam::new(Arc::clone(memory)));
-        Ok(self.ask(move |runner| runner.leave_unfolded(vm, memory))?)
+        let its = UnfoldedVm { domain: DEFAULT_DOMAIN.to_owned(), memory };
+        Ok(self.ask(move |runner| runner.leave_unfolded(vm, its))?)
     }
 
     /// Stops folding a VM that has ended, and returns when its memory lies over no slot any more, or the
@@ -141,16 +149,30 @@ impl DedupHost {
     /// What folding does and saves, with every VM that has not stopped: those whose mode was off from the
     /// beginning too.
     ///
-    /// Counting takes O(pages), in which nothing is folded: who asks all the time gets the same
-    /// answer again, for 50 ms or ten times as long as the counting took. It is never older than
-    /// what was asked for last, be it to attach or detach a VM, to change a knob or what is folded,
-    /// to settle or to compact.
+    /// Counting takes O(pages), most of it on the calling thread while folding goes on: who asks all the
+    /// time gets the same answer again, for 50 ms or ten times as long as the counting took. It is
+    /// never older than what was asked for last, be it to attach or detach a VM, to change a knob or
+    /// what is folded, to settle or to compact.
     ///
     /// # Errors
     ///
     /// When folding has stopped.
     pub fn stats(&self) -> Result<DedupStats, DedupGone> {
-        self.ask(Runner::stats)
+        let mut snapshot = self.thread.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = self.ask(|runner| runner.changes)?;
+        snapshot.get(changes, Instant::now, || self.count_stats())
+    }
+
+    fn count_stats(&self) -> Result<DedupStats, DedupGone> {
+        let mut count = MemoryCount::default();
+        loop {
+            let stats;
+            (stats, count) = self.ask(move |runner| (runner.stats(&mut count), count))?;
+            match stats {
+                Some(stats) => return Ok(stats),
+                None => count.run(),
+            }
+        }
     }
 
     /// Waits until everything is folded that is unchanged since this call, at most for `limit`.

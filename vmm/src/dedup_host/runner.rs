@@ -1,19 +1,16 @@
 //! The folding thread: passes step by step, and requests between the steps.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use pagefold_dedup::stats::{DedupStats, VmStats};
+use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{
     AttachError, AttachSpec, CompactReport, CompactScope, Compaction, Engine, EngineError,
-    GuestMemory, KnobError, Knobs, Leave, LinearIndex, PagesError, PassReport, Run, SettleReport,
-    Settling, Step, VmId,
+    KnobError, Knobs, Leave, LinearIndex, MemoryCount, PagesError, PassReport, Run, SettleReport,
+    Settling, Step, UnfoldedVm, VmId,
 };
 
-use super::DEFAULT_DOMAIN;
-use super::snapshot::Snapshot;
 use crate::config::DedupConfig;
 use crate::config::DedupMode;
 
@@ -63,7 +60,7 @@ pub(super) struct Runner {
     config: DedupConfig,
     inbox: Receiver<Request>,
     /// VMs that were never to be folded, of which the engine knows nothing.
-    unfolded: BTreeMap<VmId, Arc<dyn GuestMemory>>,
+    unfolded: BTreeMap<VmId, UnfoldedVm>,
     waiters: Vec<Waiter>,
     /// VMs that have ended, whose memory is being taken off its slots, and who waits for that.
     leavers: Vec<(Leave, Sender<()>)>,
@@ -76,8 +73,8 @@ pub(super) struct Runner {
     rest: Rest,
     /// Since when it rests.
     since: Instant,
-    /// What was counted last.
-    snapshot: Snapshot<DedupStats>,
+    /// How often something was done that statistics from before it do not show.
+    pub(super) changes: u64,
 }
 
 impl Runner {
@@ -96,7 +93,7 @@ impl Runner {
             in_pass: false,
             rest,
             since,
-            snapshot: Snapshot::default(),
+            changes: 0,
         })
     }
 
@@ -208,7 +205,7 @@ impl Runner {
         for (_, answer) in self.leavers.extract_if(.., |(leave, _)| is_over(*leave)) {
             let _ = answer.send(());
         }
-        self.snapshot.forget();
+        self.changes += 1;
         true
     }
 
@@ -216,7 +213,7 @@ impl Runner {
     fn compact(&mut self) {
         let Some((compaction, answer)) = self.compactions.front_mut() else { return };
         if let Some(report) = self.engine.compact_step(compaction) {
-            self.snapshot.forget();
+            self.changes += 1;
             let _ = answer.send(report);
             self.compactions.pop_front();
         }
@@ -239,7 +236,7 @@ impl Runner {
     fn end_overdue_waits(&mut self) {
         self.waiters.retain(|waiter| {
             let Some(report) = waiter.settling.overdue() else { return true };
-            self.snapshot.forget();
+            self.changes += 1;
             let _ = waiter.answer.send(Ok(report));
             false
         });
@@ -252,7 +249,7 @@ impl Runner {
             }
             match waiter.settling.note(report) {
                 Some(end) => {
-                    self.snapshot.forget();
+                    self.changes += 1;
                     let _ = waiter.answer.send(Ok(end));
                     false
                 }
@@ -261,30 +258,22 @@ impl Runner {
         });
     }
 
-    /// What folding does and saves, or did a moment ago: nothing that was asked for since then
-    /// has changed it.
-    pub(super) fn stats(&mut self) -> DedupStats {
-        let Self { engine, unfolded, snapshot, .. } = self;
-        snapshot.get(Instant::now, || {
-            let mut stats = engine.stats();
-            for (&vm, memory) in unfolded {
-                stats.add_unfolded(VmStats::unfolded(vm, DEFAULT_DOMAIN, memory));
-            }
-            stats
-        })
+    /// What folding does and saves, if the memory of all VMs has been counted.
+    pub(super) fn stats(&self, count: &mut MemoryCount) -> Option<DedupStats> {
+        self.engine.stats_with(count, &self.unfolded)
     }
 
     /// Takes note of a VM that is not to be folded, so that its memory is not forgotten in the counts.
-    pub(super) fn leave_unfolded(&mut self, vm: VmId, memory: Arc<dyn GuestMemory>) {
-        self.unfolded.insert(vm, memory);
-        self.snapshot.forget();
+    pub(super) fn leave_unfolded(&mut self, vm: VmId, its: UnfoldedVm) {
+        self.unfolded.insert(vm, its);
+        self.changes += 1;
     }
 
     pub(super) fn attach(&mut self, vm: VmId, spec: AttachSpec) -> Result<(), AttachError> {
         let is_first = self.engine.vms().next().is_none();
         self.engine.attach(vm, spec)?;
         self.unfolded.remove(&vm);
-        self.snapshot.forget();
+        self.changes += 1;
         self.idle = 0;
         // Passes over nothing are no reason to sleep before the first over something.
         if is_first || self.rest == Rest::Endless {
@@ -305,7 +294,7 @@ impl Runner {
             Some(leave) => self.leavers.push((leave, answer)),
             None => drop(answer.send(())),
         }
-        self.snapshot.forget();
+        self.changes += 1;
     }
 
     /// Answers when folding has settled, or at once if it never would.
@@ -344,7 +333,7 @@ impl Runner {
         self.engine.set_knobs(knobs)?;
         // The end of the advisor changes one that was not named.
         let knobs = self.engine.knobs();
-        self.snapshot.forget();
+        self.changes += 1;
         if knobs.run != before.run {
             (self.idle, self.rest) = (0, Rest::Over);
         }
@@ -358,7 +347,7 @@ impl Runner {
 
     pub(super) fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), PagesError> {
         self.engine.set_mode(vm, mode)?;
-        self.snapshot.forget();
+        self.changes += 1;
         (self.idle, self.rest) = (0, Rest::Over);
         Ok(())
     }
@@ -371,7 +360,7 @@ impl Runner {
         runs: &[(LinearIndex, u32)],
         mergeable: bool,
     ) -> Result<(), PagesError> {
-        self.snapshot.forget();
+        self.changes += 1;
         for &(first, page_count) in runs {
             self.engine.set_mergeable(vm, first, page_count, mergeable)?;
         }

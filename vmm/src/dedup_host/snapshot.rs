@@ -9,10 +9,18 @@ const MIN_AGE: Duration = Duration::from_millis(50);
 /// eleventh of the time is spent on finding answers, however often somebody asks.
 const AGE_PER_COST: u32 = 10;
 
-/// An answer, and until when it will do.
+/// An answer, and how long it will do.
 #[derive(Debug)]
 pub(super) struct Snapshot<T> {
-    last: Option<(T, Instant)>,
+    last: Option<Answer<T>>,
+}
+
+#[derive(Debug)]
+struct Answer<T> {
+    value: T,
+    /// What its question was about, of which this is the number of changes.
+    changes: u64,
+    until: Instant,
 }
 
 impl<T> Default for Snapshot<T> {
@@ -22,49 +30,61 @@ impl<T> Default for Snapshot<T> {
 }
 
 impl<T: Clone> Snapshot<T> {
-    /// The last answer, or, if that has become too old, a new one. `now` is the clock.
-    pub(super) fn get(&mut self, now: impl Fn() -> Instant, find: impl FnOnce() -> T) -> T {
+    /// The last answer, or, if that has become too old, or there have been other `changes` to what it
+    /// depends on, a new one. `now` is the clock.
+    ///
+    /// # Errors
+    ///
+    /// When no new one can be found; there is none then.
+    pub(super) fn get<E>(
+        &mut self,
+        changes: u64,
+        now: impl Fn() -> Instant,
+        find: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         let asked = now();
-        if let Some((last, until)) = &self.last
-            && asked < *until
-        {
-            return last.clone();
+        self.last.take_if(|last| last.until <= asked || last.changes != changes);
+        if let Some(last) = &self.last {
+            return Ok(last.value.clone());
         }
-        let answer = find();
+        let value = find()?;
         let found = now();
         let cost = found.saturating_duration_since(asked);
-        self.last = Some((answer.clone(), found + MIN_AGE.max(cost * AGE_PER_COST)));
-        answer
-    }
-
-    /// Has the next answer be a new one: what it depends on has been changed.
-    pub(super) fn forget(&mut self) {
-        self.last = None;
+        let until = found + MIN_AGE.max(cost * AGE_PER_COST);
+        self.last = Some(Answer { value: value.clone(), changes, until });
+        Ok(value)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::convert::Infallible;
 
     use super::*;
 
     /// Asks at a time, in milliseconds, for something that takes `cost` to find; returns whether that
     /// was needed.
-    fn is_new(snapshot: &mut Snapshot<u64>, begin: Instant, at: u64, cost: u64) -> bool {
+    fn is_new(
+        snapshot: &mut Snapshot<u64>,
+        changes: u64,
+        begin: Instant,
+        at: u64,
+        cost: u64,
+    ) -> bool {
         let time = Cell::new(at);
         let clock = || begin + Duration::from_millis(time.get());
-        let found = snapshot.get(clock, || {
+        let find = || {
             time.set(at + cost);
-            at
-        });
-        found == at
+            Ok::<_, Infallible>(at)
+        };
+        snapshot.get(changes, clock, find) == Ok(at)
     }
 
     #[test]
     fn an_answer_is_given_again_for_ten_times_as_long_as_it_took_and_a_moment_at_least() {
         let (mut snapshot, begin) = (Snapshot::default(), Instant::now());
-        let mut is_new = |at, cost| is_new(&mut snapshot, begin, at, cost);
+        let mut is_new = |at, cost| is_new(&mut snapshot, 0, begin, at, cost);
         assert!(is_new(1, 0));
         assert!(!is_new(2, 0) && !is_new(50, 0));
         assert!(is_new(51, 20), "it was 50 ms old");
@@ -77,9 +97,8 @@ mod tests {
     #[test]
     fn an_answer_is_forgotten_when_something_has_changed() {
         let (mut snapshot, begin) = (Snapshot::default(), Instant::now());
-        assert!(is_new(&mut snapshot, begin, 1, 20));
-        snapshot.forget();
-        assert!(is_new(&mut snapshot, begin, 2, 20));
-        assert!(!is_new(&mut snapshot, begin, 23, 20));
+        assert!(is_new(&mut snapshot, 0, begin, 1, 20));
+        assert!(is_new(&mut snapshot, 1, begin, 2, 20));
+        assert!(!is_new(&mut snapshot, 1, begin, 23, 20));
     }
 }

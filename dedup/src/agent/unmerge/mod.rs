@@ -49,10 +49,8 @@ impl Agent {
     /// Pages that are to be given their own memory: all that share or are zero if `all`, and
     /// otherwise those that should not be folded. O(pages / 64).
     pub(crate) fn unwanted_count(&self, all: bool) -> u64 {
-        let excluded = |set: &PageSet| -> u32 {
-            let runs = self.excluded.iter().flat_map(PageSet::runs);
-            runs.map(|run| set.count_within(run)).sum()
-        };
+        let excluded =
+            |set: &PageSet| self.excluded.as_ref().map_or(0, |excluded| set.count_common(excluded));
         let of = |set: &PageSet, whole| if whole { set.count() } else { excluded(set) };
         let all = all || self.mode == DedupMode::Off;
         u64::from(of(&self.shared, all || self.mode == DedupMode::Zero) + of(&self.zero, all))
