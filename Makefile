@@ -12,7 +12,7 @@ DENY_VERSION := 0.20.2
 DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check-fmt fmt lint lint-workspace lint-encoded lint-guest docs deny unit-tests encoded-tests vm-tests examples fuzz machine-tests churn asan bench clean
+.PHONY: help build test check-fmt fmt lint lint-workspace lint-encoded lint-guest docs deny unit-tests encoded-tests vm-tests host-tests examples fuzz machine-tests churn asan bench clean
 
 help: ## say what there is (this text)
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +20,7 @@ help: ## say what there is (this text)
 build: ## build the command: target/release/pagefold
 	$(CARGO) build --release --locked
 
-test: check-fmt lint docs deny unit-tests encoded-tests vm-tests examples fuzz ## everything that must pass before a change lands (needs /dev/kvm)
+test: check-fmt lint docs deny unit-tests encoded-tests vm-tests host-tests examples fuzz ## everything that must pass before a change lands (needs /dev/kvm)
 
 check-fmt:
 	$(CARGO_FMT) --all --check
@@ -62,7 +62,10 @@ encoded-tests: ## the folding library's tests, with every message to a broker, a
 	$(CARGO) test --package pagefold-dedup --features encoded-messages --lib --tests --locked
 
 vm-tests: ## tests on real VMs, of the command itself, and of folding against the kernel's figures
-	$(CARGO) test --workspace --test '*' --locked
+	$(CARGO) test --workspace --exclude pagefold-amd-v-host --test '*' --locked
+
+host-tests: ## tests on hardware virtualization, or in an AMD-V host that QEMU emulates (fetches Debian's kernels, once)
+	$(CARGO) test --package pagefold-amd-v-host --test amd_v --locked
 
 EXAMPLES := $(basename $(notdir $(filter-out examples/lib.rs examples/density.rs, $(wildcard examples/*.rs))))
 

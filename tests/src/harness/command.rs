@@ -43,11 +43,17 @@ pub fn describe(output: &Output) -> String {
     )
 }
 
-/// The path of the binary, built by cargo as these tests were. Cargo gives a package's tests the
-/// paths of its own binaries only, and this one is another package's.
+/// Where the binary is, for tests on a machine without cargo.
+const EXECUTABLE: &str = "PAGEFOLD_COMMAND";
+
+/// The path of the binary: what `PAGEFOLD_COMMAND` names, or built by cargo as these tests were. Cargo gives
+/// a package's tests the paths of its own binaries only, and this one is another package's.
 pub fn executable() -> &'static Path {
-    static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
-    EXECUTABLE.get_or_init(|| build(Path::new(env!("CARGO_MANIFEST_DIR"))))
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| match env::var_os(EXECUTABLE) {
+        Some(path) => path.into(),
+        None => build(Path::new(env!("CARGO_MANIFEST_DIR"))),
+    })
 }
 
 fn build(workspace: &Path) -> PathBuf {
