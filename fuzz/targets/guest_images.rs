@@ -143,10 +143,10 @@ impl Segment {
     }
 }
 
-/// The program headers of an ELF image (gABI, "Program Header"), if it has all that it should.
+/// The program headers of an ELF image for x86-64 (gABI, "Program Header"), if it has all that it should.
 fn segments(file: &[u8]) -> Option<Vec<Segment>> {
     let first = number(file, 32, 8)?;
-    let is_elf = file.starts_with(b"\x7fELF") && file[5] == 1;
+    let is_elf = file.starts_with(b"\x7fELF\x02\x01") && number(file, 18, 2)? == 62;
     if file.len() < 64 || !is_elf || number(file, 54, 2)? != 56 || first < 64 {
         return None;
     }

@@ -128,7 +128,7 @@ impl Classified for LoadError {
 impl Classified for LoadImageError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NotAnImage { .. } | Self::DoesNotFit { .. } => Caller,
+            Self::NotAnImage { .. } | Self::OtherMachine { .. } | Self::DoesNotFit { .. } => Caller,
         }
     }
 }

@@ -20,7 +20,7 @@ use vm_memory::{GuestAddress, GuestMemoryError};
 pub use builtin::{BUILTIN_IMAGE, BuiltinError};
 pub(crate) use clock::tsc_khz;
 pub use flat::FlatError;
-pub use image::LoadImageError;
+pub use image::{ElfTarget, LoadImageError};
 pub(crate) use registers::{general_registers, special_registers};
 
 use crate::config::{Guest, Privilege};
