@@ -192,7 +192,7 @@ impl<'host> VmBuilder<'host> {
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
         let machine = Mutex::new(Some(Machine { vcpus, dedup, changes, ram, reservation }));
-        let vm = Vm { id, config, builtin, control, watch, machine };
+        let vm = Vm { id, config, builtin, control, buses, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());
         Ok(handle)

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use pagefold_dedup::VmId;
+pub use pagefold_devices::Unclaimed;
 use serde::{Deserialize, Serialize};
 
 use crate::builtin::BuiltinStatus;
@@ -55,6 +56,10 @@ pub struct VmStatus {
     /// In JSON its fields are beside the others.
     #[serde(flatten)]
     pub builtin: Option<BuiltinStatus>,
+    /// Accesses of its vCPUs to ports that no device is at.
+    pub unclaimed_ports: Unclaimed,
+    /// Accesses of its vCPUs to guest-physical addresses that neither memory nor a device is at.
+    pub unclaimed_mmio: Unclaimed,
     /// Why it has stopped.
     pub stop_reason: Option<StopReason>,
     /// The same in words.
@@ -78,6 +83,8 @@ mod tests {
             memory_bytes: 4096,
             ready_ms: Some(1),
             builtin: Some(BuiltinStatus { writes: Some(2), ..BuiltinStatus::default() }),
+            unclaimed_ports: Unclaimed { reads: 3, writes: 4 },
+            unclaimed_mmio: Unclaimed::default(),
             stop_reason: Some(StopReason::Exited { code: 0 }),
             stop_message: Some("ended".to_owned()),
             clean: Some(true),
@@ -89,6 +96,8 @@ mod tests {
                 .to_owned()
                 + r#""memory_bytes":4096,"ready_ms":1,"resting":false,"writes":2,"#
                 + r#""verifications":null,"corrupt":null,"corrupt_lines":[],"panic":null,"#
+                + r#""unclaimed_ports":{"reads":3,"writes":4},"#
+                + r#""unclaimed_mmio":{"reads":0,"writes":0},"#
                 + r#""stop_reason":{"kind":"exited","code":0},"stop_message":"ended","clean":true}"#
         );
         assert_eq!(serde_json::from_str::<VmStatus>(&json).unwrap(), status);

@@ -4,11 +4,13 @@ use std::ops::RangeInclusive;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::ranges::{InsertError, Ranges};
 use super::{Effect, SharedDevice};
 
 /// How many accesses no device has answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unclaimed {
     /// Reads, which gave all ones.
     pub reads: u64,

@@ -172,6 +172,28 @@ fn guests(page: &mut Exposition, vms: &[VmStatus]) {
         vm.builtin.as_ref()?.verifications
     });
     counter("corrupt", "Pages that the guest found wrong.", |vm| vm.builtin.as_ref()?.corrupt);
+    page.family(
+        "pagefold_vm_unclaimed_accesses_total",
+        Kind::Counter,
+        "Accesses of the guest to ports or addresses that no device is at.",
+        vms.iter().flat_map(|vm| {
+            unclaimed(vm).map(|(bus, access, count)| {
+                let kind = [("bus", bus.to_owned()), ("access", access.to_owned())];
+                (labels(vm).into_iter().chain(kind).collect(), Some(count))
+            })
+        }),
+    );
+}
+
+/// A VM's accesses that no device answered: which bus they were on, what they were, and how many.
+fn unclaimed(vm: &VmStatus) -> [(&'static str, &'static str, u64); 4] {
+    let (ports, mmio) = (vm.unclaimed_ports, vm.unclaimed_mmio);
+    [
+        ("port", "read", ports.reads),
+        ("port", "write", ports.writes),
+        ("mmio", "read", mmio.reads),
+        ("mmio", "write", mmio.writes),
+    ]
 }
 
 struct Event {

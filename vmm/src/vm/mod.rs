@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pagefold_dedup::{SharedChanges, VmId};
-use pagefold_devices::ControlWord;
+use pagefold_devices::{Buses, ControlWord};
 
 use crate::builtin::Builtin;
 use crate::config::VmConfig;
@@ -42,6 +42,8 @@ pub(crate) struct Vm {
     pub(crate) builtin: Option<Builtin>,
     /// What the CONTROL register of its paravirtual block reads.
     pub(crate) control: ControlWord,
+    /// Its devices, and the counters of accesses to none, which outlive the VM's end.
+    pub(crate) buses: Arc<Buses>,
     pub(crate) watch: Arc<Watch>,
     /// Held throughout an operation, so that one is done before the next begins.
     pub(crate) machine: Mutex<Option<Machine>>,
@@ -141,7 +143,7 @@ impl VmHandle {
 
     /// Everything there is to know about it now.
     pub fn status(&self) -> VmStatus {
-        let Vm { id, config, watch, .. } = &*self.vm;
+        let Vm { id, config, watch, buses, .. } = &*self.vm;
         let watched = watch.now();
         VmStatus {
             id: *id,
@@ -152,6 +154,8 @@ impl VmHandle {
             memory_bytes: config.memory_bytes,
             ready_ms: watched.ready_ms(),
             builtin: Some(watched.reports.into_status()),
+            unclaimed_ports: buses.ports.unclaimed(),
+            unclaimed_mmio: buses.mmio.unclaimed(),
             stop_message: watched.stop_reason.as_ref().map(ToString::to_string),
             clean: watched.stop_reason.as_ref().map(StopReason::is_clean),
             stop_reason: watched.stop_reason,

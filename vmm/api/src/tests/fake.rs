@@ -14,7 +14,7 @@ use pagefold_api_types::GuestPhys;
 
 use crate::{Control, ControlError};
 use pagefold::config::DedupMode;
-use pagefold::status::{VmState, VmStatus};
+use pagefold::status::{Unclaimed, VmState, VmStatus};
 use pagefold::{BuiltinStatus, StopReason};
 
 /// Two VMs, and a settle that ends when the test ends it.
@@ -197,6 +197,8 @@ fn vm(id: u32, state: VmState) -> VmStatus {
             verifications: Some(56),
             ..BuiltinStatus::default()
         }),
+        unclaimed_ports: Unclaimed { reads: 5, writes: 6 },
+        unclaimed_mmio: Unclaimed { reads: 7, writes: 8 },
         stop_message: stop_reason.as_ref().map(ToString::to_string),
         clean: stop_reason.as_ref().map(StopReason::is_clean),
         stop_reason,

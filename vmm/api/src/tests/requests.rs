@@ -212,6 +212,12 @@ fn metrics_are_prometheus_text() {
     assert!(has("pagefold_vm_profit_bytes{vm=\"1\",domain=\"user \\\"0\\\"\"} -7"));
     assert!(has("pagefold_cpu_seconds_total 1.5"));
     assert!(has("pagefold_domain_store_bytes{domain=\"user \\\"0\\\"\"} 40960"));
+    for (bus, access, count) in
+        [("port", "read", 5), ("port", "write", 6), ("mmio", "read", 7), ("mmio", "write", 8)]
+    {
+        let labels = format!("vm=\"1\",bus=\"{bus}\",access=\"{access}\"");
+        assert!(has(&format!("pagefold_vm_unclaimed_accesses_total{{{labels}}} {count}")));
+    }
     assert!(has("pagefold_vm_private_bytes{vm=\"1\",domain=\"user \\\"0\\\"\"} 4096"));
     assert!(has("pagefold_vm_merges_total{vm=\"2\",domain=\"user \\\"0\\\"\"} 7"));
     // What the kernel did not report has no series.

@@ -135,6 +135,7 @@ fn parts(statuses: &[VmStatus], saved_bytes: Option<u64>, phase: String) -> Vec<
 mod tests {
     use pagefold::BuiltinStatus;
     use pagefold::config::DedupMode;
+    use pagefold::status::Unclaimed;
     use pagefold_dedup::VmId;
 
     use super::*;
@@ -150,6 +151,8 @@ mod tests {
             memory_bytes: 32 << 20,
             ready_ms: Some(9),
             builtin: Some(BuiltinStatus { corrupt: Some(1), ..BuiltinStatus::default() }),
+            unclaimed_ports: Unclaimed::default(),
+            unclaimed_mmio: Unclaimed::default(),
             stop_reason: None,
             stop_message: None,
             clean: None,

@@ -149,7 +149,7 @@ mod tests {
     use std::slice;
 
     use pagefold::config::DedupMode;
-    use pagefold::status::VmState;
+    use pagefold::status::{Unclaimed, VmState};
     use pagefold_dedup::VmId;
 
     use super::*;
@@ -172,6 +172,8 @@ mod tests {
                         corrupt: *corrupt,
                         ..BuiltinStatus::default()
                     }),
+                    unclaimed_ports: Unclaimed::default(),
+                    unclaimed_mmio: Unclaimed::default(),
                     stop_message: Some(reason.to_string()),
                     clean: Some(reason.is_clean()),
                     stop_reason: Some(reason.clone()),
