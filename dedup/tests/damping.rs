@@ -13,8 +13,8 @@ const PAGES: u64 = 64;
 const SKIPS: [u64; 6] = [0, 0, 1, 2, 4, MOST_SKIPS];
 const MOST_SKIPS: u64 = 8;
 
-/// Passes in which one break of a page is forgotten.
-const FORGIVEN_IN: u64 = 64;
+/// Passes in which the count of a page's breaks is decremented once.
+const DECAY_PASSES: u64 = 64;
 
 /// Pages that were merged so far, and pages that were broken.
 fn merges_and_breaks(engine: &Engine) -> (u64, u64) {
@@ -79,7 +79,7 @@ fn pages_that_are_broken_and_restored_again_and_again_are_merged_ever_more_rarel
         expected += PAGES;
     }
     assert_eq!(expected, 14 * PAGES);
-    // What is forgotten meanwhile may have let each page be merged a little sooner while that still counts.
+    // What decays meanwhile may have let each page be merged a little sooner while that still counts.
     assert!((expected..expected + 2 * PAGES).contains(&merges), "{merges} merges");
     assert!(breaks.abs_diff(merges) <= PAGES, "{breaks} breaks, {merges} merges");
     assert!(engine.stats().events.pages_skipped >= (ROUNDS - 16) * PAGES);
@@ -125,13 +125,13 @@ fn a_page_that_is_broken_rarely_is_never_passed_over() {
     for _ in 0..10 {
         break_and_restore(&mut engine, &vm);
         assert_eq!(count_shared(&engine, &vm), PAGES);
-        passes(&mut engine, FORGIVEN_IN);
+        passes(&mut engine, DECAY_PASSES);
     }
     assert_eq!(engine.stats().events.pages_skipped, 0);
 }
 
 #[test]
-fn pages_that_have_been_calm_for_long_are_forgiven_and_nothing_is_kept_of_them() {
+fn counts_of_pages_unchanged_for_long_decay_and_nothing_is_kept_of_them() {
     let metadata = |engine: &Engine| engine.stats().domains[0].metadata_bytes;
     let mut fresh = engine();
     let _twins = twins(&mut fresh, 64);
@@ -139,7 +139,7 @@ fn pages_that_have_been_calm_for_long_are_forgiven_and_nothing_is_kept_of_them()
     let (mut engine, [vm, _]) = thrashed();
     settle(&mut engine);
     assert!(metadata(&engine) > metadata(&fresh));
-    passes(&mut engine, SKIPS.len() as u64 * FORGIVEN_IN);
+    passes(&mut engine, SKIPS.len() as u64 * DECAY_PASSES);
     assert_eq!(metadata(&engine), metadata(&fresh));
     let before = engine.stats().events.pages_skipped;
     for _ in 0..2 {

@@ -183,7 +183,7 @@ impl Engine {
             // Whoever was asked at the beginning has had a whole pass to move.
             for domain in self.domains.values_mut() {
                 domain.broker.give_up_moves();
-                domain.broker.forgive_breaks();
+                domain.broker.decay_breaks();
             }
             let cpu = self.workers.cpu_time().saturating_sub(cycle.cpu_before);
             if !cycle.was_stopped {

@@ -260,9 +260,9 @@ pub trait Admin {
     /// Forgets which fingerprints are contested while nothing is in the trees.
     fn forget_contested(&mut self);
 
-    /// Has a pass be over: breaks that were counted long ago are forgotten. O(VMs + pages that were
+    /// Ends a pass: the counts of breaks decay, so that those of long ago count no more. O(VMs + pages that were
     /// broken / 1024).
-    fn forgive_breaks(&mut self);
+    fn decay_breaks(&mut self);
 
     /// Verifies the whole index, and that each slot holds the bytes of its node's identity, unless it
     /// is known to have lost them. O(items), and about 2 µs a slot.

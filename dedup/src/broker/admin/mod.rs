@@ -191,8 +191,8 @@ impl Admin for LocalBroker {
         self.forget_contested();
     }
 
-    fn forgive_breaks(&mut self) {
-        self.forgive_breaks();
+    fn decay_breaks(&mut self) {
+        self.decay_breaks();
     }
 
     fn check(&self) -> Result<(), IndexError> {

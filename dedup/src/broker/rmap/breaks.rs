@@ -14,8 +14,8 @@ use crate::LinearIndex;
 /// Breaks of a page that are counted, at most: further ones would have no effect.
 const MOST_BREAKS: u64 = 6;
 
-/// Passes in which one break of each page is forgotten.
-const FORGIVEN_IN: u32 = 64;
+/// Passes in which the count of each page is decremented once.
+const DECAY_PASSES: u32 = 64;
 
 /// A count takes so many bits, and a word and a stretch hold so many counts.
 const COUNT_BITS: u32 = 4;
@@ -52,11 +52,11 @@ impl Breaks {
         count.to_le_bytes()[0]
     }
 
-    /// Forgets one break of each page of those stretches that pass number `pass` decrements: of every
+    /// Decrements the count of each page of those stretches that pass number `pass` decrements: of every
     /// page once in 64 passes. O(stretches that have counts + pages of those / 16).
-    pub(in crate::broker) fn forgive(&mut self, pass: u32) {
+    pub(in crate::broker) fn decay(&mut self, pass: u32) {
         self.stretches.retain(|number, words| {
-            if number % FORGIVEN_IN != pass % FORGIVEN_IN {
+            if number % DECAY_PASSES != pass % DECAY_PASSES {
                 return true;
             }
             let mut any = 0;
@@ -69,7 +69,7 @@ impl Breaks {
         });
     }
 
-    /// Forgets all breaks of the stretches that have pages of `pages` only. O(stretches).
+    /// Drops all counts of the stretches that have pages of `pages` only. O(stretches).
     pub(in crate::broker) fn forget(&mut self, pages: &Range<u32>) {
         let stretches = pages.start.div_ceil(STRETCH_PAGES)..pages.end / STRETCH_PAGES;
         self.stretches.retain(|number, _| !stretches.contains(number));
@@ -99,15 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn one_break_of_each_page_is_forgotten_in_64_passes_and_then_its_memory_given_up() {
+    fn each_count_is_decremented_once_in_64_passes_and_its_memory_freed_at_zero() {
         let mut breaks = Breaks::default();
         let [often, once, far] = [7, 8, 65 * 4096].map(LinearIndex);
         (0..3).for_each(|_| _ = breaks.count(often));
         _ = (breaks.count(once), breaks.count(far));
-        (0..64).for_each(|pass| breaks.forgive(pass));
+        (0..64).for_each(|pass| breaks.decay(pass));
         assert_eq!((breaks.stretches.len(), breaks.heap_bytes() > 2048), (1, true));
         assert_eq!((breaks.count(often), breaks.count(once)), (3, 1));
-        (64..64 + 3 * 64).for_each(|pass| breaks.forgive(pass));
+        (64..64 + 3 * 64).for_each(|pass| breaks.decay(pass));
         assert_eq!(breaks.heap_bytes(), 0);
     }
 

@@ -42,12 +42,12 @@ impl LocalBroker {
         Ok(())
     }
 
-    /// Has a pass be over: breaks that were counted long ago are forgotten, one of each page in 64 passes.
+    /// Ends a pass: the count of breaks of each page is decremented once in 64 passes.
     /// O(VMs + pages that were broken / 1024).
-    pub(crate) fn forgive_breaks(&mut self) {
+    pub(crate) fn decay_breaks(&mut self) {
         self.passes = self.passes.wrapping_add(1);
         for member in self.members.values_mut() {
-            member.breaks.forgive(self.passes);
+            member.breaks.decay(self.passes);
         }
     }
 

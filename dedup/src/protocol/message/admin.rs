@@ -93,8 +93,8 @@ pub enum AdminRequest {
     PunchEmptySlots,
     /// [`Admin::forget_contested`].
     ForgetContested,
-    /// [`Admin::forgive_breaks`].
-    ForgiveBreaks,
+    /// [`Admin::decay_breaks`].
+    DecayBreaks,
     /// [`Admin::check`].
     Check,
     /// [`Admin::check_vms`].
@@ -180,8 +180,8 @@ pub enum AdminReply {
     PunchEmptySlots(()),
     /// Of [`Admin::forget_contested`].
     ForgetContested(()),
-    /// Of [`Admin::forgive_breaks`].
-    ForgiveBreaks(()),
+    /// Of [`Admin::decay_breaks`].
+    DecayBreaks(()),
     /// Of [`Admin::check`].
     Check(Result<(), IndexError>),
     /// Of [`Admin::check_vms`].
@@ -267,9 +267,9 @@ impl AdminRequest {
                 broker.forget_contested();
                 AdminReply::ForgetContested(())
             }
-            Self::ForgiveBreaks => {
-                broker.forgive_breaks();
-                AdminReply::ForgiveBreaks(())
+            Self::DecayBreaks => {
+                broker.decay_breaks();
+                AdminReply::DecayBreaks(())
             }
             Self::Check => AdminReply::Check(broker.check()),
             Self::CheckVms(vms) => AdminReply::CheckVms(broker.check_vms(&vms)),

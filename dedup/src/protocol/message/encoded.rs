@@ -339,8 +339,8 @@ impl<B: Admin> Admin for Encoded<B> {
         admin!(self, ForgetContested);
     }
 
-    fn forgive_breaks(&mut self) {
-        admin!(self, ForgiveBreaks);
+    fn decay_breaks(&mut self) {
+        admin!(self, DecayBreaks);
     }
 
     fn check(&self) -> Result<(), IndexError> {
