@@ -27,9 +27,9 @@ struct Faulty {
     /// Outcomes that are always refused, and why.
     refuses: fn(VmId, &Outcome) -> Option<BrokerError>,
     /// Pages that are to be offered by their identities.
-    names: fn(LinearIndex) -> bool,
+    by_identity: fn(LinearIndex) -> bool,
     /// Whether what is offered by its identity is refused.
-    refuses_names: bool,
+    refuses_identities: bool,
     /// Directives that it gives once, and that no broker should.
     strays: Vec<Directive>,
 }
@@ -52,13 +52,14 @@ impl Broker for Faulty {
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
         self.call()?;
-        let is_named = |offer: &Offer| (self.names)(offer.linear);
-        let others: Vec<Offer> = offers.iter().copied().filter(|offer| !is_named(offer)).collect();
+        let by_identity = |offer: &Offer| (self.by_identity)(offer.linear);
+        let others: Vec<Offer> =
+            offers.iter().copied().filter(|offer| !by_identity(offer)).collect();
         let mut decided = Vec::new();
         self.broker.offer(vm, &others, &mut decided)?;
         let mut decided = decided.into_iter();
         let decide =
-            |offer| if is_named(offer) { Decision::Identify } else { decided.next().unwrap() };
+            |offer| if by_identity(offer) { Decision::Identify } else { decided.next().unwrap() };
         decisions.extend(offers.iter().map(decide));
         Ok(())
     }
@@ -70,7 +71,7 @@ impl Broker for Faulty {
         decisions: &mut Vec<Decision>,
     ) -> Result<(), BrokerError> {
         self.call()?;
-        if self.refuses_names {
+        if self.refuses_identities {
             return Err(BrokerError::UnknownVm(vm));
         }
         self.broker.offer_by_identity(vm, offers, decisions)
@@ -193,8 +194,8 @@ impl World {
             calls: 0,
             fails,
             refuses: |_, _| None,
-            names: |_| false,
-            refuses_names: false,
+            by_identity: |_| false,
+            refuses_identities: false,
             strays: Vec::new(),
         };
         Self { broker, vms, budget, error_count: 0 }
@@ -444,11 +445,11 @@ fn an_outcome_that_is_refused_is_undone_and_the_rest_of_its_vm_is_folded_on() {
 }
 
 #[test]
-fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_names() {
+fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_identities() {
     let process = Arc::new(ProcessMemory::open(true).unwrap());
     let mut world = World::new(&process, 256, 0..0);
-    world.broker.names = |linear| linear.0 == 3;
-    world.broker.refuses_names = true;
+    world.broker.by_identity = |linear| linear.0 == 3;
+    world.broker.refuses_identities = true;
     // All are offered at once.
     for vm in 0..VMS {
         (0..4).for_each(|number| world.write(vm, number, number + 1));
@@ -468,7 +469,7 @@ fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_n
         assert_eq!([shared, waiting].map(pages), [vec![0, 1, 2], vec![4, 5, 6]]);
         assert!(dirty.contains(LinearIndex(3)));
     }
-    world.broker.refuses_names = false;
+    world.broker.refuses_identities = false;
     world.settle();
     world.check();
     assert_eq!(world.vms[&VmId(0)].agent.shared.count(), 4);

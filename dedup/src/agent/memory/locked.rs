@@ -243,8 +243,8 @@ impl Agent {
 
 /// Runs of pages for the log.
 fn describe(runs: &[Range<LinearIndex>]) -> String {
-    let names = runs.iter().take(NAMED).map(|run| format!("{} to {}", run.start, run.end.0 - 1));
+    let ranges = runs.iter().take(NAMED).map(|run| format!("{} to {}", run.start, run.end.0 - 1));
     let more = if runs.len() > NAMED { ", ..." } else { "" };
     let page_count: u32 = runs.iter().map(PageRange::page_count).sum();
-    format!("{page_count} pages, {}{more},", names.collect::<Vec<_>>().join(", "))
+    format!("{page_count} pages, {}{more},", ranges.collect::<Vec<_>>().join(", "))
 }

@@ -215,7 +215,7 @@ impl Agent {
         self.work.offered_pages += offers.len() as u64;
         broker.offer(self.vm, &offers, &mut decisions)?;
         // What was decided of the others holds even if this fails: the broker has them in its trees.
-        let named = self.offer_by_identity(broker, &offers, &mut decisions);
+        let identified = self.offer_by_identity(broker, &offers, &mut decisions);
         for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
@@ -235,11 +235,11 @@ impl Agent {
         }
         targets.sort_unstable_by_key(|target| target.linear);
         self.execute(broker, targets, &Terms::default(), outcomes)?;
-        named
+        identified
     }
 
-    /// Offers pages by their identities for which the broker decides so, and puts what it decides of them in the place
-    /// of that.
+    /// Offers pages by their identities where the decision was [`Decision::Identify`], and replaces that by the decision
+    /// about the identity.
     ///
     /// # Errors
     ///
@@ -260,9 +260,10 @@ impl Agent {
         if linears.is_empty() {
             return Ok(());
         }
-        let mut named = Vec::with_capacity(places.len());
-        broker.offer_by_identity(self.vm, &self.identify(&linears), &mut named)?;
-        places.into_iter().zip(named).for_each(|(place, decision)| *place = decision);
+        let mut decided = Vec::with_capacity(places.len());
+        let identities = self.identify(&linears);
+        broker.offer_by_identity(self.vm, &identities, &mut decided)?;
+        places.into_iter().zip(decided).for_each(|(place, decision)| *place = decision);
         Ok(())
     }
 }
