@@ -1,4 +1,4 @@
-//! What the engine asks of a broker on its own behalf, or for people.
+//! The engine's calls of a broker, for itself or for its users.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,16 +14,16 @@ use crate::fingerprint::{Identity, Secret};
 use crate::stats::DomainStats;
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
-/// Pages of a VM that are remembered, or not, together.
+/// Pages of a VM whose items are kept, or dropped, together.
 pub const TRIM_PAGES: u32 = 4096;
 
-/// Pages or extents that one call tells of, at most.
+/// Pages or extents that one call appends, at most.
 pub const BATCH: usize = 1024;
 
 /// Whether there is more than a call has appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Batch {
-    /// There may be: ask again, for what follows.
+    /// There may be: call again, for what follows.
     More,
     /// That was all.
     Last,
@@ -43,7 +43,7 @@ pub struct Copies {
 /// What a broker counts of its domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerStats {
-    /// What anybody may ask for.
+    /// The counters that are public.
     pub domain: DomainStats,
     /// Slots that hold bytes, or are reserved for some.
     pub live_slots: u32,
@@ -64,7 +64,7 @@ pub struct VmItems {
 
 /// The broker as the engine sees it.
 ///
-/// A call that fails has done nothing, unless it says otherwise.
+/// A call that fails has done nothing, unless documented otherwise.
 pub trait Admin {
     /// Makes place for a VM of `page_count` pages. O(pages).
     ///
@@ -86,7 +86,7 @@ pub trait Admin {
     /// The key to the domain's fingerprints, for its agents.
     fn secret(&self) -> Secret;
 
-    /// Notes on which NUMA node a VM's memory is. Only while none of its pages is in a tree.
+    /// Sets on which NUMA node a VM's memory is. Only while none of its pages is in a tree.
     ///
     /// # Errors
     ///
@@ -96,8 +96,8 @@ pub trait Admin {
     /// The NUMA node that a VM's memory is on: 0 if it was not set.
     fn numa_node(&self, vm: VmId) -> u32;
 
-    /// Gives up what is remembered of those of a VM's pages that are in no tree, where all are of
-    /// [as many](TRIM_PAGES) of `pages`; returns how many items that took going through. O(pages).
+    /// Drops the items of those of a VM's pages that are in no tree, where all are of [as many](TRIM_PAGES) of `pages`;
+    /// returns how many items were gone through for it. O(pages).
     fn trim(&mut self, vm: VmId, pages: Range<u32>) -> u64;
 
     /// The counters of the domain, which is called `name`. O(VMs).
@@ -106,7 +106,7 @@ pub trait Admin {
     /// The counters of a VM; `None` for one that is not registered. O(pages / 4096).
     fn vm_items(&self, vm: VmId) -> Option<VmItems>;
 
-    /// Bytes that the kernel holds for the store; `None` if it cannot be found out.
+    /// Bytes that the kernel holds for the store; `None` if the kernel does not report them.
     fn store_bytes(&self) -> Option<u64>;
 
     /// Nodes that are shared or about to be: those that keep knobs from being changed.
@@ -213,8 +213,8 @@ pub trait Admin {
     /// O(1): some thousand dups, and some thousand sharers that are to move.
     fn join_dups(&mut self) -> u64;
 
-    /// Has pages that share their slots with nobody any more be made private where that gives mappings back, going on
-    /// where the last call ended; returns whether there may be others. O(1): some ten thousand nodes and pages.
+    /// Has pages that share their slots with no other page any more be made private where that gives mappings back,
+    /// going on where the last call ended; returns whether there may be others. O(1): some ten thousand nodes and pages.
     fn unshare_left_alone(&mut self) -> Batch;
 
     /// Where the bytes of a slot may be found once more; `None` when it holds nothing.
@@ -234,7 +234,7 @@ pub trait Admin {
 
     /// Begins to move every sharer of a slot that has failed to another, which is returned: the one
     /// that they are being moved to already, or a new one, which is filled with `page`. No agent gets a
-    /// directive: whoever calls this has the pages mapped, and does so again for what is left of
+    /// directive: the caller has the pages mapped, and does so again for what is left of
     /// [`recoveries`](Self::recoveries).
     ///
     /// # Errors
@@ -257,7 +257,7 @@ pub trait Admin {
     /// O(1) if it holds nothing, O(slots) with a bound otherwise.
     fn punch_empty_slots(&mut self);
 
-    /// Forgets which fingerprints are contested while nothing is in the trees.
+    /// Clears the set of contested fingerprints while nothing is in the trees.
     fn forget_contested(&mut self);
 
     /// Ends a pass: the counts of breaks decay, so that those of long ago count no more. O(VMs + pages that were

@@ -30,14 +30,14 @@ pub struct IdentityOffer {
     pub identity: Identity,
 }
 
-/// What the broker wants done with an offered page.
+/// The broker's decision about an offered page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
-    /// Nothing for now. It has no twin yet, or a directive will say what to do.
+    /// Nothing for now. It has no twin yet, or a directive follows.
     Wait,
     /// Compare it with this slot and map it there.
     Join(Slot),
-    /// Offer it once more with [`Broker::offer_by_identity`]: its fingerprint does not tell it from others.
+    /// Offer it once more with [`Broker::offer_by_identity`]: other contents have its fingerprint, too.
     Identify,
     /// Nothing: the broker has no room. The page may be offered again later.
     Keep,
@@ -107,7 +107,7 @@ impl Outcome {
     }
 }
 
-/// What the broker wants done with a page that was not offered just now.
+/// What is to be done with a page that was not offered just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Directive {
     /// A twin of the waiting page was found, and this is the first that is to share: fill this new
@@ -130,11 +130,11 @@ pub enum Directive {
         linear: LinearIndex,
         /// The slot.
         slot: Slot,
-        /// Whether whoever filled the slot did so for this page, too, and has set the mappings aside that it
-        /// takes.
+        /// Whether the slot was filled for this page, too, so that the agent that filled it has set aside the mappings
+        /// that this takes.
         awaited: bool,
     },
-    /// It waits in vain: offer it again.
+    /// Its fingerprint does not identify it: offer it again, for its identity.
     Offer {
         /// The page.
         linear: LinearIndex,
@@ -160,11 +160,11 @@ impl Directive {
 
 /// The broker as an agent sees it.
 ///
-/// A call that fails has done nothing, unless it says otherwise.
+/// A call that fails has done nothing, unless documented otherwise.
 pub trait Broker {
-    /// Offers pages and appends one decision for each to `decisions`. Whatever was known of an
-    /// offered page is forgotten first. A directive that its agent has for it is answered thereby, and must not be
-    /// executed any more. O(1) expected an offer.
+    /// Offers pages and appends one decision for each to `decisions`. An offered page is taken off the
+    /// trees first. A directive that its agent has for it is acknowledged thereby, and must not be executed any more.
+    /// O(1) expected an offer.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ pub trait Broker {
     ) -> Result<(), BrokerError>;
 
     /// Offers pages for which the decision was [`Decision::Identify`], as [`offer`](Self::offer) does;
-    /// [`Decision::Identify`] is never the answer. O(1) expected an offer.
+    /// [`Decision::Identify`] is not decided again. O(1) expected an offer.
     ///
     /// # Errors
     ///
@@ -222,11 +222,11 @@ pub trait Broker {
     ///
     /// # Errors
     ///
-    /// An unknown VM or page, or a merge that was not proposed: what came before it was done, and
-    /// the error says how much that is; nothing of it or after it.
+    /// An unknown VM or page, or a merge that was not proposed: the outcomes before it were
+    /// taken, and the error has their number; it and those after it were not.
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), ReportError>;
 
-    /// Appends what the broker wants of the VM to `directives`, in ascending order, once each, at
+    /// Appends the directives that are due for the VM to `directives`, in ascending order, once each, at
     /// most `limit` at a time. New slots are given out in this order, so that neighbours get
     /// neighbouring slots. A `Create` is filled before its page is merged. O(n log n).
     ///
@@ -254,7 +254,7 @@ pub trait Broker {
         partners: &mut Vec<Option<VmId>>,
     ) -> Result<(), BrokerError>;
 
-    /// Forgets the VM. Its memory must no longer be mapped to any slot.
+    /// Removes the VM and its items. Its memory must no longer be mapped to any slot.
     ///
     /// # Errors
     ///

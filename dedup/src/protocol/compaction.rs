@@ -1,4 +1,4 @@
-//! How far a compaction has come: kept by whoever asks for it, and sent along each time.
+//! How far a compaction has come: kept by the caller, and passed with each call.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub struct CompactCursor {
     pub(crate) taken: IdSet<Slot>,
     /// The group that was found last, until it is known whether it is to be moved.
     pub(crate) candidate: Option<Candidate>,
-    /// Pages that were looked at, and sharers that were counted, since this was last asked.
+    /// Pages that were looked at, and sharers that were counted, since this was last taken.
     pub(crate) work: u32,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// Adds a slot; says whether it was not there yet.
+    /// Adds a slot; returns whether it was not there yet.
     pub(crate) fn add(&mut self, slot: Slot) -> bool {
         let number = self.group.len();
         let is_new = *self.order.entry(slot).or_insert(number) == number;
@@ -61,7 +61,7 @@ impl CompactCursor {
         self.candidate = None;
     }
 
-    /// Whether the next call counts what is won and lost, and so needs to know which pages are apart.
+    /// Whether the next call counts mappings saved and added, for which it takes the pages that are apart.
     pub fn is_counting(&self) -> bool {
         self.candidate.as_ref().is_some_and(|found| found.counted < found.group.len())
     }
@@ -71,7 +71,7 @@ impl CompactCursor {
         self.work = self.work.saturating_add(work);
     }
 
-    /// Pages that were looked at, and sharers that were counted, since this was last asked.
+    /// Takes the count of pages that were looked at, and of sharers that were counted, since the last call.
     pub(crate) fn take_work(&mut self) -> u32 {
         std::mem::take(&mut self.work)
     }

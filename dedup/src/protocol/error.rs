@@ -1,4 +1,4 @@
-//! Why a broker did not do what it was asked: plain data, which can be sent to whoever asked.
+//! Why a broker did not carry out a request: plain data, which can be sent to the requester.
 
 use std::io;
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LinearIndex, Slot, VmId};
 
-/// An error of the kernel's, as it can be sent: its number and its words.
+/// An error of the kernel's, as it can be sent: its number and its text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{text}")]
 pub struct SystemError {
     /// Its number (errno(3)); `None` for one that does not come from the kernel.
     pub os_code: Option<i32>,
-    /// What [`io::Error`] says of it.
+    /// Its text as [`io::Error`] prints it.
     pub text: String,
 }
 
@@ -22,19 +22,19 @@ impl From<io::Error> for SystemError {
     }
 }
 
-/// Why the broker could not do what was asked.
+/// Why the broker did not carry out a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum BrokerError {
-    /// It knows no such VM.
+    /// No such VM is registered.
     #[error("VM {0} is not registered with this broker")]
     UnknownVm(VmId),
-    /// The VM is known already.
+    /// The VM is registered already.
     #[error("VM {0} is registered with this broker already")]
     VmExists(VmId),
     /// The index of rmap items is full.
     #[error("no room for {page_count} more pages: the index holds {limit} at most")]
     NoItems {
-        /// Pages asked for.
+        /// Pages requested.
         page_count: u32,
         /// The most that the index holds.
         limit: u64,
@@ -56,14 +56,14 @@ pub enum BrokerError {
         slot: Slot,
     },
     /// A page is reported to cover no slot, and shares one.
-    #[error("page {} of VM {vm} shares a slot; it must be said to have left first", linear.0)]
+    #[error("page {} of VM {vm} shares a slot; it must be reported as left first", linear.0)]
     StillShared {
         /// The VM.
         vm: VmId,
         /// The page.
         linear: LinearIndex,
     },
-    /// A batch does not hold what it says.
+    /// The bytes of a batch are not whole pages.
     #[error("{0} bytes are not a whole number of pages")]
     BadLength(usize),
     /// The store's file failed.
@@ -72,8 +72,8 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// Whether the same message would always be refused, because it contradicts what the broker knows: a
-    /// broker that does not know a VM does not count its mappings either, and may reuse their slots.
+    /// Whether the same message would always be refused, because it contradicts the broker's
+    /// state: mappings of a VM that is not registered are not counted, and their slots may be reused.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,
@@ -85,7 +85,7 @@ impl BrokerError {
     }
 }
 
-/// Why the broker did not take all that was reported.
+/// Why the broker did not take all outcomes of a report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("outcome {done} of the report was refused")]
 pub struct ReportError {
@@ -99,7 +99,7 @@ pub struct ReportError {
 /// Why the sharers of a slot are not being moved. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum MoveError {
-    /// The slot has no bytes that anybody could share.
+    /// The slot has no bytes to share.
     #[error("slot {} holds nothing", .0.0)]
     Empty(Slot),
     /// Pages are about to join it, or its sharers are being moved already.
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_kernels_keeps_its_number_and_its_words() {
+    fn an_error_of_the_kernels_keeps_its_number_and_its_text() {
         let of_kernel = || io::Error::from_raw_os_error(libc::ENOSPC);
         let kept = SystemError::from(of_kernel());
         assert_eq!((kept.os_code, kept.to_string()), (Some(libc::ENOSPC), of_kernel().to_string()));

@@ -1,10 +1,10 @@
-//! What is asked of a broker, and what it answers.
+//! Requests to a broker, and its replies.
 //!
-//! [`Broker`] is what the agents of a domain's VMs ask for, [`Admin`] what the engine does that drives them.
+//! [`Broker`] has the calls of the agents of a domain's VMs, [`Admin`] those of the engine that drives them.
 //! Within one process the traits are function calls. Nothing in them depends on that: arguments, results
 //! and errors are plain data that serde can write and read, without references into the broker; what may be
-//! long comes in batches. What is no data stays outside: whoever makes a broker has the
-//! store's descriptor from it.
+//! long comes in batches. What is no data stays outside: the store's descriptor is taken from the broker where
+//! that is made.
 #![forbid(unsafe_code)]
 
 mod admin;

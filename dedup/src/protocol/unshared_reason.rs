@@ -1,4 +1,4 @@
-//! Why a page shares nothing, as far as its broker knows.
+//! Why a page shares nothing, by what is in its broker's trees.
 
 use serde::{Deserialize, Serialize};
 

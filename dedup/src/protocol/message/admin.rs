@@ -1,4 +1,4 @@
-//! What an engine asks a broker in another process, and what it answers: a message for each method of
+//! An engine's requests to a broker in another process, and its replies: a message for each method of
 //! [`Admin`].
 
 use std::collections::BTreeSet;
@@ -193,7 +193,7 @@ pub enum AdminReply {
 }
 
 impl AdminRequest {
-    /// Has a broker answer.
+    /// Carries the request out; returns the broker's reply.
     pub fn answer(self, broker: &mut dyn Admin) -> AdminReply {
         match self {
             Self::Register(vm, page_count) => AdminReply::Register(broker.register(vm, page_count)),

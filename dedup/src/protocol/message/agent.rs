@@ -1,4 +1,4 @@
-//! What an agent asks a broker in another process, and what it answers: a message for each method of
+//! An agent's requests to a broker in another process, and its replies: a message for each method of
 //! [`Broker`].
 
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub enum AgentReply {
 }
 
 impl AgentRequest {
-    /// Has a broker answer.
+    /// Carries the request out; returns the broker's reply.
     pub fn answer(self, broker: &mut dyn Broker) -> AgentReply {
         match self {
             Self::Offer(vm, offers) => {

@@ -15,7 +15,7 @@ pub enum MessageError {
     /// There is more than one message.
     #[error("{0} bytes after the end of a message")]
     Trailing(usize),
-    /// A list in an answer is longer than what was asked for.
+    /// A list in a reply is longer than was requested.
     #[error("an answer with {count} pages where at most {room} were asked for")]
     TooMany {
         /// How many there are.
@@ -35,7 +35,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
 }
 
 /// The message that bytes are, all of them. O(bytes), and takes no more memory than a few times as many,
-/// or some MB if they are few, whatever they promise.
+/// or some MB if they are few, whatever lengths are in them.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A broker in this process that is asked as if it were in another.
+//! A broker in this process that is called as if it were in another.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use crate::protocol::{
 };
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
-/// Passes every call on to a broker as bytes, and every answer back: a test of the messages.
+/// Passes every call on to a broker as bytes, and every reply back: a test of the messages.
 ///
 /// # Panics
 ///
@@ -26,11 +26,11 @@ use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 #[derive(Debug)]
 pub struct Encoded<B>(RefCell<B>);
 
-/// Asks with a request and returns what the reply of the same name has.
-macro_rules! ask {
-    ($ask:expr, $request:ident, $reply:ident, $name:ident $($arguments:tt)?) => {
-        match $ask(&$request::$name $($arguments)?) {
-            $reply::$name(answer) => answer,
+/// Sends a request and returns what the reply of the same name has.
+macro_rules! call {
+    ($send:expr, $request:ident, $reply:ident, $name:ident $($arguments:tt)?) => {
+        match $send(&$request::$name $($arguments)?) {
+            $reply::$name(result) => result,
             other => unreachable!("{} was answered by {other:?}", stringify!($name)),
         }
     };
@@ -39,19 +39,19 @@ macro_rules! ask {
 /// What an agent's call returns.
 macro_rules! agent {
     ($self:ident, $($request:tt)+) => {
-        ask!(|request| $self.ask_for_agent(request), AgentRequest, AgentReply, $($request)+)
+        call!(|request| $self.agent_reply(request), AgentRequest, AgentReply, $($request)+)
     };
 }
 
 /// What a call of the engine's returns.
 macro_rules! admin {
     ($self:ident, $($request:tt)+) => {
-        ask!(|request| $self.ask_for_engine(request), AdminRequest, AdminReply, $($request)+)
+        call!(|request| $self.admin_reply(request), AdminRequest, AdminReply, $($request)+)
     };
 }
 
 impl<B> Encoded<B> {
-    /// A broker that is to be asked so.
+    /// A broker that is to be called so.
     pub fn new(broker: B) -> Self {
         Self(RefCell::new(broker))
     }
@@ -63,13 +63,13 @@ impl<B> Encoded<B> {
 }
 
 impl<B: Broker> Encoded<B> {
-    fn ask_for_agent(&mut self, request: &AgentRequest) -> AgentReply {
+    fn agent_reply(&mut self, request: &AgentRequest) -> AgentReply {
         sent(&sent(request).answer(self.0.get_mut()))
     }
 }
 
 impl<B: Admin> Encoded<B> {
-    fn ask_for_engine(&self, request: &AdminRequest) -> AdminReply {
+    fn admin_reply(&self, request: &AdminRequest) -> AdminReply {
         sent(&sent(request).answer(&mut *self.0.borrow_mut()))
     }
 }
