@@ -1,0 +1,193 @@
+//! A pass, step by step: the caller of an engine can pause, or do other work, in between.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `phases` | the phases of a pass, and what the next step does in each |
+//! | `work` | the agents and brokers that a step works on |
+
+mod phases;
+mod work;
+
+use std::time::{Duration, Instant};
+
+use super::{Engine, PassReport};
+use crate::VmId;
+use crate::agent::{AgentError, ScanRules, StepWork};
+use crate::knobs::Run;
+use crate::protocol::Batch;
+use crate::stats::Events;
+use crate::sys::note_locked_bytes;
+use phases::Phase;
+use work::Work;
+
+/// Pages that are given their own memory in a step, at most: each is copied, and others wait.
+pub(super) const UNMERGE_PAGES: u32 = 2048;
+
+/// What a step of an engine came to.
+#[derive(Debug)]
+pub enum Step {
+    /// The pass goes on at once: a part of `pages_to_scan` pages have been looked at, and whoever waits
+    /// for the engine need not wait for the others.
+    Part,
+    /// The pass goes on. `pages_to_scan` pages have been looked at: time to rest.
+    More,
+    /// It was the last of its pass.
+    Done(PassReport),
+    /// `run` is 0, what had been written by then has been taken note of, and no page is folded that
+    /// must not be, but for [those](crate::Engine::is_unmerging) for which there was no memory.
+    Stopped,
+}
+
+/// A pass that is under way.
+#[derive(Debug)]
+pub(super) struct Cycle {
+    phase: Phase,
+    before: Events,
+    began: Instant,
+    /// Whether `run` was 0 meanwhile, so that its time says nothing.
+    was_stopped: bool,
+    /// Whether it has been for folding all the time.
+    is_scan: bool,
+    cpu_before: Duration,
+    errors: Vec<(VmId, AgentError)>,
+    /// Pages that are still to be looked at before it is time to rest, if any have been.
+    left: Option<u32>,
+    /// Domains in which pages may be left alone with their slots, for whose mappings others wait.
+    unsearched_domains: u64,
+}
+
+impl Engine {
+    /// Makes the next part of a pass: a step is bounded by [what it does](Self::last_step) and by
+    /// [its time](super::EngineConfig::step_time), and after as many of them as it takes to look at
+    /// `pages_to_scan` pages one says that it is time to rest. A pass visits every VM once, then carries out
+    /// what the brokers want of the others' pages. VMs may come and go between steps, and knobs be changed.
+    pub fn step(&mut self) -> Step {
+        self.step_by(self.knobs.pages_to_scan, StepWork::within(self.step_time))
+    }
+
+    /// Makes a whole pass, or what is left of the one that is under way. While `run` is 0, nothing is
+    /// folded: pages that must not be are given their own memory, those that were written leave
+    /// their slots, and that is all. Its parts are larger than [steps](Self::step), as nobody can use the engine
+    /// between them: threads share more of the work.
+    pub fn pass(&mut self) -> PassReport {
+        self.unwanted.retry();
+        self.retry_leaves();
+        loop {
+            match self.step_by(u32::MAX, StepWork::in_pass()) {
+                Step::Part | Step::More => {}
+                Step::Done(report) => return report,
+                Step::Stopped => return PassReport::nothing(),
+            }
+        }
+    }
+
+    /// Whether a pass has begun and is not over.
+    pub fn is_in_pass(&self) -> bool {
+        self.cycle.is_some()
+    }
+
+    /// What the last step, or the last one of a [`pass`](Self::pass), did.
+    pub fn last_step(&self) -> StepWork {
+        self.last_step.done()
+    }
+
+    fn step_by(&mut self, limit: u32, step: StepWork) -> Step {
+        self.last_step = step;
+        if self.leave_step() {
+            return Step::More;
+        }
+        // Neither waits for its turn in a pass, nor is as slow as `pages_to_scan`.
+        if self.knobs.run != Run::Unmerge && self.unmerge_unwanted() {
+            return Step::More;
+        }
+        if self.knobs.run == Run::Stop {
+            self.cycle.iter_mut().for_each(|cycle| cycle.was_stopped = true);
+            return self.collect_by(limit);
+        }
+        self.round = None;
+        let mut cycle = match self.cycle.take() {
+            Some(cycle) => cycle,
+            None => self.begin_cycle(),
+        };
+        let rules = ScanRules {
+            smart_scan: self.knobs.smart_scan,
+            use_zero_pages: self.knobs.use_zero_pages,
+        };
+        let unmerge_all = self.knobs.run == Run::Unmerge;
+        cycle.is_scan &= !unmerge_all;
+        let limit = if unmerge_all { limit.min(UNMERGE_PAGES) } else { limit };
+        let Self { members, domains, workers, last_step, .. } = self;
+        let mut work = Work { members, domains, rules, unmerge_all, step: *last_step };
+        let is_over = workers.count(|| cycle.advance(&mut work, limit));
+        *last_step = work.step;
+        if is_over {
+            return Step::Done(self.end_cycle(cycle));
+        }
+        let is_part = cycle.left.is_some();
+        self.cycle = Some(cycle);
+        if is_part { Step::Part } else { Step::More }
+    }
+
+    fn begin_cycle(&mut self) -> Cycle {
+        // Whatever was to be merged by the last pass was, or has been declined.
+        self.budget.redeem_all();
+        self.budget.begin_pass();
+        self.budget.follow_kernel();
+        note_locked_bytes();
+        let period = self.knobs.stable_node_chains_prune_millisecs;
+        let is_join_due = self.dups_joined_at.elapsed() >= Duration::from_millis(period.into());
+        if is_join_due {
+            self.dups_joined_at = Instant::now();
+        }
+        self.resume_recoveries();
+        let is_short = self.budget.is_short();
+        let mut unsearched_domains = 0;
+        for domain in self.domains.values_mut() {
+            domain.broker.resume_moves();
+            if is_join_due {
+                domain.broker.join_dups();
+            }
+            if is_short && domain.broker.unshare_left_alone() == Batch::More {
+                unsearched_domains += 1;
+            }
+        }
+        Cycle {
+            phase: Phase::first(&self.members),
+            before: self.events(),
+            began: Instant::now(),
+            was_stopped: false,
+            is_scan: true,
+            cpu_before: self.workers.cpu_time(),
+            errors: Vec::new(),
+            left: None,
+            unsearched_domains,
+        }
+    }
+
+    fn end_cycle(&mut self, mut cycle: Cycle) -> PassReport {
+        for (vm, error) in &cycle.errors {
+            log::warn!("VM {vm}: pass ended early: {error}");
+        }
+        cycle.errors.append(&mut self.unwanted.take_errors());
+        for domain in self.domains.values_mut() {
+            domain.broker.punch_empty_slots();
+            domain.broker.forget_contested();
+        }
+        if cycle.is_scan && !self.members.is_empty() {
+            self.full_scans += 1;
+            // Whoever was asked at the beginning has had a whole pass to move.
+            for domain in self.domains.values_mut() {
+                domain.broker.give_up_moves();
+                domain.broker.decay_breaks();
+            }
+            let cpu = self.workers.cpu_time().saturating_sub(cycle.cpu_before);
+            if !cycle.was_stopped {
+                self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
+            }
+        }
+        let backlog: u64 =
+            self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
+        let backlog = backlog + cycle.unsearched_domains;
+        PassReport::new(&cycle.before, &self.events(), backlog, cycle.errors)
+    }
+}
