@@ -268,7 +268,7 @@ mod tests {
                 let all = LinearIndex(0)..LinearIndex(PAGES);
                 let joins = (0..PAGES).filter(|&page| map.joins(LinearIndex(page))).count();
                 prop_assert_eq!(joins + vmas, PAGES as usize);
-                // A part says of its pages what the whole says, and nothing of others.
+                // A part has of its pages what the whole has, and nothing of others.
                 let (start, end) = (LinearIndex(linear), LinearIndex(linear + page_count));
                 let part = map.within([start..end]);
                 prop_assert!(part.iter().eq(map.overlapping(start, end)));

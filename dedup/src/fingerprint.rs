@@ -34,7 +34,7 @@ impl Identity {
     /// That of no bytes yet.
     pub(crate) const NONE: Self = Self([0; IDENTITY_BYTES]);
 
-    /// The search key of pages whose fingerprints do not tell them apart: its first half.
+    /// The search key of pages whose fingerprints do not distinguish them: its first half.
     pub(crate) fn key(self) -> Fingerprint {
         let ([half, _], _) = self.0.as_chunks() else { unreachable!("it has two halves") };
         Fingerprint(u64::from_le_bytes(*half))

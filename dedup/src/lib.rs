@@ -33,7 +33,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | all folding of one process, pass by pass or step by step, and what can be asked of it | [`Engine`] |
+//! | all folding of one process, pass by pass or step by step, and every request to it | [`Engine`] |
 //! | what it is made with, and what can be changed while it works | [`EngineConfig`], [`knobs`] |
 //! | what it needs of a VM: its memory, and which pages were written | [`GuestMemory`], [`ChangeSource`] |
 //! | what it has done | the reports, and [`stats`] |
@@ -48,7 +48,7 @@
 //!
 //! It needs Linux 6.7 or later, and a userfaultfd that covers faults of the kernel if KVM runs on
 //! the memory ([`GuestMemory::is_written_by_kernel`]); memory that only the process's own threads write
-//! needs no privilege. ARCHITECTURE.md says why no write is lost.
+//! needs no privilege. ARCHITECTURE.md shows why no write is lost.
 
 // What is public in the modules is what `internals` shows of them.
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]

@@ -1,6 +1,6 @@
 //! Numbers as people write them: one form for every size, address, count and knob.
 
-/// Text that is no number. It says what is one.
+/// Text that is no number, with what is one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {
     /// It has another form.

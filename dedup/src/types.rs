@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Bytes in a page, the only unit that is ever shared.
 pub const PAGE_SIZE: usize = 4096;
 
-/// A VM as one broker knows it; never reused while the broker lives.
+/// A VM's number with one broker; never reused while there is the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VmId(pub u32);

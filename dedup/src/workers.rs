@@ -77,7 +77,7 @@ impl Workers {
 
     /// What `task` makes of each item, in order: by all threads and the caller, which take `part` items at a
     /// time, if there are enough of them. Not when the caller is a thread of another pool of rayon's: it would do
-    /// other work of that pool while it waits, which may want the very lock that it holds on this engine.
+    /// other work of that pool while it waits, which may take the very lock that it holds on this engine.
     pub(crate) fn map<T: Sync, R: Send + Sync>(
         &self,
         items: &[T],
@@ -119,7 +119,7 @@ impl Workers {
 
 impl Drop for Workers {
     /// Ends the threads and waits until they have, so that nothing is left of an engine that is
-    /// gone: rayon alone only tells them to end.
+    /// gone: rayon alone only signals them to end.
     fn drop(&mut self) {
         drop(self.pool.take());
         // Nothing is ever sent: this returns when every thread has dropped its end.

@@ -15,7 +15,7 @@ pub(super) struct Backlog {
     /// Pages for which the mark is still to be set: what the change source names next of them changed
     /// before it.
     pub(super) unmarked: PageSet,
-    /// Pages without such a change that there was something to do about, since last asked.
+    /// Pages without such a change that there was something to do about, since last taken.
     pub(super) pages: u64,
 }
 
@@ -34,7 +34,7 @@ impl Agent {
         self.backlog.unmarked.insert_range(self.backlog.unmarked.whole());
     }
 
-    /// How many pages there was something to do about, since last asked, that have not changed
+    /// How many pages there was something to do about, since last taken, that have not changed
     /// since the mark.
     pub(crate) fn take_backlog(&mut self) -> u64 {
         // Mappings that are about to be given back may pay for what was put off.

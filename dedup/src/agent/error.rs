@@ -25,7 +25,7 @@ pub enum AgentSetupError {
     /// The kernel refused to watch its memory.
     #[error("cannot prepare the VM's memory for folding")]
     Prepare(#[source] io::Error),
-    /// The kernel does not tell private from shared pages.
+    /// The kernel does not report which pages are private.
     #[error("cannot read the page map; is /proc mounted?")]
     Pagemap(#[source] io::Error),
 }

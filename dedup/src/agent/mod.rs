@@ -1,6 +1,6 @@
-//! The agent: the part that lives with a VM, and the only one that touches guest memory.
+//! The agent: the part that there is one of for each VM, and the only one that touches guest memory.
 //!
-//! A pass (`visit`) asks what changed (`dirty`), reads what is unchanged since the last one, offers
+//! A pass (`visit`) collects what changed (`dirty`), reads what is unchanged since the last one, offers
 //! it to the broker, and gives zero pages back and maps the others to the slots that the broker names
 //! (`merge`), within the mapping budget (`budget`). Nothing it needs the broker for happens
 //! while a page is protected.
@@ -14,7 +14,7 @@
 //! | `unmerge` | pages that get their own memory again, and memory that is given up |
 //! | `budget` | VMAs: what they cost, who may have them, and how they come back |
 //! | `memory` | mode, layout, locks and huge pages of a VM's memory |
-//! | `check` | what an agent knows, against the kernel's page map and mappings |
+//! | `check` | an agent's state, against the kernel's page map and mappings |
 //! | `outbox` | outcomes for the broker, each reported once |
 
 mod attach;

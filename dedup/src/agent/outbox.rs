@@ -13,7 +13,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the broker fails. What it did not take is reported before anything else is asked of it: the
+    /// When the broker fails. What it did not take is reported before any other request is made: the
     /// memory is what the outcomes state, whether the broker has received them or not.
     pub(super) fn report(
         &mut self,
@@ -68,8 +68,8 @@ impl Agent {
         self.unreported = outcomes;
     }
 
-    /// Reports what is still unreported: the broker would take an offer, or give a directive, by
-    /// what it knows.
+    /// Reports what is still unreported: without it, the broker would decide about offers, and give directives,
+    /// by a state that is out of date.
     ///
     /// # Errors
     ///

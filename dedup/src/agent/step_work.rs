@@ -22,7 +22,7 @@ const READ_IN_PASS_PAGES: u32 = 4096;
 /// How much more is done at once in a whole pass, for whose parts nobody waits: threads share larger parts better.
 const PASS_FACTOR: u64 = 8;
 
-/// What it costs to ask how much the process has locked.
+/// What it costs to look up how much the process has locked.
 const LOCKS_COST: u64 = 64;
 
 /// What visiting a VM costs that has nothing to do.
@@ -62,7 +62,7 @@ const WORDS_PER_READ: u64 = 128;
 pub struct StepWork {
     /// Visits of VMs that were begun.
     pub visited_vms: u64,
-    /// How often it was asked how much memory the process has locked: once if anything was to be mapped.
+    /// How often the process's count of locked memory was looked up: once if anything was to be mapped.
     pub asked_locks: u64,
     /// Pages that brokers gave directives about, and one for each time that they were polled.
     pub directed_pages: u64,

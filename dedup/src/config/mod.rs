@@ -15,7 +15,7 @@ pub struct EngineConfig {
     /// Threads that read and hash pages, 1 to 4096; by default one a processor.
     pub thread_count: Option<usize>,
     /// Pages that one domain's store may hold, 1 to 2³² − 2; by default twice the host's memory, so that
-    /// numbers can rest before they are used again. Costs memory, and address space, only as it fills.
+    /// numbers can stay unused for long before they are used again. Costs memory, and address space, only as it fills.
     pub store_pages: Option<u32>,
     /// Mappings that the engine's guests together may use, at least 1; by default all engines of the process
     /// share what `vm.max_map_count` leaves. An engine that is given a number has it for itself: who gives
@@ -78,7 +78,7 @@ impl EngineConfig {
     ///
     /// # Errors
     ///
-    /// When `/proc` does not say how much memory the host has.
+    /// When `/proc` does not report how much memory the host has.
     pub fn store_bytes(&self) -> io::Result<u64> {
         let pages = self.store_pages.map_or_else(default_store_pages, Ok)?;
         Ok(u64::from(pages) * PAGE_SIZE as u64)
@@ -89,7 +89,7 @@ impl EngineConfig {
 ///
 /// # Errors
 ///
-/// When `/proc` does not say.
+/// When `/proc` does not report it.
 pub(crate) fn default_store_pages() -> io::Result<u32> {
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total_kib: Option<u64> = meminfo

@@ -50,7 +50,7 @@ impl Advisor {
         knobs.pages_to_scan = pages;
     }
 
-    /// Ends its work, if `next` says so and `now` did not: `pages_to_scan` is again what it was set to,
+    /// Ends its work, if it is off in `next` and was not in `now`: `pages_to_scan` is again what it was set to,
     /// unless `next` has another value.
     pub(super) fn replace(&mut self, now: &Knobs, next: &mut Knobs) {
         if next.advisor_mode != AdvisorMode::None {

@@ -12,8 +12,8 @@ use crate::types::count;
 use crate::{LinearIndex, PageState, VmId};
 
 impl Engine {
-    /// Verifies every index, every VM's mappings against the kernel's, and what each agent knows against
-    /// what its broker does. The VMs must not run
+    /// Verifies every index, every VM's mappings against the kernel's, and each agent's state against
+    /// its broker's. The VMs must not run
     /// meanwhile: what they write between a pass and the check looks like a difference.
     ///
     /// # Errors
@@ -62,8 +62,8 @@ impl Engine {
     }
 }
 
-/// Verifies that an agent and its broker know the same of a VM's pages. Slots are used again, and walks
-/// find pages, by what the broker knows. O(pages).
+/// Verifies that an agent and its broker have the same state of a VM's pages. Slots are used again, and walks
+/// find pages, by the broker's. O(pages).
 pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), CheckError> {
     if !agent.has_reported() {
         // The broker has failed, and what it has not taken is reported first when it works again.
@@ -96,7 +96,7 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), C
     Ok(())
 }
 
-/// All extents that a broker knows of a VM.
+/// All extents of a VM in a broker's state.
 fn extents_of(broker: &dyn Admin, vm: VmId) -> ExtentMap {
     let (mut all, mut extents, mut from) = (ExtentMap::default(), Vec::new(), LinearIndex(0));
     loop {

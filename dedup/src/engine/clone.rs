@@ -109,7 +109,7 @@ impl Engine {
         Ok(Cloning { parent, serial, child, memory, changes: Some(changes), copying })
     }
 
-    /// Copies the next part, some thousand pages at most; says whether the clone is whole and attached.
+    /// Copies the next part, some thousand pages at most; returns whether the clone is whole and attached.
     ///
     /// # Errors
     ///

@@ -42,7 +42,7 @@ pub struct Detaching {
     vm: VmId,
     /// Which of the VMs that have had the number.
     serial: u64,
-    /// Its VM's [`Detach`] knows by it that it lives.
+    /// Shows its VM's [`Detach`] that it has not been dropped.
     _token: Arc<()>,
     at: Leaving,
     /// The first page whose item has not been given up.
@@ -73,7 +73,7 @@ impl Engine {
     /// Begins to stop folding a VM whose memory goes on being used, and which may run meanwhile: every page
     /// gets memory of its own, with the bytes that it has. Afterwards it stays kept from children and core dumps,
     /// and without huge pages, until its owner advises otherwise (`MADV_DOFORK`, `MADV_DODUMP`,
-    /// `MADV_HUGEPAGE`), as [`detach`](Self::detach) says. `None` if the VM is not attached. O(pages / 64).
+    /// `MADV_HUGEPAGE`), as for [`detach`](Self::detach). `None` if the VM is not attached. O(pages / 64).
     pub fn begin_detach(&mut self, vm: VmId) -> Option<Detaching> {
         let member = self.members.get_mut(&vm)?;
         let mode = member.detach.take().map_or(member.agent.mode(), |detach| detach.mode);
@@ -144,7 +144,7 @@ impl Engine {
     /// Stops folding a VM whose memory goes on being used, and which may run meanwhile: every page gets
     /// memory of its own, with the bytes that it has, and all of it is private anonymous memory when
     /// this returns. What was given back because it is zero takes no memory. It stays marked as memory of a
-    /// guest, because the kernel does not say cheaply what it was before: kept from children and core dumps, and
+    /// guest, because the kernel does not report cheaply what it was before: kept from children and core dumps, and
     /// without huge pages, until its owner advises otherwise (`MADV_DOFORK`, `MADV_DODUMP`, `MADV_HUGEPAGE`).
     /// Does nothing if the VM is not attached. [`begin_detach`](Self::begin_detach) and every [`detach_step`](Self::detach_step):
     /// O(pages), each shared one of which is copied.

@@ -21,8 +21,8 @@ pub struct Discarding {
 }
 
 impl Engine {
-    /// Begins to give a range of a VM's pages up: what a balloon, a free-page report and unplugged
-    /// memory ask for. The pages read as zeroes then until they are written; what they held is lost,
+    /// Begins to give a range of a VM's pages up, for a balloon, a free-page report or unplugged
+    /// memory. The pages read as zeroes then until they are written; what they held is lost,
     /// and so is what the guest writes to them meanwhile. What is locked (mlock(2)) stays so, and takes memory when it
     /// is used.
     ///
@@ -40,7 +40,7 @@ impl Engine {
         Ok(Discarding { vm, serial, left, anew: false, report: DiscardReport::default() })
     }
 
-    /// Gives the next part of a range up: some thousand pages at most that are there. Says what became
+    /// Gives the next part of a range up: some thousand pages at most that are there. Returns what became
     /// of all of them once there is none left; the rest of a VM that has been detached is gone anyway.
     pub fn discard_step(&mut self, discarding: &mut Discarding) -> Option<DiscardReport> {
         let Discarding { vm, serial, left, anew, report } = discarding;

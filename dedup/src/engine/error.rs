@@ -1,4 +1,4 @@
-//! Why an engine could not do what was asked, or is wrong.
+//! Why an engine did not carry out a request, or contradicts itself.
 
 use std::io;
 
@@ -15,7 +15,7 @@ pub enum EngineError {
     /// Its threads did not start.
     #[error("cannot start the folding threads")]
     Threads(#[source] rayon::ThreadPoolBuildError),
-    /// The host does not tell its limits.
+    /// The host does not report its limits.
     #[error("cannot find out the host's limits; is /proc mounted?")]
     Limits(#[source] io::Error),
     /// A limit has a value that makes no sense.
@@ -96,7 +96,7 @@ pub enum CheckError {
         #[source]
         source: IndexError,
     },
-    /// Nothing may be, but a VM's change source does not say what was written.
+    /// Nothing may be, but a VM's change source does not report what was written.
     #[error("the changes of VM {vm}")]
     Changes {
         /// The VM.

@@ -43,8 +43,8 @@ impl Engine {
     }
 
     /// Moves `page_count` pages of a VM, from `linear` on, to the host addresses of `destination`,
-    /// which is one region of just that many pages; what the region says of linear indexes and
-    /// guest-physical addresses does not matter. Every page keeps its linear index and its bytes,
+    /// which is one region of just that many pages; the region's linear indexes and
+    /// guest-physical addresses are ignored. Every page keeps its linear index and its bytes,
     /// and none is copied: what is merged stays merged, and [`walk`](Self::walk) finds it at its
     /// new address. What is locked (mlock(2)) is locked there, and no more at the old addresses. The
     /// destination's own bytes are lost. Where the guest sees the pages does not change, but a region
@@ -63,10 +63,10 @@ impl Engine {
     /// # Errors
     ///
     /// When the VM is not attached or has no such pages, the destination is of another size or has
-    /// memory of one of this engine's VMs in it (that of another engine's is for the caller to know) or is locked,
+    /// memory of one of this engine's VMs in it (that of another engine's is for the caller to exclude) or is locked,
     /// or the kernel refuses, as it does at its limit of mappings: all of the VM's memory is where it
     /// was. Only if it also refuses to move back what was moved, some pages are at their new
-    /// addresses, as the error says and every walk tells.
+    /// addresses: the error has how many, and every walk finds them there.
     pub fn relocate(
         &mut self,
         vm: VmId,

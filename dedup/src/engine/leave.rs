@@ -9,7 +9,7 @@ use crate::protocol::TRIM_PAGES;
 use crate::sys::GuestMemory;
 use crate::{LinearIndex, VmId};
 
-/// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is asked for.
+/// How long a VM is left alone after the kernel refused it a mapping, unless a whole pass is requested.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// VMs get numbers above while they leave, if others are to have theirs. An embedder may use them, too.
@@ -36,7 +36,7 @@ impl Leaver {
         self.failed_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY_AFTER)
     }
 
-    /// Takes the next part of its memory off its slots; says whether that was the last.
+    /// Takes the next part of its memory off its slots; returns whether that was the last.
     fn step(&mut self, domains: &mut BTreeMap<String, Domain>, work: &mut StepWork) -> bool {
         self.failed_at = None;
         let Some(domain) = domains.get_mut(&self.domain) else { return true };
@@ -109,7 +109,7 @@ impl Engine {
         self.leavers.iter().any(|leaver| !leaver.is_waiting())
     }
 
-    /// Takes a part of the memory of VMs that have ended off its slots, 2048 pages at most; says
+    /// Takes a part of the memory of VMs that have ended off its slots, 2048 pages at most; returns
     /// whether there was any. [`step`](Self::step) does so, too, before anything else.
     pub fn leave_step(&mut self) -> bool {
         self.leave_on(|leaver| !leaver.is_waiting())
@@ -146,8 +146,8 @@ impl Engine {
         leavers.map(|leaver| (leaver.vm, &leaver.agent))
     }
 
-    /// Frees a number for a VM that is to be attached: its domain's broker may still know one that is
-    /// leaving by it. O(VMs).
+    /// Frees a number for a VM that is to be attached: one that is leaving may still be registered with its
+    /// domain's broker by it. O(VMs).
     pub(super) fn free_number(&mut self, vm: VmId) {
         if self.leavers.iter().all(|leaver| leaver.vm != vm) {
             return;
@@ -177,7 +177,7 @@ impl Engine {
         Some(below).filter(is_free).or_else(|| (0..=u32::MAX).rev().map(VmId).find(is_free))
     }
 
-    /// Has the first that is chosen of those that are leaving go on; says whether there was one, and
+    /// Has the first that is chosen of those that are leaving go on; returns whether there was one, and
     /// nothing was refused.
     fn leave_on(&mut self, is_chosen: impl Fn(&Leaver) -> bool) -> bool {
         let Some(position) = self.leavers.iter().position(is_chosen) else { return false };

@@ -75,7 +75,7 @@ pub struct AttachSpec {
     pub mode: DedupMode,
     /// Its memory.
     pub memory: Arc<dyn GuestMemory>,
-    /// What tells which of its pages have changed.
+    /// What reports which of its pages have changed.
     pub changes: Box<dyn ChangeSource>,
 }
 
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// Begins to fold a VM. Its memory may be in use already, but not by another VM that is
-    /// attached. O(pages that are there, which the kernel is asked for, some 0.03 µs each, + pages / 64 + its
+    /// attached. O(pages that are there, which are read from the page map, some 0.03 µs each, + pages / 64 + its
     /// regions × the regions of all VMs).
     ///
     /// # Errors
@@ -224,7 +224,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins to tell unchanged pages from those that keep changing: what changes from now on does
+    /// Begins to distinguish unchanged pages from those that keep changing: what changes from now on does
     /// not count as backlog. O(pages / 64).
     pub fn mark(&mut self) {
         for member in self.members.values_mut() {

@@ -17,7 +17,7 @@ pub enum PagesError {
     NoPages {
         /// The VM.
         vm: VmId,
-        /// The first page asked for.
+        /// The first page of the request.
         first: LinearIndex,
         /// How many were.
         page_count: u32,
@@ -64,7 +64,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes on which NUMA node a VM's memory is, which is 0 if nobody says: with
+    /// Sets on which NUMA node a VM's memory is, which is 0 by default: with
     /// `merge_across_nodes` off, VMs on different nodes do not share.
     ///
     /// # Errors

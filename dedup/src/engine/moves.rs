@@ -54,7 +54,7 @@ pub struct CompactReport {
     pub vmas_before: u64,
     /// And after.
     pub vmas_after: u64,
-    /// Bytes that the kernel held for stores, before; `None` when it did not say.
+    /// Bytes that the kernel held for stores, before; `None` when it did not report them.
     pub store_bytes_before: Option<u64>,
     /// And after.
     pub store_bytes_after: Option<u64>,
@@ -70,7 +70,7 @@ pub struct Compaction {
     cursor: CompactCursor,
     /// Slots whose sharers are being moved, and where to.
     group: Vec<(Slot, Slot)>,
-    /// Those sharers that have not been asked to move yet, descending: the next ones last.
+    /// Those sharers that have not been directed to move yet, descending: the next ones last.
     sharers: Vec<(VmId, LinearIndex)>,
     /// What it has come to; `None` before its first part.
     report: Option<CompactReport>,
@@ -135,9 +135,9 @@ impl Engine {
     }
 
     /// Does the next part: has 128 pages at most mapped anew, or looks at pages for others that are
-    /// worth it. Says what it all came to after the last. VMs may come and go between parts.
+    /// worth it. Returns what it all came to after the last. VMs may come and go between parts.
     pub fn compact_step(&mut self, compaction: &mut Compaction) -> Option<CompactReport> {
-        // Not when it was asked for: others may have come first.
+        // Not at the request: others may have come first.
         compaction.report.get_or_insert_with(|| {
             let before = self.layout();
             CompactReport {
@@ -189,7 +189,7 @@ impl Engine {
         let broker = &mut domains.get_mut(name)?.broker;
         let cursor = &mut compaction.cursor;
         let apart = if cursor.is_counting() { apart_pages(members, name) } else { Vec::new() };
-        // The VM is there, so the broker knows it.
+        // The VM is there, so it is registered with the broker.
         broker.compact(vm, cursor, compaction.scope, &apart).unwrap_or(None)
     }
 
@@ -251,7 +251,7 @@ impl Engine {
         });
     }
 
-    /// Gives up the move of a slot if it has come to nothing; says whether it has.
+    /// Gives up the move of a slot if it has come to nothing; returns whether it has.
     fn give_up_move(&mut self, domain: &str, slot: Slot) -> bool {
         self.domains.get_mut(domain).is_some_and(|domain| domain.broker.give_up_move(slot))
     }

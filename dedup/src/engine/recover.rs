@@ -1,7 +1,7 @@
 //! Recovery of a slot whose memory has failed.
 //!
-//! The hardware tells the process that touches such memory (`SIGBUS`, `BUS_MCEERR_AR`), and whoever
-//! handles that knows the address and asks here. What was lost are bytes that several guests see,
+//! The hardware reports it to the process that touches such memory (`SIGBUS`, `BUS_MCEERR_AR`), and the
+//! handler passes the address on to here. What was lost are bytes that several guests see,
 //! so they are looked for wherever they may be once more, and recognised by their BLAKE3.
 
 use std::ops::ControlFlow;
@@ -42,8 +42,8 @@ impl Engine {
     /// in a dup, in a page that waits, or in a page that was written and has been written back.
     /// Nothing that shows the slot is read. If they are lost the slot stays, no directive names
     /// it any more, and the report names whom that affects: pages that have their own copy are not
-    /// among them. Pages of the same content that come later may be what it is recovered from when
-    /// asked again. Pages that the kernel refuses to map elsewhere are tried again by each pass.
+    /// among them. Pages of the same content that come later may be what it is recovered from by
+    /// another call. Pages that the kernel refuses to map elsewhere are tried again by each pass.
     /// O(sharers + extents).
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Engine {
         })
     }
 
-    /// Has the pages that share a slot show another; says how many do.
+    /// Has the pages that share a slot show another; returns how many do.
     fn replace_slot(&mut self, domain: &str, slot: Slot, to: Slot) -> u64 {
         let mut replaced = 0;
         let Some(domain) = self.domains.get_mut(domain) else { return 0 };
@@ -158,7 +158,7 @@ impl Engine {
         let mut affected = Vec::new();
         let walked = self.walk(domain, slot, |mapping| {
             let agent = self.members.get(&mapping.vm).map(|member| &member.agent);
-            // If the kernel does not say, it may be affected.
+            // If the kernel does not report it, it may be affected.
             if !agent.is_some_and(|agent| agent.is_private(mapping.linear).unwrap_or(false)) {
                 affected.push(*mapping);
             }

@@ -14,9 +14,9 @@ use crate::sys::note_locked_bytes;
 #[derive(Debug)]
 pub(super) struct Round {
     vms: VecDeque<VmId>,
-    /// Whether the first of them has been asked what was written.
+    /// Whether the visit of the first of them has begun.
     begun: bool,
-    /// Pages that are still to be looked at before it is time to rest, if any have been.
+    /// Pages that are still to be looked at before it is time to sleep, if any have been.
     left: Option<u32>,
 }
 

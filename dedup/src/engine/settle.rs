@@ -47,7 +47,7 @@ impl Settling {
         self.limit.saturating_sub(self.since.elapsed())
     }
 
-    /// Takes note of a pass; says how the attempt ended, once it has.
+    /// Counts a pass; returns how the attempt ended, once it has.
     pub fn note(&mut self, pass: &PassReport) -> Option<SettleReport> {
         self.passes += 1;
         self.quiet = if pass.is_quiet() { self.quiet + 1 } else { 0 };

@@ -8,10 +8,10 @@ use crate::VmId;
 use crate::agent::{Agent, AgentError};
 use crate::knobs::Run;
 
-/// How long nothing is unmerged after the kernel had no memory for it, unless a whole pass is asked for.
+/// How long nothing is unmerged after the kernel had no memory for it, unless a whole pass is requested.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// What is remembered of unmerging.
+/// The state of unmerging.
 #[derive(Debug, Default)]
 pub(super) struct Unwanted {
     failed_at: Option<Instant>,
@@ -27,7 +27,7 @@ impl Unwanted {
         self.failed_at = None;
     }
 
-    /// What failed since last asked.
+    /// What failed since last taken.
     pub(super) fn take_errors(&mut self) -> Vec<(VmId, AgentError)> {
         std::mem::take(&mut self.errors)
     }
@@ -69,7 +69,7 @@ impl Engine {
         self.members.get(&vm).map(|member| member.agent.unwanted_count(all))
     }
 
-    /// Gives pages their own memory that are not to be folded any more, as many as a step may; says
+    /// Gives pages their own memory that are not to be folded any more, as many as a step may; returns
     /// whether there were any.
     pub(super) fn unmerge_unwanted(&mut self) -> bool {
         if self.unwanted.is_waiting() {

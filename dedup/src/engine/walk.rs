@@ -107,10 +107,10 @@ impl Engine {
     }
 }
 
-/// Pages that a walk asks for at first: nothing is allocated for a slot with fewer sharers.
+/// Pages that a walk fetches at first: nothing is allocated for a slot with fewer sharers.
 const FIRST_SHARERS: usize = 16;
 
-/// Calls `visit` with each page that shares a slot until it breaks; says whether it did, or `None` when the
+/// Calls `visit` with each page that shares a slot until it breaks; returns whether it did, or `None` when the
 /// slot holds nothing. O(sharers), or at most a batch of them more than are visited.
 fn visit_sharers(
     broker: &dyn Admin,

@@ -9,7 +9,7 @@ mod classes;
 /// Who can do something about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// The caller: what was asked for makes no sense, or there is no such thing. The same call fails again.
+    /// The caller: the request makes no sense, or there is no such thing. The same call fails again.
     Caller,
     /// Whoever waits: something is under way or in use that has to end first. The same call may succeed later.
     Busy,

@@ -181,7 +181,7 @@ impl PageSet {
     }
 
     /// Puts pages in by their bits, 64 to a word, the lowest page in the lowest bit, `first` in the
-    /// lowest of the first word: as a source of changes has them that speaks this layout (KVM's dirty
+    /// lowest of the first word: as a source of changes with this layout has them (KVM's dirty
     /// log). Bits for pages that the set is not over must be clear. O(words).
     pub fn insert_words(&mut self, first: LinearIndex, words: &[u64]) {
         let first = position(first);

@@ -2,7 +2,7 @@
 
 use crate::{PAGE_SIZE, Region};
 
-/// Why the regions of a VM cannot be changed as asked. They are as they were.
+/// Why the regions of a VM cannot be changed as requested. They are as they were.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LayoutError {
     /// A region without pages.

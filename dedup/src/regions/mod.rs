@@ -5,7 +5,7 @@
 //! first page. Two questions are answered: where the guest sees a linear page
 //! ([`stab`](Regions::stab)), and which page it sees at an address ([`at_guest`](Regions::at_guest)).
 //!
-//! The first is an AVL tree by linear index in which each node knows the highest end below it: the
+//! The first is an AVL tree by linear index in which each node has the highest end below it: the
 //! kernel's interval tree, in an arena and with links of four bytes. A sorted vector cannot leave
 //! out what begins before a page and ends before it too once regions overlap. A treap's height is
 //! a matter of luck, and a guest that plugs memory and moves it would not need much. Nodes never

@@ -1,4 +1,4 @@
-//! The interval tree: an AVL tree by first page, in which each node knows the highest end of its
+//! The interval tree: an AVL tree by first page, in which each node has the highest end of its
 //! subtree. Source: Cormen et al., *Introduction to Algorithms*, 14.3; the kernel's
 //! `include/linux/interval_tree_generic.h`.
 
@@ -243,7 +243,7 @@ impl IntervalTree {
         up
     }
 
-    /// Works out what a node knows of its subtree from its children.
+    /// Works out what a node holds of its subtree from its children.
     fn update(&mut self, id: RegionId) {
         let Node { region, left, right, .. } = *self.node(id);
         let end = |child: Option<RegionId>| child.map(|child| self.node(child).max_end);

@@ -122,8 +122,8 @@ impl AnonymousMemory {
     }
 
     /// The pages that may hold anything but zeroes, as disjoint ascending ranges of linear indexes: those that are in
-    /// memory or in swap, and those that a store is mapped over, which hold what is there before anybody has looked.
-    /// What nobody has written is not among them, and need not be read to know that it is zero. O(touched pages +
+    /// memory or in swap, and those that a store is mapped over, which hold what is there before any access.
+    /// What was never written is not among them, and is zero without being read. O(touched pages +
     /// mappings of the process).
     ///
     /// # Errors
@@ -188,7 +188,7 @@ unsafe impl Send for AnonymousMemory {}
 // bytes, and the other fields never change.
 unsafe impl Sync for AnonymousMemory {}
 
-// SAFETY: `new` made the mapping as the contract asks, `drop` alone removes it, and no reference
+// SAFETY: `new` made the mapping as the contract requires, `drop` alone removes it, and no reference
 // into it is ever handed out.
 unsafe impl GuestMemory for AnonymousMemory {
     fn regions(&self) -> &[Region] {

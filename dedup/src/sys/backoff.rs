@@ -1,4 +1,4 @@
-//! Pauses between attempts at what the kernel refuses for want of memory, and what nobody can do without.
+//! Pauses between attempts at what the kernel refuses for want of memory, and what cannot be left out.
 
 use std::time::Duration;
 use std::{fmt, io, thread};

@@ -37,17 +37,17 @@ struct Query {
 
 ioctl_iowr_nr!(PROCMAP_QUERY, b'f'.into(), 17, Query);
 
-/// `/proc/self/maps`, asked about one mapping at a time.
+/// `/proc/self/maps`, queried for one mapping at a time.
 #[derive(Debug)]
 pub(crate) struct MappingBounds(File);
 
 impl MappingBounds {
-    /// Opens the calling process's mappings; `None` if the kernel cannot be asked (before Linux
+    /// Opens the calling process's mappings; `None` if the kernel has no such query (before Linux
     /// 6.11).
     ///
     /// # Errors
     ///
-    /// When `/proc` does not say at all.
+    /// When `/proc` cannot be read at all.
     pub(crate) fn open() -> io::Result<Option<Self>> {
         let bounds = Self(File::open("/proc/self/maps")?);
         let here = &raw const bounds as usize;

@@ -129,7 +129,7 @@ pub(super) fn move_over(from: Span<'_>, to: Span<'_>) -> io::Result<()> {
     result.inspect_err(|_| drop(fill_gaps(to, Backing::Anonymous)))
 }
 
-/// Maps `backing` to what is not mapped of `span`; says which pages that were.
+/// Maps `backing` to what is not mapped of `span`; returns which pages that were.
 pub(super) fn fill_gaps(span: Span<'_>, backing: Backing) -> Vec<Range<u32>> {
     let mut filled = Vec::new();
     fill_within(span, 0..span.page_count(), backing, &mut filled);
@@ -197,7 +197,7 @@ fn map(span: Span<'_>, how: libc::c_int, backing: Backing) -> io::Result<()> {
     if addr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Failures of the kernel that a test asks for.
+/// Failures of the kernel that a test injects.
 #[cfg(test)]
 pub(crate) mod faults {
     use std::io;
@@ -231,7 +231,7 @@ pub(crate) mod faults {
         FAULTS.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
-    /// Takes back what has not happened in a range; says whether all has.
+    /// Removes the faults that have not been injected in a range; returns whether all had been.
     pub(crate) fn clear(within: &Range<usize>) -> bool {
         let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
         faults.extract_if(.., |fault| fault.within == *within).all(|fault| fault.is_struck)

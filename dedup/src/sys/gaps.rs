@@ -1,7 +1,7 @@
 //! Gaps in guest memory that tests make: addresses that count as not mapped.
 //!
-//! Really unmapped, they could be given to another thread of the test program, which knows nothing of
-//! any of this. So they are mapped to memory that nobody may touch, and known to be gaps.
+//! Really unmapped, they could be given to another thread of the test program, which has nothing to do
+//! with this. So they are mapped to memory without access, and listed as gaps.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ static GAPS: Mutex<Vec<Range<usize>>> = Mutex::new(Vec::new());
 /// Takes the mapping of pages away.
 pub(super) fn make(span: Span<'_>) {
     // SAFETY: as for a mapping that was to replace that of these pages: they are to be mapped again
-    // before anybody may know that they were gone.
+    // before anything may depend on them.
     let addr = unsafe {
         libc::mmap(
             span.as_ptr(),

@@ -1,6 +1,6 @@
 //! Memory that the kernel keeps in one piece for several pages, although no page table shows it.
 //!
-//! The page map tells huge pages that are mapped as such. It does not tell multi-size huge pages (Linux
+//! The page map shows huge pages that are mapped as such. It does not show multi-size huge pages (Linux
 //! 6.8), nor those of which the page table has been split, as when a part of one was given back.
 //!
 //! Source: the kernel's `Documentation/admin-guide/mm/transhuge.rst`.

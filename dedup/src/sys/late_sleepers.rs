@@ -2,7 +2,7 @@
 //!
 //! A page fault that finds its page protected queues up at the userfaultfd, looks whether the page can be
 //! written by now, and sleeps if not. Between finding out and queueing up, the page may be unprotected and
-//! everybody who is queued be woken. The second look does not ask then whether the page is still
+//! everybody who is queued be woken. The second look does not check then whether the page is still
 //! protected: a page over a slot can never be written as it is, and one that was given back is not there.
 //! So whoever was that late would sleep until a signal came, and nothing that can be called before the
 //! wake-up waits until all are queued: only a change to the mapping itself does.

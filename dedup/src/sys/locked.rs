@@ -38,7 +38,7 @@ impl Span<'_> {
         let (mut next, end) = (0, self.page_count());
         while next < end {
             let rest = self.part(next, end - next);
-            // Page by page where nobody says where the mapping ends.
+            // Page by page where the end of the mapping is not known.
             let bytes = mapping_end(rest.start()).map_or(PAGE_SIZE, |end| end - rest.start());
             // As many pages as a part of a span has fit the type of their number.
             let page_count = u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
@@ -55,7 +55,7 @@ impl Span<'_> {
         runs
     }
 
-    /// Locks its memory: all of it if `is_whole` says so, and otherwise what is there now, and the rest
+    /// Locks its memory: all of it with `is_whole`, and otherwise what is there now, and the rest
     /// when it is first used. O(pages).
     ///
     /// # Errors
@@ -95,7 +95,7 @@ pub(crate) fn locks_new_mappings() -> io::Result<bool> {
         return if error.raw_os_error() == Some(libc::EAGAIN) { Ok(true) } else { Err(error) };
     }
     let is_locked = is_locked(page, PAGE_SIZE);
-    // SAFETY: just what was mapped, which nobody else knows of.
+    // SAFETY: just what was mapped, to which nothing else refers.
     unsafe { libc::munmap(page, PAGE_SIZE) };
     Ok(is_locked)
 }
@@ -110,7 +110,7 @@ pub(crate) fn note_locked_bytes() {
     LOCKED_BYTES.store(read_locked_bytes().unwrap_or(UNKNOWN), Ordering::Relaxed);
 }
 
-/// Bytes of memory that the process had locked when that was last asked, if `/proc` said.
+/// Bytes of memory that the process had locked when that was last read, if `/proc` reported it.
 pub(crate) fn locked_bytes() -> Option<u64> {
     Some(LOCKED_BYTES.load(Ordering::Relaxed)).filter(|&bytes| bytes != UNKNOWN)
 }

@@ -1,4 +1,4 @@
-//! What `/proc/self/maps` says of the process's mappings.
+//! The process's mappings as `/proc/self/maps` lists them.
 
 use std::io;
 use std::ops::Range;
@@ -23,7 +23,7 @@ impl ProcessMapping {
     ///
     /// # Errors
     ///
-    /// When `/proc` does not say, or not in a way that is understood.
+    /// When `/proc` does not list them, or not in a format that is understood.
     pub(crate) fn all() -> io::Result<Vec<Self>> {
         let maps = std::fs::read_to_string("/proc/self/maps")?;
         let parse = |line: &str| {
@@ -65,7 +65,7 @@ impl MappingMarks {
     ///
     /// # Errors
     ///
-    /// When `/proc` does not say.
+    /// When `/proc` does not report it.
     pub(crate) fn within(wanted: &[Range<usize>]) -> io::Result<Vec<Self>> {
         let smaps = std::fs::read_to_string("/proc/self/smaps")?;
         let (mut marks, mut range) = (Vec::new(), None);

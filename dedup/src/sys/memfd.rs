@@ -23,13 +23,12 @@ pub fn resident_store_bytes() -> u64 {
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     stores.retain(|store| store.strong_count() > 0);
     let files = stores.iter().filter_map(Weak::upgrade);
-    // One that the kernel says nothing of counts as empty: who asks wants to know what is certainly
-    // there.
+    // One that the kernel does not report counts as empty: the result is what is certainly there.
     files.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
 }
 
 /// That a file may be so long. Where it may not, the kernel would send SIGXFSZ, too, which ends a program that
-/// knows nothing of it; and the limit can be lowered at any time.
+/// does not handle it; and the limit can be lowered at any time.
 fn check_file_limit(len_bytes: u64) -> io::Result<()> {
     if max_file_bytes()? < len_bytes {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
@@ -51,7 +50,7 @@ impl Memfd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just given this descriptor to us and nobody else knows it.
+        // SAFETY: the kernel has just opened this descriptor for us, and nothing else uses it.
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_len(len_bytes)?;
         file.set_permissions(Permissions::from_mode(0o400))?;

@@ -88,7 +88,7 @@ impl PageMover {
     ///
     /// # Errors
     ///
-    /// The kernel's; the pages hold what they held, and are as they were or, if it says so, have been
+    /// The kernel's; the pages hold what they held, and are as they were or, by the error, have been
     /// made anonymous, but not one with their neighbours.
     pub(crate) fn make_anonymous(
         &self,
@@ -202,7 +202,7 @@ impl PageMover {
         })
     }
 
-    /// Moves the buffer's pages to the missing ones; says how many bytes were dealt with, and why not
+    /// Moves the buffer's pages to the missing ones; returns how many bytes were dealt with, and why not
     /// all.
     fn fill(&self, pages: Span<'_>, buffer: usize) -> (usize, io::Result<()>) {
         #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the kernel says of each page: there, swapped, its own or a file's.
+//! The state of each page in the kernel's page map: there, swapped, its own or a file's.
 //!
 //! Source: the kernel's `Documentation/admin-guide/mm/pagemap.rst`, `PAGEMAP_SCAN` (Linux 6.7).
 
@@ -18,7 +18,7 @@ const PAGE_IS_SWAPPED: u64 = 1 << 4;
 const PAGE_IS_PFNZERO: u64 = 1 << 5;
 const PAGE_IS_HUGE: u64 = 1 << 6;
 
-/// Runs asked for in one system call.
+/// Runs that one system call returns, at most.
 const RUNS_PER_CALL: usize = 256;
 
 #[repr(C)]
@@ -115,7 +115,7 @@ impl Pagemap {
         self.scan_for(span, &wanted, |first, page_count, _| visit(first, page_count))
     }
 
-    /// What the kernel says of each page of `span`. O(pages).
+    /// The page map's entry of each page of `span`. O(pages).
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Pagemap {
         Ok(bytes.as_chunks().0.iter().map(|&word| PageEntry(u64::from_ne_bytes(word))).collect())
     }
 
-    /// What the kernel says of the page at an address.
+    /// The page map's entry of the page at an address.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Pagemap {
         };
         while arg.start < end {
             // SAFETY: the kernel reads and writes one `ScanArg` and writes at most `vec_len`
-            // regions to `runs`, which outlives the call. No flag asks it to change a mapping.
+            // regions to `runs`, which outlives the call. No flag has it change a mapping.
             let found = unsafe { ioctl_with_mut_ref(&self.0, PAGEMAP_SCAN(), &mut arg) };
             let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
             for run in &runs[..found] {
@@ -195,7 +195,7 @@ impl PageEntry {
         self.0 & Self::IS_FILE != 0
     }
 
-    /// The number of its page frame, if it is in memory and the process may know (`CAP_SYS_ADMIN`).
+    /// The number of its page frame, if it is in memory and the process may read it (`CAP_SYS_ADMIN`).
     pub(crate) fn frame(self) -> Option<u64> {
         let frame = self.0 & Self::FRAME;
         (self.is_present() && frame != 0).then_some(frame)

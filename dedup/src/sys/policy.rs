@@ -25,7 +25,7 @@ pub(crate) struct MemoryPolicy {
 }
 
 impl MemoryPolicy {
-    /// The kernel reads one bit less than it is told.
+    /// The kernel reads one bit less than this.
     const MAX_NODE: libc::c_ulong = 1024 + 1;
 
     /// Memory from node 0, which every machine has, and from no other.
@@ -37,8 +37,8 @@ impl MemoryPolicy {
         Self { mode: MPOL_BIND, nodes }
     }
 
-    /// The policy of the mapping at an address; `None` if it is the default, or the kernel knows no
-    /// nodes.
+    /// The policy of the mapping at an address; `None` if it is the default, or the kernel has no
+    /// NUMA support.
     pub(crate) fn at(host_addr: usize) -> Option<Self> {
         let mut policy = Self { mode: MPOL_DEFAULT, nodes: [0; WORDS] };
         // SAFETY: the kernel writes the mode and as many bits of nodes as there is room for.

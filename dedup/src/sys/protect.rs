@@ -49,7 +49,7 @@ impl<'a> Protected<'a> {
     ///
     /// # Errors
     ///
-    /// The kernel's (`ENOMEM` at the limit of mappings); those that it does not say to be replaced keep
+    /// The kernel's (`ENOMEM` at the limit of mappings); those that are not reported as replaced keep
     /// their old mapping.
     pub(crate) fn map_slots(
         &mut self,

@@ -23,13 +23,13 @@ use super::span::Span;
 use super::uffd::Userfaultfd;
 use crate::{LinearIndex, PAGE_SIZE};
 
-/// Why memory was not moved to other host addresses. Unless it says otherwise, all is where it was.
+/// Why memory was not moved to other host addresses. Unless the variant is documented otherwise, all is where it was.
 #[derive(Debug, thiserror::Error)]
 pub enum RemapError {
     /// There is nothing to move.
     #[error("the VM has no {page_count} pages from page {} on", linear.0)]
     NoPages {
-        /// The first page asked for.
+        /// The first page of the request.
         linear: LinearIndex,
         /// How many.
         page_count: u32,
@@ -53,10 +53,10 @@ pub enum RemapError {
         /// Where the destination begins.
         host_addr: usize,
     },
-    /// The kernel did not say what is mapped.
+    /// The kernel did not report what is mapped.
     #[error("cannot read the process's mappings; is /proc mounted?")]
     Mappings(#[source] io::Error),
-    /// The memory is not mapped as whoever attached it promised.
+    /// The memory is not mapped, against the contract of `GuestMemory`.
     #[error("nothing is mapped at {host_addr:#x}, which should be guest memory")]
     Hole {
         /// The address.
@@ -91,7 +91,7 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// When nothing, or not all, was moved. The space knows where every page is.
+    /// When nothing, or not all, was moved. The space has where every page is.
     pub(crate) fn relocate(
         &mut self,
         linear: LinearIndex,
@@ -203,7 +203,7 @@ fn move_all(
 fn transfer(from: Span<'_>, to: Span<'_>) -> io::Result<()> {
     move_over(from, to)?;
     let Err(error) = from.map_anonymous() else { return Ok(()) };
-    // A mapping of the store must not be left where nobody knows of it. It needed no more mappings
+    // A mapping of the store must not be left where it is not accounted for. It needed no more mappings
     // than there were a moment ago, so this is as good as impossible.
     let (left, result) =
         if move_over(to, from).is_ok() { (to, Err(error.into())) } else { (from, Ok(())) };

@@ -8,9 +8,9 @@ use super::copy::racy_copy;
 use super::span::Span;
 use crate::PAGE_SIZE;
 
-/// Anonymous memory, untouched when made, that nobody else knows of.
+/// Anonymous memory, untouched when made, to which nothing else refers.
 ///
-/// A page on either side that nobody may touch keeps the kernel from joining it with what it is
+/// A page without access on either side keeps the kernel from joining it with what it is
 /// moved next to: an untouched mapping that has become one with a touched one is not untouched any more.
 #[derive(Debug)]
 pub(super) struct Scratch {
@@ -46,7 +46,7 @@ impl Scratch {
         let addresses = start..start + len_bytes;
         let scratch = Self { guards: [addr as usize, addresses.end], addresses };
         let inside = scratch.addresses.start as *mut libc::c_void;
-        // SAFETY: inside what was just mapped, which nobody else knows of.
+        // SAFETY: inside what was just mapped, to which nothing else refers.
         if unsafe { libc::munlock(inside, len_bytes) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -153,7 +153,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Failures of the kernel that a test asks for, once each or always.
+/// Failures of the kernel that a test injects, once each or always.
 #[cfg(test)]
 pub(crate) mod faults {
     use std::cell::Cell;

@@ -15,8 +15,8 @@ use std::{io, ptr};
 
 use super::large_folios::SETTINGS;
 
-/// For how long it is believed what the machine's settings were.
-const BELIEVED: Duration = Duration::from_millis(100);
+/// For how long the machine's settings are cached.
+const CACHED_FOR: Duration = Duration::from_millis(100);
 
 /// When the settings were read last, and whether files may get huge pages.
 static LAST_READ: Mutex<Option<(Instant, bool)>> = Mutex::new(None);
@@ -25,7 +25,7 @@ static LAST_READ: Mutex<Option<(Instant, bool)>> = Mutex::new(None);
 pub(super) fn are_needed() -> bool {
     let mut last = LAST_READ.lock().unwrap_or_else(PoisonError::into_inner);
     match *last {
-        Some((at, are_needed)) if at.elapsed() < BELIEVED => are_needed,
+        Some((at, are_needed)) if at.elapsed() < CACHED_FOR => are_needed,
         _ => {
             let are_needed = may_be_huge();
             *last = Some((Instant::now(), are_needed));
@@ -64,7 +64,7 @@ pub(super) fn allocate(fd: libc::c_int, offset_bytes: u64, len_bytes: usize) -> 
     }
     let advice = [libc::MADV_NOHUGEPAGE, libc::MADV_POPULATE_READ];
     let result = advice.into_iter().try_for_each(|advice| {
-        // SAFETY: just what was mapped, which nobody else knows of; the advice changes no byte.
+        // SAFETY: just what was mapped, to which nothing else refers; the advice changes no byte.
         let result = unsafe { libc::madvise(addr, len_bytes, advice) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     });

@@ -198,7 +198,7 @@ impl Space {
         })
     }
 
-    /// Has pages be where `piece` says instead of where they were. O(pieces).
+    /// Has pages be where `piece` is instead of where they were. O(pieces).
     pub(super) fn replace(&mut self, piece: &Piece) {
         let first = self.pieces.partition_point(|other| other.end() <= piece.linear);
         let after = self.pieces.partition_point(|other| other.linear < piece.end());

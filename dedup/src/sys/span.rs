@@ -66,7 +66,7 @@ impl<'memory> Span<'memory> {
     /// The kernel's: `EINVAL` for memory that is locked. A part may have been given back.
     pub(crate) fn discard(self) -> io::Result<()> {
         match self.advise(libc::MADV_DONTNEED) {
-            // Memory that is locked asks for another name: Linux 5.18.
+            // Memory that is locked takes another advice: Linux 5.18.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 self.advise(libc::MADV_DONTNEED_LOCKED)
             }
@@ -94,7 +94,7 @@ impl<'memory> Span<'memory> {
         self.advise(libc::MADV_DONTFORK)?;
         self.advise(libc::MADV_DONTDUMP)?;
         match self.advise(libc::MADV_NOHUGEPAGE) {
-            // A kernel without transparent huge pages does not know the advice.
+            // A kernel without transparent huge pages has no such advice.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             other => other,
         }

@@ -49,6 +49,6 @@ fn map() -> Option<usize> {
 }
 
 fn unmap(addr: usize) {
-    // SAFETY: just what `map` mapped, which nobody else knows of.
+    // SAFETY: just what `map` mapped, to which nothing else refers.
     unsafe { libc::munmap(addr as *mut libc::c_void, PAGE_SIZE) };
 }

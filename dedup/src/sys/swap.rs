@@ -2,7 +2,7 @@
 
 use std::mem;
 
-/// Whether memory can have been written out to swap; yes, if the kernel does not say.
+/// Whether memory can have been written out to swap; yes, if the kernel does not report it.
 pub(crate) fn has_swap() -> bool {
     // SAFETY: a structure of integers, for which zeroes are values.
     let mut info: libc::sysinfo = unsafe { mem::zeroed() };

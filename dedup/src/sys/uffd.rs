@@ -347,7 +347,7 @@ fn open_by_device() -> io::Result<OwnedFd> {
 
 fn owned(fd: i64) -> io::Result<OwnedFd> {
     match libc::c_int::try_from(fd) {
-        // SAFETY: the kernel has just given this descriptor to us and nobody else knows it.
+        // SAFETY: the kernel has just opened this descriptor for us, and nothing else uses it.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }

@@ -49,7 +49,7 @@ pub enum UnfoldableMemory {
         /// The address.
         host_addr: usize,
     },
-    /// The kernel did not say what is mapped.
+    /// The kernel did not report what is mapped.
     #[error("cannot read the process's mappings; is /proc mounted?")]
     Read(#[source] io::Error),
 }

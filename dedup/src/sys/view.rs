@@ -171,7 +171,7 @@ impl Part {
             libc::madvise(self.base.as_ptr().cast(), self.len_bytes(), libc::MADV_NOHUGEPAGE)
         };
         match io::Error::last_os_error() {
-            // A kernel without transparent huge pages does not know the advice.
+            // A kernel without transparent huge pages has no such advice.
             error if result != 0 && error.raw_os_error() != Some(libc::EINVAL) => Err(error),
             _ => Ok(()),
         }

@@ -92,7 +92,7 @@ impl GuestRam {
                     && matches!(advice, Advice::NoHugePage)
                     && error.raw_os_error() == Some(libc::EINVAL)
                 {
-                    // A kernel without transparent huge pages does not know the advice.
+                    // A kernel without transparent huge pages has no such advice.
                     continue;
                 }
                 result.map_err(|source| GuestRamError::Advise { advice: name, source })?;

@@ -75,7 +75,7 @@ impl ProcessMemory {
     }
 
     /// What makes pages over slots anonymous memory again; `None` where the kernel cannot (before Linux
-    /// 6.8), or has no descriptor or thread to spare, which it is asked for again the next time.
+    /// 6.8), or has no descriptor or thread left, which is tried again by the next call.
     pub(in crate::agent) fn page_mover(&self) -> Option<&PageMover> {
         if let Some(mover) = self.page_mover.get() {
             return Some(mover);

@@ -23,7 +23,7 @@ impl Agent {
             for (linear, span) in self.space.spans(run) {
                 let pages = linear.run(span.page_count()).pages();
                 for (entry, page) in pagemap.entries(span)?.into_iter().zip(pages) {
-                    // What is not there is read from the slot when it is wanted.
+                    // What is not there is read from the slot when it is touched.
                     if !self.is_of_slot(page, entry)? {
                         return Ok(Some(page));
                     }

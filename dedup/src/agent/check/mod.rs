@@ -1,4 +1,4 @@
-//! Checks of what an agent knows of its VM's memory against the kernel's page map and mappings.
+//! Checks of an agent's state of its VM's memory against the kernel's page map and mappings.
 
 pub(super) mod breaks;
 pub(super) mod frames;
@@ -15,7 +15,7 @@ use crate::regions::RegionsCheckError;
 use crate::sys::{PageKind, Piece, ProcessMapping, Space};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 
-/// How what an agent knows and the kernel's mappings differ.
+/// How an agent's state and the kernel's mappings differ.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
     /// The kernel did not report them.
@@ -63,7 +63,7 @@ impl Agent {
         if recounted != self.vmas {
             return Err(differs(format!("{} mappings counted, then {recounted}", self.vmas)));
         }
-        // A kernel that cannot be asked for seams has as many mappings more than are counted.
+        // A kernel that does not report seams (`PROCMAP_QUERY`) has as many mappings more than are counted.
         let is_counted = match &self.process.bounds {
             Some(_) => vmas == self.vmas,
             None => vmas >= self.vmas,

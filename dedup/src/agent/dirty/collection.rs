@@ -15,10 +15,10 @@ use crate::protocol::{Broker, Outcome};
 use crate::sys::PageKind;
 use crate::types::count;
 
-/// Runs that lie closer together than this are asked about in one system call.
+/// Runs that lie closer together than this are looked up in one system call.
 const NEAR_PAGES: u32 = 64;
 
-/// Changed pages that are taken in before it can be time to rest, in as many steps as that takes: or else
+/// Changed pages that are taken in before it can be time to sleep, in as many steps as that takes: or else
 /// `pages_to_scan` might make a pass slower than the guest.
 const TAKEN_PAGES: u32 = 6 << 10;
 
@@ -67,13 +67,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Has the visit not ask what changed any more.
+    /// Has the visit read the change source no further.
     pub(crate) fn leave_changes(&mut self) {
         self.visit.taken_in = self.dirty.end();
     }
 
-    /// Has changes be noticed, or not: while the VM is off, and nothing of it is folded any more, nobody
-    /// needs to know of them. What is written meanwhile is dirty when the VM is switched on.
+    /// Has changes be tracked, or not: while the VM is off, and nothing of it is folded any more, they
+    /// have no effect. What is written meanwhile is dirty when the VM is switched on.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Agent {
         }
     }
 
-    /// Takes note of what changed in the next stretch, about which the change source is asked: withdraws
+    /// Takes in what changed in the next stretch, for which the change source is read: withdraws
     /// it from the trees, and adds what changed before and not since to the scan set. Returns how
     /// many pages' worth of looking it took, or `None` when there is none left.
     /// O(pages of the stretch / 64 + changed pages).

@@ -42,9 +42,9 @@ pub trait ChangeSource: Send {
         Ok(changed.end())
     }
 
-    /// Sets whether anybody will ask from now on, as is so at first. Nobody does while the VM is not
-    /// folded, and then nothing that noticing changes costs need be paid. Once watched again, the source
-    /// names what is written from then on; of what was written before nobody needs to know.
+    /// Sets whether the source will be read from now on, as is so at first. It is not while the VM is not
+    /// folded, so that it need not track changes then. Once watched again, the source names what is written
+    /// from then on, and need not name what was written before.
     ///
     /// # Errors
     ///

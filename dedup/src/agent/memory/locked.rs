@@ -4,10 +4,10 @@
 //! change source names them. Such memory is refused when a VM is attached; what is locked later is noticed
 //! at the VM's next visit, wherever it lies, and is not folded for as long as it is locked. The kernel counts what
 //! a process has locked. When that changes the mappings are looked at; while it does not, and is not nothing, a part of them
-//! each visit, as somebody may have locked as much as somebody else has unlocked.
+//! each visit, as one part may have been locked and as large another unlocked.
 //!
 //! A new mapping is not locked. So what was locked is locked again where other memory is mapped for its owner, and
-//! what would be shared is left alone if it is locked: whether anything is, is asked once a step, and then for each
+//! what would be shared is left alone if it is locked: whether anything is, is looked up once a step, and then for each
 //! run of pages when it is to be mapped. A lock that is made later in the step may be lost.
 
 use std::collections::VecDeque;
@@ -88,7 +88,7 @@ impl Agent {
             describe(&self.locked.runs)
         );
         for run in &self.locked.runs {
-            // The kernel has given them memory of their own: it is asked which.
+            // The kernel has given them memory of their own: the page map has which.
             for folded in [&self.shared, &self.zero] {
                 folded
                     .runs_within(run.clone())
@@ -158,7 +158,7 @@ impl Agent {
         after.checked_sub(1).is_some_and(|at| self.locked.runs[at].contains(&page))
     }
 
-    /// Whether any of the process's memory is locked, as of the first time that it was asked in this step: that
+    /// Whether any of the process's memory is locked, as of the first call in this step: looking it up
     /// takes about as long as merging a page.
     pub(in crate::agent) fn may_be_locked(&mut self) -> bool {
         if self.work.asked_locks == 0 {

@@ -85,7 +85,7 @@ impl Agent {
         self.excluded.iter().flat_map(|excluded| excluded.runs_within(pages.clone())).collect()
     }
 
-    /// Whether a page is never folded because somebody asked for that.
+    /// Whether a page is never folded because its range was opted out.
     pub(crate) fn is_excluded(&self, page: LinearIndex) -> bool {
         self.excluded.as_ref().is_some_and(|excluded| excluded.contains(page))
     }

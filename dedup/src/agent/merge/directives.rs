@@ -1,4 +1,4 @@
-//! Directives: what the broker wants done with pages that were not offered just now.
+//! Directives: what is to be done with pages that were not offered just now.
 
 use super::runs::{Target, Want, declined};
 use super::terms::{Creator, Terms};
@@ -32,8 +32,8 @@ impl Agent {
         Ok(count(directives.len()))
     }
 
-    /// Moves pages to other slots, by directives that the broker has just given in ascending order, for somebody who
-    /// knows that it is worth what it costs.
+    /// Moves pages to other slots, by directives that the broker has just given in ascending order, for a caller that
+    /// has established that this is worth its cost.
     ///
     /// # Errors
     ///

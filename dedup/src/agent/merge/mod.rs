@@ -1,4 +1,4 @@
-//! Making pages sharers of slots, or zero pages: what is asked for, cut into runs, and executed under write
+//! Making pages sharers of slots, or zero pages: requests, cut into runs, and executed under write
 //! protection.
 
 pub(super) mod copy;

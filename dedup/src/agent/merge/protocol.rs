@@ -20,9 +20,9 @@ use crate::{LinearIndex, PAGE_SIZE, Slot};
 
 /// What became of a part of a run.
 enum Step {
-    /// It has what it wants.
+    /// It is mapped, or given back, as requested.
     Done(Run),
-    /// It does not hold that any more.
+    /// It does not hold the slot's bytes, or zeroes, any more.
     Changed(Run),
     /// It is locked: a new mapping would not be.
     Locked(Run),
@@ -110,7 +110,7 @@ impl Agent {
     }
 
     fn record(&mut self, step: Step, outcomes: &mut Vec<Outcome>) {
-        // Of a run of which a part is locked, the rest can be merged once it is known which.
+        // Of a run of which a part is locked, the rest can be merged once the part has been determined.
         let (is_refused, differs) =
             (matches!(step, Step::Refused(..)), matches!(step, Step::Changed(_)));
         let (run, is_done) = match step {

@@ -37,7 +37,7 @@ pub(in crate::agent) struct Target {
     pub(in crate::agent) want: Want,
 }
 
-/// How a run of pages gets what it wants, once it is found to hold it.
+/// How a run of pages is merged or given back, once its bytes are found to be equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::agent) enum Action {
     /// Map it on to the slots from this one on.

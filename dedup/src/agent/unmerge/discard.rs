@@ -1,5 +1,4 @@
-//! Giving a range of guest memory up: what a balloon, a free-page report and unplugged memory ask
-//! for.
+//! Giving a range of guest memory up, for a balloon, a free-page report or unplugged memory.
 
 use std::ops::Range;
 use std::{io, iter};

@@ -67,7 +67,7 @@ impl Agent {
         }
         self.recount_locked(&locked);
         if let Err(error) = self.report(broker, outcomes) {
-            // All that it knows of the VM is dropped when the VM has left.
+            // Its whole state of the VM is dropped when the VM has left.
             log::debug!("VM {}: {error}", self.vm);
             self.unreported.clear();
         }

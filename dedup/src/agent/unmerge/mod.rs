@@ -208,7 +208,7 @@ impl Agent {
                 // For one page whose memory has failed no other stays where it is.
                 parts =
                     if run.page_count() > 1 { self.make_private_apart(&run) } else { Vec::new() };
-                // Others may be private by now: the next pass asks the kernel which.
+                // Others may be private by now: the next pass finds out which from the page map.
                 self.undrained_dirty.insert_range(run);
                 self.events.errors += 1;
             }

@@ -15,7 +15,7 @@ pub(super) struct Visit {
     pub(super) is_scanning: bool,
     /// Whether the visit is still to sweep.
     pub(super) is_sweeping: bool,
-    /// The first page about which the change source has not been asked.
+    /// The first page for which the change source has not been read.
     pub(super) collected: LinearIndex,
     /// The first page of which it has not been taken in whether the source has named it.
     pub(super) taken_in: LinearIndex,

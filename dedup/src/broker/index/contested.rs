@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use crate::fingerprint::Fingerprint;
 
 /// Contested fingerprints that are kept one by one. Once there are more, all are taken for contested: nothing
-/// less is shared, but each offer costs 1.8 µs more for its BLAKE3. A guest that does not know the secret, which
+/// less is shared, but each offer costs 1.8 µs more for its BLAKE3. A guest that does not have the secret, which
 /// is drawn for each domain and never leaves the process, cannot bring that about, nor does chance: it takes as
 /// many pairs that collide, and 2^40 different pages have about so many.
 const MAX_CONTESTED: usize = 1 << 16;

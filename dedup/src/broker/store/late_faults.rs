@@ -3,7 +3,7 @@
 //! A page fault that has begun when a page still shares its slot may reach the store when the slot is
 //! empty already: another made the page private meanwhile (a second processor that wrote it, or an
 //! agent that was to), and the slot went with its last sharer. The kernel then makes the hole a page of
-//! zeroes, finds that it is not wanted, and keeps it. No page maps it, but it takes memory, until the slot is
+//! zeroes, finds that it is not needed, and keeps it. No page maps it, but it takes memory, until the slot is
 //! used again.
 
 use crate::broker::LocalBroker;

@@ -9,7 +9,7 @@ pub enum KnobError {
     /// There is no such knob.
     #[error("there is no knob '{key}'; there are: {known}")]
     Unknown {
-        /// What was asked for.
+        /// The value requested.
         key: String,
         /// The names of all.
         known: String,

@@ -1,7 +1,7 @@
 //! What can be changed while an engine works, under KSM's names.
 //!
 //! Source: the kernel's `Documentation/admin-guide/mm/ksm.rst`. Where a default differs from the
-//! kernel's, its field says why.
+//! kernel's, its field documents why.
 
 mod error;
 mod set;
@@ -50,11 +50,11 @@ impl From<Run> for u32 {
     }
 }
 
-/// Who decides how many pages are looked at before folding rests.
+/// What decides how many pages are looked at before folding sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdvisorMode {
-    /// Whoever sets `pages_to_scan`.
+    /// The knob `pages_to_scan` as it is set.
     #[default]
     None,
     /// The engine, so that a pass takes `advisor_target_scan_time`.
@@ -66,10 +66,10 @@ pub enum AdvisorMode {
 pub struct Knobs {
     /// What the engine does.
     pub run: Run,
-    /// Pages that are looked at before folding rests. KSM's default is 100; a pass here looks at
+    /// Pages that are looked at before folding sleeps. KSM's default is 100; a pass here looks at
     /// pages that have changed only, so it is 16384.
     pub pages_to_scan: u32,
-    /// Milliseconds of rest then. Not taken while somebody waits for folding to settle.
+    /// Milliseconds that it sleeps then; it does not while a caller waits for folding to settle.
     pub sleep_millisecs: u32,
     /// Whether VMs of one domain that run on different NUMA nodes may share. Changed only while
     /// nothing is shared.
@@ -87,11 +87,11 @@ pub struct Knobs {
     pub use_zero_pages: bool,
     /// Milliseconds between two looks for dups that could be joined, at least.
     pub stable_node_chains_prune_millisecs: u32,
-    /// Who sets `pages_to_scan`.
+    /// What sets `pages_to_scan`.
     pub advisor_mode: AdvisorMode,
     /// Per cent of a processor that the advisor lets folding use, at most.
     pub advisor_max_cpu: u32,
-    /// Seconds that the advisor wants a pass to take.
+    /// Seconds that a pass is to take, by which the advisor goes.
     pub advisor_target_scan_time: u32,
     /// The least `pages_to_scan` that the advisor sets.
     pub advisor_min_pages_to_scan: u32,

@@ -25,7 +25,7 @@ pub(super) enum Field {
     Advisor(fn(&mut Knobs) -> &mut AdvisorMode),
 }
 
-/// What a knob may be. [`Display`](fmt::Display) says it.
+/// What a knob may be, which [`Display`](fmt::Display) writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnobKind {
     /// A whole number in a range.

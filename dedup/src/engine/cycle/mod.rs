@@ -26,10 +26,10 @@ pub(super) const UNMERGE_PAGES: u32 = 2048;
 /// What a step of an engine came to.
 #[derive(Debug)]
 pub enum Step {
-    /// The pass goes on at once: a part of `pages_to_scan` pages have been looked at, and whoever waits
-    /// for the engine need not wait for the others.
+    /// The pass goes on at once: a part of `pages_to_scan` pages have been looked at, and other
+    /// requests to the engine can be made before the next.
     Part,
-    /// The pass goes on. `pages_to_scan` pages have been looked at: time to rest.
+    /// The pass goes on. `pages_to_scan` pages have been looked at: time to sleep.
     More,
     /// It was the last of its pass.
     Done(PassReport),
@@ -44,13 +44,13 @@ pub(super) struct Cycle {
     phase: Phase,
     before: Events,
     began: Instant,
-    /// Whether `run` was 0 meanwhile, so that its time says nothing.
+    /// Whether `run` was 0 meanwhile, so that its time is no measure.
     was_stopped: bool,
     /// Whether it has been for folding all the time.
     is_scan: bool,
     cpu_before: Duration,
     errors: Vec<(VmId, AgentError)>,
-    /// Pages that are still to be looked at before it is time to rest, if any have been.
+    /// Pages that are still to be looked at before it is time to sleep, if any have been.
     left: Option<u32>,
     /// Domains in which pages may be left alone with their slots, for whose mappings others wait.
     unsearched_domains: u64,
@@ -59,8 +59,8 @@ pub(super) struct Cycle {
 impl Engine {
     /// Makes the next part of a pass: a step is bounded by [what it does](Self::last_step) and by
     /// [its time](super::EngineConfig::step_time), and after as many of them as it takes to look at
-    /// `pages_to_scan` pages one says that it is time to rest. A pass visits every VM once, then carries out
-    /// what the brokers want of the others' pages. VMs may come and go between steps, and knobs be changed.
+    /// `pages_to_scan` pages one is [`Step::More`]. A pass visits every VM once, then carries out the
+    /// brokers' directives. VMs may come and go between steps, and knobs be changed.
     pub fn step(&mut self) -> Step {
         self.step_by(self.knobs.pages_to_scan, StepWork::within(self.step_time))
     }
@@ -175,7 +175,7 @@ impl Engine {
         }
         if cycle.is_scan && !self.members.is_empty() {
             self.full_scans += 1;
-            // Whoever was asked at the beginning has had a whole pass to move.
+            // Agents that got directives to move at the beginning have had a whole pass for it.
             for domain in self.domains.values_mut() {
                 domain.broker.give_up_moves();
                 domain.broker.decay_breaks();

@@ -13,8 +13,7 @@ use crate::{LinearIndex, VmId};
 pub(super) enum Phase {
     /// VMs whose pages are still to be looked at. The first one's may have been in part.
     Visit { vms: VecDeque<VmId>, begun: bool },
-    /// VMs that are still to do what the brokers want, and whether any had something to do since the
-    /// first was asked.
+    /// VMs that are still to poll for directives, and whether any has had some since the first was polled.
     Poll { vms: VecDeque<VmId>, busy: bool },
     /// VMs of which all, or some ranges, are not folded any more, and of whose pages less may be remembered,
     /// from a page of the first on.
@@ -29,7 +28,7 @@ impl Phase {
 }
 
 impl Cycle {
-    /// Looks at `limit` pages at most before it is time to rest, and does no more than a step may; says
+    /// Looks at `limit` pages at most before it is time to sleep, and does no more than a step may; returns
     /// whether the pass is over.
     pub(super) fn advance(&mut self, work: &mut Work<'_>, limit: u32) -> bool {
         let mut left = self.left.take().map_or(limit, |left| left.min(limit));
@@ -100,7 +99,7 @@ impl Cycle {
     }
 }
 
-/// Does the next part of a VM's visit, `limit` pages at most; says how many it was, or `None` when
+/// Does the next part of a VM's visit, `limit` pages at most; returns how many it was, or `None` when
 /// the visit is over.
 fn visit(
     work: &mut Work<'_>,

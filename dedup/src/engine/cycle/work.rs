@@ -27,8 +27,8 @@ impl Work<'_> {
         unfolded.map(|(&vm, _)| vm).collect()
     }
 
-    /// Gives up what is remembered of the next of a VM's pages that are in no tree and are not to be folded,
-    /// from page `from` on; says where to go on, or `None` if that was all.
+    /// Drops the items of the next of a VM's pages that are in no tree and are not to be folded,
+    /// from page `from` on; returns where to go on, or `None` if that was all.
     pub(super) fn trim(&mut self, vm: VmId, from: LinearIndex) -> Option<LinearIndex> {
         let member = self.members.get(&vm)?;
         let domain = self.domains.get_mut(&member.domain)?;

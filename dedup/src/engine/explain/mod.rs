@@ -92,7 +92,7 @@ pub struct Dup {
 pub struct Explanation {
     /// Whose page it is.
     pub vm: VmId,
-    /// The address that was asked about, in bytes.
+    /// The address of the request, in bytes.
     pub gpa: u64,
     /// The page.
     pub linear: LinearIndex,

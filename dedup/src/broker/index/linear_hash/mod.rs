@@ -16,8 +16,8 @@
 //! values takes 19 to 23, and a lookup about three cache misses.
 //!
 //! The hash of a key is its product with a random odd number. Keyed hashes of pages need
-//! no second one, but their secret is known to every agent of a domain. Of the products only the
-//! high bits choose the bucket: d of them are equal for two keys, chosen by somebody who does not know
+//! no second one, but every agent of a domain has their secret. Of the products only the
+//! high bits choose the bucket: d of them are equal for two keys, chosen without knowledge of
 //! the multiplier, with a probability of at most 2 / 2^d (Dietzfelbinger et al., J. Algorithms 25, 1997).
 
 mod bucket;

@@ -69,7 +69,7 @@ enum Step {
     Take(u32),
 }
 
-/// Keys as hashes are, as they are in tests, and as somebody would choose them who wants to do harm.
+/// Keys as hashes are, as they are in tests, and as an attacker would choose them.
 fn keys() -> impl Strategy<Value = Vec<Fingerprint>> {
     (1..600_u64, 0..4_u8).prop_map(|(count, kind)| match kind {
         0 => spread_keys(count),
