@@ -1,8 +1,8 @@
 //! The devices of a Pagefold microVM.
 //!
 //! A device sees offsets and bytes, and answers with bytes and at most one [`Effect`] for the vCPU
-//! that made the access. It knows no KVM and no deduplication, and nothing of the guest that runs
-//! on it: which port or address it sits at is the business of whoever puts it on a [bus](Buses).
+//! that made the access. It depends on neither KVM nor deduplication, nor on the guest that runs
+//! on it: which port or address it sits at is set where it is put on a [bus](Buses).
 //! What else it needs comes in through traits, [`Interrupt`] and [`DeviceMemory`], so that a test
 //! needs no VM.
 //!

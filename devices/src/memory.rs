@@ -23,7 +23,7 @@ mod tests {
 
     use super::*;
 
-    /// As a device does that copies what the guest asks it to.
+    /// As a device does that copies at the guest's request.
     fn copy(memory: &impl DeviceMemory, from: u64, to: u64, len: usize) -> bool {
         let mut data = vec![0; len];
         memory.read_slice(&mut data, GuestAddress(from)).is_ok()

@@ -47,7 +47,7 @@ pub enum BuildError {
         memory_bytes >> 20
     )]
     AddressBits {
-        /// The size asked for.
+        /// The size requested.
         memory_bytes: u64,
         /// The first address above it.
         end: u64,
@@ -57,7 +57,7 @@ pub enum BuildError {
     /// No VM here has that many vCPUs.
     #[error("a VM has 1 to {max} vCPUs here, and {vcpus} were asked for")]
     Vcpus {
-        /// The number asked for.
+        /// The number requested.
         vcpus: u32,
         /// The most there can be.
         max: u32,
@@ -80,7 +80,7 @@ pub enum BuildError {
     /// The flat image could not be loaded.
     #[error(transparent)]
     Flat(#[from] FlatError),
-    /// Two devices want the same port or address.
+    /// Two devices are to be at the same port or address.
     #[error(transparent)]
     Device(#[from] InsertError),
     /// One of its vCPUs could not be started.

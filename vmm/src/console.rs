@@ -36,7 +36,7 @@ impl SerialOutput for Console {
             }
             return;
         }
-        log::debug!("VM {} says {}", self.vm, self.line.escape_ascii());
+        log::debug!("VM {} prints {}", self.vm, self.line.escape_ascii());
         self.listener.on_line(&self.line);
         self.line.clear();
     }

@@ -89,8 +89,8 @@ impl OpenKvm {
         u32::try_from(self.kvm.get_max_vcpus()).unwrap_or(u32::MAX)
     }
 
-    /// The CPUID of a VM's vCPU `number`: what KVM supports names the local APIC of whichever
-    /// processor it was asked on, and no two vCPUs may have the same.
+    /// The CPUID of a VM's vCPU `number`: what KVM supports names the local APIC of the
+    /// processor on which it was read, and no two vCPUs may have the same.
     pub(crate) fn cpuid_of(&self, number: u32) -> CpuId {
         let mut cpuid = self.cpuid.clone();
         for leaf in cpuid.as_mut_slice() {

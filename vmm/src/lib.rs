@@ -28,7 +28,7 @@
 //! |---|---|
 //! | [`config`] | what a host, its folding and its VMs are to be |
 //! | `host`, `builder`, `vm`, `operation` | [`Host`], [`VmBuilder`], [`VmHandle`], [`Operation`] |
-//! | [`status`] | what there is to know about a VM |
+//! | [`status`] | the state and the counters of a VM |
 //! | [`memory`] | guest RAM, and what was written to it |
 //! | [`loader`] | from zeroed memory to the first instruction |
 //! | `vcpu` | the thread that runs a guest |

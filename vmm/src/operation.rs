@@ -1,4 +1,4 @@
-//! What is asked of a VM, and why it may not happen.
+//! Operations on a VM, and why one may fail.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::vcpu::StopReason;
 #[cfg(doc)]
 use crate::vm::VmHandle;
 
-/// Something that was asked of a VM.
+/// An operation on a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// [`VmHandle::start`].
@@ -33,7 +33,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Why a VM did not do what it was asked; it goes on as it was.
+/// Why an operation on a VM failed; it goes on as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OperationError {
     /// It has never been started.
@@ -41,7 +41,7 @@ pub enum OperationError {
     NotStarted {
         /// The VM.
         vm: VmId,
-        /// What was asked.
+        /// The operation.
         operation: Operation,
     },
     /// It is paused, which is not left by starting.
@@ -55,7 +55,7 @@ pub enum OperationError {
     Stopped {
         /// The VM.
         vm: VmId,
-        /// What was asked.
+        /// The operation.
         operation: Operation,
     },
 }

@@ -1,4 +1,4 @@
-//! What there is to know about a VM.
+//! The state and the counters of a VM.
 
 use std::fmt;
 

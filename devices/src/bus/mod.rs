@@ -22,12 +22,12 @@ pub use mmio::MmioBus;
 pub use pio::PortBus;
 pub use ranges::{InsertError, Occupied};
 
-/// What an access asks of the vCPU that made it, beyond going on.
+/// What an access has the vCPU do that made it, beyond going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing: the guest goes on with its next instruction.
     Continue,
-    /// The guest does not want to run for this long.
+    /// The vCPU sleeps for this long.
     Sleep(Duration),
     /// The guest has ended with this code; 0 is success.
     Exit(u32),

@@ -42,7 +42,7 @@ pub enum ErrorKind {
     Gone,
     /// Folding did not settle in time.
     Unsettled,
-    /// One that a later version knows.
+    /// One of a later version.
     #[serde(other)]
     Other,
 }

@@ -43,7 +43,7 @@
 //!
 //! One thread serves all connections; whatever may block has a thread of its own, so a slow client or a long
 //! settle holds up nobody else. Where there are too many clients, the one goes that has been waited for
-//! longest, and a second at least: to ask, to send the rest of its request, or to read its answer; and after four
+//! longest, and a second at least: to begin a request, to send the rest of it, or to read its answer; and after four
 //! seconds the one that came first, between two of its requests. One
 //! that is waited for in vain for 40 seconds goes anyhow. The socket is for the user who started the process (mode 0600).
 

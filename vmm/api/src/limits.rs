@@ -13,7 +13,7 @@ pub(super) struct Limits {
     /// After which a client that is waited for has to make room if others find none.
     pub(super) make_room: Duration,
     /// The same where others find no descriptor: these can be so few that one second for each who comes would
-    /// be minutes for the last. As long as a client may take to ask once it is connected.
+    /// be minutes for the last. As long as a client may take to begin a request once it is connected.
     pub(super) free_descriptor: Duration,
     /// For one of too many requests to find others answered, before it is refused.
     pub(super) request: Duration,

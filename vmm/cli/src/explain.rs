@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     Ok(Outcome::Fine)
 }
 
-/// The line that says what to do about a mode that keeps the page from being shared; or nothing.
+/// The line with what to do about a mode that keeps the page from being shared; or nothing.
 fn advice(explanation: &Explanation, socket: &Socket) -> String {
     let Reason::Mode(_) = explanation.reason else { return String::new() };
     let (vm, path) = (explanation.vm, socket.path().to_string_lossy());

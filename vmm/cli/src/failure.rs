@@ -10,7 +10,7 @@ use vm_memory::mmap::MmapRegionError;
 
 use super::text::printable;
 
-/// Why a command could not do what it was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) struct Failure {
     what: String,

@@ -23,7 +23,7 @@ pub(super) fn is_capable(stream: &impl IsTerminal) -> bool {
 /// Columns of the terminal that stderr leads to.
 pub(super) fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(io::stderr());
-    // A serial line has none; some know their columns only.
+    // A serial line has none; some report their columns only.
     let columns = size.ok().map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0);
     columns.unwrap_or(DEFAULT_COLUMNS)
 }

@@ -101,7 +101,7 @@ enum Command {
     Doctor(doctor::Args),
 }
 
-/// How a command ends that did what it was asked.
+/// How a command ends that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// All went well.
@@ -136,7 +136,7 @@ fn survive_file_limit() {
     }
 }
 
-/// Does what the command line asks for. Clap ends the process itself for usage errors.
+/// Executes the command line. Clap ends the process itself for usage errors.
 fn main() -> ExitCode {
     survive_file_limit();
     let result = match arguments::parse::<Cli>() {
@@ -180,12 +180,12 @@ enum Reader {
     Gone,
 }
 
-/// Writes what `--help` and `--version` ask for. Clap's own way to do that does not report when it fails.
+/// Writes the text of `--help` and `--version`. Clap's own way to do that does not report when it fails.
 fn print_help(help: &clap::Error) -> Result<Outcome, Failure> {
     written(help.print().and_then(|()| io::stdout().flush())).map(|_| Outcome::Fine)
 }
 
-/// Writes a command's result to stdout. A reader who has left wanted no more: that is no failure.
+/// Writes a command's result to stdout. A reader that has closed its end is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     print_to_reader(text).map(drop)
 }

@@ -68,7 +68,7 @@ fn watch(args: &Args, client: &ApiClient, mut last: Look) -> Result<(), Failure>
             }
             // It was there a moment ago: the run has ended.
             Err(ClientError::Connect { .. }) => return Ok(()),
-            // What a run answers last, or nothing, when it ends while it is asked.
+            // What a run answers last, or nothing, when it ends during a request.
             Err(error) => {
                 std::thread::sleep(WATCH_INTERVAL);
                 return match client.dedup() {

@@ -18,7 +18,7 @@ use super::{Outcome, live, print};
 /// How long a process may take to end that reports that it is ending.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often such a process is asked.
+/// How often such a process is polled.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// What `pagefold vms` takes.
@@ -106,7 +106,7 @@ fn unless_ended<T>(
     }
 }
 
-/// Whether this is what a process answers last, or nothing, when it ends while it is asked.
+/// Whether this is what a process answers last, or nothing, when it ends during a request.
 fn is_ending(error: &ClientError) -> bool {
     let gone = Some(ErrorKind::Gone);
     matches!(error, ClientError::Closed { .. })
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(after(false, vec![nobody(), ending(), ending()]), Ok(None));
         assert_eq!(after(true, vec![nobody()]), Ok(None));
         assert_eq!(after(false, vec![Ok(7), ending()]), Ok(Some(7)));
-        // Nobody can know, or it is another matter.
+        // It cannot be determined, or it is another matter.
         assert_eq!(after(false, vec![nobody()]), Err(()));
         assert_eq!(after(true, vec![Err(connect(io::ErrorKind::PermissionDenied))]), Err(()));
         assert_eq!(after(true, vec![Err(refused(Some(ErrorKind::NoSuchVm)))]), Err(()));

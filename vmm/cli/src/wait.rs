@@ -10,7 +10,7 @@ use pagefold_dedup::{Run, VmId};
 use super::failure::Failure;
 use super::socket::no_answer;
 
-/// How often the socket is asked.
+/// How often the socket is polled.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long nothing may get less before the waiting is given up.

@@ -1,5 +1,5 @@
-//! The built-in guest, as its VMM knows it: its parameters, its reports, and the devices through which
-//! they pass. Nothing else of the VMM knows of its workload. A flat image has the same devices, and may
+//! The VMM's part of the built-in guest: its parameters, its reports, and the devices through which
+//! they pass. Nothing else of the VMM depends on its workload. A flat image has the same devices, and may
 //! report in the same way.
 //!
 //! | file | what it is |

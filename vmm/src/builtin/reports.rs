@@ -46,7 +46,7 @@ impl Reports {
         counted.max((self.corrupt_seen > 0).then_some(self.corrupt_seen))
     }
 
-    /// All of it, for whoever asks.
+    /// All of it, for a VM's status.
     pub(crate) fn into_status(self) -> BuiltinStatus {
         BuiltinStatus {
             resting: self.resting,

@@ -14,7 +14,7 @@ const MAX_INTERVAL: Duration = Duration::from_hours(24);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DedupConfig {
     /// The time between passes while there is something to fold, or somebody waits for the end of
-    /// folding: a page must rest for so long to be shared. `sleep_millisecs` can make it longer. At
+    /// folding: a page must be unchanged for so long to be shared. `sleep_millisecs` can make it longer. At
     /// most a day.
     pub busy_interval: Duration,
     /// The time between passes once two in a row have folded nothing, or `sleep_millisecs` if that is

@@ -15,7 +15,7 @@ pub struct VmConfig {
     pub guest: Guest,
     /// What folding may do with it.
     pub dedup: DedupMode,
-    /// A name for people, 1 to 255 bytes without control characters; ids are what tells VMs apart.
+    /// A name for people, 1 to 255 bytes without control characters; ids are what distinguishes VMs.
     pub name: Option<String>,
 }
 

@@ -11,7 +11,7 @@ use super::tree::Tree;
 const FEW_THREADS: u64 = 64;
 
 /// What to do about `error` if it comes from a limit of this process; `None` if it does not, or
-/// nobody can tell. Ask soon: the limits are looked at as they are now.
+/// that cannot be determined. To be called soon: the limits are read as they are now.
 pub fn advice(error: &io::Error) -> Option<String> {
     advice_for(&Tree::real(), error.raw_os_error()?)
 }

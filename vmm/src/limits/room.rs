@@ -1,4 +1,4 @@
-//! Whether VMs fit under the limits of this process, asked before the first is made.
+//! Whether VMs fit under the limits of this process, checked before the first is made.
 
 use std::thread::available_parallelism;
 
@@ -29,8 +29,8 @@ const BASE_SPACE_BYTES: u64 = 768 << 20;
 const SPACE_PER_VM_BYTES: u64 = 80 << 20;
 
 /// Address space for the slots that pages are compared with, of each byte of memory: as many slots are in use
-/// as there are pages, as many numbers rest, and each further part that is mapped of a store is as large as all
-/// before it.
+/// as there are pages, as many numbers are kept unused, and each further part that is mapped of a store is as large as
+/// all before it.
 const VIEW_PER_BYTE: u64 = 4;
 
 /// What is mapped of any store.

@@ -26,13 +26,13 @@ pub enum BuiltinError {
         MAX_MEMORY_BYTES >> 20, memory_bytes >> 20
     )]
     AboveTheHole {
-        /// The size asked for.
+        /// The size requested.
         memory_bytes: u64,
     },
     /// It does not run on that many vCPUs.
     #[error("the built-in guest runs on one vCPU, and {vcpus} were asked for: use more VMs")]
     Vcpus {
-        /// The number asked for.
+        /// The number requested.
         vcpus: u32,
     },
     /// Its program does not load.

@@ -17,7 +17,7 @@ pub enum FlatError {
     /// There is not a stack for each vCPU.
     #[error("a flat image runs on at most {MAX_VCPUS} vCPUs, and {vcpus} were asked for")]
     Vcpus {
-        /// The number asked for.
+        /// The number requested.
         vcpus: u32,
     },
 }

@@ -28,7 +28,7 @@ use crate::memory::{GuestRam, MemoryLayout};
 
 /// What puts a kernel into guest memory, and returns how vCPUs begin to execute it.
 pub(crate) trait Loader {
-    /// Whether the guest can run in a VM with memory as in `layout` and `vcpus` vCPUs, asked before
+    /// Whether the guest can run in a VM with memory as in `layout` and `vcpus` vCPUs, checked before
     /// there is one.
     ///
     /// # Errors

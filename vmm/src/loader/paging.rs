@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::WriteError;
 use crate::memory::GuestRam;
 
-/// Writes the identity map that the built-in guest asks for, user-accessible 2 MiB pages, into
+/// Writes the identity map that the built-in guest needs, user-accessible 2 MiB pages, into
 /// memory that is still zero, and gives the address of its top table.
 pub(super) fn write_page_tables(ram: &GuestRam) -> Result<u64, WriteError> {
     for (address, entry) in entries() {

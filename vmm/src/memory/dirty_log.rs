@@ -36,7 +36,7 @@ struct RegionLog {
 }
 
 impl KvmDirtyLog {
-    /// The changes since now of `vm`, whose slots all log their writes whenever this is asked.
+    /// The changes since now of `vm`, whose slots all log their writes whenever this is read.
     pub(crate) fn new(vm: Arc<MappedVm>) -> Self {
         let logs = vm.ram().regions().iter().map(|_| RegionLog::default()).collect();
         Self { vm, logs }

@@ -14,7 +14,7 @@ pub enum GuestRamError {
         "a VM's memory is a multiple of 4096 bytes, and not empty: {memory_bytes} bytes is not"
     )]
     NotPages {
-        /// The size asked for.
+        /// The size requested.
         memory_bytes: u64,
     },
     /// The size is above [`MAX_MEMORY_BYTES`].
@@ -25,7 +25,7 @@ pub enum GuestRamError {
         memory_bytes >> 20
     )]
     TooLarge {
-        /// The size asked for.
+        /// The size requested.
         memory_bytes: u64,
     },
     /// The host does not map that much.
@@ -34,7 +34,7 @@ pub enum GuestRamError {
          -v) and on mappings (sysctl vm.max_map_count)"
     )]
     Map {
-        /// The size asked for.
+        /// The size requested.
         memory_bytes: u64,
         /// vm-memory's reason.
         #[source]

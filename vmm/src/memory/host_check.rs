@@ -17,7 +17,7 @@ pub enum HostMemoryError {
         overhead_bytes(reserved_bytes.saturating_add(*asked_bytes)) >> 20, available_bytes >> 20
     )]
     NotEnough {
-        /// Bytes asked for.
+        /// Bytes requested.
         asked_bytes: u64,
         /// Bytes already set aside for VMs of this process.
         reserved_bytes: u64,

@@ -10,7 +10,7 @@ use super::error::GuestRamError;
 use super::layout::MemoryLayout;
 use crate::sys::madvise::{Advice, advise};
 
-/// Guest memory that remembers which pages the VMM itself wrote: KVM's dirty log knows only what
+/// Guest memory that records which pages the VMM itself wrote: KVM's dirty log has only what
 /// the guest wrote.
 pub type GuestMemory = GuestMemoryMmap<AtomicBitmap>;
 

@@ -23,7 +23,7 @@ pub(crate) fn advise(region: &MmapRegion<AtomicBitmap>, advice: Advice) -> io::R
         Advice::DontDump => libc::MADV_DONTDUMP,
         Advice::NoHugePage => libc::MADV_NOHUGEPAGE,
     };
-    // SAFETY: madvise(2) wants a range that is ours to advise on, and advice that does not take
+    // SAFETY: madvise(2) requires a range that is ours to advise on, and advice that does not take
     // memory away from under references: the range is exactly the mapping that `region` owns and
     // that the borrow keeps alive, and none of the three changes content or access rights.
     let result = unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };

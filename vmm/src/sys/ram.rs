@@ -6,7 +6,7 @@ use pagefold_dedup::{GuestMemory, Region};
 
 use crate::memory::{GuestRam, RamRegion};
 
-/// A VM's RAM with its regions as folding wants them.
+/// A VM's RAM with its regions as folding takes them.
 #[derive(Debug)]
 pub(crate) struct FoldableRam {
     /// Keeps the mappings.

@@ -54,10 +54,10 @@ pub(crate) fn current_thread() -> ThreadId {
 pub fn block_in_this_thread() -> io::Result<()> {
     let mut blocked = full_set();
     for signal in FAULTS {
-        // SAFETY: sigdelset(3) wants an initialised set; it is one.
+        // SAFETY: sigdelset(3) requires an initialised set; it is one.
         unsafe { libc::sigdelset(&raw mut blocked, signal) };
     }
-    // SAFETY: pthread_sigmask(3) wants an initialised set to read and accepts null for the old one.
+    // SAFETY: pthread_sigmask(3) requires an initialised set to read and accepts null for the old one.
     let errno =
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) };
     if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
@@ -77,7 +77,7 @@ pub(crate) fn admit_kick_while_running(vcpu: &VcpuFd) -> io::Result<()> {
     }
     let mut mask: u64 = 0;
     for signal in (1..=64).filter(|&signal| signal != KICK) {
-        // SAFETY: sigismember(3) wants an initialised set; the call above filled it.
+        // SAFETY: sigismember(3) requires an initialised set; the call above filled it.
         if unsafe { libc::sigismember(&raw const blocked, signal) } == 1 {
             mask |= 1 << (signal - 1);
         }
@@ -103,7 +103,7 @@ pub(crate) fn kick(thread: ThreadId) -> io::Result<()> {
 /// there was one.
 pub(crate) fn consume_kick() -> bool {
     let mut kick = empty_set();
-    // SAFETY: sigaddset(3) wants an initialised set; it is one.
+    // SAFETY: sigaddset(3) requires an initialised set; it is one.
     unsafe { libc::sigaddset(&raw mut kick, KICK) };
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: sigtimedwait(2) reads the set and the time, both alive for the call, and accepts null
@@ -113,7 +113,7 @@ pub(crate) fn consume_kick() -> bool {
 
 fn full_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigfillset(3) wants memory for one set, and has it.
+    // SAFETY: sigfillset(3) requires memory for one set, and has it.
     unsafe { libc::sigfillset(set.as_mut_ptr()) };
     // SAFETY: sigfillset(3) has initialised it.
     unsafe { set.assume_init() }
@@ -121,7 +121,7 @@ fn full_set() -> libc::sigset_t {
 
 fn empty_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset(3) wants memory for one set, and has it.
+    // SAFETY: sigemptyset(3) requires memory for one set, and has it.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: sigemptyset(3) has initialised it.
     unsafe { set.assume_init() }

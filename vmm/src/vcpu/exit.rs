@@ -22,7 +22,7 @@ pub(crate) enum VmExit<'a> {
     Halt,
     /// A triple fault.
     Shutdown,
-    /// It asks for a reset, power-off or the like.
+    /// It requests a reset, power-off or the like.
     SystemEvent { kind: u32 },
     /// The processor did not take its state.
     FailEntry { reason: u64, cpu: u32 },
@@ -32,7 +32,7 @@ pub(crate) enum VmExit<'a> {
     MemoryFault { address: u64, len: u64 },
     /// `KVM_RUN` failed.
     RunFailed { errno: i32 },
-    /// Something that we never asked KVM for.
+    /// Something that was never requested of KVM.
     Unexpected(String),
 }
 

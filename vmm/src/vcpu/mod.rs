@@ -1,4 +1,4 @@
-//! A virtual CPU: one thread that enters the guest, and answers what the guest leaves it for.
+//! A virtual CPU: one thread that enters the guest, and handles its exits.
 //!
 //! | file | what it is |
 //! |---|---|

@@ -178,7 +178,7 @@ impl Order {
     fn carry_out(self, state: VcpuState) -> VcpuState {
         let state = state.on_command(self.command);
         if let Some(done) = self.done {
-            // Whoever gave up waiting does not need to know.
+            // Nothing is sent to a caller that has given up waiting.
             let _ = done.send(());
         }
         state

@@ -21,7 +21,7 @@ pub enum StopReason {
     },
     /// The guest crashed: a triple fault.
     TripleFault,
-    /// The guest asked for a reset, a power-off or the like.
+    /// The guest requested a reset, a power-off or the like.
     SystemEvent {
         /// `KVM_SYSTEM_EVENT_*`.
         event: u32,
@@ -47,7 +47,7 @@ pub enum StopReason {
         /// The error number.
         errno: i32,
     },
-    /// KVM left the guest for a reason that nothing here asks for.
+    /// KVM left the guest for a reason that nothing here requests.
     Unexpected {
         /// The reason.
         exit: String,

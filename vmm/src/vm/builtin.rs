@@ -1,4 +1,4 @@
-//! What can be asked of the built-in guest.
+//! Operations on the built-in guest.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl VmHandle {
     }
 
     /// Commands the built-in guest what to do from now on, and does nothing if that was its last command. It
-    /// learns at once, even if it sleeps. After [`Control::Finish`] it ends by itself.
+    /// is woken for it if it sleeps. After [`Control::Finish`] it ends by itself.
     ///
     /// # Errors
     ///

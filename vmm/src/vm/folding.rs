@@ -50,7 +50,7 @@ pub enum SetMergeableError {
     /// It has stopped.
     #[error("cannot change the folding of VM {0}: it has stopped")]
     Stopped(VmId),
-    /// Folding knows nothing of it.
+    /// It is not registered for folding.
     #[error("VM {0} is not being folded: its mode is off")]
     NotFolded(VmId),
     /// The range is empty or not a whole number of pages.

@@ -27,7 +27,7 @@ pub(crate) struct Machine {
     // Fields are dropped in this order: the threads are joined first.
     pub(crate) vcpus: VcpuThreads,
     pub(crate) dedup: DedupHost,
-    /// What is written to its memory, for all who want to know. It keeps KVM's VM open.
+    /// What is written to its memory, for all consumers. It keeps KVM's VM open.
     pub(crate) changes: SharedChanges,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) reservation: MemoryReservation,
@@ -141,7 +141,7 @@ impl VmHandle {
         self.vm.watch.state()
     }
 
-    /// Everything there is to know about it now.
+    /// Its state and its counters now.
     pub fn status(&self) -> VmStatus {
         let Vm { id, config, watch, buses, .. } = &*self.vm;
         let watched = watch.now();

@@ -88,7 +88,7 @@ impl<O: SerialOutput, I: Interrupt> BusDevice for SerialConsole<O, I> {
     }
 }
 
-/// The interrupt line as vm-superio wants it. It does not fail: the UART would then leave the rest
+/// The interrupt line as vm-superio takes it. It does not fail: the UART would then leave the rest
 /// of an access undone. What could not be raised is counted.
 pub(super) struct Line<I> {
     interrupt: I,

@@ -40,7 +40,7 @@ pub enum RestoreSerialError {
 }
 
 impl SerialState {
-    /// The state as vm-superio has it. What is read from a snapshot is nobody's to trust.
+    /// The state as vm-superio has it. What is read from a snapshot is not trusted.
     pub(super) fn checked(self) -> Result<vm_superio::SerialState, RestoreSerialError> {
         if self.received.len() > FIFO_BYTES {
             return Err(RestoreSerialError::TooMuchInput);

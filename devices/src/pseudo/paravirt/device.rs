@@ -11,13 +11,13 @@ use crate::{BusDevice, Effect};
 pub struct ParavirtPorts {
     /// Written: sleep for that many microseconds.
     pub sleep: u16,
-    /// Read: what the VMM wants of the guest, a [`ControlWord`].
+    /// Read: the VMM's command to the guest, a [`ControlWord`].
     pub control: u16,
     /// Written: the guest has ended with that code.
     pub exit: u16,
 }
 
-/// What the VMM wants of the guest, shared between the block and whoever decides it. The numbers
+/// The VMM's command to the guest, shared between the block and whatever sets it. The numbers
 /// and their meaning are the guest's.
 #[derive(Debug, Clone, Default)]
 pub struct ControlWord(Arc<AtomicU32>);

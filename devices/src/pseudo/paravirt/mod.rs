@@ -1,4 +1,4 @@
-//! The paravirtual block: three ports by which a guest asks its VMM to sleep, for commands and to end.
+//! The paravirtual block: three ports by which a guest sleeps, reads its VMM's commands, and ends.
 
 mod device;
 

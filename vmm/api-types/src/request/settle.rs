@@ -1,4 +1,4 @@
-//! What settling is asked for.
+//! The body of a request to settle.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::RequestBody;
 use super::number::number;
 
-/// The longest time limit that a settle request may ask for.
+/// The longest time limit of a settle request.
 pub const MAX_SETTLE_LIMIT: Duration = Duration::from_mins(10);
 
 /// The time limit of a request that names none.

@@ -48,7 +48,7 @@ impl RequestBody for VmChange {
 }
 
 impl VmChange {
-    /// What it asks for; `None` if that makes no sense.
+    /// The change requested; `None` if it makes no sense.
     pub fn folding(self) -> Option<VmFolding> {
         match (self.dedup, self.gpa, self.bytes) {
             (mode, None, None) => Some(VmFolding::Mode(mode)),

@@ -138,7 +138,7 @@ mod tests {
         let server = thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().expect("a client");
-                // It has asked before it is answered.
+                // Its request comes before the answer.
                 stream.read_exact(&mut [0; 4]).expect("a request");
                 stream.write_all(answer).expect("sent");
                 // All of the request is taken, so that closing is no reset.

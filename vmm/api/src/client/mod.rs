@@ -1,4 +1,4 @@
-//! The other end of the socket, for the commands that ask a run, and tests.
+//! The other end of the socket, for the commands that query and control a run, and tests.
 
 mod error;
 mod exchange;

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// A connection's place among those that are served.
 #[derive(Debug)]
 pub(super) struct Seat {
-    /// Since when its client has been waited for: to ask something, to send the rest of it, or to
-    /// read the answer. `None` while the client waits for us.
+    /// Since when its client has been waited for: to begin a request, to send the rest of it, or to
+    /// read the answer. `None` while a request of its is carried out.
     waits_since: Mutex<Option<Instant>>,
     left: Notify,
 }
@@ -26,7 +26,7 @@ impl Drop for Attended<'_> {
 }
 
 impl Seat {
-    /// Of a client that has connected and is to ask something.
+    /// Of a client that has connected and is to send a request.
     pub(super) fn new() -> Self {
         Self { waits_since: Mutex::new(Some(Instant::now())), left: Notify::new() }
     }

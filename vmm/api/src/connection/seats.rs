@@ -24,7 +24,7 @@ pub(crate) struct Seats {
     /// Since when no seat was free but one that a client had left for another.
     crowded_since: Option<Instant>,
     make_room: Duration,
-    /// The same as `make_room`, where it is a descriptor that is wanted.
+    /// The same as `make_room`, where it is a descriptor that is needed.
     free_descriptor: Duration,
 }
 
@@ -63,7 +63,7 @@ impl Seats {
         if self.free.available_permits() > 0 {
             self.crowded_since = None;
         }
-        // Whoever comes later has not to be as patient once more.
+        // Clients that come later do not wait as long once more.
         let since = *self.crowded_since.get_or_insert_with(Instant::now);
         loop {
             let free = Arc::clone(&self.free).acquire_owned();
@@ -94,8 +94,8 @@ impl Seats {
     }
 
     /// Has the client leave that has been waited for longest, if that is as long as `patience`, for another that has
-    /// waited since `wanted_since`. Where all go on asking, the one leaves that came first, between two of its
-    /// requests. Returns when to look again, `None` if one leaves. O(n).
+    /// waited since `wanted_since`. Where all go on sending requests, the one leaves that came first, between two of
+    /// its requests. Returns when to look again, `None` if one leaves. O(n).
     fn make_room(&self, wanted_since: Instant, patience: Duration) -> Option<Instant> {
         let now = Instant::now();
         let seats = self.taken.iter().filter_map(Weak::upgrade);

@@ -68,7 +68,7 @@ fn follow(path: &Path) -> Result<PathBuf, SocketError> {
         if !fs::symlink_metadata(&at).is_ok_and(|found| found.is_symlink()) {
             break;
         }
-        // The kernel knows whose links are not to be followed (`fs.protected_symlinks`).
+        // The kernel decides whose links are not to be followed (`fs.protected_symlinks`).
         if let Err(error) = fs::metadata(&at)
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -162,7 +162,7 @@ impl Image {
         let mut segments = Vec::new();
         let mut page = 0;
         while page < self.page_count {
-            // What the kernel does not know (a device, an old file system) is data.
+            // Where the kernel reports no holes (a device, an old file system), all is data.
             let data = self.seek(SeekFrom::Data(offset(page)), page, u64::div_euclid);
             push(&mut segments, page, data, true);
             let hole = if data < self.page_count {

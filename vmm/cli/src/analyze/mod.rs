@@ -33,7 +33,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Counts, folds if asked to, and reports.
+/// Counts, folds with `--fold`, and reports.
 pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
     Needed::check_count(args.images.len())?;
     let images =

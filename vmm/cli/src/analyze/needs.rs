@@ -1,4 +1,4 @@
-//! What an analysis takes, which is asked before anything is read.
+//! What an analysis takes, which is checked before anything is read.
 
 use pagefold::limits::room::{Needs, lacking};
 use pagefold::limits::{RoomError, Tree, memory};
@@ -25,7 +25,7 @@ pub(super) struct Needed {
 }
 
 impl Needed {
-    /// Refuses more images than can be open at once: asked before the first is opened.
+    /// Refuses more images than can be open at once: checked before the first is opened.
     pub(super) fn check_count(image_count: usize) -> Result<(), Failure> {
         let needs = Needs::of_images(image_count, 0, 0);
         refuse(&needs, |error| matches!(error, RoomError::OpenFiles { .. }))
@@ -61,7 +61,7 @@ impl Needed {
     }
 
     /// Refuses what would end in the kernel's killing us. Folding has every page there before the
-    /// first is saved, and `slots` pages more: 0 as long as nobody knows how many there will be.
+    /// first is saved, and `slots` pages more: 0 as long as their number is unknown.
     pub(super) fn check_memory(&self, slots: u64) -> Result<(), Failure> {
         let needed_bytes = self.memory_bytes(slots);
         match memory::available(&Tree::real()) {

@@ -48,7 +48,7 @@ pub(super) fn check_available(suggestions: &Suggestions) -> Finding {
     }
 }
 
-/// Whether memory is promised that is not there yet.
+/// Whether the kernel overcommits memory.
 pub(super) fn check_overcommit() -> Finding {
     let setting = fs::read_to_string("/proc/sys/vm/overcommit_memory")
         .map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned());

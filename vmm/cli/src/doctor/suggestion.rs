@@ -9,14 +9,14 @@ use pagefold_dedup::DedupMode;
 use crate::demand::Demand;
 use crate::size::Size;
 
-/// What `run` gives a VM unless it is asked for another size.
+/// What `run` gives a VM unless another size is given.
 const DEFAULT_BYTES: u64 = 64 << 20;
 
 /// VMs to try: how many, and how large.
 const CHOICES: [(u32, u64); 5] =
     [(4, DEFAULT_BYTES), (3, DEFAULT_BYTES), (2, DEFAULT_BYTES), (1, DEFAULT_BYTES), (1, 16 << 20)];
 
-/// A `run` and what keeps this process from it: asked as `run` itself asks.
+/// A `run` and what keeps this process from it, checked as by `run` itself.
 #[derive(Debug)]
 pub(super) struct Suggestion {
     demand: Demand,

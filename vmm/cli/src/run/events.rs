@@ -104,7 +104,7 @@ impl Events {
     }
 
     /// Does what blocks on a thread of its own, and waits for it. `None` if a signal comes first:
-    /// the work then goes on unheard.
+    /// the work then goes on, and its result is dropped.
     pub(super) fn wait_for<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -4,7 +4,7 @@
 //! before them too:
 //!
 //! 1. the guests fill their memory and report that they are ready;
-//! 2. they work, for as long as `--for` asks;
+//! 2. they work, for the time of `--for`;
 //! 3. with `--settle` they are put to rest: they stop writing, and go on verifying;
 //! 4. with `--settle` folding goes on until a pass finds nothing more to do;
 //! 5. the numbers are taken;

@@ -98,7 +98,7 @@ fn ready(
 }
 
 /// Stops the VMs of a launch that was interrupted, before any numbers are taken: hundreds of guests that go on
-/// filling their memory would hold up whatever folding is asked, the ends of VMs among it, for minutes.
+/// filling their memory would hold up every request to folding, the ends of VMs among it, for minutes.
 fn stop_all(
     launched: &Launched,
     events: &mut Events,
@@ -141,7 +141,7 @@ fn rest(
     Ok(true)
 }
 
-/// Waits until a guest rests or its VM has ended: how one has ended that will not rest is in the report.
+/// Waits until a guest rests or its VM has ended: how one has ended that does not rest is in the report.
 fn wait_resting(vm: &VmHandle, limit: Duration) -> Result<(), WaitError> {
     match vm.wait_resting(limit) {
         Err(WaitError::Stopped { .. }) => Ok(()),
@@ -205,7 +205,7 @@ fn measure(launched: &Launched, settling: Settling) -> Report {
     let dedup = launched.host.dedup().stats().inspect_err(|gone| log::error!("{gone}")).ok();
     // Those that have ended hold nothing, and nothing of theirs could be saved.
     let alive: Vec<_> = launched.vms.iter().filter(|vm| vm.state() != VmState::Stopped).collect();
-    // What the last VM took with it nobody knows any more; it was not nothing.
+    // What was held for the last VM is unknown by now; it was not 0.
     let held = dedup.as_ref().filter(|_| !alive.is_empty());
     let saved_bytes = held.map(|dedup| dedup.saved_bytes);
     let workload_saved_bytes = workload_saved_bytes(&alive);

@@ -1,4 +1,4 @@
-//! What a command line asks for, checked as far as that can be done without launching anything.
+//! A run as its command line has it, checked as far as that can be done without launching anything.
 
 use std::path::PathBuf;
 use std::time::Duration;

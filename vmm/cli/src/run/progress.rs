@@ -32,7 +32,7 @@ pub(super) struct Display {
 }
 
 impl Display {
-    /// `json` means that the report is for a program, which wants nothing on stderr but errors.
+    /// `json` means that the report is for a program, and nothing but errors goes to stderr.
     pub(super) fn new(json: bool) -> Self {
         let form = if live::is_capable(&io::stderr()) {
             Form::Live
@@ -111,7 +111,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// What there is to say of VMs; what is saved, and of how much, is of those that have not ended, as it is in the
+/// What is shown of VMs; what is saved, and of how much, is of those that have not ended, as it is in the
 /// report.
 fn parts(statuses: &[VmStatus], saved_bytes: Option<u64>, phase: String) -> Vec<String> {
     let sum =

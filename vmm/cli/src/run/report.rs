@@ -19,7 +19,7 @@ pub(super) struct Report {
     pub(super) dedup: Option<DedupStats>,
     /// Memory at the same moment.
     pub(super) memory: Memory,
-    /// How settling ended; `None` if it was not asked for, or cut short.
+    /// How settling ended; `None` if it was not requested, or cut short.
     pub(super) settle: Option<SettleReport>,
     /// The same, with why there is no report.
     #[serde(skip)]
@@ -52,7 +52,7 @@ impl Settling {
         }
     }
 
-    /// Whether folding did not do as it was asked, though it had the time.
+    /// Whether folding was to settle and did not, though it had the time.
     fn has_failed(self) -> bool {
         self == Self::Stopped || self.report().is_some_and(|report| !report.settled)
     }

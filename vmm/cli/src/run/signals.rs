@@ -19,7 +19,7 @@ const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How long the last line may take to be written: a reader who does not read holds up no end.
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
 
-/// Those that ask a run to end.
+/// Those that request the end of a run.
 const ENDING: [libc::c_int; 3] = [SIGINT, SIGTERM, SIGHUP];
 
 /// Others that end a process by default, beside the [real-time ones](libc::SIGRTMIN).
@@ -83,7 +83,7 @@ fn end_at_once(signal: libc::c_int) -> ! {
 fn end_by_default(signal: libc::c_int) -> ! {
     remove_sockets();
     say_last(format!("pagefold: {} ends the run at once, and without a report\n", name(signal)));
-    // It knows neither SIGPWR nor the real-time signals, and takes SIGIO for one that is ignored.
+    // It handles neither SIGPWR nor the real-time signals, and takes SIGIO for one that is ignored.
     let _ = emulate_default_handler(signal);
     exit(128 + signal)
 }

@@ -25,7 +25,7 @@ use crate::process;
 use loading::load;
 use verification::{Difference, verify_all};
 
-/// The images of one command trust each other.
+/// The images of one command may share with each other.
 const DOMAIN: &str = "images";
 
 /// Memory that does not change settles in a few passes; this only ends a defect.

@@ -121,7 +121,7 @@ fn verify_page(page: u32, image: &[u8], memory: &AnonymousMemory, keys: &Keys) -
     if key_of(&bytes) == key {
         difference.map(|at| Wrong::Image((offset + at) as u64))
     } else {
-        // If the image is as it was, it shows the very byte; otherwise nobody knows it.
+        // If the image is as it was, it shows the very byte; otherwise that cannot be determined.
         let is_unchanged = key_of(image) == key;
         let at = difference.filter(|_| is_unchanged).unwrap_or(0);
         Some(Wrong::Memory((offset + at) as u64))
