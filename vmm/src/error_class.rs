@@ -3,6 +3,7 @@
 use pagefold_dedup::{
     Classified,
     ErrorClass::{self, Bug, Busy, Caller, Host},
+    all_in_class,
 };
 
 use crate::builder::BuildError;
@@ -19,21 +20,12 @@ use crate::operation::{OperationError, WaitError};
 use crate::vcpu::SpawnVcpuError;
 use crate::vm::{ExplainError, SetDedupError, SetMergeableError};
 
-/// Has all errors of types be in one class.
-macro_rules! all {
-    ($class:ident: $($error:ty),+ $(,)?) => {$(
-        impl Classified for $error {
-            fn class(&self) -> ErrorClass {
-                $class
-            }
-        }
-    )+};
-}
-
-all!(Caller: IntervalError);
-all!(Host: EventLoopError, HostMemoryError, MemoryError, OpenKvmError, RoomError, SpawnVcpuError);
+all_in_class!(Caller: IntervalError);
+all_in_class!(
+    Host: EventLoopError, HostMemoryError, MemoryError, OpenKvmError, RoomError, SpawnVcpuError,
+);
 // The folding thread ends by itself only when it panics.
-all!(Bug: DedupGone);
+all_in_class!(Bug: DedupGone);
 
 impl Classified for AttachError {
     fn class(&self) -> ErrorClass {

@@ -3,6 +3,7 @@
 use super::Classified;
 use super::ErrorClass::{self, Bug, Busy, Caller, Host};
 use crate::agent::{AgentError, AgentSetupError, MappingError, RelocateError};
+use crate::all_in_class;
 use crate::broker::DomainError;
 use crate::config::LimitError;
 use crate::engine::{
@@ -18,21 +19,12 @@ use crate::protocol::{
 use crate::regions::{LayoutError, RegionsCheckError};
 use crate::sys::{RegionError, RemapError, UnfoldableMemory, UserfaultfdError};
 
-/// Has all errors of types be in one class.
-macro_rules! all {
-    ($class:ident: $($error:ty),+ $(,)?) => {$(
-        impl Classified for $error {
-            fn class(&self) -> ErrorClass {
-                $class
-            }
-        }
-    )+};
-}
-
-all!(Caller: LayoutError, LimitError, NumberError, RegionError, UnknownModeError, WalkError);
-all!(Busy: BusyError);
-all!(Host: SystemError, UserfaultfdError);
-all!(Bug: IndexError, RegionsCheckError);
+all_in_class!(
+    Caller: LayoutError, LimitError, NumberError, RegionError, UnknownModeError, WalkError,
+);
+all_in_class!(Busy: BusyError);
+all_in_class!(Host: SystemError, UserfaultfdError);
+all_in_class!(Bug: IndexError, RegionsCheckError);
 
 impl Classified for AgentError {
     fn class(&self) -> ErrorClass {

@@ -25,3 +25,16 @@ pub trait Classified: std::error::Error {
     /// The class. O(depth of its causes).
     fn class(&self) -> ErrorClass;
 }
+
+/// Has all errors of types be in one class. For the crates of this repository only: no stable interface.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! all_in_class {
+    ($class:ident: $($error:ty),+ $(,)?) => {$(
+        impl $crate::Classified for $error {
+            fn class(&self) -> $crate::ErrorClass {
+                $crate::ErrorClass::$class
+            }
+        }
+    )+};
+}
