@@ -3,86 +3,28 @@
 //! Source: `userfaultfd(2)`, `ioctl_userfaultfd(2)`, and the kernel's
 //! `Documentation/admin-guide/mm/userfaultfd.rst`.
 
+mod abi;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
-use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iowr_nr};
 
 use super::span::Span;
 use crate::PAGE_SIZE;
+use abi::{
+    Api, Message, Move, Range, Register, UFFD_API, UFFD_EVENT_PAGEFAULT, UFFD_FEATURE_EVENT_REMAP,
+    UFFD_FEATURE_MOVE, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
+    UFFD_FEATURE_WP_UNPOPULATED, UFFD_USER_MODE_ONLY, UFFDIO_API, UFFDIO_MOVE,
+    UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES, UFFDIO_REGISTER, UFFDIO_REGISTER_MODE_MISSING,
+    UFFDIO_REGISTER_MODE_WP, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT,
+    UFFDIO_WRITEPROTECT_MODE_WP, USERFAULTFD_IOC_NEW, WriteProtect,
+};
 
 /// Messages that are read at once.
 const MESSAGES_PER_READ: usize = 16;
-
-const UFFD_API: u64 = 0xaa;
-const UFFD_EVENT_PAGEFAULT: u8 = 0x12;
-const UFFD_USER_MODE_ONLY: libc::c_int = 1;
-const UFFD_FEATURE_PAGEFAULT_FLAG_WP: u64 = 1 << 0;
-const UFFD_FEATURE_WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
-const UFFD_FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
-const UFFD_FEATURE_EVENT_REMAP: u64 = 1 << 2;
-const UFFD_FEATURE_MOVE: u64 = 1 << 16;
-const UFFDIO_REGISTER_MODE_MISSING: u64 = 1 << 0;
-const UFFDIO_REGISTER_MODE_WP: u64 = 1 << 1;
-const UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES: u64 = 1 << 1;
-const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1 << 0;
-
-#[repr(C)]
-struct Api {
-    version: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-struct Range {
-    start: u64,
-    len: u64,
-}
-
-#[repr(C)]
-struct Register {
-    range: Range,
-    mode: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-struct WriteProtect {
-    range: Range,
-    mode: u64,
-}
-
-#[repr(C)]
-struct Move {
-    destination: u64,
-    source: u64,
-    len: u64,
-    mode: u64,
-    moved: i64,
-}
-
-/// `struct uffd_msg`; the address is that of a page fault, elsewhere something else.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Message {
-    event: u8,
-    reserved: [u8; 7],
-    flags: u64,
-    address: u64,
-    thread: u64,
-}
-
-ioctl_iowr_nr!(UFFDIO_API, 0xaa, 0x3f, Api);
-ioctl_iowr_nr!(UFFDIO_REGISTER, 0xaa, 0x00, Register);
-ioctl_ior_nr!(UFFDIO_UNREGISTER, 0xaa, 0x01, Range);
-ioctl_ior_nr!(UFFDIO_WAKE, 0xaa, 0x02, Range);
-ioctl_iowr_nr!(UFFDIO_MOVE, 0xaa, 0x05, Move);
-ioctl_iowr_nr!(UFFDIO_WRITEPROTECT, 0xaa, 0x06, WriteProtect);
-ioctl_io_nr!(USERFAULTFD_IOC_NEW, 0xaa, 0x00);
 
 /// Why this process cannot write-protect guest memory.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +49,7 @@ pub enum UserfaultfdError {
 /// Whose faults are held off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Faults {
-    /// Everybody's, the kernel's on the process's behalf among them, as KVM's are.
+    /// All, the kernel's on the process's behalf among them, as KVM's are.
     All,
     /// Those of the process's own threads. Where the kernel itself would fault, it fails with `EFAULT`.
     /// No privilege is needed.
@@ -117,7 +59,7 @@ pub(crate) enum Faults {
 /// A userfaultfd whose registered memory can be write-protected.
 ///
 /// A protected page is unprotected by whoever protected it, and a blocked writer sleeps in the kernel until
-/// then; nobody decides anything by reading from it. Closing it unprotects and wakes everything.
+/// then; nothing is decided by what is read from it. Closing it unprotects and wakes everything.
 #[derive(Debug)]
 pub(crate) struct Userfaultfd {
     fd: OwnedFd,
@@ -244,7 +186,7 @@ impl Userfaultfd {
         self.wake_range(&range(span))
     }
 
-    /// Wakes everybody who is blocked and whose fault has not been read yet, and reads it.
+    /// Wakes all threads that are blocked and whose faults have not been read yet, and reads these.
     ///
     /// # Errors
     ///
@@ -273,7 +215,7 @@ impl Userfaultfd {
 
 impl Userfaultfd {
     /// Moves pages from `source`, which nobody else uses, to the missing ones of `destination`,
-    /// without copying them; what is missing at the source stays missing. Says how many bytes, from
+    /// without copying them; what is missing at the source stays missing. Returns how many bytes, from
     /// the first on, were dealt with, and why not all.
     pub(super) fn move_pages(
         &self,
