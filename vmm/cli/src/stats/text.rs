@@ -1,111 +1,17 @@
-//! `pagefold stats`: what a running `pagefold run --api-socket` saves.
+//! The counters as text for people.
 
-use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pagefold::limits::{Tree, mappings as mappings_limit};
-use pagefold_api::{ApiClient, ClientError};
 use pagefold_dedup::Knobs;
 use pagefold_dedup::stats::{DedupStats, VmStats};
 
-use super::failure::{Advise, Failure};
-use super::knobs::differences;
-use super::size::{mib, signed_mib};
-use super::socket::{Socket, no_answer};
-use super::table::{list, table};
-use super::{Outcome, Reader, live, print_to_reader};
-
-/// How often `--watch` looks.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Moves the cursor to the top left and clears the screen below it.
-const CLEAR_SCREEN: &str = "\x1b[H\x1b[J";
-
-/// What the columns are that a VM's pages add up from.
-const COLUMNS: &str = "\
-Each page of a VM is merged (shares a slot), zero (given back), unshared (unchanged, without a twin), \
-volatile (written lately), deferred (mappings are short), or another: not there, written out to swap, \
-or not to be folded.";
-
-/// What could not be done when it cannot.
-const WHAT: &str = "cannot get statistics";
-
-/// What `pagefold stats` takes.
-#[derive(Debug, clap::Args)]
-#[command(after_help = COLUMNS)]
-pub(super) struct Args {
-    #[command(flatten)]
-    socket: Socket,
-    /// Print JSON: one line a look
-    #[arg(long)]
-    json: bool,
-    /// Look again every second, until interrupted or until the VMs end
-    #[arg(long)]
-    watch: bool,
-}
-
-/// Asks the socket, once or over and over.
-pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let client = args.socket.client()?;
-    let first = Look::new(client.dedup().map_err(|error| no_answer(WHAT, &error))?);
-    if show(args, &first, None)? == Reader::There && args.watch {
-        watch(args, &client, first)?;
-    }
-    Ok(Outcome::Fine)
-}
-
-/// Looks again and again, until the run has ended or nobody reads what it prints.
-fn watch(args: &Args, client: &ApiClient, mut last: Look) -> Result<(), Failure> {
-    loop {
-        std::thread::sleep(WATCH_INTERVAL);
-        match client.dedup() {
-            Ok(stats) => {
-                let look = Look::new(stats);
-                if show(args, &look, Some(&last))? == Reader::Gone {
-                    return Ok(());
-                }
-                last = look;
-            }
-            // It was there a moment ago: the run has ended.
-            Err(ClientError::Connect { .. }) => return Ok(()),
-            // What a run answers last, or nothing, when it ends during a request.
-            Err(error) => {
-                std::thread::sleep(WATCH_INTERVAL);
-                return match client.dedup() {
-                    Err(ClientError::Connect { .. }) => Ok(()),
-                    _ => Err(no_answer(WHAT, &error)),
-                };
-            }
-        }
-    }
-}
-
-/// The counters, and when they were so.
-struct Look {
-    stats: DedupStats,
-    at: Instant,
-}
-
-impl Look {
-    fn new(stats: DedupStats) -> Self {
-        Self { stats, at: Instant::now() }
-    }
-}
-
-fn show(args: &Args, look: &Look, last: Option<&Look>) -> Result<Reader, Failure> {
-    if args.json {
-        let json = serde_json::to_string(&look.stats)
-            .advise("cannot write the statistics as JSON", "report this as a fault")?;
-        return print_to_reader(&format!("{json}\n"));
-    }
-    let clear = args.watch && live::is_capable(&io::stdout());
-    let clear = if clear { CLEAR_SCREEN } else { "" };
-    let rates = last.map(|last| rates(&last.stats, &look.stats, look.at - last.at));
-    print_to_reader(&format!("{clear}{}", text(&look.stats, rates)))
-}
+use crate::knobs::differences;
+use crate::size::{mib, signed_mib};
+use crate::table::{list, table};
 
 /// The mappings in use, with what to do if they do not suffice.
-pub(super) fn mappings_text(stats: &DedupStats) -> String {
+pub(crate) fn mappings_text(stats: &DedupStats) -> String {
     match mappings(stats) {
         (in_use, Some(advice)) => format!("{in_use}: {advice}"),
         (in_use, None) => in_use,
@@ -113,7 +19,7 @@ pub(super) fn mappings_text(stats: &DedupStats) -> String {
 }
 
 /// The mappings in use, and what is put off for want of more, if anything is; and what to do then.
-pub(super) fn mappings(stats: &DedupStats) -> (String, Option<String>) {
+pub(crate) fn mappings(stats: &DedupStats) -> (String, Option<String>) {
     let in_use = format!("{} of {}", stats.vmas_used, stats.vmas_budget);
     let deferred: u64 = stats.vms.iter().map(|vm| vm.deferred_pages).sum();
     if deferred == 0 {
@@ -131,7 +37,7 @@ pub(super) fn mappings(stats: &DedupStats) -> (String, Option<String>) {
 }
 
 /// What has happened in a second, on an average over `time`.
-fn rates(before: &DedupStats, after: &DedupStats, time: Duration) -> String {
+pub(super) fn rates(before: &DedupStats, after: &DedupStats, time: Duration) -> String {
     let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
     let rate = |count: fn(&DedupStats) -> u64| {
         // Counters do not go back, but for those of another run at the same socket.
@@ -151,7 +57,7 @@ fn rates(before: &DedupStats, after: &DedupStats, time: Duration) -> String {
 }
 
 /// The counters for people, and how fast they change.
-fn text(stats: &DedupStats, rates: Option<String>) -> String {
+pub(super) fn text(stats: &DedupStats, rates: Option<String>) -> String {
     let saved = mib(Some(stats.saved_bytes));
     let mut lines = vec![
         ("saved", format!("{saved} (net {})", signed_mib(stats.general_profit))),
@@ -163,7 +69,7 @@ fn text(stats: &DedupStats, rates: Option<String>) -> String {
 }
 
 /// The counters without what a report has in sum.
-pub(super) fn details(stats: &DedupStats) -> String {
+pub(crate) fn details(stats: &DedupStats) -> String {
     with_vms(list(&totals(stats)), stats)
 }
 
@@ -238,7 +144,7 @@ fn vms(stats: &DedupStats) -> String {
     table(&headings, &stats.vms.iter().map(row).collect::<Vec<_>>())
 }
 
-/// The knobs that somebody has set.
+/// The knobs that are not as by default.
 fn knobs(knobs: &Knobs) -> String {
     let set: Vec<String> = differences(&Knobs::default(), knobs)
         .into_iter()
