@@ -202,6 +202,8 @@ fn what_the_doctor_suggests_fits_under_each_limit() {
         ("-n 39", Some("run -n 3 --for 20s")),
         ("-n 40", Some("run -n 4 --for 20s")),
         ("-v 1400000", Some("run -n ")),
+        ("-d 30000", None),
+        ("-d 120000", Some("run -n 1 --for 20s")),
     ] {
         let doctor = under_ulimit(limit, &["doctor"]);
         let command = suggested(&doctor);

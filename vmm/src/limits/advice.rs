@@ -3,12 +3,15 @@
 use std::io;
 
 use super::mappings::{self, Mappings};
-use super::rlimit::{Resource, Rlimits, address_space_bytes};
+use super::rlimit::{Resource, Rlimits, address_space_bytes, data_bytes};
 use super::threads;
 use super::tree::Tree;
 
 /// Threads left under a limit that has certainly been hit by one who starts many at once.
 const FEW_THREADS: u64 = 64;
+
+/// Private memory left under a limit that has certainly been hit by one who starts threads: each has a stack.
+const LITTLE_DATA_BYTES: u64 = 4 << 20;
 
 /// What to do about `error` if it comes from a limit of this process; `None` if it does not, or
 /// that cannot be determined. To be called soon: the limits are read as they are now.
@@ -38,7 +41,7 @@ fn advice_for(tree: &Tree, errno: i32) -> Option<String> {
                 now >> 10
             ))
         }
-        libc::EAGAIN => no_thread(tree),
+        libc::EAGAIN => no_thread(tree).or_else(|| no_stack(tree, &limits)),
         libc::ENOMEM => no_mapping(tree, &limits),
         _ => None,
     }
@@ -57,6 +60,18 @@ fn no_thread(tree: &Tree) -> Option<String> {
     })
 }
 
+/// What keeps a process from having another thread's stack.
+fn no_stack(tree: &Tree, limits: &Rlimits) -> Option<String> {
+    let max = limits.get(Resource::Data)?;
+    let is_hit = max.saturating_sub(data_bytes(tree)?) < LITTLE_DATA_BYTES;
+    is_hit.then(|| no_data(max))
+}
+
+fn no_data(max_bytes: u64) -> String {
+    let (resource, mib) = (Resource::Data, max_bytes >> 20);
+    format!("raise the limit on {resource} ({}, now {mib} MiB)", resource.command())
+}
+
 /// What keeps a process from mapping memory.
 fn no_mapping(tree: &Tree, limits: &Rlimits) -> Option<String> {
     if let Some(mappings) = Mappings::read(tree).filter(Mappings::are_short) {
@@ -68,23 +83,19 @@ fn no_mapping(tree: &Tree, limits: &Rlimits) -> Option<String> {
             mappings::NAME
         ));
     }
-    for resource in [Resource::AddressSpace, Resource::Data] {
-        if let Some(max) = limits.get(resource) {
-            let now = format!(
-                "raise the limit on {resource} ({}, now {} MiB",
-                resource.command(),
-                max >> 20
-            );
-            if resource == Resource::Data {
-                return Some(format!("{now})"));
-            }
-            let used = address_space_bytes(tree).map(|used| format!(", {} in use", used >> 20));
-            return Some(format!(
-                "{now}{}): a store of shared pages is mapped as far as it is used, four times the VMs' \
-                 memory at most",
-                used.unwrap_or_default()
-            ));
-        }
+    if let Some(max) = limits.get(Resource::AddressSpace) {
+        let resource = Resource::AddressSpace;
+        let used = address_space_bytes(tree).map(|used| format!(", {} in use", used >> 20));
+        return Some(format!(
+            "raise the limit on {resource} ({}, now {} MiB{}): a store of shared pages is mapped as far as it is \
+             used, four times the VMs' memory at most",
+            resource.command(),
+            max >> 20,
+            used.unwrap_or_default()
+        ));
+    }
+    if let Some(max) = limits.get(Resource::Data) {
+        return Some(no_data(max));
     }
     if tree.number("/proc/sys/vm/overcommit_memory") == Some(2) {
         return Some(
@@ -137,6 +148,14 @@ mod tests {
         );
         assert_eq!((group("max\n"), group("1000\n")), (String::new(), String::new()));
         assert_eq!(advice(&[], libc::EAGAIN), "");
+    }
+
+    #[test]
+    fn want_of_a_threads_stack_names_private_memory_if_little_is_left() {
+        let limits = ("/proc/self/limits", "Max data size 104857600 unlimited bytes\n");
+        let with = |status| advice(&[limits, ("/proc/self/status", status)], libc::EAGAIN);
+        assert!(with("VmData:   101000 kB\n").contains("private memory (ulimit -d, now 100 MiB)"));
+        assert_eq!(with("VmData:   20000 kB\n"), "");
     }
 
     #[test]

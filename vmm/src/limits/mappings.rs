@@ -5,6 +5,9 @@ use super::tree::Tree;
 /// The setting that limits them.
 pub const NAME: &str = "vm.max_map_count";
 
+/// The budget of guest memory leaves the process this part of all mappings for itself: an eighth.
+pub(super) const OWN_SHARE: u64 = 8;
+
 /// Mappings of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mappings {

@@ -121,6 +121,12 @@ pub fn address_space_bytes(tree: &Tree) -> Option<u64> {
     super::memory::field_kib(&tree.read("/proc/self/status").ok()?, "VmSize:")
 }
 
+/// Bytes of private memory that this process has and that can be written, whether they are there or not; `None` if the
+/// kernel does not report it.
+pub fn data_bytes(tree: &Tree) -> Option<u64> {
+    super::memory::field_kib(&tree.read("/proc/self/status").ok()?, "VmData:")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +155,7 @@ Max address space         unlimited            unlimited            bytes
         let limits = Rlimits::read(&Tree::real()).unwrap();
         assert!(limits.get(Resource::OpenFiles).unwrap() > 8);
         assert!(address_space_bytes(&Tree::real()).unwrap() > 4096);
+        assert!(data_bytes(&Tree::real()).unwrap() > 4096);
         let (tree, _files) = Tree::made_up(&[]);
         assert!(Rlimits::read(&tree).is_err());
     }

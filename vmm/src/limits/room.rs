@@ -2,7 +2,8 @@
 
 use std::thread::available_parallelism;
 
-use super::rlimit::{Resource, Rlimits, address_space_bytes};
+use super::mappings::{self, Mappings};
+use super::rlimit::{Resource, Rlimits, address_space_bytes, data_bytes};
 use super::threads::{self, ThreadLimit};
 use super::tree::Tree;
 
@@ -36,6 +37,22 @@ const VIEW_PER_BYTE: u64 = 4;
 /// What is mapped of any store.
 const LEAST_VIEW_BYTES: u64 = 16 << 20;
 
+/// Private memory of a process with VMs: its threads' stacks and heaps.
+const BASE_DATA_BYTES: u64 = 32 << 20;
+
+/// Private memory of a VM beside its own: a thread's stack, and what is known of its pages.
+const DATA_PER_VM_BYTES: u64 = 1 << 20;
+
+/// Private memory for what is known of a VM's pages: this part of theirs.
+const DATA_OF_PAGES: u64 = 64;
+
+/// Mappings of a process with VMs that are no guest memory: six for each thread, of which up to 32 carry out
+/// requests, and those of folding.
+const BASE_MAPPINGS: u64 = 256;
+
+/// Mappings of a VM that are no guest memory: those of its vCPU and its thread, and of large sets of its pages.
+const MAPPINGS_PER_VM: u64 = 6;
+
 /// What is going to be needed, by a process that has little of it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
@@ -45,6 +62,9 @@ pub struct Needs {
     store_bytes: u64,
     /// What of the store is mapped at most.
     view_bytes: u64,
+    data_bytes: u64,
+    /// Mappings beside those that folding makes of guest memory.
+    mappings: u64,
 }
 
 impl Needs {
@@ -59,6 +79,10 @@ impl Needs {
                 .saturating_add(memory_bytes),
             store_bytes,
             view_bytes: view_bytes(memory_bytes, store_bytes),
+            data_bytes: (BASE_DATA_BYTES + count * DATA_PER_VM_BYTES)
+                .saturating_add(memory_bytes)
+                .saturating_add(memory_bytes / DATA_OF_PAGES),
+            mappings: BASE_MAPPINGS + count * MAPPINGS_PER_VM,
         }
     }
 
@@ -71,6 +95,9 @@ impl Needs {
             space_bytes: BASE_SPACE_BYTES.saturating_add(memory_bytes),
             store_bytes,
             view_bytes: view_bytes(memory_bytes, store_bytes),
+            // Small, or refused by the kernel when the first is made.
+            data_bytes: 0,
+            mappings: 0,
         }
     }
 }
@@ -134,6 +161,32 @@ pub enum RoomError {
         /// How much it may have.
         max_bytes: u64,
     },
+    /// Private memory.
+    #[error(
+        "{} MiB of private memory may be needed, and this process may have {} MiB",
+        needed_bytes >> 20, max_bytes >> 20
+    )]
+    PrivateMemory {
+        /// How much it takes in all.
+        needed_bytes: u64,
+        /// How much it may have.
+        max_bytes: u64,
+    },
+    /// Mappings.
+    #[error(
+        "the process itself, guest memory apart, may need {own} more mappings, and {}, {max}, leaves it {left}",
+        mappings::NAME
+    )]
+    Mappings {
+        /// How many it takes that are no guest memory.
+        own: u64,
+        /// How many there are for these.
+        left: u64,
+        /// How many there may be in all.
+        max: u64,
+        /// How many there would have to be.
+        needed: u64,
+    },
 }
 
 /// Address space that the C library may reserve for another thread's allocations at any time.
@@ -159,6 +212,14 @@ impl RoomError {
                 Resource::AddressSpace.command(),
                 Resource::AddressSpace.command_for(needed_bytes + ARENA_BYTES)
             ),
+            Self::PrivateMemory { needed_bytes, .. } => format!(
+                "{} unlimited, or at least {}",
+                Resource::Data.command(),
+                Resource::Data.command_for(*needed_bytes)
+            ),
+            Self::Mappings { needed, .. } => {
+                format!("allow them (sysctl {}={needed}), or ask for less at once", mappings::NAME)
+            }
         }
     }
 }
@@ -172,6 +233,8 @@ pub fn lacking(tree: &Tree, needs: &Needs) -> Vec<RoomError> {
         too_few_threads(tree, needs),
         file_size(&limits, needs),
         address_space(tree, &limits, needs),
+        private_memory(tree, &limits, needs),
+        too_few_mappings(tree, needs),
     ];
     found.into_iter().flatten().collect()
 }
@@ -205,6 +268,24 @@ fn address_space(tree: &Tree, limits: &Rlimits, needs: &Needs) -> Option<RoomErr
     Some(RoomError::AddressSpace { needed_bytes, view_bytes: needs.view_bytes, max_bytes })
 }
 
+fn private_memory(tree: &Tree, limits: &Rlimits, needs: &Needs) -> Option<RoomError> {
+    let needed_bytes = data_bytes(tree).unwrap_or(0).saturating_add(needs.data_bytes);
+    let max_bytes = limits.get(Resource::Data).filter(|&max| max < needed_bytes)?;
+    Some(RoomError::PrivateMemory { needed_bytes, max_bytes })
+}
+
+/// A thread that gets no mapping for its signal stack ends the process, and so does a heap that cannot grow: nobody can
+/// recover from that, so it must not come to it.
+fn too_few_mappings(tree: &Tree, needs: &Needs) -> Option<RoomError> {
+    let Mappings { max, current } = Mappings::read(tree)?;
+    let own = needs.mappings;
+    // Folding makes as many as its budget is.
+    let share = if needs.store_bytes > 0 { mappings::OWN_SHARE } else { 1 };
+    let left = max.saturating_sub(current) / share;
+    let needed = current.saturating_add(own.saturating_mul(share));
+    (left < own).then_some(RoomError::Mappings { own, left, max, needed })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +301,11 @@ mod tests {
             ("Max open files 8 8 files\n", "40 open files", "ulimit -n 40"),
             ("Max file size 1024000 9 bytes\n", "49152 MiB", "ulimit -f unlimited"),
             ("Max address space 5368709120 9 bytes\n", "of which 4112 MiB", "ulimit -v unlimited"),
+            (
+                "Max data size 1073741824 9 bytes\n",
+                "1076 MiB of private memory",
+                "ulimit -d 1101824",
+            ),
         ] {
             let found = lacking_under(limits);
             let [error] = &found[..] else { panic!("{limits}: {found:?}") };
@@ -228,6 +314,29 @@ mod tests {
         }
         assert_eq!(lacking_under("Max open files 40 40 files\nMax file size unlimited 1 b\n"), []);
         assert_eq!(lacking_under(""), []);
+    }
+
+    #[test]
+    fn a_process_needs_mappings_beside_those_that_folding_may_make() {
+        let lacking = |max: &str, store_bytes| {
+            let files = [("/proc/sys/vm/max_map_count", max), ("/proc/self/maps", "a\nb\n")];
+            let (tree, _files) = Tree::made_up(&files);
+            lacking(&tree, &Needs::of_vms(4, 1 << 30, store_bytes))
+        };
+        let found = lacking("500\n", 48 << 30);
+        let [error @ RoomError::Mappings { own: 280, left: 62, .. }] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert!(
+            error.to_string().contains("280 more mappings, and vm.max_map_count, 500"),
+            "{error}"
+        );
+        assert!(error.advice().contains("sysctl vm.max_map_count=2242"), "{}", error.advice());
+        assert_eq!(lacking("2242\n", 48 << 30), []);
+        assert_eq!(lacking("65530\n", 48 << 30), []);
+        // Without folding all of them are the process's.
+        assert_eq!(lacking("500\n", 0), []);
+        assert_eq!(lacking("281\n", 0).len(), 1);
     }
 
     #[test]

@@ -45,6 +45,13 @@ pub(super) fn check(suggestions: &Suggestions) -> Vec<Finding> {
             |error| matches!(error, RoomError::AddressSpace { .. }),
         ),
         finding(
+            "private memory",
+            "guest memory counts in full, folded or not",
+            format!("{} (ulimit -d)", kib(Resource::Data)),
+            suggestions,
+            |error| matches!(error, RoomError::PrivateMemory { .. }),
+        ),
+        finding(
             "locked memory",
             "does not matter here: nothing is locked",
             locked,

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use pagefold::limits::{Tree, mappings};
+use pagefold::limits::{RoomError, Tree, mappings};
 use pagefold_api::ApiClient;
 
 use super::finding::{Finding, Verdict};
 use super::folding::Trial;
+use super::suggestion::Suggestions;
 use crate::failure::Failure;
 use crate::socket::no_answer;
 use crate::stats;
@@ -18,7 +19,8 @@ const DEFAULT_COUNT: u64 = 65_530;
 const AMPLE_COUNT: u64 = 1_048_576;
 
 /// Whether there are mappings to fold with.
-pub(super) fn check(trial: &Trial) -> Finding {
+pub(super) fn check(trial: &Trial, suggestions: &Suggestions) -> Finding {
+    let is_its = |error: &RoomError| matches!(error, RoomError::Mappings { .. });
     let max = mappings::max(&Tree::real());
     let left = match trial {
         Trial::Folded { vmas_budget } => format!(
@@ -31,7 +33,10 @@ pub(super) fn check(trial: &Trial) -> Finding {
     let raise = Some(format!("sysctl {}={AMPLE_COUNT}", mappings::NAME));
     let (verdict, found, fix) = match max {
         Some(max) if max >= DEFAULT_COUNT => (Verdict::Good, format!("{max}{left}"), None),
-        Some(max) => (Verdict::Poor, format!("only {max}{left}"), raise),
+        Some(max) => match suggestions.least.lacks(is_its) {
+            Some(error) => (Verdict::Missing, error.to_string(), raise),
+            None => (Verdict::Poor, format!("only {max}{left}"), raise),
+        },
         None => (Verdict::Poor, "cannot be read".to_owned(), None),
     };
     Finding {

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome, Failure> {
         folding::check_userfaultfd(&trial),
         folding::check_pagemap(&trial),
         folding::check_trial(&trial),
-        mappings::check(&trial),
+        mappings::check(&trial, &suggestions),
         memory,
         memory::check_overcommit(),
         memory::check_huge_pages(),

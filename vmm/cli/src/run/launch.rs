@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pagefold::config::DedupConfig;
+use pagefold::limits::RoomError;
+use pagefold::memory::HostMemoryPool;
 use pagefold::{BuildError, Host, HostConfig, OperationError, StopReason, VmHandle};
 use pagefold_api::{ApiServer, BindError, SocketError};
 use pagefold_dedup::EngineConfig;
@@ -74,7 +76,17 @@ fn is_stopped_on_request(vm: &VmHandle) -> bool {
 
 /// Refuses what would fail, or be ended by the kernel, half way.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), Failure> {
-    match plan.demand().lacking().first() {
+    let demand = plan.demand();
+    let memory = HostMemoryPool::of_process(plan.overcommit);
+    let lacks_memory = memory.check_room_for(demand.all_memory_bytes()).is_err();
+    let is_reported = |error: &&RoomError| match error {
+        // The kernel refuses too much of it before any guest runs, and how much it takes is known roughly.
+        RoomError::PrivateMemory { .. } => false,
+        // Want of memory is reported instead, when they are launched: fewer VMs need fewer mappings, too.
+        RoomError::Mappings { .. } => !lacks_memory,
+        _ => true,
+    };
+    match demand.lacking().iter().find(is_reported) {
         Some(error) => Err(Failure::limited("cannot run these VMs", error)),
         None => Ok(()),
     }
