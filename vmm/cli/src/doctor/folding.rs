@@ -154,22 +154,26 @@ fn route() -> &'static str {
 
 /// Whether the kernel reports which pages were written.
 pub(super) fn check_pagemap(trial: &Trial) -> Finding {
-    let finding = |verdict, found: String, fix: Option<&str>| Finding {
+    let finding = |verdict, found, fix| Finding {
         name: "PAGEMAP_SCAN",
         verdict,
         found,
         meaning: "finds the pages that guests have made their own again by writing",
-        fix: fix.map(str::to_owned),
+        fix,
     };
     match trial {
         Trial::Pass(error @ AgentError::Pagemap(_)) => finding(
             Verdict::Missing,
             ErrorChain::new(error).to_string(),
-            Some("use Linux 6.7 or later"),
+            limit_advice(error).or_else(|| Some("use Linux 6.7 or later".to_owned())),
         ),
         Trial::Attach(AttachError::Agent {
             source: error @ AgentSetupError::Pagemap(_), ..
-        }) => finding(Verdict::Missing, ErrorChain::new(error).to_string(), Some("mount /proc")),
+        }) => finding(
+            Verdict::Missing,
+            ErrorChain::new(error).to_string(),
+            limit_advice(error).or_else(|| Some("mount /proc".to_owned())),
+        ),
         Trial::Folded { .. } | Trial::Differs { .. } => finding(
             Verdict::Good,
             format!("works on Linux {}", setting("/proc/sys/kernel/osrelease")),
