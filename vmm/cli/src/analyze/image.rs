@@ -58,6 +58,10 @@ pub(super) enum ImageError {
     NotPages { path: PathBuf, len_bytes: u64 },
     #[error("{path} has {len_bytes} bytes, more than 2^32 pages")]
     TooLarge { path: PathBuf, len_bytes: u64 },
+    #[error("{path} is no image: it cannot be asked for its length")]
+    Length { path: PathBuf, source: io::Error },
+    #[error("{path} had {from_bytes} bytes, and {to_bytes} once its pages had been counted")]
+    Shrunk { path: PathBuf, from_bytes: u64, to_bytes: u64 },
     #[error("cannot read {path} at byte {offset_bytes}")]
     Read { path: PathBuf, offset_bytes: u64, source: io::Error },
 }
@@ -67,7 +71,7 @@ impl ImageError {
     pub(super) fn advice(&self) -> &'static str {
         match self {
             Self::Open { .. } => "give the path of a raw memory image that this user may read",
-            Self::NotAFile { .. } => {
+            Self::NotAFile { .. } | Self::Length { .. } => {
                 "give files: those in a directory one by one, and what comes through a pipe saved first"
             }
             Self::Empty { .. } => "see whether the dump that made the image was complete",
@@ -75,6 +79,9 @@ impl ImageError {
                 "give a raw image of whole pages: no ELF core, no compressed or truncated dump"
             }
             Self::TooLarge { .. } => "split the image",
+            Self::Shrunk { .. } => {
+                "give an image that nobody writes to: of a VM that has ended, or a copy"
+            }
             Self::Read { .. } => {
                 "see whether the image is still being written, or its disk has errors"
             }
@@ -92,14 +99,13 @@ impl Image {
             Ok(_) => return Err(ImageError::NotAFile { path }),
             Err(source) => return Err(ImageError::Open { path, source }),
         }
-        let mut file = match File::open(&path) {
+        let file = match File::open(&path) {
             Ok(file) => file,
             Err(source) => return Err(ImageError::Open { path, source }),
         };
-        // Not the metadata's length, which is 0 for a block device.
-        let len_bytes = match file.seek(io::SeekFrom::End(0)) {
+        let len_bytes = match len_bytes(&file) {
             Ok(len_bytes) => len_bytes,
-            Err(source) => return Err(ImageError::Open { path, source }),
+            Err(source) => return Err(ImageError::Length { path, source }),
         };
         if len_bytes == 0 {
             return Err(ImageError::Empty { path });
@@ -125,6 +131,16 @@ impl Image {
     pub(super) fn data_page_count(&self) -> u32 {
         let data = self.segments().into_iter().filter(|segment| !segment.is_hole);
         data.map(|segment| segment.page_count).sum()
+    }
+
+    /// Refuses an image that has become shorter since it was opened: beyond its end everything looks like a hole.
+    pub(super) fn check_length(&self) -> Result<(), ImageError> {
+        let (path, from_bytes) = (&self.path, offset(self.page_count));
+        match len_bytes(&self.file) {
+            Ok(to_bytes) if to_bytes >= from_bytes => Ok(()),
+            Ok(to_bytes) => Err(ImageError::Shrunk { path: path.clone(), from_bytes, to_bytes }),
+            Err(source) => Err(ImageError::Length { path: path.clone(), source }),
+        }
     }
 
     /// Reads the image part by part on all cores, and returns what `visit` makes of each part, in
@@ -190,6 +206,11 @@ impl Image {
     }
 }
 
+/// Not the metadata's, which is 0 for a block device.
+fn len_bytes(mut file: &File) -> io::Result<u64> {
+    file.seek(io::SeekFrom::End(0))
+}
+
 fn offset(page: u32) -> u64 {
     u64::from(page) * PAGE_SIZE as u64
 }
@@ -237,6 +258,8 @@ mod tests {
             let other = Image::open(Path::new(path)).expect_err("no image");
             assert!(matches!(other, ImageError::NotAFile { .. }));
         }
+        let endless = Image::open(Path::new("/proc/version")).expect_err("no image");
+        assert!(matches!(endless, ImageError::Length { .. }), "{endless:?}");
     }
 
     /// All parts, with a copy of the bytes of those that have some.

@@ -44,6 +44,7 @@ impl Keys {
             }
             Part::Hole(..) => None,
         })?;
+        image.check_length()?;
         Ok(Self::new(image.page_count(), runs.into_iter().flatten().collect()))
     }
 
@@ -142,6 +143,20 @@ mod tests {
         let distinct: BTreeSet<Key> = keys.into_iter().collect();
         assert_eq!(distinct.len(), 3);
         assert_eq!(key_of(&one), key_of(&one.clone()));
+    }
+
+    #[test]
+    fn an_image_that_became_shorter_is_refused_and_not_taken_for_holes() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), [7; 4 * PAGE_SIZE]).expect("written");
+        let image = Image::open(file.path()).expect("an image");
+        file.as_file().set_len(0).expect("a length");
+        let error = Keys::of(&image, &Progress::hidden()).map(drop).expect_err("no keys");
+        assert!(
+            error.to_string().ends_with("had 16384 bytes, and 0 once its pages had been counted")
+        );
+        file.as_file().set_len(5 * PAGE_SIZE as u64).expect("a length");
+        assert_eq!(Keys::of(&image, &Progress::hidden()).expect("keys").page_count(), 4);
     }
 
     #[test]
