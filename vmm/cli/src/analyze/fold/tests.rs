@@ -72,6 +72,21 @@ fn an_image_that_changes_after_loading_is_no_wrong_byte_in_memory() {
 }
 
 #[test]
+fn a_wrong_byte_is_reported_whatever_the_name_of_its_image() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(std::ffi::OsStr::from_bytes(b"\xff"));
+    std::fs::write(&path, [7; PAGE_SIZE]).expect("written");
+    let image = Image::open(&path).expect("an image");
+    let keys = Keys::of(&image, &Progress::hidden()).expect("keys");
+    let memory = load(&image, &keys, &Progress::hidden()).expect("loaded");
+    memory.write(3, &[0xee]);
+    let found = verify_all(&[image], &[memory], &[keys], &Progress::hidden()).expect("read");
+    let json = serde_json::to_string(&found).expect("JSON");
+    assert!(json.ends_with("\u{fffd}\",\"offset_bytes\":3}"), "{json}");
+}
+
+#[test]
 fn an_image_that_changes_between_counting_and_loading_is_named() {
     let (file, image, keys, _) = loaded();
     write(&file, AT);

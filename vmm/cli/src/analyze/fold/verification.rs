@@ -2,7 +2,6 @@
 
 use std::iter;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use pagefold_dedup::{AnonymousMemory, PAGE_SIZE};
@@ -17,8 +16,8 @@ use crate::failure::Failure;
 /// A byte of memory that is not the image's.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(in crate::analyze) struct Difference {
-    /// The image.
-    pub(in crate::analyze) path: PathBuf,
+    /// The image, readable whatever its name is made of.
+    pub(in crate::analyze) path: String,
     /// Where in it.
     pub(in crate::analyze) offset_bytes: u64,
 }
@@ -37,7 +36,8 @@ pub(super) fn verify_all(
         match found {
             // Whatever else there is: this is what must never be.
             Some(Wrong::Memory(offset_bytes)) => {
-                return Ok(Some(Difference { path: image.path().to_owned(), offset_bytes }));
+                let path = image.path().display().to_string();
+                return Ok(Some(Difference { path, offset_bytes }));
             }
             Some(Wrong::Image(offset_bytes)) => {
                 change.get_or_insert_with(|| changed(image, offset_bytes));
