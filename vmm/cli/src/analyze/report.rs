@@ -108,7 +108,10 @@ fn folded(fold: &Fold, census: &TotalCensus) -> String {
         ("passes", fold.passes.to_string()),
         ("time", format!("{:.3} s, {} s of processor time", fold.elapsed_s, seconds(fold.cpu_s))),
         ("extents", count(Some(fold.extents))),
-        ("mappings", stats::mappings_text(&fold.dedup)),
+        (
+            "mappings",
+            stats::mappings_text(&fold.dedup, ", and analyze again, or give fewer images at once"),
+        ),
         (
             "verified",
             if fold.verified { "every byte" } else { "NO: the memory differs from the images" }

@@ -57,12 +57,12 @@ pub(super) fn check(trial: &Trial, suggestions: &Suggestions) -> Finding {
 pub(super) fn check_run(socket: &Path) -> Result<Finding, Failure> {
     let stats = ApiClient::new(socket).and_then(|client| client.dedup());
     let stats = stats.map_err(|error| no_answer("cannot get the statistics", &error))?;
-    let (used, advice) = stats::mappings(&stats);
+    let (used, command) = stats::mappings(&stats);
     Ok(Finding {
         name: "its mappings",
-        verdict: if advice.is_some() { Verdict::Poor } else { Verdict::Good },
+        verdict: if command.is_some() { Verdict::Poor } else { Verdict::Good },
         found: used,
         meaning: "what the process that serves the socket uses of those that guest memory may have",
-        fix: advice,
+        fix: command.map(|command| format!("{command}{}", stats::OF_VMS)),
     })
 }

@@ -10,15 +10,18 @@ use crate::knobs::differences;
 use crate::size::{mib, signed_mib};
 use crate::table::{list, table};
 
-/// The mappings in use, with what to do if they do not suffice.
-pub(crate) fn mappings_text(stats: &DedupStats) -> String {
+/// What else there is to know of the command that allows VMs more mappings.
+pub(crate) const OF_VMS: &str = " (it takes effect at once), or run fewer VMs in a process";
+
+/// The mappings in use, with what to do if they do not suffice: that, and `then`.
+pub(crate) fn mappings_text(stats: &DedupStats, then: &str) -> String {
     match mappings(stats) {
-        (in_use, Some(advice)) => format!("{in_use}: {advice}"),
+        (in_use, Some(command)) => format!("{in_use}: {command}{then}"),
         (in_use, None) => in_use,
     }
 }
 
-/// The mappings in use, and what is put off for want of more, if anything is; and what to do then.
+/// The mappings in use, and what is put off for want of more, if anything is; and the command that allows them then.
 pub(crate) fn mappings(stats: &DedupStats) -> (String, Option<String>) {
     let in_use = format!("{} of {}", stats.vmas_used, stats.vmas_budget);
     let deferred: u64 = stats.vms.iter().map(|vm| vm.deferred_pages).sum();
@@ -29,11 +32,8 @@ pub(crate) fn mappings(stats: &DedupStats) -> (String, Option<String>) {
     let max = mappings_limit::max(&Tree::real());
     let value = max.map(|max| mappings_limit::enough_for(max, deferred.saturating_mul(2)));
     let value = value.map(|value| format!("={value}")).unwrap_or_default();
-    let advice = format!(
-        "sysctl {}{value} (it takes effect at once), or run fewer VMs in a process",
-        mappings_limit::NAME
-    );
-    (format!("{in_use}; {deferred} pages are put off for want of more"), Some(advice))
+    let command = format!("sysctl {}{value}", mappings_limit::NAME);
+    (format!("{in_use}; {deferred} pages are put off for want of more"), Some(command))
 }
 
 /// What has happened in a second, on an average over `time`.
@@ -114,7 +114,7 @@ fn totals(stats: &DedupStats) -> Vec<(&'static str, String)> {
                 stats.events.pages_scanned, stats.events.pages_skipped
             ),
         ),
-        ("mappings", mappings_text(stats)),
+        ("mappings", mappings_text(stats, OF_VMS)),
         ("passes", format!("{} in {:.2} s of processor time", stats.full_scans, stats.cpu_seconds)),
         ("knobs", knobs(&stats.knobs)),
     ];
@@ -198,14 +198,14 @@ mod tests {
     #[test]
     fn what_mappings_are_short_for_comes_with_the_setting_that_is_enough() {
         let mut stats = stats(0, 0.0);
-        let text = mappings_text(&stats);
+        let text = mappings_text(&stats, OF_VMS);
         let (_, advice) = text.split_once("4 pages are put off").expect("it says so");
         let (_, value) = advice.split_once("sysctl vm.max_map_count=").expect("a command");
         let digits = value.find(|c: char| !c.is_ascii_digit()).expect("more text");
         let max = mappings_limit::max(&Tree::real()).expect("a limit");
         assert!(value[..digits].parse::<u64>().expect("a number") >= max + 8, "{text}");
         stats.vms[0].deferred_pages = 0;
-        assert_eq!(mappings_text(&stats), "0 of 0");
+        assert_eq!(mappings_text(&stats, OF_VMS), "0 of 0");
     }
 
     #[test]
