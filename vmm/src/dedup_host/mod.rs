@@ -8,6 +8,7 @@ mod error;
 mod runner;
 mod snapshot;
 
+use std::cell::Cell;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -31,6 +32,10 @@ use snapshot::Snapshot;
 
 /// The domain of VMs for which none is named.
 pub(crate) const DEFAULT_DOMAIN: &str = "default";
+
+/// How often what is new is counted beside the thread, before the thread counts the rest itself: the VMs that have come
+/// since.
+const MAX_ROUNDS: u32 = 3;
 
 /// The folding of one program's VMs. Clones are the same; with the last one the thread ends.
 #[derive(Debug, Clone)]
@@ -158,21 +163,28 @@ impl DedupHost {
     ///
     /// When folding has stopped.
     pub fn stats(&self) -> Result<DedupStats, DedupGone> {
-        let mut snapshot = self.thread.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the lock: many who ask wait together for the thread, which may be long in answering, and not one
+        // after the other.
         let changes = self.ask(|runner| runner.changes)?;
+        let mut snapshot = self.thread.stats.lock().unwrap_or_else(PoisonError::into_inner);
         snapshot.get(changes, Instant::now, || self.count_stats())
     }
 
     fn count_stats(&self) -> Result<DedupStats, DedupGone> {
-        let mut count = MemoryCount::default();
-        loop {
-            let stats;
-            (stats, count) = self.ask(move |runner| (runner.stats(&mut count), count))?;
-            match stats {
-                Some(stats) => return Ok(stats),
-                None => count.run(),
+        let count = Cell::new(MemoryCount::default());
+        let beside = || {
+            let mut known = count.take();
+            let (stats, mut known) = self.ask(move |runner| (runner.stats(&mut known), known))?;
+            if stats.is_none() {
+                known.run();
             }
-        }
+            count.set(known);
+            Ok(stats)
+        };
+        in_rounds(beside, || {
+            let mut known = count.take();
+            self.ask(move |runner| runner.count_stats(&mut known))
+        })
     }
 
     /// Waits until everything is folded that is unchanged since this call, at most for `limit`.
@@ -319,6 +331,20 @@ impl DedupHost {
         let requests = self.thread.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.as_ref().and_then(|requests| requests.send(request).ok()).ok_or(DedupGone)
     }
+}
+
+/// What a few `rounds` come to, or what comes `at_last` if they come to nothing: VMs may be attached faster than those
+/// that there are have been counted, for as long as hundreds are launched.
+fn in_rounds<T, E>(
+    mut round: impl FnMut() -> Result<Option<T>, E>,
+    at_last: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 0..MAX_ROUNDS {
+        if let Some(found) = round()? {
+            return Ok(found);
+        }
+    }
+    at_last()
 }
 
 impl Drop for FoldingThread {

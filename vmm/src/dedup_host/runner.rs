@@ -263,6 +263,16 @@ impl Runner {
         self.engine.stats_with(count, &self.unfolded)
     }
 
+    /// The same, after counting what has not been counted yet. Others wait.
+    pub(super) fn count_stats(&mut self, count: &mut MemoryCount) -> DedupStats {
+        loop {
+            match self.stats(count) {
+                Some(stats) => return stats,
+                None => count.run(),
+            }
+        }
+    }
+
     /// Takes note of a VM that is not to be folded, so that its memory is not forgotten in the counts.
     pub(super) fn leave_unfolded(&mut self, vm: VmId, its: UnfoldedVm) {
         self.unfolded.insert(vm, its);

@@ -18,7 +18,7 @@ pub(super) struct Snapshot<T> {
 #[derive(Debug)]
 struct Answer<T> {
     value: T,
-    /// What its question was about, of which this is the number of changes.
+    /// What its question was about, of which this is the number of changes, or fewer than there had been.
     changes: u64,
     until: Instant,
 }
@@ -30,8 +30,9 @@ impl<T> Default for Snapshot<T> {
 }
 
 impl<T: Clone> Snapshot<T> {
-    /// The last answer, or, if that has become too old, or there have been other `changes` to what it
-    /// depends on, a new one. `now` is the clock.
+    /// The last answer, or, if that has become too old, or there have been more `changes` to what it
+    /// depends on, a new one. Others may have noticed more of them since `changes` were counted. `now` is the
+    /// clock.
     ///
     /// # Errors
     ///
@@ -43,7 +44,7 @@ impl<T: Clone> Snapshot<T> {
         find: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let asked = now();
-        self.last.take_if(|last| last.until <= asked || last.changes != changes);
+        self.last.take_if(|last| last.until <= asked || last.changes < changes);
         if let Some(last) = &self.last {
             return Ok(last.value.clone());
         }
@@ -92,6 +93,14 @@ mod tests {
         assert!(is_new(271, 0), "it was 200 ms old");
         assert!(!is_new(320, 0));
         assert!(is_new(321, 0));
+    }
+
+    #[test]
+    fn an_answer_that_shows_more_changes_than_are_asked_for_will_do() {
+        let (mut snapshot, begin) = (Snapshot::default(), Instant::now());
+        assert!(is_new(&mut snapshot, 2, begin, 1, 20));
+        assert!(!is_new(&mut snapshot, 1, begin, 22, 20));
+        assert!(is_new(&mut snapshot, 3, begin, 23, 20));
     }
 
     #[test]
