@@ -8,7 +8,6 @@ mod error;
 mod runner;
 mod snapshot;
 
-use std::cell::Cell;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -33,8 +32,8 @@ use snapshot::Snapshot;
 /// The domain of VMs for which none is named.
 pub(crate) const DEFAULT_DOMAIN: &str = "default";
 
-/// How often what is new is counted beside the thread, before the thread counts the rest itself: the VMs that have come
-/// since.
+/// How often memory is counted beside the thread, before the thread counts the rest itself: VMs may be attached faster
+/// than those that there are have been counted, for as long as hundreds are launched.
 const MAX_ROUNDS: u32 = 3;
 
 /// The folding of one program's VMs. Clones are the same; with the last one the thread ends.
@@ -171,20 +170,16 @@ impl DedupHost {
     }
 
     fn count_stats(&self) -> Result<DedupStats, DedupGone> {
-        let count = Cell::new(MemoryCount::default());
-        let beside = || {
-            let mut known = count.take();
-            let (stats, mut known) = self.ask(move |runner| (runner.stats(&mut known), known))?;
-            if stats.is_none() {
-                known.run();
+        let mut count = MemoryCount::default();
+        for _ in 0..MAX_ROUNDS {
+            let stats;
+            (stats, count) = self.ask(move |runner| (runner.stats(&mut count), count))?;
+            if let Some(stats) = stats {
+                return Ok(stats);
             }
-            count.set(known);
-            Ok(stats)
-        };
-        in_rounds(beside, || {
-            let mut known = count.take();
-            self.ask(move |runner| runner.count_stats(&mut known))
-        })
+            count.run();
+        }
+        self.ask(move |runner| runner.count_stats(count))
     }
 
     /// Waits until everything is folded that is unchanged since this call, at most for `limit`.
@@ -331,20 +326,6 @@ impl DedupHost {
         let requests = self.thread.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.as_ref().and_then(|requests| requests.send(request).ok()).ok_or(DedupGone)
     }
-}
-
-/// What a few `rounds` come to, or what comes `at_last` if they come to nothing: VMs may be attached faster than those
-/// that there are have been counted, for as long as hundreds are launched.
-fn in_rounds<T, E>(
-    mut round: impl FnMut() -> Result<Option<T>, E>,
-    at_last: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E> {
-    for _ in 0..MAX_ROUNDS {
-        if let Some(found) = round()? {
-            return Ok(found);
-        }
-    }
-    at_last()
 }
 
 impl Drop for FoldingThread {

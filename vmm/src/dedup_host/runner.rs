@@ -264,9 +264,9 @@ impl Runner {
     }
 
     /// The same, after counting what has not been counted yet. Others wait.
-    pub(super) fn count_stats(&mut self, count: &mut MemoryCount) -> DedupStats {
+    pub(super) fn count_stats(&self, mut count: MemoryCount) -> DedupStats {
         loop {
-            match self.stats(count) {
+            match self.stats(&mut count) {
                 Some(stats) => return stats,
                 None => count.run(),
             }
