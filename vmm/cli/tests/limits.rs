@@ -97,7 +97,7 @@ impl Served {
         shell.current_dir(directory.path()).env_remove("RUST_LOG").stdin(Stdio::null());
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let run = shell.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let (served, begun) = (Self { run, directory }, Instant::now());
+        let (mut served, begun) = (Self { run, directory }, Instant::now());
         while served.stats().status.code() != Some(0) {
             thread::sleep(Duration::from_millis(20));
             assert!(begun.elapsed() < Duration::from_mins(1), "{}", served.log());
@@ -114,8 +114,10 @@ impl Served {
         output(pagefold(&["stats", "--api-socket", socket.to_str().unwrap()]))
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    /// What it has written, and whether it has ended.
+    fn log(&mut self) -> String {
+        let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
+        format!("{log}\nended: {:?}", self.run.try_wait())
     }
 }
 
@@ -128,7 +130,7 @@ impl Drop for Served {
 
 #[test]
 fn idle_connections_that_take_all_descriptors_make_room_for_others() {
-    let served = Served::start();
+    let mut served = Served::start();
     let idle: Vec<_> = (0..60).map(|_| served.connect()).collect();
     for _ in 0..3 {
         let started = Instant::now();
