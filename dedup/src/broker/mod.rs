@@ -47,6 +47,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use directives::LastCreate;
 use directives::poll_queue::PollQueue;
 use ids::{ItemId, NodeId};
 use index::contested::Contested;
@@ -141,6 +142,8 @@ pub struct LocalBroker {
     punched: u32,
     /// VMs that may have pages that lack a slot; has every VM that does.
     lacking_vms: BTreeSet<VmId>,
+    /// Of the directives that were given last.
+    last_create: LastCreate,
     /// Pages of all VMs that their agents have put off. While it is 0 no lookup is needed for any.
     put_off_count: u64,
     /// Pages that polls have looked at.
@@ -180,6 +183,7 @@ impl LocalBroker {
             left_alone: LeftAloneSearch::default(),
             punched: 0,
             lacking_vms: BTreeSet::new(),
+            last_create: LastCreate::default(),
             put_off_count: 0,
             polled_pages: 0,
             passes: 0,
@@ -229,6 +233,7 @@ impl LocalBroker {
             if self.lacking_vms.remove(&vm) {
                 self.lacking_vms.insert(to);
             }
+            self.last_create = LastCreate::default();
             self.members.insert(to, member);
         }
     }

@@ -63,7 +63,8 @@ impl Agent {
             let (linear, slot) = match *directive {
                 Directive::Create { linear, slot, partners, apart } => {
                     let apart = apart.min(partners);
-                    terms.creators.push(Creator { linear, slot, partners, apart });
+                    let goes_on = self.goes_on(linear, slot);
+                    terms.creators.push(Creator { linear, slot, partners, apart, goes_on });
                     (linear, slot)
                 }
                 Directive::Merge { linear, slot, awaited } => {
@@ -105,6 +106,15 @@ impl Agent {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Whether the page before lies over the slot before, and shares it: a run of them was cut between two batches.
+    fn goes_on(&self, linear: LinearIndex, slot: Slot) -> bool {
+        let before = linear.0.checked_sub(1).map(LinearIndex);
+        before.is_some_and(|page| {
+            self.shared.contains(page)
+                && self.extents.slot(page).is_some_and(|before| before.offset(1) == slot)
+        })
     }
 
     /// Has a page neither wait nor be put off any more. Returns whether it did, or was.

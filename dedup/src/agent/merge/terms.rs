@@ -12,6 +12,8 @@ pub(super) struct Creator {
     /// the creator before.
     pub(super) partners: u32,
     pub(super) apart: u32,
+    /// Whether the creator before has filled the slot before, and shares it.
+    pub(super) goes_on: bool,
 }
 
 /// What is known of some targets beyond where they are to go. The lists ascend.
@@ -32,7 +34,8 @@ impl Terms {
         run: &Run,
     ) -> impl Iterator<Item = (LinearIndex, u32)> + '_ {
         self.creators_in(run).enumerate().map(|(number, creator)| {
-            (creator.linear, if number == 0 { creator.partners } else { creator.apart })
+            let begins = number == 0 && !creator.goes_on;
+            (creator.linear, if begins { creator.partners } else { creator.apart })
         })
     }
 

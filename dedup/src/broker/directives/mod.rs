@@ -23,14 +23,12 @@ enum Polled {
     Nothing,
 }
 
-/// The directives before in one batch.
-#[derive(Default)]
-struct Batch {
-    /// Slots that `Create`s have reserved: their agent fills them before it joins.
-    reserved: IdSet<Slot>,
-    /// The page of the last `Create`.
-    created: Option<LinearIndex>,
-    /// Its partners, in the order of the node's list.
+/// The last `Create`, which the next may go on from, be it in the next batch.
+#[derive(Debug, Default)]
+pub(super) struct LastCreate {
+    /// Its page and its slot.
+    page: Option<(VmId, LinearIndex, Slot)>,
+    /// The page's partners, in the order of the node's list.
     partners: Vec<(VmId, LinearIndex)>,
 }
 
@@ -44,7 +42,8 @@ impl LocalBroker {
         let room = self.store.slots.room();
         self.member_mut(vm)?.queue.begin_poll(room);
         let before = directives.len();
-        let mut batch = Batch::default();
+        // Slots that `Create`s of this batch have reserved: their agent fills them before it joins.
+        let mut reserved = IdSet::default();
         let mut pages = Vec::new();
         while directives.len() - before < limit {
             let queue = &mut self.member_mut(vm)?.queue;
@@ -57,7 +56,7 @@ impl LocalBroker {
             self.polled_pages += pages.len() as u64;
             for linear in pages.drain(..) {
                 let item = self.item(vm, linear)?;
-                match self.poll_page(item, linear, &mut batch) {
+                match self.poll_page(item, linear, &mut reserved) {
                     Polled::Directive(directive) => {
                         self.end_put_off(item);
                         directives.push(directive);
@@ -75,16 +74,21 @@ impl LocalBroker {
     }
 
     /// The directive for a page that was due, by its present state, which may have changed since it was enqueued.
-    fn poll_page(&mut self, item: ItemId, linear: LinearIndex, batch: &mut Batch) -> Polled {
+    fn poll_page(
+        &mut self,
+        item: ItemId,
+        linear: LinearIndex,
+        reserved: &mut IdSet<Slot>,
+    ) -> Polled {
         match self.rmap.item(item) {
             RmapItem::Proposed { link, role: Role::Undirected } => {
-                let (slot, role) = match self.slot_for(link, &mut batch.reserved) {
+                let (slot, role) = match self.slot_for(link, reserved) {
                     Ok(place) => place,
                     Err(polled) => return polled,
                 };
                 self.rmap.set(item, RmapItem::Proposed { link, role });
                 Polled::Directive(if role == Role::Creating {
-                    let (partners, apart) = self.partners(item, linear, link.node, batch);
+                    let (partners, apart) = self.partners(item, link.node, slot);
                     Directive::Create { linear, slot, partners, apart }
                 } else {
                     // It was on the node when the slot was to be filled, as later ones join at once.
@@ -110,23 +114,20 @@ impl LocalBroker {
     }
 
     /// How many partners a page that is to fill a node's slot has, [so many](MAX_PARTNERS) at most, and how many of
-    /// them do not follow right on those of the page that was directed to before it, as the page on that one.
+    /// them do not follow right on those of the page that was directed to before it, as page and slot on that one's.
     /// Those that do stand at the same places of both nodes' lists, as runs are offered in order. O(partners).
-    fn partners(
-        &self,
-        item: ItemId,
-        linear: LinearIndex,
-        node: NodeId,
-        batch: &mut Batch,
-    ) -> (u32, u32) {
+    fn partners(&mut self, item: ItemId, node: NodeId, slot: Slot) -> (u32, u32) {
         let others = self.stable.items(&self.rmap, node).filter(|&other| other != item);
         let partners: Vec<_> =
             others.take(MAX_PARTNERS as usize).map(|other| self.rmap.page(other)).collect();
         let count = |len| u32::try_from(len).unwrap_or(MAX_PARTNERS);
         let all = count(partners.len());
-        let follows = batch.created.replace(linear).is_some_and(|page| page.offset(1) == linear);
-        let before = std::mem::replace(&mut batch.partners, partners);
-        let pairs = before.iter().zip(&batch.partners);
+        let (vm, linear) = self.rmap.page(item);
+        let create = LastCreate { page: Some((vm, linear, slot)), partners };
+        let before = std::mem::replace(&mut self.last_create, create);
+        let follows = before.page.map(|(vm, page, slot)| (vm, page.offset(1), slot.offset(1)))
+            == self.last_create.page;
+        let pairs = before.partners.iter().zip(&self.last_create.partners);
         let joined = pairs.filter(|((vm, page), next)| (*vm, page.offset(1)) == **next);
         (all, if follows { all - count(joined.count()) } else { all })
     }
@@ -221,6 +222,16 @@ mod tests {
             let &[Directive::Create { linear, slot, .. }] = &directives[..] else { panic!() };
             assert_eq!((linear, looked), (LinearIndex(number), 1));
             broker.report(VMS[0], &[Outcome::Declined { linear, slot }]).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_goes_on_from_the_last_batch_is_known_to_have_its_partners_side_by_side() {
+        let mut broker = matched(9, 3);
+        for (number, apart) in [(0, 1), (1, 0), (2, 0)] {
+            let (linear, slot) = (LinearIndex(number), Slot(number));
+            let expected = Directive::Create { linear, slot, partners: 1, apart };
+            assert_eq!(poll(&mut broker, VMS[0], 1).0, [expected]);
         }
     }
 
