@@ -276,6 +276,35 @@ fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
     engine.check().unwrap();
 }
 
+// Each pass tried a few hundred: what there were mappings for took hundreds of passes.
+#[test]
+fn however_many_pages_had_been_put_off_are_tried_again_by_a_few_passes() {
+    const PAGES: u32 = 60_000;
+    let config = EngineConfig { max_mappings: Some(8), ..config() };
+    let mut engine = Engine::new(config).unwrap();
+    let first = [0, 1].map(|id| TestVm::attached(&mut engine, id, 3));
+    for (vm, number) in first.iter().flat_map(|vm| [0, 2].map(move |number| (vm, number))) {
+        vm.write(number, &page(PAGES + number as u32));
+    }
+    settle(&mut engine);
+    assert_eq!(engine.stats().pages_sharing, 2, "{:?}", engine.stats());
+    let vms = [2, 3].map(|id| TestVm::attached(&mut engine, id, PAGES));
+    for (vm, number) in vms.iter().flat_map(|vm| (0..PAGES).map(move |number| (vm, number))) {
+        vm.write(number as usize, &page(number));
+    }
+    settle(&mut engine);
+    let stats = engine.stats();
+    assert_eq!([2, 3].map(|vm: usize| stats.vms[vm].deferred_pages), [PAGES.into(); 2]);
+    for vm in &first {
+        engine.detach(vm.id).unwrap();
+    }
+    for _ in 0..12 {
+        pass(&mut engine);
+    }
+    assert_eq!(engine.stats().pages_sharing, u64::from(PAGES), "{:?}", engine.stats());
+    engine.check().unwrap();
+}
+
 #[test]
 fn a_clone_is_made_in_steps_and_is_no_vm_before_it_is_whole() {
     const PAGES: u32 = 10_000;

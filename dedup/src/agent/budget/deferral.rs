@@ -1,45 +1,35 @@
 //! Pages that would be shared were there mappings to spare.
 //!
-//! They are tried again when what is in use has changed, and no more of them than there is room for: the
-//! longest runs first. While nothing changes, they cost nothing.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! They are tried again when what is in use has changed (`retry`). While nothing changes, they cost nothing.
 
 use super::mappings::BudgetShare;
-use super::{BudgetState, Lack, VMAS_PER_PAIR};
+use super::retry::Retry;
+use super::{BudgetState, Lack};
 use crate::LinearIndex;
+use crate::agent::Agent;
 use crate::agent::merge::runs::Run;
-use crate::agent::stretch::WORD_PAGES;
-use crate::agent::{Agent, AgentError};
 use crate::mode::DedupMode;
 use crate::page_range::PageRange;
-use crate::protocol::{Broker, Outcome};
-use crate::types::count;
 
-/// Runs of pages that were put off, and pages, that a pass goes through at most, in one piece: a quarter of
-/// what a step may do, which is what each has left that has not ended.
-const MAX_RUNS: usize = 1 << 14;
-const MAX_PAGES: u32 = 1 << 20;
-
-/// Sets that are gone through for them: each word of theirs is counted as a step's work.
-const SETS_TRIED: u32 = 4;
-
-/// Where the search for pages to try again stands.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is known of pages that were put off.
+#[derive(Debug, Default)]
 pub(in crate::agent) struct Deferral {
     /// What pages have been put off for, although others have more than their share.
     pub(super) lack: Lack,
     /// How often mappings had been given back for such VMs when it was last looked at.
     reclaims_seen: u64,
     /// What the budget was when they were last tried.
-    tried_at: Option<BudgetState>,
+    pub(super) tried_at: Option<BudgetState>,
     /// The most that was committed when some were put off since, be it set aside for others only.
-    put_off_at: u64,
+    pub(super) put_off_at: u64,
     /// Whether some were tried again since it was last looked at.
-    has_tried: bool,
-    /// The page from which the search goes on; the first one, if it is over.
-    next: LinearIndex,
+    pub(super) has_tried: bool,
+    /// How many pages were to be tried at most when some were last.
+    pub(super) most_pages: u32,
+    /// The page from which the search for some goes on; the first one, if it is over.
+    pub(super) next: LinearIndex,
+    /// Those that this visit tries again, if it does any.
+    pub(super) retry: Option<Box<Retry>>,
 }
 
 impl Agent {
@@ -89,72 +79,5 @@ impl Agent {
             self.budget.count_lack(self.vm, before, lack);
             self.count_mappings(self.vmas);
         }
-    }
-
-    /// Has this pass look at pages again that had been put off, as many as there is room for.
-    /// O(1) while nothing has changed.
-    ///
-    /// # Errors
-    ///
-    /// When the broker fails. The pages are looked at all the same.
-    pub(in crate::agent) fn requeue_deferred(
-        &mut self,
-        broker: &mut dyn Broker,
-    ) -> Result<(), AgentError> {
-        let state = self.budget.state(self.vmas);
-        let is_as_before = self.deferral.tried_at.replace(state) == Some(state);
-        let put_off_at = std::mem::take(&mut self.deferral.put_off_at);
-        let has_grown = self.budget.committed() < put_off_at;
-        // None of those that were tried was put off: their twins were not there, and others may have theirs.
-        let is_room_left = std::mem::take(&mut self.deferral.has_tried) && put_off_at == 0;
-        if self.deferral.next == LinearIndex(0) && is_as_before && !has_grown && !is_room_left {
-            return Ok(());
-        }
-        // By the runs that they form, which are the longest that they can be merged in.
-        let mut longest = BinaryHeap::new();
-        let room = usize::try_from(self.budget.room(self.vmas, u32::MAX) / VMAS_PER_PAIR);
-        let limit = room.unwrap_or(usize::MAX).min(MAX_RUNS);
-        if limit == 0 {
-            self.deferral.next = LinearIndex(0);
-            return Ok(());
-        }
-        let within = (self.deferral.next..self.deferred.end()).first(MAX_PAGES);
-        self.work.words += u64::from(SETS_TRIED * within.page_count() / WORD_PAGES);
-        let mut runs = self.deferred.runs_within(within.clone());
-        let mut next = within.end;
-        for run in runs.by_ref().take(MAX_RUNS) {
-            self.work.tried_runs += 1;
-            next = run.end;
-            longest.push(Reverse((run.page_count(), run.start)));
-            if longest.len() > limit {
-                longest.pop();
-            }
-        }
-        if runs.next().is_none() {
-            next = within.end;
-        }
-        drop(runs);
-        self.deferral.next = if next < self.deferred.end() { next } else { LinearIndex(0) };
-        let (mut tried, mut outcomes) = (0, Vec::new());
-        // The rest of a run is tried by later passes. Little more than is mapped at once: what follows would be a run
-        // of its own to whoever pays for it.
-        let most = self.work.room_to_note();
-        for Reverse((page_count, start)) in longest.into_sorted_vec() {
-            let room = self.budget.room(self.vmas, page_count);
-            let left = most.saturating_sub(count(outcomes.len()));
-            if tried >= room || left == 0 {
-                break;
-            }
-            tried += VMAS_PER_PAIR;
-            self.deferral.has_tried = true;
-            let pages = start.run(page_count.min(left));
-            self.deferred.remove_range(pages.clone());
-            self.dirty.insert_range(pages.clone());
-            self.note_work(pages.clone());
-            // Some may be in the trees, for another to fill a slot for them.
-            outcomes.extend(pages.pages().map(|linear| Outcome::Left { linear }));
-        }
-        self.work.noted_pages += outcomes.len() as u64;
-        self.report(broker, outcomes)
     }
 }

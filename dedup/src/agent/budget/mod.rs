@@ -16,6 +16,7 @@ pub(super) mod mappings;
 mod pool;
 pub(super) mod price;
 pub(super) mod reclaim;
+pub(super) mod retry;
 mod shares;
 pub(super) mod stale_extents;
 

@@ -111,7 +111,8 @@ impl Agent {
         }
     }
 
-    /// Takes in what changed in the next stretch, for which the change source is read: withdraws
+    /// Takes back what was put off and is to be looked at again, part by part; then takes in what changed in the next
+    /// stretch, for which the change source is read: withdraws
     /// it from the trees, and adds what changed before and not since to the scan set. Returns how
     /// many pages' worth of looking it took, or `None` when there is none left.
     /// O(pages of the stretch / 64 + changed pages).
@@ -121,6 +122,9 @@ impl Agent {
     /// When the source fails, the kernel does not report whose the pages are now, or the
     /// broker fails; the next pass takes in what this one has not.
     pub(crate) fn take_in(&mut self, broker: &mut dyn Broker) -> Result<Option<u32>, AgentError> {
+        if self.retry_deferred(broker)? {
+            return Ok(Some(0));
+        }
         let start = self.visit.taken_in;
         if start >= self.undrained_dirty.end() {
             return Ok(None);

@@ -64,7 +64,7 @@ impl Agent {
         self.note_held_back(is_scanning);
         let may_move = self.move_delay.begin_pass();
         if is_scanning {
-            self.requeue_deferred(broker)?;
+            self.begin_retry();
             self.begin_reclaim(may_move);
         }
         self.mark_unmarked();
