@@ -43,6 +43,8 @@ enum Step {
     MoveNow { vm: usize, page: usize, decline: u16 },
     /// Moves that were declined are asked for again.
     Resume,
+    /// The visits of a pass are over.
+    EndVisits,
     /// What is left of moves that were asked for again is given up.
     GiveUp,
     /// The memory of what a page shares has failed.
@@ -76,6 +78,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..VMS, 0..PAGES, any::<u16>())
             .prop_map(|(vm, page, decline)| Step::MoveNow { vm, page, decline }),
         1 => Just(Step::Resume),
+        1 => Just(Step::EndVisits),
         1 => Just(Step::GiveUp),
         1 => (0..VMS, 0..PAGES).prop_map(|(vm, page)| Step::Lose { vm, page }),
         1 => (0..VMS, 0..PAGES, rarely())
@@ -179,6 +182,7 @@ impl World {
             }
             Step::MoveNow { vm, page, decline } => self.move_now(vm, page, decline),
             Step::Resume => self.broker.resume_moves(),
+            Step::EndVisits => self.broker.end_visits(),
             Step::GiveUp => {
                 self.broker.give_up_moves();
             }
@@ -520,9 +524,11 @@ impl World {
                 self.retry_put_off(vm);
                 self.pass(vm, 0, 0);
             }
+            self.broker.end_visits();
             for vm in 0..VMS {
                 busy |= self.follow(vm, PAGES, [0; 3], false);
             }
+            busy |= self.broker.awaits_retries();
             self.broker.check().unwrap();
         }
         assert_eq!(self.broker.move_count(), 0, "a move did not end");

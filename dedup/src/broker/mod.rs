@@ -49,6 +49,7 @@ use std::sync::Arc;
 
 use directives::LastCreate;
 use directives::poll_queue::PollQueue;
+use directives::retries::Retries;
 use ids::{ItemId, NodeId};
 use index::contested::Contested;
 use index::stable::StableTree;
@@ -146,6 +147,8 @@ pub struct LocalBroker {
     last_create: LastCreate,
     /// Pages of all VMs that their agents have put off. While it is 0 no lookup is needed for any.
     put_off_count: u64,
+    /// What is known of pages that wait for such to be tried again.
+    retries: Retries,
     /// Pages that polls have looked at.
     polled_pages: u64,
     /// Passes since the domain was made; breaks are forgotten by its value modulo 64.
@@ -185,6 +188,7 @@ impl LocalBroker {
             lacking_vms: BTreeSet::new(),
             last_create: LastCreate::default(),
             put_off_count: 0,
+            retries: Retries::default(),
             polled_pages: 0,
             passes: 0,
         })
@@ -233,6 +237,7 @@ impl LocalBroker {
             if self.lacking_vms.remove(&vm) {
                 self.lacking_vms.insert(to);
             }
+            self.retries.rename(vm, to);
             self.last_create = LastCreate::default();
             self.members.insert(to, member);
         }

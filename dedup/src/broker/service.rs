@@ -96,8 +96,8 @@ impl Broker for LocalBroker {
 }
 
 impl LocalBroker {
-    /// Applies one outcome, which also answers the directive to move that its page may have. `Declined`, `PutOff` and
-    /// `Differs` of such a page leave it `Stable` on the node that it shares: it is proposed to none. If it was not
+    /// Applies one outcome, which also answers the directive to move that its page may have. `Declined`, `PutOff`,
+    /// `CutOff` and `Differs` of such a page leave it `Stable` on the node that it shares: it is proposed to none. If it was not
     /// moved because it was written, its `Broken` follows.
     fn apply(&mut self, vm: VmId, outcome: Outcome) -> Result<(), BrokerError> {
         match outcome {
@@ -117,6 +117,13 @@ impl LocalBroker {
                     self.put_off(item, node);
                 }
             }
+            Outcome::CutOff { linear, slot } => {
+                let item = self.item(vm, linear)?;
+                self.acknowledge(vm, linear, 1);
+                if let Some(node) = self.proposed_to(item, slot) {
+                    self.cut_off(item, node);
+                }
+            }
             Outcome::Differs { linear, slot } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
@@ -127,6 +134,7 @@ impl LocalBroker {
             Outcome::Left { linear } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
+                self.note_retry(vm, item);
                 self.remove_item(item);
             }
             Outcome::Broken { linear } => {

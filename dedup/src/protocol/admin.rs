@@ -181,6 +181,13 @@ pub trait Admin {
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError>;
 
+    /// Ends the visits of a pass. If no agent has tried again in them what it had put off, directives are due for the
+    /// pages that waited for it. O(VMs that have such pages · pages / 64).
+    fn end_visits(&mut self);
+
+    /// Whether pages wait for others to be tried again that were put off. O(VMs that have such pages).
+    fn awaits_retries(&self) -> bool;
+
     /// Has directives be due for what is left of all moves, once more or for the first time. O(sharers that are left).
     fn resume_moves(&mut self);
 

@@ -63,6 +63,15 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
+    /// It was to fill the slot, as a part of a run, and is the rest of it, for which there were no mappings to spare. As
+    /// [`PutOff`](Self::PutOff), but its agent is about to go on with the run when it knows what the first part took:
+    /// for as long as it does, no other page fills a slot instead.
+    CutOff {
+        /// The page.
+        linear: LinearIndex,
+        /// The slot that had been proposed.
+        slot: Slot,
+    },
     /// Its bytes are not those of the slot, although its fingerprint, or its identity's first 64 bits, are.
     Differs {
         /// The page.

@@ -11,4 +11,5 @@ mod common;
 mod left_alone;
 mod memory;
 mod savings;
+mod scattered;
 mod shares;

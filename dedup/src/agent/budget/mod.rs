@@ -188,6 +188,11 @@ impl MappingBudget {
         self.pool.pledged.fetch_add(mappings, Ordering::Relaxed);
     }
 
+    /// Whether anything is set aside.
+    pub(super) fn has_pledged(&self) -> bool {
+        self.pledged.load(Ordering::Relaxed) > 0
+    }
+
     /// Takes back some of what was set aside, as it is used now, or never will be.
     pub(super) fn redeem(&self, mappings: u64) {
         let taken = mappings.min(self.pledged.load(Ordering::Relaxed));

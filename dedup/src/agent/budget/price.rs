@@ -11,7 +11,7 @@ use super::Ask;
 use super::mappings::more_vmas_with;
 use crate::Slot;
 use crate::agent::Agent;
-use crate::agent::merge::runs::{Run, declined, put_off};
+use crate::agent::merge::runs::{Run, cut_off, declined, put_off};
 use crate::agent::merge::terms::Terms;
 use crate::extents::ExtentMap;
 use crate::id_set::IdSet;
@@ -55,10 +55,15 @@ impl Agent {
             }
             if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
                 put_offs.push((rest, more_vmas));
-                outcomes.extend(rest.shares().map(put_off));
+                let outcome = if self.has_room_later(more_vmas) { cut_off } else { put_off };
+                outcomes.extend(rest.shares().map(outcome));
                 empty.extend(terms.slots_of(&rest));
             }
             let run = runs[at];
+            if run.page_count == 0 {
+                kept[at] = false;
+                continue;
+            }
             let held = self.vmas.saturating_add_signed(more_vmas);
             let pledge = pledge(terms, &run, self.room_beside(more_vmas));
             let awaited = terms.awaits(&run);
@@ -116,8 +121,16 @@ impl Agent {
         room.min(self.budget.room_within_share(held))
     }
 
+    /// Whether the VM may take what comes back of mappings that are set aside: it is not kept to its share.
+    fn has_room_later(&self, planned: i64) -> bool {
+        let held = self.vmas.saturating_add_signed(planned);
+        self.budget.room_within_share(held) > self.budget.room(held, 1)
+    }
+
     /// Shortens a run whose partners lie in more runs than there are mappings for, or than its VM is entitled to
-    /// while others lack some, and returns the rest: a part of it can be paid for.
+    /// while others lack some, and returns the rest: a part of it can be paid for. That is all of it if there are
+    /// none, but some are set aside: what comes back of them is there for the whole run, and a page by itself would
+    /// take a mapping more.
     fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
         let run_count = (self.room_beside(planned) / VMAS_PER_RUN).saturating_sub(1);
         let mut begun = 0;
@@ -125,8 +138,11 @@ impl Agent {
             begun += u64::from(runs);
             begun > run_count && runs > 0 && linear > run.linear
         });
-        let page_count = over.next()?.0.0 - run.linear.0;
+        let mut page_count = over.next()?.0.0 - run.linear.0;
         drop(over);
+        if page_count == 1 && run_count == 0 && self.budget.has_pledged() {
+            page_count = 0;
+        }
         let rest = run.part(page_count, run.page_count - page_count);
         *run = run.part(0, page_count);
         Some(rest)

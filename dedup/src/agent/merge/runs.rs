@@ -153,6 +153,11 @@ pub(in crate::agent) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome 
     Outcome::PutOff { linear, slot }
 }
 
+/// What is reported of one that is the rest of a run, of which a part is.
+pub(in crate::agent) fn cut_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
+    Outcome::CutOff { linear, slot }
+}
+
 /// Cuts targets, ascending by page, into maximal runs.
 pub(super) fn cut(targets: impl IntoIterator<Item = Target>, extents: &ExtentMap) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();

@@ -124,6 +124,14 @@ impl Admin for LocalBroker {
         self.move_directives(vm, pages, directives)
     }
 
+    fn end_visits(&mut self) {
+        self.end_visits();
+    }
+
+    fn awaits_retries(&self) -> bool {
+        self.awaits_retries()
+    }
+
     fn resume_moves(&mut self) {
         self.resume_moves();
     }

@@ -63,6 +63,10 @@ impl LocalBroker {
             self.lacking_vms.contains(&vm) || !member.queue.has_lacking(),
             "pages of VM {vm} lack slots, and it counts as if none did"
         );
+        ensure!(
+            self.retries.vms.contains(&vm) || !member.queue.has_awaiting_retry(),
+            "pages of VM {vm} await a retry, and it counts as if none did"
+        );
         for &linear in &member.awaiting_ack {
             let shares = matches!(state(linear), Some(RmapItem::Stable(_)));
             ensure!(

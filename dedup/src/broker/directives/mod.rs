@@ -2,6 +2,7 @@
 
 mod fill;
 pub(super) mod poll_queue;
+pub(super) mod retries;
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};

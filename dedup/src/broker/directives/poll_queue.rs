@@ -5,10 +5,11 @@
 //! | due | a directive for it may have become possible | |
 //! | parked | another agent must fill its node's slot first | when a poll begins and nothing is due |
 //! | lacking a slot | the store was full | likewise, as many as there is room for; or when its node gets a slot |
+//! | awaiting a retry | who was to fill its node's slot has cut it off | when it is filled, or none is retried |
 //! | put off | its agent has no VMAs to spare for it | when another page has filled its node's slot |
 //!
-//! A page is in one of `due`, `parked` and `lacking` at most, and polled some time if it is in one. What is parked or
-//! lacks a slot is *set aside*. `put_off` guarantees no poll: such a page may be due as well, or be on the unstable
+//! A page is in one of `due`, `parked`, `lacking` and `awaiting_retry` at most, and polled some time if it is in one.
+//! What is parked, lacks a slot or awaits a retry is *set aside*. `put_off` guarantees no poll: such a page may be due as well, or be on the unstable
 //! tree, until it is given a directive, offered again, or leaves.
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ pub(in crate::broker) struct PollQueue {
     parked: Pages,
     lacking: Pages,
     /// `None` where there are none.
+    awaiting_retry: Option<Box<Pages>>,
     put_off: Option<Box<Pages>>,
 }
 
@@ -79,6 +81,7 @@ impl PollQueue {
             next: LinearIndex(0),
             parked: pages(),
             lacking: pages(),
+            awaiting_retry: None,
             put_off: None,
         }
     }
@@ -113,6 +116,31 @@ impl PollQueue {
     pub(in crate::broker) fn end_lack(&mut self, linear: LinearIndex) {
         if self.lacking.remove(linear) {
             self.insert(linear);
+        }
+    }
+
+    /// Has an undirected page wait for another of its content, which was put off, to be tried again. O(1).
+    pub(in crate::broker) fn await_retry(&mut self, linear: LinearIndex) {
+        self.remove(linear);
+        let page_count = self.due.set.page_count();
+        self.awaiting_retry.get_or_insert_with(|| Box::new(Pages::new(page_count))).insert(linear);
+    }
+
+    /// Whether a page awaits a retry. O(1).
+    pub(in crate::broker) fn is_awaiting_retry(&self, linear: LinearIndex) -> bool {
+        self.awaiting_retry.as_ref().is_some_and(|pages| pages.set.contains(linear))
+    }
+
+    /// Whether any page awaits a retry. O(1).
+    pub(in crate::broker) fn has_awaiting_retry(&self) -> bool {
+        self.awaiting_retry.as_ref().is_some_and(|pages| pages.count > 0)
+    }
+
+    /// Has all pages be due that await a retry. O(pages / 64).
+    pub(in crate::broker) fn end_retries(&mut self) {
+        if let Some(pages) = self.awaiting_retry.take() {
+            self.due.set.union_with(&pages.set);
+            self.due.count += pages.count;
         }
     }
 
@@ -173,15 +201,14 @@ impl PollQueue {
 
     /// Whether a page is due, set aside or put off: all but the last guarantee that it is polled.
     pub(in crate::broker) fn contains(&self, linear: LinearIndex) -> bool {
-        let mut sets =
-            [&self.due, &self.parked, &self.lacking].into_iter().chain(self.put_off.as_deref());
-        sets.any(|pages| pages.set.contains(linear))
+        self.sets().any(|pages| pages.set.contains(linear))
     }
 
     /// Has a page be neither due nor set aside. It stays put off if it is: see
     /// [`end_put_off`](Self::end_put_off). O(1).
     pub(in crate::broker) fn remove(&mut self, linear: LinearIndex) {
-        for pages in [&mut self.due, &mut self.parked, &mut self.lacking] {
+        let sets = [&mut self.due, &mut self.parked, &mut self.lacking];
+        for pages in sets.into_iter().chain(self.awaiting_retry.as_deref_mut()) {
             if pages.count > 0 {
                 pages.remove(linear);
             }
@@ -195,7 +222,8 @@ impl PollQueue {
 
     /// The pages that have been set aside.
     pub(in crate::broker) fn set_aside(&self) -> impl Iterator<Item = LinearIndex> + '_ {
-        self.parked.iter().chain(self.lacking.iter())
+        let awaiting_retry = self.awaiting_retry.iter().flat_map(|pages| pages.iter());
+        self.parked.iter().chain(self.lacking.iter()).chain(awaiting_retry)
     }
 
     /// The pages that are put off.
@@ -209,12 +237,10 @@ impl PollQueue {
     ///
     /// What does not hold.
     pub(in crate::broker) fn check(&self) -> Result<(), String> {
-        let put_off = self.put_off.iter().map(|put_off| ("put off", &**put_off));
-        for (what, pages) in
-            [("due", &self.due), ("parked", &self.parked), ("lacking a slot", &self.lacking)]
-                .into_iter()
-                .chain(put_off)
-        {
+        let names = ["due", "parked", "lacking a slot"].into_iter();
+        let names = names.chain(self.awaiting_retry.iter().map(|_| "awaiting a retry"));
+        let names = names.chain(self.put_off.iter().map(|_| "put off"));
+        for (what, pages) in names.zip(self.sets()) {
             let found = pages.set.count();
             if found != pages.count {
                 return Err(format!("{found} pages are {what}, {} counted", pages.count));
@@ -225,9 +251,12 @@ impl PollQueue {
 
     /// Bytes on the heap.
     pub(in crate::broker) fn heap_bytes(&self) -> usize {
-        let sets =
-            [&self.due, &self.parked, &self.lacking].into_iter().chain(self.put_off.as_deref());
-        sets.map(|pages| pages.set.heap_bytes()).sum()
+        self.sets().map(|pages| pages.set.heap_bytes()).sum()
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &Pages> {
+        let sets = [&self.due, &self.parked, &self.lacking].into_iter();
+        sets.chain(self.awaiting_retry.as_deref()).chain(self.put_off.as_deref())
     }
 }
 

@@ -82,4 +82,16 @@ impl LocalBroker {
         self.begin_put_off(item);
         self.settle_node(id);
     }
+
+    /// Puts off an item whose agent is about to try it again. Pages that could fill a slot instead wait for that.
+    /// O(items of the node · log VMs).
+    pub(super) fn cut_off(&mut self, item: ItemId, id: NodeId) {
+        self.put_off(item, id);
+        let RmapItem::Proposed { link, role: Role::Undirected } = self.rmap.item(item) else {
+            return;
+        };
+        if self.stable.node(link.node).stage() == Stage::Matched {
+            self.await_retry_of(item, link.node);
+        }
+    }
 }

@@ -109,14 +109,16 @@ impl LocalBroker {
         self.items_in(id, Role::Creating).next().is_some()
     }
 
-    /// Has those pages be merged with a node's slot that were put off before it was filled.
-    /// O(items of the node).
+    /// Has those pages be merged with a node's slot that were put off before it was filled, or have waited for such to
+    /// be tried again. O(items of the node · log VMs).
     pub(in crate::broker) fn enqueue_put_off(&mut self, id: NodeId) {
-        if self.put_off_count == 0 {
+        if self.put_off_count == 0 && self.retries.vms.is_empty() {
             return;
         }
-        let put_off: Vec<ItemId> =
-            self.items_in(id, Role::Undirected).filter(|&item| self.is_put_off(item)).collect();
+        let put_off: Vec<ItemId> = self
+            .items_in(id, Role::Undirected)
+            .filter(|&item| self.is_put_off(item) || self.is_awaiting_retry(item))
+            .collect();
         for item in put_off {
             self.enqueue(item);
         }

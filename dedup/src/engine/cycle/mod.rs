@@ -10,7 +10,7 @@ mod work;
 
 use std::time::{Duration, Instant};
 
-use super::{Engine, PassReport};
+use super::{Domain, Engine, PassReport};
 use crate::VmId;
 use crate::agent::{AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
@@ -187,7 +187,9 @@ impl Engine {
         }
         let backlog: u64 =
             self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
-        let backlog = backlog + cycle.unsearched_domains;
+        let awaits_retries = |domain: &&Domain| domain.broker.awaits_retries();
+        let awaiting = self.domains.values().filter(awaits_retries).count() as u64;
+        let backlog = backlog + cycle.unsearched_domains + awaiting;
         PassReport::new(&cycle.before, &self.events(), backlog, cycle.errors)
     }
 }

@@ -40,6 +40,7 @@ impl Cycle {
             let done = match &mut self.phase {
                 Phase::Visit { vms, begun } => {
                     let Some(&vm) = vms.front() else {
+                        work.domains.values_mut().for_each(|domain| domain.broker.end_visits());
                         let vms = work.members.keys().copied().collect();
                         self.phase = Phase::Poll { vms, busy: false };
                         continue;

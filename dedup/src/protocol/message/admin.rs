@@ -63,6 +63,10 @@ pub enum AdminRequest {
     BeginMove(Slot),
     /// [`Admin::move_directives`].
     MoveDirectives(VmId, Vec<LinearIndex>),
+    /// [`Admin::end_visits`].
+    EndVisits,
+    /// [`Admin::awaits_retries`].
+    AwaitsRetries,
     /// [`Admin::resume_moves`].
     ResumeMoves,
     /// [`Admin::give_up_move`].
@@ -150,6 +154,10 @@ pub enum AdminReply {
     BeginMove(Result<Slot, MoveError>),
     /// Of [`Admin::move_directives`].
     MoveDirectives(Result<Vec<Directive>, BrokerError>),
+    /// Of [`Admin::end_visits`].
+    EndVisits(()),
+    /// Of [`Admin::awaits_retries`].
+    AwaitsRetries(bool),
     /// Of [`Admin::resume_moves`].
     ResumeMoves(()),
     /// Of [`Admin::give_up_move`].
@@ -236,6 +244,11 @@ impl AdminRequest {
                 let result = broker.move_directives(vm, &pages, &mut directives);
                 AdminReply::MoveDirectives(result.map(|()| directives))
             }
+            Self::EndVisits => {
+                broker.end_visits();
+                AdminReply::EndVisits(())
+            }
+            Self::AwaitsRetries => AdminReply::AwaitsRetries(broker.awaits_retries()),
             Self::ResumeMoves => {
                 broker.resume_moves();
                 AdminReply::ResumeMoves(())

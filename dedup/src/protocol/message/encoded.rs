@@ -270,6 +270,14 @@ impl<B: Admin> Admin for Encoded<B> {
         Ok(())
     }
 
+    fn end_visits(&mut self) {
+        admin!(self, EndVisits);
+    }
+
+    fn awaits_retries(&self) -> bool {
+        admin!(self, AwaitsRetries)
+    }
+
     fn resume_moves(&mut self) {
         admin!(self, ResumeMoves);
     }

@@ -1,0 +1,208 @@
+//! Pages whose slots were to be filled by others, which were put off for want of VMAs and may be tried again.
+//!
+//! Who fills slots puts off what its VMAs do not suffice for: the rest of a run, as a rule, of which it maps the next
+//! part when it is known what the last one took. If the twins' VMs, in whose memory the pages may lie apart, filled
+//! some of the rest meanwhile, the run would be full of holes, each of which takes VMAs. So the twins wait for as long as
+//! what was put off is being tried again, though not for ever: others may have VMAs to spare when who was to fill the
+//! slots has none.
+
+use std::collections::BTreeSet;
+
+use crate::VmId;
+use crate::broker::LocalBroker;
+use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::rmap::Role;
+
+/// Passes in a row in which pages wait, at most: each takes about half of the VMAs that are left.
+const MOST_PASSES: u32 = 16;
+
+/// What is known of pages that wait for a retry.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Retries {
+    /// VMs that may have such pages; has every VM that does.
+    pub(in crate::broker) vms: BTreeSet<VmId>,
+    /// VMs that such pages wait for.
+    awaited_vms: BTreeSet<VmId>,
+    /// Whether one of them has taken back what it had put off since the last pass looked at all pages.
+    is_any: bool,
+    /// For how many passes in a row such pages have waited.
+    passes: u32,
+}
+
+impl Retries {
+    /// Calls a VM by another number.
+    pub(in crate::broker) fn rename(&mut self, vm: VmId, to: VmId) {
+        for vms in [&mut self.vms, &mut self.awaited_vms] {
+            if vms.remove(&vm) {
+                vms.insert(to);
+            }
+        }
+    }
+}
+
+impl LocalBroker {
+    /// Has the undirected items of a matched node wait that are not put off until `item` is tried again, which is.
+    /// O(items of the node · log VMs).
+    pub(in crate::broker) fn await_retry_of(&mut self, item: ItemId, id: NodeId) {
+        let others: Vec<ItemId> =
+            self.items_in(id, Role::Undirected).filter(|&other| !self.is_put_off(other)).collect();
+        if !others.is_empty() {
+            self.retries.awaited_vms.insert(self.rmap.page(item).0);
+        }
+        for other in others {
+            let (vm, linear) = self.rmap.page(other);
+            self.owner_mut(other).queue.await_retry(linear);
+            self.retries.vms.insert(vm);
+        }
+    }
+
+    /// Whether an item awaits a retry. O(log VMs).
+    pub(in crate::broker) fn is_awaiting_retry(&self, item: ItemId) -> bool {
+        let (vm, linear) = self.rmap.page(item);
+        self.members.get(&vm).is_some_and(|member| member.queue.is_awaiting_retry(linear))
+    }
+
+    /// Notes that an agent takes a page back: if it was put off, it may be about to be tried again. O(log VMs).
+    pub(in crate::broker) fn note_retry(&mut self, vm: VmId, item: ItemId) {
+        self.retries.is_any |= self.retries.awaited_vms.contains(&vm) && self.is_put_off(item);
+    }
+
+    /// Ends the visits of a pass. If no agent that pages wait for has tried again in them what it had put off,
+    /// directives are due for these. O(VMs that have such pages · pages / 64).
+    pub fn end_visits(&mut self) {
+        let is_any = std::mem::take(&mut self.retries.is_any);
+        self.retries.passes += 1;
+        if is_any && self.retries.passes < MOST_PASSES && self.awaits_retries() {
+            return;
+        }
+        for vm in std::mem::take(&mut self.retries).vms {
+            if let Some(member) = self.members.get_mut(&vm) {
+                member.queue.end_retries();
+            }
+        }
+    }
+
+    /// Whether any page awaits a retry. O(VMs that may have such pages).
+    pub fn awaits_retries(&self) -> bool {
+        let mut members = self.retries.vms.iter().filter_map(|vm| self.members.get(vm));
+        members.any(|member| member.queue.has_awaiting_retry())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extents::Extent;
+    use crate::protocol::{Broker, Directive, Offer, Outcome};
+    use crate::{LinearIndex, PAGE_SIZE};
+
+    const VMS: [VmId; 2] = [VmId(0), VmId(1)];
+    const PAGES: u32 = 3;
+
+    fn page(number: u32) -> [u8; PAGE_SIZE] {
+        let mut page = [1; PAGE_SIZE];
+        page[..4].copy_from_slice(&number.to_le_bytes());
+        page
+    }
+
+    fn offer(broker: &mut LocalBroker, vm: VmId, pages: impl Iterator<Item = u32>) {
+        let fingerprint = |number| broker.secret().fingerprint(&page(number));
+        let offers: Vec<Offer> = pages
+            .map(|number| Offer { linear: LinearIndex(number), fingerprint: fingerprint(number) })
+            .collect();
+        broker.offer(vm, &offers, &mut Vec::new()).unwrap();
+    }
+
+    fn poll(broker: &mut LocalBroker, vm: VmId) -> Vec<Directive> {
+        let mut directives = Vec::new();
+        broker.directives(vm, 99, &mut directives).unwrap();
+        broker.check().unwrap();
+        directives
+    }
+
+    /// The first VM puts off what it was to fill slots for.
+    fn cut_off(broker: &mut LocalBroker, expected: u32) {
+        let directives = poll(broker, VMS[0]);
+        assert_eq!(directives.len(), expected as usize);
+        let outcomes = directives.iter().map(|directive| match *directive {
+            Directive::Create { linear, slot, .. } => Outcome::CutOff { linear, slot },
+            ref other => panic!("{other:?}"),
+        });
+        broker.report(VMS[0], &outcomes.collect::<Vec<_>>()).unwrap();
+        broker.check().unwrap();
+    }
+
+    /// The first VM puts off all its pages, which the second has, too.
+    fn waiting() -> LocalBroker {
+        let mut broker = LocalBroker::new(99, 256).unwrap();
+        for vm in VMS {
+            broker.register(vm, PAGES).unwrap();
+            offer(&mut broker, vm, 0..PAGES);
+        }
+        cut_off(&mut broker, PAGES);
+        assert_eq!(poll(&mut broker, VMS[1]), []);
+        assert!(broker.awaits_retries());
+        broker
+    }
+
+    fn retry_first(broker: &mut LocalBroker) {
+        broker.report(VMS[0], &[Outcome::Left { linear: LinearIndex(0) }]).unwrap();
+        offer(broker, VMS[0], 0..1);
+        broker.end_visits();
+    }
+
+    fn created(directives: &[Directive]) -> Vec<u32> {
+        let is_create = |directive: &&Directive| matches!(directive, Directive::Create { .. });
+        directives.iter().filter(is_create).map(|directive| directive.linear().0).collect()
+    }
+
+    #[test]
+    fn others_fill_no_slot_for_what_was_cut_off_before_a_pass_in_which_none_of_it_is_tried() {
+        let mut broker = waiting();
+        retry_first(&mut broker);
+        cut_off(&mut broker, 1);
+        assert_eq!(poll(&mut broker, VMS[1]), []);
+        broker.end_visits();
+        assert!(!broker.awaits_retries());
+        assert_eq!(created(&poll(&mut broker, VMS[1])), [0, 1, 2]);
+    }
+
+    #[test]
+    fn others_do_not_wait_for_ever() {
+        let mut broker = waiting();
+        for _ in 1..MOST_PASSES {
+            retry_first(&mut broker);
+            cut_off(&mut broker, 1);
+            assert_eq!(poll(&mut broker, VMS[1]), []);
+        }
+        retry_first(&mut broker);
+        cut_off(&mut broker, 1);
+        assert_eq!(created(&poll(&mut broker, VMS[1])), [1, 2]);
+    }
+
+    #[test]
+    fn who_waits_for_a_retry_joins_the_slot_that_it_fills() {
+        let mut broker = waiting();
+        retry_first(&mut broker);
+        let directives = poll(&mut broker, VMS[0]);
+        let &[Directive::Create { linear, slot, .. }] = &directives[..] else {
+            panic!("{directives:?}")
+        };
+        broker.fill(VMS[0], slot, &page(linear.0), &mut Vec::new()).unwrap();
+        let merged = Outcome::Merged(Extent { linear, slot, page_count: 1 });
+        broker.report(VMS[0], &[merged]).unwrap();
+        let merge = Directive::Merge { linear, slot, awaited: true };
+        assert_eq!(poll(&mut broker, VMS[1]), [merge]);
+    }
+
+    #[test]
+    fn vms_that_wait_are_known_by_the_number_they_are_called() {
+        const LATER: VmId = VmId(9);
+        let mut broker = waiting();
+        broker.rename(VMS[1], LATER);
+        broker.check().unwrap();
+        assert!(broker.awaits_retries());
+        broker.end_visits();
+        assert_eq!(created(&poll(&mut broker, LATER)), [0, 1, 2]);
+    }
+}
