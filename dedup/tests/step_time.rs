@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{TestVm, check_counters, page, settle, twins};
-use pagefold_dedup::{DedupMode, Engine, EngineConfig, Run, Step, StepWork};
+use pagefold_dedup::{DedupMode, Engine, EngineConfig, Run, Step, StepWork, VmId};
 
 const PAGES: u32 = 6000;
 
@@ -132,4 +132,24 @@ fn more_time_makes_fewer_steps() {
         steps
     });
     assert!(steps[0] > 2 * steps[1], "{steps:?}");
+}
+
+#[test]
+fn a_pass_begins_and_ends_in_one_domain_after_the_other() {
+    const DOMAINS: u32 = 5;
+    let mut engine = engine(Duration::from_nanos(1));
+    let vms: Vec<TestVm> = (0..DOMAINS).map(|id| TestVm::new(id, 8)).collect();
+    for (number, vm) in vms.iter().enumerate() {
+        vm.attach(&mut engine, &format!("domain {number}"), DedupMode::On);
+    }
+    // Each is begun, has its visits ended, and is ended.
+    let (steps, _) = pass(&mut engine);
+    assert!(steps >= 3 * DOMAINS, "{steps} steps");
+    // One that comes meanwhile, and one that goes, are no harm.
+    engine.step();
+    engine.detach(VmId(1)).unwrap();
+    TestVm::new(9, 8).attach(&mut engine, "another", DedupMode::On);
+    pass(&mut engine);
+    settle(&mut engine);
+    check_counters(&engine);
 }

@@ -25,7 +25,7 @@ const PASS_FACTOR: u64 = 8;
 /// What it costs to look up how much the process has locked.
 const LOCKS_COST: u64 = 64;
 
-/// What visiting a VM costs that has nothing to do.
+/// What visiting a VM costs that has nothing to do, or a domain.
 const VISITED_COST: u64 = 64;
 
 /// What a page costs that a broker gives a directive about, whether that can be done or not.
@@ -60,6 +60,8 @@ const WORDS_PER_READ: u64 = 128;
 /// machine, and on what else it does, so a step also ends when its [time](crate::EngineConfig::step_time) is over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepWork {
+    /// Domains in which a pass was begun, its visits of VMs were ended, or it was.
+    pub visited_domains: u64,
     /// Visits of VMs that were begun.
     pub visited_vms: u64,
     /// How often the process's count of locked memory was looked up: once if anything was to be mapped.
@@ -125,7 +127,7 @@ impl StepWork {
     /// What it cost, by what each part costs at most, in pages read.
     fn cost(&self) -> u64 {
         self.read_pages
-            + self.visited_vms * VISITED_COST
+            + (self.visited_domains + self.visited_vms) * VISITED_COST
             + self.asked_locks * LOCKS_COST
             + self.directed_pages * DIRECTED_COST
             + self.offered_pages * OFFERED_COST

@@ -14,10 +14,9 @@ use super::{Domain, Engine, PassReport};
 use crate::VmId;
 use crate::agent::{AgentError, ScanRules, StepWork};
 use crate::knobs::Run;
-use crate::protocol::Batch;
 use crate::stats::Events;
 use crate::sys::note_locked_bytes;
-use phases::Phase;
+use phases::{EachDomain, Phase};
 use work::Work;
 
 /// Pages that are given their own memory in a step, at most: each is copied, and others wait.
@@ -42,6 +41,7 @@ pub enum Step {
 #[derive(Debug)]
 pub(super) struct Cycle {
     phase: Phase,
+    duties: Duties,
     before: Events,
     began: Instant,
     /// Whether `run` was 0 meanwhile, so that its time is no measure.
@@ -54,6 +54,15 @@ pub(super) struct Cycle {
     left: Option<u32>,
     /// Domains in which pages may be left alone with their slots, for whose mappings others wait.
     unsearched_domains: u64,
+}
+
+/// What brokers do at the beginning of a pass, beside what they always do.
+#[derive(Debug, Clone, Copy)]
+struct Duties {
+    /// Join dups that have become small.
+    join_dups: bool,
+    /// Search for pages that are left alone with their slots, as mappings are short.
+    unshare_left_alone: bool,
 }
 
 impl Engine {
@@ -140,19 +149,10 @@ impl Engine {
             self.dups_joined_at = Instant::now();
         }
         self.resume_recoveries();
-        let is_short = self.budget.is_short();
-        let mut unsearched_domains = 0;
-        for domain in self.domains.values_mut() {
-            domain.broker.resume_moves();
-            if is_join_due {
-                domain.broker.join_dups();
-            }
-            if is_short && domain.broker.unshare_left_alone() == Batch::More {
-                unsearched_domains += 1;
-            }
-        }
+        let duties = Duties { join_dups: is_join_due, unshare_left_alone: self.budget.is_short() };
         Cycle {
-            phase: Phase::first(&self.members),
+            phase: Phase::Begin { domains: EachDomain::default() },
+            duties,
             before: self.events(),
             began: Instant::now(),
             was_stopped: false,
@@ -160,7 +160,7 @@ impl Engine {
             cpu_before: self.workers.cpu_time(),
             errors: Vec::new(),
             left: None,
-            unsearched_domains,
+            unsearched_domains: 0,
         }
     }
 
@@ -169,17 +169,8 @@ impl Engine {
             log::warn!("VM {vm}: pass ended early: {error}");
         }
         cycle.errors.append(&mut self.unwanted.take_errors());
-        for domain in self.domains.values_mut() {
-            domain.broker.punch_empty_slots();
-            domain.broker.forget_contested();
-        }
         if cycle.is_scan && !self.members.is_empty() {
             self.full_scans += 1;
-            // Agents that got directives to move at the beginning have had a whole pass for it.
-            for domain in self.domains.values_mut() {
-                domain.broker.give_up_moves();
-                domain.broker.decay_breaks();
-            }
             let cpu = self.workers.cpu_time().saturating_sub(cycle.cpu_before);
             if !cycle.was_stopped {
                 self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);

@@ -1,29 +1,49 @@
 //! The phases of a pass.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use super::work::Work;
-use super::{Cycle, UNMERGE_PAGES};
+use super::{Cycle, Duties, UNMERGE_PAGES};
 use crate::agent::AgentError;
-use crate::engine::Member;
+use crate::engine::Domain;
+use crate::protocol::Batch;
 use crate::{LinearIndex, VmId};
 
 /// What is still to be done in a pass.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// Domains in which moves, and the search for what saves nothing, are still to go on.
+    Begin { domains: EachDomain },
     /// VMs whose pages are still to be looked at. The first one's may have been in part.
     Visit { vms: VecDeque<VmId>, begun: bool },
+    /// Domains whose VMs have all been visited, and whose brokers have not been notified.
+    EndVisits { domains: EachDomain },
     /// VMs that are still to poll for directives, and whether any has had some since the first was polled.
     Poll { vms: VecDeque<VmId>, busy: bool },
     /// VMs of which all, or some ranges, are not folded any more, and of whose pages less may be remembered,
     /// from a page of the first on.
     Trim { vms: VecDeque<VmId>, next: LinearIndex },
+    /// Domains in which what the pass did not come to is still to be given up.
+    End { domains: EachDomain },
 }
 
-impl Phase {
-    /// The first: all VMs are to be visited.
-    pub(super) fn first(members: &BTreeMap<VmId, Member>) -> Self {
-        Self::Visit { vms: members.keys().copied().collect(), begun: false }
+/// The domains one after the other, whichever come and go meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct EachDomain {
+    last: Option<String>,
+}
+
+impl EachDomain {
+    /// The next one. O(log domains).
+    fn next<'domain>(
+        &mut self,
+        domains: &'domain mut BTreeMap<String, Domain>,
+    ) -> Option<&'domain mut Domain> {
+        let after = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (name, domain) = domains.range_mut::<str, _>((after, Bound::Unbounded)).next()?;
+        self.last = Some(name.clone());
+        Some(domain)
     }
 }
 
@@ -38,11 +58,19 @@ impl Cycle {
                 return false;
             }
             let done = match &mut self.phase {
+                Phase::Begin { domains } => {
+                    work.step.visited_domains += 1;
+                    match domains.next(work.domains) {
+                        Some(domain) => {
+                            self.unsearched_domains += u64::from(begin(domain, self.duties));
+                        }
+                        None => self.phase = Phase::Visit { vms: work.vms(), begun: false },
+                    }
+                    continue;
+                }
                 Phase::Visit { vms, begun } => {
                     let Some(&vm) = vms.front() else {
-                        work.domains.values_mut().for_each(|domain| domain.broker.end_visits());
-                        let vms = work.members.keys().copied().collect();
-                        self.phase = Phase::Poll { vms, busy: false };
+                        self.phase = Phase::EndVisits { domains: EachDomain::default() };
                         continue;
                     };
                     let first = !std::mem::replace(begun, true);
@@ -54,18 +82,35 @@ impl Cycle {
                     }
                     looked.map(|looked| (vm, looked.map(|pages| pages.unwrap_or(0))))
                 }
+                Phase::EndVisits { domains } => {
+                    work.step.visited_domains += 1;
+                    match domains.next(work.domains) {
+                        Some(domain) => domain.broker.end_visits(),
+                        None => self.phase = Phase::Poll { vms: work.vms(), busy: false },
+                    }
+                    continue;
+                }
                 // What was about to be merged is about to be unmerged.
                 Phase::Poll { .. } if work.unmerge_all => {
                     self.phase = Phase::Trim { vms: work.unfolded(), next: LinearIndex(0) };
                     continue;
                 }
                 Phase::Trim { vms, next } => {
-                    let Some(&vm) = vms.front() else { return true };
+                    let Some(&vm) = vms.front() else {
+                        self.phase = Phase::End { domains: EachDomain::default() };
+                        continue;
+                    };
                     let end = work.trim(vm, *next);
                     if end.is_none() {
                         vms.pop_front();
                     }
                     *next = end.unwrap_or(LinearIndex(0));
+                    continue;
+                }
+                Phase::End { domains } => {
+                    let Some(domain) = domains.next(work.domains) else { return true };
+                    work.step.visited_domains += 1;
+                    end(domain, self.is_scan);
                     continue;
                 }
                 Phase::Poll { vms, busy } => {
@@ -75,7 +120,7 @@ impl Cycle {
                             self.phase = Phase::Trim { vms: work.unfolded(), next: LinearIndex(0) };
                             continue;
                         }
-                        *vms = work.members.keys().copied().collect();
+                        *vms = work.vms();
                         *busy = false;
                         continue;
                     };
@@ -97,6 +142,27 @@ impl Cycle {
             }
         }
         false
+    }
+}
+
+/// Begins a pass in a domain; returns whether pages may be left alone with their slots there, for whose mappings others
+/// wait.
+fn begin(domain: &mut Domain, duties: Duties) -> bool {
+    domain.broker.resume_moves();
+    if duties.join_dups {
+        domain.broker.join_dups();
+    }
+    duties.unshare_left_alone && domain.broker.unshare_left_alone() == Batch::More
+}
+
+/// Ends a pass in a domain, which was for folding if `is_scan`.
+fn end(domain: &mut Domain, is_scan: bool) {
+    domain.broker.punch_empty_slots();
+    domain.broker.forget_contested();
+    if is_scan {
+        // Agents that got directives to move at the beginning have had a whole pass for it.
+        domain.broker.give_up_moves();
+        domain.broker.decay_breaks();
     }
 }
 

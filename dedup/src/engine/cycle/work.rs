@@ -20,6 +20,11 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// All VMs.
+    pub(super) fn vms(&self) -> VecDeque<VmId> {
+        self.members.keys().copied().collect()
+    }
+
     /// VMs of which all, or some ranges, are not folded any more.
     pub(super) fn unfolded(&self) -> VecDeque<VmId> {
         let is_unfolded = |member: &Member| self.unmerge_all || member.agent.has_unfolded();
