@@ -38,7 +38,7 @@ impl Served {
         let socket = self.socket();
         let (writes, verifications) = progress(&socket, vm);
         loop {
-            self.running.wait_for_line(&format!("VM {vm} says BEAT"));
+            self.running.wait_for_line(&format!("VM {vm} prints BEAT"));
             let now = progress(&socket, vm);
             if now.0 > writes && now.1 > verifications {
                 return;
@@ -176,7 +176,7 @@ fn the_metrics_are_prometheus_text_and_say_what_the_json_says() {
     let socket = &served.socket();
     // What guests have found is not known before they report it.
     for vm in 0..2 {
-        drop(served.running.wait_for_line(&format!("VM {vm} says BEAT")));
+        drop(served.running.wait_for_line(&format!("VM {vm} prints BEAT")));
     }
     settle(socket);
     let answer = request(socket, "GET", "/metrics", "");

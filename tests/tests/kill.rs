@@ -32,24 +32,24 @@ fn a_killed_process_leaves_a_socket_file_and_nothing_else() {
             running.wait_for_line("VMs are running");
         }),
         ("when the first guest is ready", |running, _| {
-            running.wait_for_line("says READY");
+            running.wait_for_line("prints READY");
         }),
         ("while folding is at work", |running, socket| {
             for _ in 0..3 {
-                drop(running.wait_for_line("says READY"));
+                drop(running.wait_for_line("prints READY"));
             }
             // Answered after the pass in which the time is over.
             http::request(socket, "POST", "/v1/dedup/settle", "{\"timeout_ms\": 400}");
         }),
         ("while somebody waits for folding to settle", |running, socket| {
             for _ in 0..3 {
-                drop(running.wait_for_line("says READY"));
+                drop(running.wait_for_line("prints READY"));
             }
             let _waiting = http::begin(socket, "POST", "/v1/dedup/settle");
         }),
         ("when all is folded", |running, socket| {
             for _ in 0..3 {
-                drop(running.wait_for_line("says READY"));
+                drop(running.wait_for_line("prints READY"));
             }
             http::request(socket, "POST", "/v1/dedup/settle", "");
         }),

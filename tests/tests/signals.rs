@@ -27,7 +27,7 @@ fn a_run_that_is_signalled_ends_with_its_result_and_code_0() {
     for name in ["INT", "TERM", "HUP"] {
         let args = ["--memory", "16M", "--guest", "builtin:churn"];
         let mut running = Running::with_ready_guests(2, &args, &socket);
-        running.wait_for_line("says BEAT");
+        running.wait_for_line("prints BEAT");
         running.signal(name);
         let ended = running.end();
         assert_eq!(ended.status.code(), Some(0), "SIG{name}: {ended:?}");
@@ -78,7 +78,7 @@ fn a_signal_while_many_vms_are_being_started_ends_them_all_at_once() {
     let mut running = Running::start(&["run", "-n", "300", "--memory", "4M", "--json"]);
     // Some run at full load by then, and others have not been started.
     for _ in 0..40 {
-        running.wait_for_line("says READY");
+        running.wait_for_line("prints READY");
     }
     running.signal("INT");
     let signalled = Instant::now();
@@ -240,7 +240,7 @@ fn with_full_stdout(socket: &Path) -> (Child, BufReader<ChildStderr>, (Filler, P
         .spawn()
         .expect("pagefold starts");
     let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-    wait_for_line(&mut stderr, "says READY");
+    wait_for_line(&mut stderr, "prints READY");
     (child, stderr, (filler, reader))
 }
 

@@ -143,7 +143,7 @@ impl Running {
         line.extend(args);
         let mut running = Self::start(&line);
         for _ in 0..count {
-            running.wait_for_line("says READY");
+            running.wait_for_line("prints READY");
         }
         running
     }
