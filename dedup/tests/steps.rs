@@ -36,10 +36,7 @@ fn check(step: &StepWork) {
     assert!(step.words <= 1 << 21, "{step:?}");
     assert!(step.tried_runs <= 3 << 14, "{step:?}");
     assert!(step.trimmed_items <= 3 << 15, "{step:?}");
-    assert!(
-        step.visited_vms + step.visited_domains <= 512 && step.directed_pages <= 4096,
-        "{step:?}"
-    );
+    assert!(step.visits <= 512 && step.directed_pages <= 4096, "{step:?}");
 }
 
 /// Makes steps until a pass is over, and says how many.

@@ -60,10 +60,8 @@ const WORDS_PER_READ: u64 = 128;
 /// machine, and on what else it does, so a step also ends when its [time](crate::EngineConfig::step_time) is over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepWork {
-    /// Domains in which a pass was begun, its visits of VMs were ended, or it was.
-    pub visited_domains: u64,
-    /// Visits of VMs that were begun.
-    pub visited_vms: u64,
+    /// Visits of VMs that were begun, and of domains in which a pass was begun, went on to its polls, or ended.
+    pub visits: u64,
     /// How often the process's count of locked memory was looked up: once if anything was to be mapped.
     pub asked_locks: u64,
     /// Pages that brokers gave directives about, and one for each time that they were polled.
@@ -127,7 +125,7 @@ impl StepWork {
     /// What it cost, by what each part costs at most, in pages read.
     fn cost(&self) -> u64 {
         self.read_pages
-            + (self.visited_domains + self.visited_vms) * VISITED_COST
+            + self.visits * VISITED_COST
             + self.asked_locks * LOCKS_COST
             + self.directed_pages * DIRECTED_COST
             + self.offered_pages * OFFERED_COST

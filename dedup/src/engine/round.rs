@@ -40,7 +40,7 @@ impl Engine {
                 let found = members.get_mut(&vm).and_then(|member| {
                     let broker = &mut *domains.get_mut(&member.domain)?.broker;
                     let is_first = !std::mem::replace(&mut round.begun, true);
-                    last_step.visited_vms += u64::from(is_first);
+                    last_step.visits += u64::from(is_first);
                     Some(collect(member, broker, is_first, last_step))
                 });
                 match found {

@@ -59,7 +59,7 @@ impl Cycle {
             }
             let done = match &mut self.phase {
                 Phase::Begin { domains } => {
-                    work.step.visited_domains += 1;
+                    work.step.visits += 1;
                     match domains.next(work.domains) {
                         Some(domain) => {
                             self.unsearched_domains += u64::from(begin(domain, self.duties));
@@ -74,7 +74,7 @@ impl Cycle {
                         continue;
                     };
                     let first = !std::mem::replace(begun, true);
-                    work.step.visited_vms += u64::from(first);
+                    work.step.visits += u64::from(first);
                     let looked = visit(work, vm, left, first);
                     if !matches!(looked, Some(Ok(Some(_)))) {
                         vms.pop_front();
@@ -83,7 +83,7 @@ impl Cycle {
                     looked.map(|looked| (vm, looked.map(|pages| pages.unwrap_or(0))))
                 }
                 Phase::EndVisits { domains } => {
-                    work.step.visited_domains += 1;
+                    work.step.visits += 1;
                     match domains.next(work.domains) {
                         Some(domain) => domain.broker.end_visits(),
                         None => self.phase = Phase::Poll { vms: work.vms(), busy: false },
@@ -109,7 +109,7 @@ impl Cycle {
                 }
                 Phase::End { domains } => {
                     let Some(domain) = domains.next(work.domains) else { return true };
-                    work.step.visited_domains += 1;
+                    work.step.visits += 1;
                     end(domain, self.is_scan);
                     continue;
                 }
