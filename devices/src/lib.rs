@@ -11,19 +11,23 @@
 //! | `bus` | ports and addresses, and the devices there |
 //! | `irq` | interrupts, as a device raises them |
 //! | `memory` | guest memory, as a device reaches it |
-//! | [`legacy`] | the serial port |
+//! | [`acpi`] | the registers that turn a machine off |
+//! | [`legacy`] | the serial port, the keyboard controller |
 //! | [`pseudo`] | the paravirtual block |
 
+pub mod acpi;
 mod bus;
 mod irq;
 pub mod legacy;
 mod memory;
 pub mod pseudo;
 
+pub use acpi::power::PowerRegisters;
 pub use bus::{
     BusDevice, Buses, Effect, InsertError, MmioBus, Occupied, PortBus, SharedDevice, Unclaimed,
 };
 pub use irq::{Interrupt, NoInterrupt};
+pub use legacy::i8042::{I8042, I8042_PORTS};
 pub use legacy::serial::{SERIAL_PORTS, SerialConsole, SerialOutput};
 pub use memory::DeviceMemory;
 pub use pseudo::paravirt::{ControlWord, Paravirt, ParavirtPorts};

@@ -10,16 +10,19 @@ use pagefold_guest::ports::Control;
 
 use crate::builtin::{self, Builtin};
 use crate::config::VmConfig;
+use crate::console::Listener;
 use crate::dedup_host::AttachError;
 use crate::host::Host;
 use crate::kvm::OpenKvm;
 use crate::loader::{
-    BuiltinError, Entry, FlatError, LoadError, general_registers, special_registers, tsc_khz,
+    BuiltinError, Entry, FlatError, LinuxError, LoadError, general_registers, special_registers,
+    tsc_khz,
 };
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
+use crate::platform::Platform;
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu, VcpuThreads};
-use crate::vm::{Machine, ReportListener, Vm, VmHandle};
+use crate::vm::{Machine, MarkerListener, ReportListener, Vm, VmHandle};
 use crate::watch::Watch;
 
 /// As many vCPUs as there are APIC ids of 8 bits, less the one that means all of them.
@@ -80,6 +83,9 @@ pub enum BuildError {
     /// The flat image could not be loaded.
     #[error(transparent)]
     Flat(#[from] FlatError),
+    /// The Linux kernel could not be loaded.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
     /// Two devices are to be at the same port or address.
     #[error(transparent)]
     Device(#[from] InsertError),
@@ -102,6 +108,7 @@ impl From<LoadError> for BuildError {
         match error {
             LoadError::Builtin(error) => error.into(),
             LoadError::Flat(error) => error.into(),
+            LoadError::Linux(error) => error.into(),
         }
     }
 }
@@ -148,14 +155,18 @@ impl<'host> VmBuilder<'host> {
         let reservation = host.memory().reserve(config.memory_bytes)?;
         let kvm = host.kvm();
         let fd = create_vm(kvm)?;
+        let platform = Platform::of(&config.guest);
+        platform.create_controllers(&fd)?;
         // A log that nobody reads costs the guest a fault for each page that it writes first.
         let mapped = MappedVm::new(fd, Arc::clone(&ram), config.dedup != DedupMode::Off)
             .map_err(|source| BuildError::Kvm { attempted: "take guest memory", source })?;
         let mapped = Arc::new(mapped);
 
         let numbers = 0..config.vcpus;
-        let fds: Result<Vec<_>, _> =
-            numbers.clone().map(|number| create_vcpu(kvm, mapped.fd(), number)).collect();
+        let fds: Result<Vec<_>, _> = numbers
+            .clone()
+            .map(|number| platform.create_vcpu(kvm, mapped.fd(), number, config.vcpus))
+            .collect();
         let fds = fds?;
         // All are the same processor's.
         let tsc_khz = fds.first().map_or(0, tsc_khz);
@@ -166,10 +177,14 @@ impl<'host> VmBuilder<'host> {
         let watch = Arc::<Watch>::default();
         watch.change(|watched| watched.dedup = config.dedup);
         let folding = host.dedup().waker();
-        let listener = ReportListener { watch: Arc::clone(&watch), folding };
-        let output = builtin::output(id, Box::new(listener));
+        let listener: Box<dyn Listener> = if config.guest.reports() {
+            Box::new(ReportListener { watch: Arc::clone(&watch), folding })
+        } else {
+            Box::new(MarkerListener { watch: Arc::clone(&watch), folding })
+        };
+        let output = builtin::output(id, listener);
         let control = ControlWord::new(Control::Run.to_register());
-        let buses = Arc::new(builtin::devices(control.clone(), output)?);
+        let buses = Arc::new(platform.devices(mapped.fd(), control.clone(), output)?);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
                 .spawn(format!("vm{id}-vcpu{number}"), host.exit_notifier().of(id))
@@ -251,13 +266,6 @@ fn create_vm(kvm: &OpenKvm) -> Result<VmFd, BuildError> {
     }
 }
 
-/// No interrupt controller: the guests here take no interrupts, and without one HLT exits to us.
-fn create_vcpu(kvm: &OpenKvm, vm: &VmFd, number: u32) -> Result<VcpuFd, BuildError> {
-    let vcpu = vm.create_vcpu(number.into()).map_err(refused("create a vCPU"))?;
-    vcpu.set_cpuid2(&kvm.cpuid_of(number)).map_err(refused("set the CPUID"))?;
-    Ok(vcpu)
-}
-
 fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), BuildError> {
     let reset = vcpu.get_sregs().map_err(refused("read the special registers"))?;
     vcpu.set_sregs(&special_registers(&reset, entry))
@@ -265,7 +273,7 @@ fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), BuildError> {
     vcpu.set_regs(&general_registers(entry)).map_err(refused("set the registers"))
 }
 
-fn refused(attempted: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {
+pub(crate) fn refused<E: Into<io::Error>>(attempted: &'static str) -> impl FnOnce(E) -> BuildError {
     move |error| BuildError::Kvm { attempted, source: error.into() }
 }
 

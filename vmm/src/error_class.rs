@@ -14,7 +14,7 @@ use crate::host::{ForgetError, HostError};
 use crate::kvm::OpenKvmError;
 use crate::limits::RoomError;
 use crate::limits::memory::MemoryError;
-use crate::loader::{BuiltinError, FlatError, LoadError, LoadImageError};
+use crate::loader::{BuiltinError, FlatError, LinuxError, LoadError, LoadImageError};
 use crate::memory::{GuestRamError, HostMemoryError};
 use crate::operation::{OperationError, WaitError};
 use crate::vcpu::SpawnVcpuError;
@@ -24,6 +24,8 @@ all_in_class!(Caller: IntervalError);
 all_in_class!(
     Host: EventLoopError, HostMemoryError, MemoryError, OpenKvmError, RoomError, SpawnVcpuError,
 );
+// Its files and the memory it is given.
+all_in_class!(Caller: LinuxError);
 // The folding thread ends by itself only when it panics.
 all_in_class!(Bug: DedupGone);
 
@@ -45,6 +47,7 @@ impl Classified for BuildError {
             Self::HostMemory(error) => error.class(),
             Self::Builtin(error) => error.class(),
             Self::Flat(error) => error.class(),
+            Self::Linux(error) => error.class(),
             Self::Device(_) => Bug,
             Self::Vcpu(error) => error.class(),
             Self::Dedup { source, .. } => source.class(),
@@ -113,6 +116,7 @@ impl Classified for LoadError {
         match self {
             Self::Builtin(error) => error.class(),
             Self::Flat(error) => error.class(),
+            Self::Linux(error) => error.class(),
         }
     }
 }

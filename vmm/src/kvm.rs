@@ -9,11 +9,11 @@ use kvm_ioctls::{Cap, Kvm};
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 
 /// The CPUID leaf whose EBX has the initial APIC id in its high byte.
-const FEATURES: u32 = 1;
+pub(crate) const FEATURES: u32 = 1;
 
 /// The CPUID leaves whose EDX is the x2APIC id.
-const TOPOLOGY: u32 = 0xb;
-const TOPOLOGY_V2: u32 = 0x1f;
+pub(crate) const TOPOLOGY: u32 = 0xb;
+pub(crate) const TOPOLOGY_V2: u32 = 0x1f;
 
 /// Physical address bits of processors without that leaf (SDM volume 3, 4.1.4).
 const LEAST_PHYSICAL_BITS: u32 = 36;
@@ -101,6 +101,11 @@ impl OpenKvm {
             }
         }
         cpuid
+    }
+
+    /// Whether local APICs in the kernel have timers that wait for a time-stamp.
+    pub(crate) fn has_tsc_deadline(&self) -> bool {
+        self.kvm.check_extension(Cap::TscDeadlineTimer)
     }
 
     /// How many bits a guest-physical address has.

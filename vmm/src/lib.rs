@@ -33,6 +33,7 @@
 //! | [`loader`] | from zeroed memory to the first instruction |
 //! | `vcpu` | the thread that runs a guest |
 //! | `builtin` | the built-in guest: its devices, its parameters, its reports |
+//! | `pc`, `platform` | the machine that stock kernels expect, and which machine a guest runs on |
 //! | `console`, `watch` | a guest's lines, and waiting for what a VM does |
 //! | `event_loop`, `registry` | ends of VMs, and all VMs |
 //! | `kvm`, `sys` | the kernel |
@@ -52,6 +53,8 @@ pub mod limits;
 pub mod loader;
 pub mod memory;
 mod operation;
+mod pc;
+mod platform;
 mod registry;
 pub mod status;
 mod sys;
@@ -74,7 +77,7 @@ pub use vm_memory;
 
 pub use builder::{BuildError, VmBuilder};
 pub use builtin::BuiltinStatus;
-pub use config::{BuiltinGuest, DedupConfig, Guest, HostConfig, VmConfig};
+pub use config::{BuiltinGuest, DedupConfig, Guest, HostConfig, LinuxGuest, VmConfig};
 pub use dedup_host::{DedupHost, SettleError};
 pub use event_loop::EventLoopError;
 pub use host::{ForgetError, Host, HostError};

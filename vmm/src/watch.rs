@@ -61,12 +61,22 @@ impl Watch {
         self.lock().state
     }
 
-    /// Takes a line of the guest's; true if it is the first that reports the guest as ready.
+    /// Takes a line of the built-in guest's; true if it is the first that reports the guest as ready.
     pub(crate) fn take_line(&self, line: &[u8]) -> bool {
+        self.note(|watched| watched.reports.take_line(line))
+    }
+
+    /// Takes note that the guest is ready; true if it was not before.
+    pub(crate) fn note_ready(&self) -> bool {
+        self.note(|_| true)
+    }
+
+    /// Changes something that may show that the guest is ready; true if it was not before.
+    fn note(&self, change: impl FnOnce(&mut Watched) -> bool) -> bool {
         let now = Instant::now();
         let mut becomes_ready = false;
         self.change(|watched| {
-            let is_ready = watched.reports.take_line(line);
+            let is_ready = change(watched);
             becomes_ready = is_ready && watched.ready_at.is_none();
             if becomes_ready {
                 watched.ready_at = Some(now);

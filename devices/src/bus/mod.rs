@@ -31,6 +31,10 @@ pub enum Effect {
     Sleep(Duration),
     /// The guest has ended with this code; 0 is success.
     Exit(u32),
+    /// The guest has turned its machine off.
+    PowerOff,
+    /// The guest has reset its machine.
+    Reset,
 }
 
 /// A device behind ports or addresses.

@@ -1,3 +1,4 @@
-//! Devices of the PC that guests expect to be there.
+//! Devices that PCs have had from the beginning.
 
+pub mod i8042;
 pub mod serial;

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter};
 use std::path::Path;
 
 use crate::archive::Archive;
+use crate::guest;
 use crate::packages::{Packages, PackagesError};
 use crate::programs::{ProgramError, libraries, strip};
 
@@ -49,6 +50,8 @@ pub struct Contents<'path> {
     pub agent: &'path Path,
     /// The `pagefold` command.
     pub pagefold: &'path Path,
+    /// What guests boot from: a folder.
+    pub guest: &'path Path,
     /// Others, which are there where they are here: tests know each other's paths.
     pub others: &'path [&'path Path],
 }
@@ -76,6 +79,9 @@ pub fn write(packages: &Packages, contents: &Contents<'_>, to: &Path) -> Result<
     image.add_program(contents.pagefold, Path::new(PAGEFOLD))?;
     // Busybox's does not know how to put signals back.
     image.add_program(Path::new("/usr/bin/env"), Path::new("/bin/env"))?;
+    for file in [guest::BZIMAGE, guest::ELF, guest::INITRD] {
+        image.add(&contents.guest.join(file), &Path::new("/guest").join(file))?;
+    }
     for program in contents.others {
         image.add_program(program, program)?;
     }

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The host's first program: loads KVM, and has the agent run tests that come over the second serial port.
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root TMPDIR=/tmp PAGEFOLD_COMMAND=/bin/pagefold
+export PATH=/bin HOME=/root TMPDIR=/tmp PAGEFOLD_COMMAND=/bin/pagefold PAGEFOLD_GUEST=/guest
 # Emulated, guests do in half a minute what takes them a second otherwise.
 export PAGEFOLD_CHURN_SECONDS=30
 mount -t devtmpfs dev /dev

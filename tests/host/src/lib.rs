@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`packages`] | Debian's kernels and busybox, fetched once and kept outside of the tree |
+//! | [`guest`] | what a stock Linux guest boots from |
 //! | [`programs`] | test programs, built by cargo, and the tests that they have |
 //! | [`archive`] | a cpio archive, which the kernel takes for its first file system |
 //! | [`image`] | what the host's file system holds |
@@ -16,6 +17,7 @@
 //! | [`hardware`] | whether KVM has hardware virtualization here |
 
 pub mod archive;
+pub mod guest;
 pub mod hardware;
 pub mod host;
 pub mod image;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use pagefold_amd_v_host::guest;
 use pagefold_amd_v_host::hardware::has_hardware_virtualization;
 use pagefold_amd_v_host::host::Host;
 use pagefold_amd_v_host::image::{self, AGENT, Contents};
@@ -18,10 +19,9 @@ use pagefold_amd_v_host::programs::{self, Program};
 use pagefold_amd_v_host::protocol::{Reply, Request};
 use pagefold_dedup::ErrorChain;
 use pagefold_tests::harness::command;
-use tempfile::TempDir;
 
 /// Test programs of `pagefold-tests`, all of whose tests are run.
-const PROGRAMS: [&str; 4] = ["bytes_unchanged", "churn", "corruption_is_seen", "hardware"];
+const PROGRAMS: [&str; 5] = ["bytes_unchanged", "churn", "corruption_is_seen", "hardware", "linux"];
 
 /// Tests of theirs that are not: emulated, the guests do too little in the time that these have.
 const LEFT_OUT: [&str; 1] = ["no_write_is_lost_while_slots_are_moved_and_every_knob_is_turned"];
@@ -49,11 +49,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let is_emulated = !has_hardware_virtualization();
     // Kept until the tests are over.
     let scratch = tempfile::tempdir()?;
-    let host = if is_emulated && !arguments.list {
-        Some(Arc::new(emulated(&ours, &scratch)?))
-    } else {
-        None
-    };
+    let mut host = None;
+    if !arguments.list {
+        let packages = Packages::get()?;
+        guest::write(&packages, scratch.path())?;
+        if is_emulated {
+            host = Some(Arc::new(emulated(&packages, &ours, scratch.path())?));
+        }
+    }
     let mut trials = Vec::new();
     for program in ours.iter().filter(|program| PROGRAMS.contains(&program.name.as_str())) {
         let mut tests = programs::tests(&program.path)?;
@@ -61,7 +64,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         for test in tests {
             let request = Request { program: program.path.display().to_string(), test };
             let (name, host) = (format!("{}::{}", program.name, request.test), host.clone());
-            trials.push(Trial::test(name, move || verdict(host.as_deref(), &request)));
+            let guest = scratch.path().to_owned();
+            trials.push(Trial::test(name, move || verdict(host.as_deref(), &guest, &request)));
         }
     }
     if is_emulated {
@@ -88,24 +92,28 @@ fn ends_are_failures(host: &Host) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A host with these programs in it, which is not up yet.
-fn emulated(programs: &[&Program], scratch: &TempDir) -> Result<Host, Box<dyn Error>> {
-    let packages = Packages::get()?;
+/// A host with these programs in it, which is not up yet; what guests boot from is in `scratch`.
+fn emulated(
+    packages: &Packages,
+    programs: &[&Program],
+    scratch: &Path,
+) -> Result<Host, Box<dyn Error>> {
     let is_needed =
         |program: &&&Program| !program.is_test || PROGRAMS.contains(&program.name.as_str());
     let others: Vec<&Path> =
         programs.iter().filter(is_needed).map(|program| program.path.as_path()).collect();
     let agent = Path::new(env!("CARGO_BIN_EXE_host-agent"));
-    let contents = Contents { agent, pagefold: command::executable(), others: &others };
-    let to = scratch.path().join("image");
-    image::write(&packages, &contents, &to)?;
+    let contents =
+        Contents { agent, pagefold: command::executable(), guest: scratch, others: &others };
+    let to = scratch.join("image");
+    image::write(packages, &contents, &to)?;
     Ok(Host::new(packages.host_kernel()?, to))
 }
 
-fn verdict(host: Option<&Host>, request: &Request) -> Result<(), Failed> {
+fn verdict(host: Option<&Host>, guest: &Path, request: &Request) -> Result<(), Failed> {
     let reply = match host {
         Some(host) => host.run(request, LIMIT)?,
-        None => here(request)?,
+        None => here(guest, request)?,
     };
     if reply.passed {
         return Ok(());
@@ -114,8 +122,9 @@ fn verdict(host: Option<&Host>, request: &Request) -> Result<(), Failed> {
 }
 
 /// Runs a test on this machine.
-fn here(request: &Request) -> io::Result<Reply> {
+fn here(guest: &Path, request: &Request) -> io::Result<Reply> {
     let mut program = Command::new(&request.program);
+    program.env(guest::FOLDER, guest);
     program.args(["--exact", &request.test, "--include-ignored", "--nocapture"]);
     let output = program.output()?;
     Ok(Reply { passed: output.status.success(), output: [output.stdout, output.stderr].concat() })

@@ -1,6 +1,6 @@
 //! VMs of one size, and what keeps this process from running them.
 
-use pagefold::limits::room::{Needs, lacking};
+use pagefold::limits::room::{Needs, VmShape, lacking};
 use pagefold::limits::{RoomError, Tree};
 use pagefold_dedup::{DedupMode, EngineConfig};
 
@@ -8,6 +8,8 @@ use pagefold_dedup::{DedupMode, EngineConfig};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Demand {
     pub(super) count: u32,
+    /// What each has besides memory.
+    pub(super) shape: VmShape,
     /// Memory of each.
     pub(super) memory_bytes: u64,
     pub(super) dedup: DedupMode,
@@ -28,7 +30,7 @@ impl Demand {
             // Without /proc, which is what the host's error will name.
             _ => EngineConfig::default().store_bytes().unwrap_or(0),
         };
-        let needs = Needs::of_vms(self.count, self.all_memory_bytes(), store_bytes);
+        let needs = Needs::of_vms(self.count, self.shape, self.all_memory_bytes(), store_bytes);
         lacking(&Tree::real(), &needs)
     }
 }

@@ -47,7 +47,7 @@ impl Builtin {
             Guest::Builtin(builtin) => {
                 Ok(Some(Self { params: builtin.params(memory_bytes, tsc_khz)? }))
             }
-            Guest::Flat(_) => Ok(None),
+            Guest::Flat(_) | Guest::Linux(_) => Ok(None),
         }
     }
 }

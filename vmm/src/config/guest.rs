@@ -1,6 +1,7 @@
 //! What runs in a VM.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use pagefold_guest::workload::Preset;
 
@@ -36,6 +37,17 @@ pub struct FlatImage {
     pub privilege: Privilege,
 }
 
+/// A Linux kernel, with what it boots from. Its devices are those of a PC: see `vmm/src/pc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinuxGuest {
+    /// An ELF image (`vmlinux`) or a bzImage.
+    pub kernel: PathBuf,
+    /// Its first file system, if there is one.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub cmdline: String,
+}
+
 /// What runs in a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -44,14 +56,39 @@ pub enum Guest {
     Builtin(BuiltinGuest),
     /// A piece of code.
     Flat(FlatImage),
+    /// A Linux kernel.
+    Linux(LinuxGuest),
 }
 
-/// Writes `builtin:NAME` or `flat`.
+impl Guest {
+    /// Whether it reports what it does as the built-in guest does.
+    pub(crate) fn reports(&self) -> bool {
+        match self {
+            Self::Builtin(_) | Self::Flat(_) => true,
+            Self::Linux(_) => false,
+        }
+    }
+
+    /// How many interrupt lines its devices have.
+    pub fn interrupt_lines(&self) -> u32 {
+        match self {
+            Self::Builtin(_) | Self::Flat(_) => 0,
+            // The serial port's.
+            Self::Linux(_) => 1,
+        }
+    }
+}
+
+/// Writes `builtin:NAME`, `flat`, or `linux:` and the name of the kernel's file.
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Builtin(builtin) => builtin.preset.fmt(f),
             Self::Flat(_) => f.write_str("flat"),
+            Self::Linux(linux) => {
+                let name = linux.kernel.file_name().unwrap_or_default();
+                write!(f, "linux:{}", name.display())
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod host;
 mod vm;
 
 pub use folding::{DedupConfig, IntervalError};
-pub use guest::{BuiltinGuest, FlatImage, Guest, Privilege};
+pub use guest::{BuiltinGuest, FlatImage, Guest, LinuxGuest, Privilege};
 pub use host::HostConfig;
 pub use pagefold_dedup::DedupMode;
 pub use vm::VmConfig;

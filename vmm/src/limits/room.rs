@@ -14,20 +14,20 @@ const BASE_FILES: u64 = 32;
 /// Descriptors of a process that folds images: standard ones, a store, and those of folding.
 const BASE_FILES_OF_IMAGES: u64 = 12;
 
-/// Descriptors of a VM: its own and its vCPU's.
-const FILES_PER_VM: u64 = 2;
+/// Descriptors of a VM: its own. Each vCPU has another, and each interrupt line.
+const FILES_PER_VM: u64 = 1;
 
 /// Threads of a process with VMs beside those that fold: its own, signals, events, the socket's.
 const BASE_THREADS: u64 = 11;
 
-/// Threads of a VM: its vCPU's, and one of KVM's that the kernel counts as the process's.
-const THREADS_PER_VM: u64 = 2;
+/// Threads of a VM beside its vCPUs': one of KVM's that the kernel counts as the process's.
+const THREADS_PER_VM: u64 = 1;
 
 /// Address space of a process with VMs: its threads' stacks and heaps.
 const BASE_SPACE_BYTES: u64 = 768 << 20;
 
-/// Address space of a VM beside its memory: a thread's heap, of which little is ever used.
-const SPACE_PER_VM_BYTES: u64 = 80 << 20;
+/// Address space of a vCPU: its thread's heap, of which little is ever used.
+const SPACE_PER_VCPU_BYTES: u64 = 80 << 20;
 
 /// Address space for the slots that pages are compared with, of each byte of memory: as many slots are in use
 /// as there are pages, as many numbers are kept unused, and each further part that is mapped of a store is as large as
@@ -40,8 +40,8 @@ const LEAST_VIEW_BYTES: u64 = 16 << 20;
 /// Private memory of a process with VMs: its threads' stacks and heaps.
 const BASE_DATA_BYTES: u64 = 32 << 20;
 
-/// Private memory of a VM beside its own: a thread's stack, and what is known of its pages.
-const DATA_PER_VM_BYTES: u64 = 1 << 20;
+/// Private memory of a vCPU: a thread's stack, and what is known of its VM's pages.
+const DATA_PER_VCPU_BYTES: u64 = 1 << 20;
 
 /// Private memory for what is known of a VM's pages: this part of theirs.
 const DATA_OF_PAGES: u64 = 64;
@@ -50,8 +50,8 @@ const DATA_OF_PAGES: u64 = 64;
 /// requests, and those of folding.
 const BASE_MAPPINGS: u64 = 256;
 
-/// Mappings of a VM that are no guest memory: those of its vCPU and its thread, and of large sets of its pages.
-const MAPPINGS_PER_VM: u64 = 6;
+/// Mappings of a vCPU: its own and its thread's, and those of large sets of its VM's pages.
+const MAPPINGS_PER_VCPU: u64 = 6;
 
 /// What is going to be needed, by a process that has little of it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,22 +67,33 @@ pub struct Needs {
     mappings: u64,
 }
 
+/// What a VM has besides memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VmShape {
+    /// Its vCPUs.
+    pub vcpus: u32,
+    /// Interrupt lines of its devices.
+    pub interrupt_lines: u32,
+}
+
 impl Needs {
     /// What it takes to run VMs with so many bytes of memory in all, folded into a store of
     /// `store_bytes`, or not at all if that is 0.
-    pub fn of_vms(count: u32, memory_bytes: u64, store_bytes: u64) -> Self {
+    pub fn of_vms(count: u32, each: VmShape, memory_bytes: u64, store_bytes: u64) -> Self {
         let count = u64::from(count);
+        let vcpus = count * u64::from(each.vcpus);
+        let lines = count * u64::from(each.interrupt_lines);
         Self {
-            files: BASE_FILES + count * FILES_PER_VM,
-            threads: processors() + BASE_THREADS + count * THREADS_PER_VM,
-            space_bytes: (BASE_SPACE_BYTES + count * SPACE_PER_VM_BYTES)
+            files: BASE_FILES + count * FILES_PER_VM + vcpus + lines,
+            threads: processors() + BASE_THREADS + count * THREADS_PER_VM + vcpus,
+            space_bytes: (BASE_SPACE_BYTES + vcpus * SPACE_PER_VCPU_BYTES)
                 .saturating_add(memory_bytes),
             store_bytes,
             view_bytes: view_bytes(memory_bytes, store_bytes),
-            data_bytes: (BASE_DATA_BYTES + count * DATA_PER_VM_BYTES)
+            data_bytes: (BASE_DATA_BYTES + vcpus * DATA_PER_VCPU_BYTES)
                 .saturating_add(memory_bytes)
                 .saturating_add(memory_bytes / DATA_OF_PAGES),
-            mappings: BASE_MAPPINGS + count * MAPPINGS_PER_VM,
+            mappings: BASE_MAPPINGS + vcpus * MAPPINGS_PER_VCPU,
         }
     }
 
@@ -292,8 +303,10 @@ mod tests {
 
     fn lacking_under(limits: &str) -> Vec<RoomError> {
         let (tree, _files) = Tree::made_up(&[("/proc/self/limits", limits)]);
-        lacking(&tree, &Needs::of_vms(4, 1 << 30, 48 << 30))
+        lacking(&tree, &Needs::of_vms(4, SHAPE, 1 << 30, 48 << 30))
     }
+
+    const SHAPE: VmShape = VmShape { vcpus: 1, interrupt_lines: 0 };
 
     #[test]
     fn what_is_lacking_says_how_much_and_what_to_do() {
@@ -321,7 +334,7 @@ mod tests {
         let lacking = |max: &str, store_bytes| {
             let files = [("/proc/sys/vm/max_map_count", max), ("/proc/self/maps", "a\nb\n")];
             let (tree, _files) = Tree::made_up(&files);
-            lacking(&tree, &Needs::of_vms(4, 1 << 30, store_bytes))
+            lacking(&tree, &Needs::of_vms(4, SHAPE, 1 << 30, store_bytes))
         };
         let found = lacking("500\n", 48 << 30);
         let [error @ RoomError::Mappings { own: 280, left: 62, .. }] = &found[..] else {
@@ -347,7 +360,7 @@ mod tests {
             ("/two/a/pids.max", "9\n"),
             ("/two/a/pids.current", "5\n"),
         ]);
-        let found = lacking(&tree, &Needs::of_vms(4, 1 << 30, 48 << 30));
+        let found = lacking(&tree, &Needs::of_vms(4, SHAPE, 1 << 30, 48 << 30));
         let [error @ RoomError::Threads { max: 9, left: 4, .. }] = &found[..] else {
             panic!("{found:?}")
         };

@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::image::load_elf;
 use super::paging::write_page_tables;
-use super::{Entry, LoadError, LoadImageError, Loader, WriteError};
+use super::{Argument, Entry, LoadError, LoadImageError, Loader, WriteError};
 use crate::config::{BuiltinGuest, Privilege};
 use crate::memory::{GuestRam, MemoryLayout};
 
@@ -86,8 +86,8 @@ fn load(ram: &GuestRam, guest: &BuiltinGuest, tsc_khz: u32) -> Result<Entry, Bui
     Ok(Entry {
         instruction,
         stack: ENTRY_RSP,
-        page_tables,
-        argument: PARAMS_GPA,
+        page_tables: Some(page_tables),
+        argument: Argument::Rdi(PARAMS_GPA),
         privilege: Privilege::User,
     })
 }

@@ -4,7 +4,7 @@ use pagefold_guest::layout::{ENTRY_RSP, IMAGE_GPA, STACK_BOTTOM_GPA, STACK_TOP_G
 use vm_memory::{Bytes, GuestAddress};
 
 use super::paging::write_page_tables;
-use super::{Entry, LoadError, Loader, WriteError};
+use super::{Argument, Entry, LoadError, Loader, WriteError};
 use crate::config::FlatImage;
 use crate::memory::{GuestRam, MemoryLayout};
 
@@ -39,8 +39,11 @@ impl Loader for FlatImage {
 
     fn load(&self, ram: &GuestRam, vcpus: u32, _tsc_khz: u32) -> Result<Vec<Entry>, LoadError> {
         let first = load(ram, self)?;
-        let entry =
-            |vcpu| Entry { stack: first.stack - vcpu * STACK_BYTES, argument: vcpu, ..first };
+        let entry = |vcpu| Entry {
+            stack: first.stack - vcpu * STACK_BYTES,
+            argument: Argument::Rdi(vcpu),
+            ..first
+        };
         Ok((0..u64::from(vcpus)).map(entry).collect())
     }
 }
@@ -56,8 +59,8 @@ fn load(ram: &GuestRam, image: &FlatImage) -> Result<Entry, FlatError> {
     Ok(Entry {
         instruction,
         stack: ENTRY_RSP,
-        page_tables,
-        argument: 0,
+        page_tables: Some(page_tables),
+        argument: Argument::Rdi(0),
         privilege: image.privilege,
     })
 }
@@ -88,7 +91,8 @@ mod tests {
         let guest = image(3);
         let entries = guest.loader().load(&ram, vcpus, 1).unwrap();
         for (number, entry) in (0..).zip(&entries) {
-            assert_eq!((entry.argument, entry.instruction), (number, entries[0].instruction));
+            let argument = Argument::Rdi(number);
+            assert_eq!((entry.argument, entry.instruction), (argument, entries[0].instruction));
             assert_eq!(entry.stack, ENTRY_RSP - number * STACK_BYTES);
         }
         assert!(entries.last().unwrap().stack >= STACK_BOTTOM_GPA);

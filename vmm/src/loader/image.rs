@@ -54,12 +54,12 @@ pub struct ElfTarget {
 }
 
 /// What runs here.
-const X86_64: ElfTarget = ElfTarget { class: 2, machine: 62 };
+pub(super) const X86_64: ElfTarget = ElfTarget { class: 2, machine: 62 };
 
 impl ElfTarget {
     /// What `image` is made for; `None` unless it is a little-endian ELF file. Class and machine are at the same place
     /// in files of either class.
-    fn of(image: &[u8]) -> Option<Self> {
+    pub(super) fn of(image: &[u8]) -> Option<Self> {
         let &[0x7f, b'E', b'L', b'F', class, 1, ..] = image else { return None };
         let &[low, high] = image.get(18..20)? else { return None };
         Some(Self { class, machine: u16::from_le_bytes([low, high]) })

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `builtin`, `flat` | the guests there are, each a `Loader` |
+//! | `builtin`, `flat`, `linux` | the guests there are, each a `Loader` |
 //! | `image` | an ELF image into guest memory |
 //! | `paging` | the page tables that these guests start on |
 //! | `registers` | an `Entry` as KVM's registers |
@@ -12,6 +12,7 @@ mod builtin;
 mod clock;
 mod flat;
 mod image;
+mod linux;
 mod paging;
 mod registers;
 
@@ -21,6 +22,7 @@ pub use builtin::{BUILTIN_IMAGE, BuiltinError};
 pub(crate) use clock::tsc_khz;
 pub use flat::FlatError;
 pub use image::{ElfTarget, LoadImageError};
+pub use linux::LinuxError;
 pub(crate) use registers::{general_registers, special_registers};
 
 use crate::config::{Guest, Privilege};
@@ -37,7 +39,7 @@ pub(crate) trait Loader {
     fn check(&self, layout: MemoryLayout, vcpus: u32) -> Result<(), LoadError>;
 
     /// Fills memory that is still zero, for `vcpus` vCPUs whose time-stamp counters run at `tsc_khz`,
-    /// and returns with what each of them begins, in order.
+    /// and returns with what each of them begins, in order; those that the guest itself starts are left out.
     ///
     /// # Errors
     ///
@@ -51,6 +53,7 @@ impl Guest {
         match self {
             Self::Builtin(builtin) => builtin,
             Self::Flat(image) => image,
+            Self::Linux(linux) => linux,
         }
     }
 }
@@ -64,6 +67,9 @@ pub enum LoadError {
     /// A flat image.
     #[error(transparent)]
     Flat(#[from] FlatError),
+    /// A Linux kernel.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
 }
 
 /// With what a vCPU begins.
@@ -73,12 +79,23 @@ pub(crate) struct Entry {
     pub(crate) instruction: GuestAddress,
     /// The stack pointer.
     pub(crate) stack: u64,
-    /// The top page table.
-    pub(crate) page_tables: u64,
-    /// The first argument, as the C calling convention passes it.
-    pub(crate) argument: u64,
+    /// The top page table, in long mode; `None` in protected mode without paging.
+    pub(crate) page_tables: Option<u64>,
+    /// The argument.
+    pub(crate) argument: Argument,
     /// The privilege level.
     pub(crate) privilege: Privilege,
+}
+
+/// What a guest begins with in a register, as its boot protocol has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Argument {
+    /// In RDI: the C calling convention.
+    Rdi(u64),
+    /// In RSI: Linux's 64-bit boot protocol.
+    Rsi(u64),
+    /// In EBX: PVH.
+    Ebx(u64),
 }
 
 /// A write to guest memory that does not fit into it.
@@ -86,10 +103,10 @@ pub(crate) struct Entry {
 #[error("cannot write the {what} to guest memory at {address:#x}: the VM's memory is too small")]
 pub struct WriteError {
     /// What was to be written.
-    what: &'static str,
+    pub(crate) what: &'static str,
     /// The guest-physical address.
-    address: u64,
+    pub(crate) address: u64,
     /// vm-memory's reason.
     #[source]
-    source: GuestMemoryError,
+    pub(crate) source: GuestMemoryError,
 }

@@ -1,4 +1,4 @@
-//! The registers a guest starts with: long mode, as if a boot loader had set it up.
+//! The registers a guest starts with: long mode, as if a boot loader had set it up, or protected mode as PVH has it.
 //!
 //! The built-in guest starts at CPL 3 with IOPL 3: port I/O from there exits to us like any other,
 //! so the guest needs no kernel of its own. Every x86-64 host with VMX or SVM takes this state; the
@@ -9,11 +9,13 @@
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
-use super::Entry;
+use super::{Argument, Entry};
 use crate::config::Privilege;
 
 /// PG, AM, WP, NE, ET, MP, PE.
 const CR0: u64 = 0x8005_0033;
+/// ET, PE.
+const CR0_PROTECTED: u64 = 0x11;
 /// PAE, and OSFXSR for SSE.
 const CR4: u64 = 0x220;
 /// LME, LMA.
@@ -38,8 +40,10 @@ pub(crate) fn special_registers(reset: &kvm_sregs, entry: &Entry) -> kvm_sregs {
         g: 1,
         ..kvm_segment::default()
     };
-    // Execute, read, accessed; 64-bit.
-    let code = kvm_segment { selector: code_selector, type_: 11, l: 1, ..flat };
+    // Execute, read, accessed; 64-bit, or 32-bit.
+    let is_long = entry.page_tables.is_some();
+    let (l, db) = if is_long { (1, 0) } else { (0, 1) };
+    let code = kvm_segment { selector: code_selector, type_: 11, l, db, ..flat };
     // Read, write, accessed.
     let data = kvm_segment { selector: data_selector, type_: 3, db: 1, ..flat };
     let mut sregs = *reset;
@@ -49,10 +53,10 @@ pub(crate) fn special_registers(reset: &kvm_sregs, entry: &Entry) -> kvm_sregs {
     // ends it (as a triple fault) instead of running away.
     sregs.gdt.limit = 0;
     sregs.idt.limit = 0;
-    sregs.cr0 = CR0;
-    sregs.cr3 = entry.page_tables;
-    sregs.cr4 = CR4;
-    sregs.efer = EFER;
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = match entry.page_tables {
+        Some(page_tables) => (CR0, page_tables, CR4, EFER),
+        None => (CR0_PROTECTED, 0, 0, 0),
+    };
     sregs
 }
 
@@ -62,13 +66,18 @@ pub(crate) fn general_registers(entry: &Entry) -> kvm_regs {
         Privilege::Kernel => 0,
         Privilege::User => RFLAGS_IOPL_3,
     };
-    kvm_regs {
+    let mut regs = kvm_regs {
         rip: entry.instruction.0,
         rsp: entry.stack,
-        rdi: entry.argument,
         rflags: RFLAGS | iopl,
         ..kvm_regs::default()
+    };
+    match entry.argument {
+        Argument::Rdi(value) => regs.rdi = value,
+        Argument::Rsi(value) => regs.rsi = value,
+        Argument::Ebx(value) => regs.rbx = value,
     }
+    regs
 }
 
 #[cfg(test)]
@@ -81,8 +90,8 @@ mod tests {
         Entry {
             instruction: GuestAddress(0x10_0000),
             stack: 0x8_fff8,
-            page_tables: 0x1_0000,
-            argument: 0x1000,
+            page_tables: Some(0x1_0000),
+            argument: Argument::Rdi(0x1000),
             privilege,
         }
     }
@@ -102,6 +111,18 @@ mod tests {
             (regs.rip, regs.rsp, regs.rdi, regs.rflags),
             (0x10_0000, 0x8_fff8, 0x1000, 0x3002)
         );
+    }
+
+    #[test]
+    fn each_protocol_has_its_mode_and_its_register() {
+        let linux = Entry { argument: Argument::Rsi(0x7000), ..entry(Privilege::Kernel) };
+        let sregs = special_registers(&kvm_sregs::default(), &linux);
+        assert_eq!((sregs.cs.selector, sregs.cs.dpl, sregs.cs.l, sregs.cs.db), (0x10, 0, 1, 0));
+        assert_eq!((general_registers(&linux).rsi, general_registers(&linux).rflags), (0x7000, 2));
+        let pvh = Entry { page_tables: None, argument: Argument::Ebx(0x6000), ..linux };
+        let sregs = special_registers(&kvm_sregs::default(), &pvh);
+        assert_eq!((sregs.cs.l, sregs.cs.db, sregs.cr0, sregs.efer), (0, 1, 0x11, 0));
+        assert_eq!(general_registers(&pvh).rbx, 0x6000);
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl MemoryLayout {
         Ok(Self { memory_bytes })
     }
 
+    /// The layout of memory that there is.
+    pub(super) fn of(memory_bytes: u64) -> Self {
+        Self { memory_bytes }
+    }
+
     /// Bytes of memory.
     pub fn memory_bytes(self) -> u64 {
         self.memory_bytes

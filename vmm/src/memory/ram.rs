@@ -117,6 +117,11 @@ impl GuestRam {
         &self.regions
     }
 
+    /// Where it lies.
+    pub fn layout(&self) -> MemoryLayout {
+        MemoryLayout::of(self.len_bytes())
+    }
+
     /// How many pages there are: one more than the last linear index.
     pub fn page_count(&self) -> u32 {
         self.regions.iter().map(|region| region.page_count).sum()

@@ -57,6 +57,8 @@ fn after(step: Step, effect: Effect) -> Step {
     match (step, effect) {
         (Step::Stop(reason), _) => Step::Stop(reason),
         (_, Effect::Exit(code)) => Step::Stop(StopReason::Exited { code }),
+        (_, Effect::PowerOff) => Step::Stop(StopReason::PoweredOff),
+        (_, Effect::Reset) => Step::Stop(StopReason::Reset),
         (Step::Sleep(so_far), Effect::Sleep(more)) => Step::Sleep(so_far.saturating_add(more)),
         (_, Effect::Sleep(time)) => Step::Sleep(time),
         (step, Effect::Continue) => step,

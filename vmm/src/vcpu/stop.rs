@@ -19,6 +19,10 @@ pub enum StopReason {
         /// The code.
         code: u32,
     },
+    /// The guest turned its machine off.
+    PoweredOff,
+    /// The guest reset its machine, which microVMs do not survive.
+    Reset,
     /// The guest crashed: a triple fault.
     TripleFault,
     /// The guest requested a reset, a power-off or the like.
@@ -60,10 +64,17 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// Whether the VM ended as it should: by command, by halting, or with code 0. Everything else
-    /// is a crash of the guest or of what runs it.
+    /// Whether the VM ended as it should: by command, by halting, with code 0, by turning itself off or by a
+    /// reset. Everything else is a crash of the guest or of what runs it.
     pub fn is_clean(&self) -> bool {
-        matches!(self, Self::Requested | Self::Halted | Self::Exited { code: 0 })
+        matches!(
+            self,
+            Self::Requested
+                | Self::Halted
+                | Self::Exited { code: 0 }
+                | Self::PoweredOff
+                | Self::Reset
+        )
     }
 }
 
@@ -73,6 +84,8 @@ impl fmt::Display for StopReason {
             Self::Requested => f.write_str("stopped on request"),
             Self::Halted => f.write_str("the guest halted"),
             Self::Exited { code } => write!(f, "the guest exited with code {code}"),
+            Self::PoweredOff => f.write_str("the guest turned itself off"),
+            Self::Reset => f.write_str("the guest reset itself"),
             Self::TripleFault => f.write_str("the guest crashed with a triple fault"),
             Self::SystemEvent { event } => write!(f, "the guest raised system event {event}"),
             Self::FailEntry { reason, cpu } => {
@@ -96,8 +109,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_commands_halts_and_code_zero_are_clean() {
-        for reason in [StopReason::Requested, StopReason::Halted, StopReason::Exited { code: 0 }] {
+    fn only_commands_and_ends_that_the_guest_wants_are_clean() {
+        for reason in [
+            StopReason::Requested,
+            StopReason::Halted,
+            StopReason::Exited { code: 0 },
+            StopReason::PoweredOff,
+            StopReason::Reset,
+        ] {
             assert!(reason.is_clean(), "{reason}");
         }
         for reason in [

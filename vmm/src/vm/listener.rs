@@ -20,6 +20,25 @@ impl Listener for ReportListener {
     }
 }
 
+/// The line by which a guest of another kind reports that it is ready.
+const READY_MARKER: &[u8] = b"READY";
+
+/// Waits for the line by which a guest reports that it is ready, and wakes folding then.
+pub(crate) struct MarkerListener {
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) folding: FoldingWaker,
+}
+
+impl Listener for MarkerListener {
+    fn on_line(&mut self, line: &[u8]) {
+        // A terminal's lines end with two characters.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line == READY_MARKER && self.watch.note_ready() {
+            self.folding.wake();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use pagefold_dedup::VmId;
@@ -28,6 +47,19 @@ mod tests {
     use super::*;
     use crate::builtin;
     use crate::console::Console;
+
+    #[test]
+    fn a_marker_alone_in_its_line_makes_a_guest_ready() {
+        let watch = Arc::new(Watch::default());
+        let mut listener =
+            MarkerListener { watch: Arc::clone(&watch), folding: FoldingWaker::default() };
+        for line in ["", "READY to go", "not READY", "CORRUPT page=1"] {
+            listener.on_line(line.as_bytes());
+        }
+        assert!(watch.now().ready_at.is_none());
+        listener.on_line(b"READY\r");
+        assert!(watch.now().ready_at.is_some());
+    }
 
     #[test]
     fn lines_are_taken_as_they_end() {

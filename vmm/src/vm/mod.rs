@@ -19,7 +19,7 @@ use crate::status::{VmState, VmStatus};
 use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
-pub(crate) use listener::ReportListener;
+pub(crate) use listener::{MarkerListener, ReportListener};
 
 /// What a VM has until it stops.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl VmHandle {
             state: watched.state,
             memory_bytes: config.memory_bytes,
             ready_ms: watched.ready_ms(),
-            builtin: Some(watched.reports.into_status()),
+            builtin: config.guest.reports().then(|| watched.reports.into_status()),
             unclaimed_ports: buses.ports.unclaimed(),
             unclaimed_mmio: buses.mmio.unclaimed(),
             stop_message: watched.stop_reason.as_ref().map(ToString::to_string),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use pagefold::limits::RoomError;
+use pagefold::limits::room::VmShape;
 use pagefold::memory::HostMemoryPool;
 use pagefold_dedup::DedupMode;
 
@@ -11,6 +12,9 @@ use crate::size::Size;
 
 /// What `run` gives a VM unless another size is given.
 const DEFAULT_BYTES: u64 = 64 << 20;
+
+/// What the built-in guest has besides memory.
+const SHAPE: VmShape = VmShape { vcpus: 1, interrupt_lines: 0 };
 
 /// VMs to try: how many, and how large.
 const CHOICES: [(u32, u64); 5] =
@@ -46,7 +50,7 @@ impl Suggestions {
 
 impl Suggestion {
     fn new((count, memory_bytes): (u32, u64)) -> Self {
-        let demand = Demand { count, memory_bytes, dedup: DedupMode::On };
+        let demand = Demand { count, shape: SHAPE, memory_bytes, dedup: DedupMode::On };
         let memory = HostMemoryPool::of_process(false).check_room_for(demand.all_memory_bytes());
         Self { demand, lacking: demand.lacking(), lacks_memory: memory.is_err() }
     }

@@ -28,12 +28,15 @@ use pagefold_guest::workload::Preset;
 
 use super::failure::{Advise, Failure};
 use super::knobs::Setting;
-use super::number::{large, vm_count};
+use super::number::{large, small, vm_count};
 use super::size::Size;
 use super::{Outcome, print};
 use events::Events;
 use plan::Plan;
 use progress::Display;
+
+/// What a kernel prints goes to the log, and when it panics its VM ends.
+const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 
 /// What `pagefold run` takes.
 #[derive(Debug, clap::Args)]
@@ -41,12 +44,24 @@ pub(super) struct Args {
     /// How many VMs
     #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = vm_count)]
     count: u32,
-    /// Memory of each VM, 4M to 3G, as in 64M or 1.5G; K, M and G are binary
+    /// Memory of each VM, as in 64M or 1.5G; K, M and G are binary. The built-in guest takes 4M to 3G
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     memory: Size,
     /// What the guests do: builtin:idle, builtin:mix or builtin:churn
     #[arg(long, value_name = "builtin:NAME", default_value_t = Preset::Mix)]
     guest: Preset,
+    /// Boot this Linux kernel, an ELF image (vmlinux) or a bzImage, instead of the built-in guest
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["guest", "seed", "settle"])]
+    kernel: Option<PathBuf>,
+    /// The kernel's first file system
+    #[arg(long, value_name = "PATH", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_CMDLINE)]
+    cmdline: String,
+    /// vCPUs of each VM; the built-in guest has one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = small)]
+    cpus: u32,
     /// How long the guests work once all are ready, as in 20s or "1m 30s"; without it, until SIGINT,
     /// SIGTERM or SIGHUP
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]

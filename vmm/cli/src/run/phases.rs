@@ -45,7 +45,8 @@ pub(super) fn all(
     events.watch(launched.vms.clone())?;
     let mut settling = if plan.settle { Settling::CutShort } else { Settling::NotAsked };
     let was_launching = events.is_interrupted();
-    if ready(launched, events, &mut progress)? {
+    // Others than the built-in guest need not report anything.
+    if !plan.is_builtin() || ready(launched, events, &mut progress)? {
         let why = events.wait(plan.duration, || progress.show("running"));
         log::info!("the guests' work is over: {why:?}");
         if plan.settle && why != Why::AllEnded {
@@ -65,7 +66,12 @@ pub(super) fn all(
     }
     let mut report = measure(launched, settling);
 
-    let finished = finish(launched, events, &mut progress)?;
+    let finished = if plan.is_builtin() {
+        finish(launched, events, &mut progress)?
+    } else {
+        stop_all(launched, events, &mut progress)?;
+        vec![true; launched.vms.len()]
+    };
     progress.clear();
     report.vms = launched
         .vms

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pagefold::config::{BuiltinGuest, VmConfig};
+use pagefold::BuildError;
+use pagefold::config::{BuiltinGuest, Guest, LinuxGuest, VmConfig};
+use pagefold::limits::room::VmShape;
+use pagefold::loader::{BuiltinError, LinuxError};
 use pagefold_dedup::{DedupMode, Knobs, Run};
-use pagefold_guest::workload::Preset;
 
 use super::Args;
 use crate::demand::Demand;
@@ -17,8 +19,8 @@ use crate::knobs::knobs_with;
 pub(super) struct Plan {
     pub(super) count: u32,
     pub(super) memory_bytes: u64,
-    preset: Preset,
-    seed: u64,
+    guest: Guest,
+    vcpus: u32,
     pub(super) duration: Option<Duration>,
     pub(super) settle: bool,
     pub(super) api_socket: Option<PathBuf>,
@@ -32,13 +34,15 @@ impl Plan {
     /// Checks a command line.
     pub(super) fn new(args: &Args) -> Result<Self, Failure> {
         let memory_bytes = args.memory.0;
-        let guest = BuiltinGuest { preset: args.guest, vm_number: 0, seed: args.seed };
-        VmConfig::builtin(memory_bytes, guest).check().map_err(|error| {
-            Failure::usage(
-                format!("--memory {} does not do: {error}", args.memory),
-                "the default, 64M, suits every built-in guest",
-            )
-        })?;
+        let guest = guest(args);
+        let vm = VmConfig {
+            memory_bytes,
+            vcpus: args.cpus,
+            guest: guest.clone(),
+            dedup: args.dedup,
+            name: None,
+        };
+        vm.check().map_err(|error| refused(args, &error))?;
         if args.duration == Some(Duration::ZERO) {
             return Err(Failure::usage("--for 0s leaves no time to run", "give at least --for 1s"));
         }
@@ -52,8 +56,8 @@ impl Plan {
         Ok(Self {
             count: args.count,
             memory_bytes,
-            preset: args.guest,
-            seed: args.seed,
+            guest,
+            vcpus: args.cpus,
             duration: args.duration,
             settle: args.settle,
             api_socket: args.api_socket.clone(),
@@ -66,19 +70,64 @@ impl Plan {
 
     /// What it takes.
     pub(super) fn demand(&self) -> Demand {
-        Demand { count: self.count, memory_bytes: self.memory_bytes, dedup: self.dedup }
+        let Self { count, vcpus, memory_bytes, dedup, .. } = *self;
+        let shape = VmShape { vcpus, interrupt_lines: self.guest.interrupt_lines() };
+        Demand { count, shape, memory_bytes, dedup }
     }
 
     /// What VM `vm_number` is to be.
     pub(super) fn vm(&self, vm_number: u32) -> VmConfig {
-        let guest = BuiltinGuest { preset: self.preset, vm_number, seed: self.seed };
-        VmConfig { dedup: self.dedup, ..VmConfig::builtin(self.memory_bytes, guest) }
+        let guest = match &self.guest {
+            Guest::Builtin(builtin) => Guest::Builtin(BuiltinGuest { vm_number, ..*builtin }),
+            other => other.clone(),
+        };
+        let Self { memory_bytes, vcpus, dedup, .. } = *self;
+        VmConfig { memory_bytes, vcpus, guest, dedup, name: None }
+    }
+
+    /// Whether the guests report what they do, and can be commanded to end.
+    pub(super) fn is_builtin(&self) -> bool {
+        matches!(self.guest, Guest::Builtin(_))
+    }
+}
+
+/// What is to run in each VM; of the built-in guest, in the first.
+fn guest(args: &Args) -> Guest {
+    match &args.kernel {
+        Some(kernel) => Guest::Linux(LinuxGuest {
+            kernel: kernel.clone(),
+            initrd: args.initrd.clone(),
+            cmdline: args.cmdline.clone(),
+        }),
+        None => Guest::Builtin(BuiltinGuest { preset: args.guest, vm_number: 0, seed: args.seed }),
+    }
+}
+
+/// Why there can be no such VM, by the option that it comes from.
+fn refused(args: &Args, error: &BuildError) -> Failure {
+    match error {
+        BuildError::Vcpus { .. }
+        | BuildError::Builtin(BuiltinError::Vcpus { .. })
+        | BuildError::Linux(LinuxError::Vcpus { .. }) => Failure::usage(
+            format!("--cpus {} does not do: {error}", args.cpus),
+            "leave it out for one vCPU",
+        ),
+        BuildError::Linux(error) => Failure::caused(
+            "cannot boot this kernel",
+            error,
+            "see --kernel, --initrd, --cmdline and --memory in `pagefold run --help`",
+        ),
+        _ => Failure::usage(
+            format!("--memory {} does not do: {error}", args.memory),
+            "the default, 64M, suits every built-in guest",
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use pagefold_guest::workload::Preset;
 
     use super::*;
 
@@ -98,7 +147,9 @@ mod tests {
     fn a_bare_run_has_two_vms_of_64_mib_that_mix() {
         let plan = plan(&[]).expect("a plan");
         assert_eq!((plan.count, plan.demand().all_memory_bytes()), (2, 128 << 20));
-        assert_eq!((plan.preset, plan.dedup, plan.duration), (Preset::Mix, DedupMode::On, None));
+        let guest = BuiltinGuest { preset: Preset::Mix, vm_number: 1, seed: 1 };
+        assert_eq!(plan.vm(1), VmConfig::builtin(64 << 20, guest));
+        assert_eq!(plan.duration, None);
     }
 
     #[test]
@@ -150,6 +201,12 @@ mod tests {
             (&["--knob", "max_page_sharing=1"], "from 2 to"),
             (&["--knob", "pages_to_skip=1"], "pages_to_scan"),
             (&["--knob", "run=0", "--settle"], "leave out --settle"),
+            (&["--cpus", "2"], "runs on one vCPU, and 2 were"),
+            (&["--cpus", "0"], "1 to 255 vCPUs"),
+            (&["--initrd", "/x"], "--kernel"),
+            (&["--kernel", "/x", "--guest", "builtin:mix"], "cannot be used with"),
+            (&["--kernel", "/nowhere"], "cannot read the kernel /nowhere"),
+            (&["--kernel", "/"], "the kernel / is not a regular file"),
         ] {
             let error = plan(line).expect_err("no plan");
             assert!(error.contains(part), "{line:?}: {error}");

@@ -1,0 +1,3 @@
+//! Devices that guests find in ACPI's tables alone.
+
+pub mod power;

@@ -1,0 +1,74 @@
+//! Stock Linux guests: a distribution's kernel, unmodified, booted to user space.
+//!
+//! They need hardware virtualization; `make host-tests` runs them, in an emulated host if need be, and names the
+//! folder with what they boot from.
+
+use std::env;
+use std::path::PathBuf;
+
+use pagefold_tests::harness::command::{Ended, Running};
+use serde_json::{Value, json};
+
+/// A guest to be booted once.
+struct Boot {
+    kernel: &'static str,
+    cpus: u32,
+    memory: &'static str,
+    end: &'static str,
+}
+
+impl Boot {
+    /// Boots it, and waits for its end.
+    fn run(&self) -> Ended {
+        let file = |name: &str| folder().join(name).to_str().expect("UTF-8").to_owned();
+        let cmdline = format!("console=ttyS0 panic=-1 end={}", self.end);
+        let running = Running::start(&[
+            "run",
+            "--json",
+            "-n",
+            "1",
+            "--memory",
+            self.memory,
+            "--cpus",
+            &self.cpus.to_string(),
+            "--kernel",
+            &file(self.kernel),
+            "--initrd",
+            &file("initrd"),
+            "--cmdline",
+            &cmdline,
+        ]);
+        running.end()
+    }
+}
+
+/// Where what guests boot from is.
+fn folder() -> PathBuf {
+    env::var_os("PAGEFOLD_GUEST").expect("PAGEFOLD_GUEST, which `make host-tests` sets").into()
+}
+
+/// The one VM of a run that succeeded.
+fn vm(ended: &Ended) -> Value {
+    assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+    ended.json()["vms"][0].clone()
+}
+
+/// The end of the guest's line that begins with `start`.
+fn printed<'line>(ended: &'line Ended, start: &str) -> &'line str {
+    let start = format!("VM 0 prints {start} ");
+    let line = ended.stderr.iter().find_map(|line| line.split_once(&start));
+    line.unwrap_or_else(|| panic!("no line with '{start}': {ended:#?}")).1.trim_end_matches("\\r")
+}
+
+#[test]
+#[ignore = "needs hardware virtualization: see `make host-tests`"]
+fn a_bzimage_boots_on_two_vcpus_and_turns_itself_off() {
+    let ended = Boot { kernel: "vmlinuz", cpus: 2, memory: "128M", end: "off" }.run();
+    let vm = vm(&ended);
+    assert_eq!(vm["stop_reason"], json!({ "kind": "powered_off" }));
+    assert!(vm["ready_ms"].as_u64().is_some(), "{vm}");
+    assert_eq!(vm["guest"], "linux:vmlinuz");
+    assert_eq!(vm["corrupt"], Value::Null, "nobody counts that");
+    assert_eq!((printed(&ended, "cpus"), printed(&ended, "clock")), ("2", "kvm-clock"));
+    assert!(printed(&ended, "cmdline").ends_with("panic=-1 end=off"));
+}

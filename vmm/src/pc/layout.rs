@@ -1,0 +1,34 @@
+//! Addresses, ports and interrupt lines of the machine.
+
+use std::ops::{Range, RangeInclusive};
+
+use pagefold_devices::{I8042_PORTS, PowerRegisters, SERIAL_PORTS};
+
+/// Memory below what was video memory and firmware once.
+pub(crate) const LOW_MEMORY_END: u64 = 0xa_0000;
+
+/// Where ACPI's tables lie: where a guest looks for them that nobody told.
+pub(crate) const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
+
+/// The first address above 1 MiB, from where on kernels are loaded.
+pub(crate) const HIGH_MEMORY_START: u64 = 0x10_0000;
+
+/// The local APICs, and the I/O APIC.
+pub(crate) const LOCAL_APIC: u32 = 0xfee0_0000;
+pub(crate) const IO_APIC: u32 = 0xfec0_0000;
+
+/// Three pages that KVM needs for guests on VMX in real mode, and one page before them: in the hole below 4 GiB.
+pub(crate) const TSS: u64 = 0xfffb_d000;
+pub(crate) const IDENTITY_MAP: u64 = 0xfffb_c000;
+
+/// The first serial port.
+pub(crate) const SERIAL: RangeInclusive<u16> = 0x3f8..=0x3f8 + (SERIAL_PORTS - 1);
+/// Its interrupt.
+pub(crate) const SERIAL_IRQ: u32 = 4;
+
+/// The keyboard controller.
+pub(crate) const I8042: RangeInclusive<u16> = 0x60..=0x60 + (I8042_PORTS - 1);
+
+/// Sleep control, sleep status and reset.
+pub(crate) const POWER: u16 = 0x600;
+pub(crate) const POWER_PORTS: RangeInclusive<u16> = POWER..=POWER + (PowerRegisters::PORTS - 1);

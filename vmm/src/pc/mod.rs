@@ -1,0 +1,22 @@
+//! The machine that stock kernels expect: what firmware would have found and described.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `layout` | addresses, ports and interrupt lines |
+//! | `acpi` | the tables that describe the machine |
+//! | `cpuid` | the processor, as a guest sees it |
+//! | `irqchip` | interrupt controllers in the kernel, and devices' lines to them |
+//! | `msrs` | model-specific registers that firmware sets |
+//! | `devices` | serial port, keyboard controller and power registers |
+
+pub(crate) mod acpi;
+mod cpuid;
+mod devices;
+mod irqchip;
+pub(crate) mod layout;
+mod msrs;
+
+pub(crate) use cpuid::cpuid;
+pub(crate) use devices::devices;
+pub(crate) use irqchip::{IrqLine, create_irqchip};
+pub(crate) use msrs::set_msrs;

@@ -1,0 +1,75 @@
+//! The machine that a guest runs on: a bare processor, or a PC.
+
+use kvm_ioctls::{VcpuFd, VmFd};
+use pagefold_devices::{Buses, ControlWord};
+
+use crate::builder::{BuildError, refused};
+use crate::builtin;
+use crate::config::Guest;
+use crate::console::Console;
+use crate::kvm::OpenKvm;
+use crate::pc::{self, IrqLine, layout};
+
+/// The machine that a guest runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Platform {
+    /// Processors with the devices of the built-in guest, and without interrupts: HLT exits.
+    Bare,
+    /// What firmware describes to a stock kernel.
+    Pc,
+}
+
+impl Platform {
+    /// What a guest needs.
+    pub(crate) fn of(guest: &Guest) -> Self {
+        match guest {
+            Guest::Builtin(_) | Guest::Flat(_) => Self::Bare,
+            Guest::Linux(_) => Self::Pc,
+        }
+    }
+
+    /// Makes interrupt controllers and timers, if the machine has them, before there is a vCPU.
+    pub(crate) fn create_controllers(self, vm: &VmFd) -> Result<(), BuildError> {
+        match self {
+            Self::Bare => Ok(()),
+            Self::Pc => pc::create_irqchip(vm).map_err(refused("make interrupt controllers")),
+        }
+    }
+
+    /// Makes vCPU `number` of `vcpus`.
+    pub(crate) fn create_vcpu(
+        self,
+        kvm: &OpenKvm,
+        vm: &VmFd,
+        number: u32,
+        vcpus: u32,
+    ) -> Result<VcpuFd, BuildError> {
+        let vcpu = vm.create_vcpu(number.into()).map_err(refused("create a vCPU"))?;
+        let cpuid = match self {
+            Self::Bare => kvm.cpuid_of(number),
+            Self::Pc => pc::cpuid(kvm, number, vcpus).map_err(refused("describe its processor"))?,
+        };
+        vcpu.set_cpuid2(&cpuid).map_err(refused("set the CPUID"))?;
+        if self == Self::Pc {
+            pc::set_msrs(&vcpu).map_err(refused("set model-specific registers"))?;
+        }
+        Ok(vcpu)
+    }
+
+    /// Makes its devices: a serial port that prints to `output`, and what the machine has besides. A bare
+    /// machine's CONTROL register reads `control`.
+    pub(crate) fn devices(
+        self,
+        vm: &VmFd,
+        control: ControlWord,
+        output: Console,
+    ) -> Result<Buses, BuildError> {
+        Ok(match self {
+            Self::Bare => builtin::devices(control, output)?,
+            Self::Pc => {
+                let serial = IrqLine::new(vm, layout::SERIAL_IRQ);
+                pc::devices(output, serial.map_err(refused("raise an interrupt"))?)?
+            }
+        })
+    }
+}
