@@ -86,7 +86,7 @@ impl Machine {
         listener.set_nonblocking(true).map_err(MachineError::Prepare)?;
         let errors = fs::File::create(folder.path().join("qemu")).map_err(MachineError::Prepare)?;
         let mut qemu = Command::new(QEMU)
-            // One thread for all processors: with several, TCG loses flushes of nested page tables.
+            // One thread for all processors: slower than one for each, and nothing races in the emulator itself.
             .args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC-v3,+svm,+npt"])
             .args(["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])

@@ -7,7 +7,7 @@ use pagefold_devices::{I8042_PORTS, PowerRegisters, SERIAL_PORTS};
 /// Memory below what was video memory and firmware once.
 pub(crate) const LOW_MEMORY_END: u64 = 0xa_0000;
 
-/// Where ACPI's tables lie: where a guest looks for them that nobody told.
+/// Where ACPI's tables lie: where a guest searches for them that was not passed their address.
 pub(crate) const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
 
 /// The first address above 1 MiB, from where on kernels are loaded.

@@ -1,9 +1,9 @@
-//! What a kernel is told by the 64-bit boot protocol: the "zero page".
+//! What a kernel is passed by the 64-bit boot protocol: the "zero page".
 
 use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::Told;
+use super::BootInfo;
 use super::memory_map::memory_map;
 use crate::loader::WriteError;
 use crate::memory::GuestRam;
@@ -18,12 +18,16 @@ const UNDEFINED_LOADER: u8 = 0xff;
 /// # Errors
 ///
 /// When there is no memory.
-pub(super) fn write(ram: &GuestRam, header: setup_header, told: &Told) -> Result<u64, WriteError> {
+pub(super) fn write(
+    ram: &GuestRam,
+    header: setup_header,
+    boot: &BootInfo,
+) -> Result<u64, WriteError> {
     let mut params =
-        boot_params { hdr: header, acpi_rsdp_addr: told.acpi, ..boot_params::default() };
+        boot_params { hdr: header, acpi_rsdp_addr: boot.acpi, ..boot_params::default() };
     params.hdr.type_of_loader = UNDEFINED_LOADER;
-    (params.hdr.cmd_line_ptr, params.ext_cmd_line_ptr) = halves(told.cmdline);
-    if let Some((address, len_bytes)) = told.initrd {
+    (params.hdr.cmd_line_ptr, params.ext_cmd_line_ptr) = halves(boot.cmdline);
+    if let Some((address, len_bytes)) = boot.initrd {
         (params.hdr.ramdisk_image, params.ext_ramdisk_image) = halves(address);
         (params.hdr.ramdisk_size, params.ext_ramdisk_size) = halves(len_bytes);
     }

@@ -1,4 +1,4 @@
-//! Which addresses are memory, as a kernel is told.
+//! Which addresses are memory, as a kernel is passed the map of them.
 
 use std::ops::Range;
 

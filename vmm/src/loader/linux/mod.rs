@@ -6,8 +6,8 @@
 //! | `initrd` | the initrd's file, and where it goes |
 //! | `cmdline` | the command line |
 //! | `memory_map` | which addresses are memory |
-//! | `boot_params` | what a kernel is told by the 64-bit boot protocol |
-//! | `start_info` | what it is told by PVH |
+//! | `boot_params` | what a kernel is passed by the 64-bit boot protocol |
+//! | `start_info` | what it is passed by PVH |
 //! | `error` | why it was not loaded |
 //!
 //! Source: the kernel's `Documentation/arch/x86/boot.rst`; Xen's `docs/misc/pvh.pandoc`.
@@ -34,8 +34,8 @@ use kernel::{KernelFile, LoadedKernel, Protocol};
 /// As many vCPUs as an in-kernel I/O APIC and 8-bit APIC ids are tried with.
 const MAX_VCPUS: u32 = 32;
 
-/// What a kernel is told, whatever its protocol.
-struct Told {
+/// What a kernel is passed, whatever its protocol.
+struct BootInfo {
     /// The command line's address.
     cmdline: u64,
     /// The initrd's address and size, if there is one.
@@ -76,7 +76,7 @@ fn load(guest: &LinuxGuest, ram: &GuestRam, vcpus: u32) -> Result<Entry, LinuxEr
         Ok((address, initrd.len_bytes()))
     };
     let initrd = guest.initrd.as_deref().map(place).transpose()?;
-    let told = Told { cmdline, initrd, acpi: write_tables(ram, vcpus)? };
+    let boot = BootInfo { cmdline, initrd, acpi: write_tables(ram, vcpus)? };
     let LoadedKernel { instruction, protocol, .. } = kernel;
     let entry = |page_tables, argument| Entry {
         instruction,
@@ -87,12 +87,12 @@ fn load(guest: &LinuxGuest, ram: &GuestRam, vcpus: u32) -> Result<Entry, LinuxEr
     };
     match protocol {
         Protocol::Pvh => {
-            let info = start_info::write(ram, &told)?;
+            let info = start_info::write(ram, &boot)?;
             Ok(entry(None, Argument::Ebx(info)))
         }
         Protocol::Long(header) => {
             let page_tables = write_page_tables(ram)?;
-            let params = boot_params::write(ram, header, &told)?;
+            let params = boot_params::write(ram, header, &boot)?;
             Ok(entry(Some(page_tables), Argument::Rsi(params)))
         }
     }

@@ -1,9 +1,9 @@
-//! What a kernel is told by PVH.
+//! What a kernel is passed by PVH.
 
 use linux_loader::loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
-use super::Told;
+use super::BootInfo;
 use super::memory_map::memory_map;
 use crate::loader::WriteError;
 use crate::memory::GuestRam;
@@ -21,22 +21,22 @@ const MEMORY_MAP: u64 = 0x6080;
 /// # Errors
 ///
 /// When there is no memory.
-pub(super) fn write(ram: &GuestRam, told: &Told) -> Result<u64, WriteError> {
+pub(super) fn write(ram: &GuestRam, boot: &BootInfo) -> Result<u64, WriteError> {
     let map = memory_map(ram.layout());
     let info = hvm_start_info {
         magic: MAGIC,
         version: VERSION,
-        nr_modules: u32::from(told.initrd.is_some()),
+        nr_modules: u32::from(boot.initrd.is_some()),
         modlist_paddr: MODULES,
-        cmdline_paddr: told.cmdline,
-        rsdp_paddr: told.acpi,
+        cmdline_paddr: boot.cmdline,
+        rsdp_paddr: boot.acpi,
         memmap_paddr: MEMORY_MAP,
         // Five at most.
         memmap_entries: u32::try_from(map.len()).unwrap_or(u32::MAX),
         ..hvm_start_info::default()
     };
     write_at(ram, INFO, info)?;
-    if let Some((paddr, size)) = told.initrd {
+    if let Some((paddr, size)) = boot.initrd {
         write_at(ram, MODULES, hvm_modlist_entry { paddr, size, ..hvm_modlist_entry::default() })?;
     }
     let mut address = MEMORY_MAP;
