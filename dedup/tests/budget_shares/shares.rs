@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pagefold_dedup::{DedupMode, Engine, PAGE_SIZE};
+use pagefold_dedup::{DedupMode, Engine, EngineConfig, Knobs, PAGE_SIZE};
 
-use crate::common::{Random, TestVm, check_counters, page, settle};
+use crate::common::{Random, TestVm, check_counters, config, page, settle};
 use crate::memory::{
-    attach_all, check_bytes, doubled, doubled_page, pairs, sharing_in, sharing_runs, with_mappings,
+    attach_all, check_bytes, doubled, doubled_page, pairs, sharing_in, sharing_runs, with_contents,
+    with_mappings,
 };
 
 fn word(page: &[u8; PAGE_SIZE]) -> u64 {
@@ -237,6 +238,28 @@ fn several_vms_that_give_back_what_they_share_with_one_leave_it_half_its_share()
     for vm in &stats.vms {
         assert!(vm.vmas + 4 >= share / 2, "share {share}: {vm:?}");
     }
+}
+
+// What a VM gave back, another of its pages took, whose content had more pages than may share a slot: for ever.
+#[test]
+fn what_is_given_back_is_not_taken_by_a_page_that_found_no_room_beside_it() {
+    let knobs = Knobs { max_page_sharing: 2, ..Knobs::default() };
+    let config = EngineConfig { max_mappings: Some(40), knobs, ..config() };
+    let mut engine = Engine::new(config).unwrap();
+    // Contents from 100 on are of one page.
+    let contents: [&[u32]; 4] = [
+        &[101, 1, 2, 3, 4, 102, 1, 1, 103, 2, 104, 3, 105, 4, 106],
+        &[5, 6, 107, 7, 108, 8, 6, 109, 7, 110, 8, 111],
+        &[9, 10, 11, 12, 13, 14, 15],
+        &[5, 112, 10, 113, 11, 114, 12, 115, 13, 116, 14, 117, 15],
+    ];
+    let vms = with_contents(&contents.map(<[u32]>::to_vec));
+    attach_all(&mut engine, &vms);
+    settle(&mut engine);
+    check_counters(&engine);
+    let before = engine.stats().events.unmerges;
+    (0..5).for_each(|_| drop(engine.pass()));
+    assert_eq!(engine.stats().events.unmerges, before);
 }
 
 // Pages that were to join slots which stayed empty took mappings that others were put off for.

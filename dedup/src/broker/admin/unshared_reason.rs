@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::broker::LocalBroker;
 use crate::broker::ids::NodeId;
 use crate::broker::index::stable::node::Stage;
-use crate::broker::rmap::{RmapItem, Role};
+use crate::broker::rmap::RmapItem;
 use crate::extents::ExtentMap;
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{ItemState, UnsharedReason};
@@ -44,7 +44,7 @@ impl LocalBroker {
                 let has_no_slot = self.stable.node(link.node).stage() == Stage::Matched;
                 let member = self.members.get(&vm);
                 let is_lacking = member.is_some_and(|m| m.queue.is_lacking(linear));
-                let no_slot = role == Role::Undirected && has_no_slot && is_lacking;
+                let no_slot = role.is_undirected() && has_no_slot && is_lacking;
                 Some(if no_slot { UnsharedReason::NoSlot } else { UnsharedReason::Matched })
             }
         }

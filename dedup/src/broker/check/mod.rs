@@ -180,7 +180,7 @@ impl LocalBroker {
         ensure!(!node.lost || filled, "{id:?} has lost a slot that it does not have");
         let is_noted = node.slot().is_some_and(|slot| self.lost.contains(&slot));
         ensure!(!node.lost || is_noted, "{id:?} has lost its slot, and nobody can find it");
-        let has_undirected = self.items_in(id, Role::Undirected).next().is_some();
+        let has_undirected = self.undirected_items(id).next().is_some();
         ensure!(!node.closed || !has_undirected, "{id:?} is closed, and has undirected items");
         if let Some(target) = leaving.map(|begun| self.stable.node(begun.target)) {
             let fits = target.load() + node.load() <= self.stable.max_page_sharing();

@@ -11,8 +11,7 @@ impl LocalBroker {
         let member = &self.members[&vm];
         let state = |linear| member.items.item(linear).map(|id| self.rmap.item(id));
         for linear in (0..member.items.page_count()).map(LinearIndex) {
-            let is_undirected =
-                matches!(state(linear), Some(RmapItem::Proposed { role: Role::Undirected, .. }));
+            let is_undirected = matches!(state(linear), Some(RmapItem::Proposed { role, .. }) if role.is_undirected());
             ensure!(
                 !is_undirected || member.queue.contains(linear),
                 "page {} of VM {vm} is undirected, and is on no queue",
@@ -25,7 +24,7 @@ impl LocalBroker {
             let has_answer = matches!(
                 state(linear),
                 Some(
-                    RmapItem::Proposed { role: Role::Undirected, .. }
+                    RmapItem::Proposed { role: Role::Undirected | Role::UndirectedLate, .. }
                         | RmapItem::Collided(..)
                         | RmapItem::Stable(_)
                 )
@@ -50,7 +49,10 @@ impl LocalBroker {
         for linear in member.queue.pages_put_off() {
             let is_unmapped = matches!(
                 state(linear),
-                Some(RmapItem::Proposed { role: Role::Undirected, .. } | RmapItem::Waiting(..))
+                Some(
+                    RmapItem::Proposed { role: Role::Undirected | Role::UndirectedLate, .. }
+                        | RmapItem::Waiting(..)
+                )
             );
             ensure!(
                 is_unmapped,

@@ -82,7 +82,7 @@ impl LocalBroker {
         reserved: &mut IdSet<Slot>,
     ) -> Polled {
         match self.rmap.item(item) {
-            RmapItem::Proposed { link, role: Role::Undirected } => {
+            RmapItem::Proposed { link, role: before } if before.is_undirected() => {
                 let (slot, role) = match self.slot_for(link, reserved) {
                     Ok(place) => place,
                     Err(polled) => return polled,
@@ -92,8 +92,8 @@ impl LocalBroker {
                     let (partners, apart) = self.partners(item, link.node, slot);
                     Directive::Create { linear, slot, partners, apart }
                 } else {
-                    // It was on the node when the slot was to be filled, as later ones join at once.
-                    let awaited = self.stable.node(link.node).sharers <= MAX_PARTNERS;
+                    let is_early = before == Role::Undirected;
+                    let awaited = is_early && self.stable.node(link.node).sharers <= MAX_PARTNERS;
                     Directive::Merge { linear, slot, awaited }
                 })
             }
@@ -234,6 +234,29 @@ mod tests {
             let expected = Directive::Create { linear, slot, partners: 1, apart };
             assert_eq!(poll(&mut broker, VMS[0], 1).0, [expected]);
         }
+    }
+
+    // A page that took the place of another was mapped by what nobody had set aside for it.
+    #[test]
+    fn nothing_is_set_aside_for_a_page_that_comes_when_the_slot_has_been_filled() {
+        const PAGES: u32 = 3;
+        let (vm, [first, second, third]) = (VMS[0], [0, 1, 2].map(LinearIndex));
+        let mut broker = LocalBroker::new(9, 2).unwrap();
+        broker.register(vm, PAGES).unwrap();
+        let fingerprint = broker.secret().fingerprint(&page(1));
+        let offers = [first, second, third].map(|linear| Offer { linear, fingerprint });
+        broker.offer(vm, &offers, &mut Vec::new()).unwrap();
+        let (directives, _) = poll(&mut broker, vm, 1);
+        let &[Directive::Create { slot, .. }] = &directives[..] else { panic!("{directives:?}") };
+        broker.fill(vm, slot, &page(1), &mut Vec::new()).unwrap();
+        let merged = |linear| [Outcome::Merged(Extent { linear, slot, page_count: 1 })];
+        broker.report(vm, &merged(first)).unwrap();
+        let merge = |linear, awaited| vec![Directive::Merge { linear, slot, awaited }];
+        assert_eq!(poll(&mut broker, vm, 99).0, merge(second, true));
+        broker.report(vm, &merged(second)).unwrap();
+        assert_eq!(poll(&mut broker, vm, 99).0, [], "two are as many as share a slot");
+        broker.report(vm, &[Outcome::Yielded { linear: first }]).unwrap();
+        assert_eq!(poll(&mut broker, vm, 99).0, merge(third, false));
     }
 
     #[test]

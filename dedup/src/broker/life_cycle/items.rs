@@ -52,8 +52,10 @@ impl LocalBroker {
     /// Proposes a loose item to a node, and enqueues it; one that is put off only if the node's slot is filled
     /// already.
     pub(in crate::broker) fn propose(&mut self, id: NodeId, item: ItemId) {
-        self.stable.propose(&mut self.rmap, id, item, Role::Undirected);
-        if !self.is_put_off(item) || self.stable.node(id).stage() == Stage::Filled {
+        let is_filled = self.stable.node(id).stage() == Stage::Filled;
+        let role = if is_filled { Role::UndirectedLate } else { Role::Undirected };
+        self.stable.propose(&mut self.rmap, id, item, role);
+        if !self.is_put_off(item) || is_filled {
             self.enqueue(item);
         }
     }

@@ -124,6 +124,16 @@ impl LocalBroker {
         }
     }
 
+    /// The items that are proposed to a node and have no directive.
+    pub(in crate::broker) fn undirected_items(
+        &self,
+        id: NodeId,
+    ) -> impl Iterator<Item = ItemId> + '_ {
+        [Role::Undirected, Role::UndirectedLate]
+            .into_iter()
+            .flat_map(move |role| self.items_in(id, role))
+    }
+
     /// The items that are proposed to a node in this role.
     pub(in crate::broker) fn items_in(
         &self,

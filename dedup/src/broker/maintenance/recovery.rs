@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::index::stable::node::StableNode;
-use crate::broker::rmap::{RmapItem, Role};
+use crate::broker::rmap::RmapItem;
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::protocol::{Copies, MoveError};
 use crate::{PAGE_SIZE, Slot};
@@ -64,7 +64,7 @@ impl LocalBroker {
         lost.insert(slot);
         self.lost = lost;
         // No agent has a directive for these: they can be proposed to another node.
-        let undirected: Vec<ItemId> = self.items_in(id, Role::Undirected).collect();
+        let undirected: Vec<ItemId> = self.undirected_items(id).collect();
         for item in undirected {
             self.take_off_node(item);
             self.place_again(item, self.stable.node(id).fingerprint);

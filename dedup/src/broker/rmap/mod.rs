@@ -49,10 +49,19 @@ pub(super) enum RmapItem {
 pub(super) enum Role {
     /// None yet: to its agent, it is like a page that waits on the unstable tree.
     Undirected,
+    /// None yet, and it came to the node when its slot was filled already: no mappings were set aside for it.
+    UndirectedLate,
     /// To hand over the bytes for the node's slot, and then to map the page there.
     Creating,
     /// To map the page to the node's slot.
     Joining,
+}
+
+impl Role {
+    /// Whether it is none yet.
+    pub(super) fn is_undirected(self) -> bool {
+        matches!(self, Self::Undirected | Self::UndirectedLate)
+    }
 }
 
 /// An item's place on a stable node's list.

@@ -26,13 +26,14 @@ const PROPOSED_CREATING: u32 = 3;
 const PROPOSED_JOINING: u32 = 4;
 const STABLE: u32 = 5;
 const COLLIDED: u32 = 6;
+const PROPOSED_UNDIRECTED_LATE: u32 = 7;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackedItem([u32; 3]);
 
 const _: () = assert!(size_of::<PackedItem>() <= 16);
-const _: () = assert!(COLLIDED <= TAG_MASK);
+const _: () = assert!(PROPOSED_UNDIRECTED_LATE <= TAG_MASK);
 
 impl PackedItem {
     /// A loose item that was never looked at.
@@ -53,6 +54,9 @@ impl PackedItem {
             RmapItem::Waiting(key, age) => keyed(WAITING, key, age),
             RmapItem::Proposed { link, role: Role::Undirected } => {
                 linked(PROPOSED_UNDIRECTED, link)
+            }
+            RmapItem::Proposed { link, role: Role::UndirectedLate } => {
+                linked(PROPOSED_UNDIRECTED_LATE, link)
             }
             RmapItem::Proposed { link, role: Role::Creating } => linked(PROPOSED_CREATING, link),
             RmapItem::Proposed { link, role: Role::Joining } => linked(PROPOSED_JOINING, link),
@@ -76,6 +80,7 @@ impl PackedItem {
             COLLIDED => RmapItem::Collided(key(), Age::from_bits(rest)),
             WAITING => RmapItem::Waiting(key(), Age::from_bits(rest)),
             PROPOSED_UNDIRECTED => proposed(Role::Undirected),
+            PROPOSED_UNDIRECTED_LATE => proposed(Role::UndirectedLate),
             PROPOSED_CREATING => proposed(Role::Creating),
             PROPOSED_JOINING => proposed(Role::Joining),
             STABLE => RmapItem::Stable(link()),
@@ -102,7 +107,12 @@ mod tests {
         let node =
             (1..=u32::MAX >> TAG_BITS).prop_map(|number| NodeId::from_number(number).unwrap());
         let link = (node, id(), id()).prop_map(|(node, next, prev)| Link { node, next, prev });
-        let role = prop_oneof![Just(Role::Undirected), Just(Role::Creating), Just(Role::Joining)];
+        let role = prop_oneof![
+            Just(Role::Undirected),
+            Just(Role::UndirectedLate),
+            Just(Role::Creating),
+            Just(Role::Joining)
+        ];
         prop_oneof![
             age().prop_map(RmapItem::Loose),
             (any::<u64>(), age()).prop_map(|(key, age)| RmapItem::Waiting(Fingerprint(key), age)),
