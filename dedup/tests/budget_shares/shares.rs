@@ -240,6 +240,21 @@ fn several_vms_that_give_back_what_they_share_with_one_leave_it_half_its_share()
     }
 }
 
+// A page waited that was awaited, as the page beside it was to fill a slot and could not be paid for. Who had set its
+// mappings aside was left alone, was made private, and filled another slot for it.
+#[test]
+fn pages_that_are_awaited_do_not_wait_with_those_beside_them_that_are_to_fill_slots() {
+    for limit in 1..64 {
+        let knobs = Knobs { max_page_sharing: 2, ..Knobs::default() };
+        let config = EngineConfig { max_mappings: Some(limit), knobs, ..config() };
+        let mut engine = Engine::new(config).unwrap();
+        let vms = with_contents(&[vec![1; 40], vec![1; 15]]);
+        attach_all(&mut engine, &vms);
+        let report = engine.settle(Duration::from_secs(10), Duration::ZERO);
+        assert!(report.settled && report.passes < 50, "limit {limit}: {report:?}");
+    }
+}
+
 // What a VM gave back, another of its pages took, whose content had more pages than may share a slot: for ever.
 #[test]
 fn what_is_given_back_is_not_taken_by_a_page_that_found_no_room_beside_it() {

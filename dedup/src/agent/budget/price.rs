@@ -29,6 +29,7 @@ impl Agent {
         terms: &Terms,
         outcomes: &mut Vec<Outcome>,
     ) {
+        terms.part_awaited(runs);
         // What the mappings would be, around the runs, if every run came off.
         let mapped = runs.iter().filter(|run| run.is_mapped());
         let mut planned = self.extents.within(mapped.map(Run::with_neighbours));

@@ -1,6 +1,7 @@
 //! What is known of targets beyond where they are to go: which fill their slots, and what has been paid for.
 
 use super::runs::Run;
+use crate::id_set::IdSet;
 use crate::{LinearIndex, Slot};
 
 /// A page that is to fill a new slot.
@@ -53,6 +54,20 @@ impl Terms {
         let end = run.end();
         let first = self.creators.partition_point(|creator| creator.linear < run.linear);
         self.creators[first..].iter().take_while(move |one| one.linear < end)
+    }
+
+    /// Parts runs that have both pages that are awaited and pages that are to fill slots: whether the latter can be
+    /// paid for is nothing to the former, whose mappings have been set aside. O(runs · log + pages of such runs).
+    pub(in crate::agent) fn part_awaited(&self, runs: &mut Vec<Run>) {
+        let is_mixed = |run: &Run| self.awaits(run) && self.creators_in(run).next().is_some();
+        if runs.iter().any(is_mixed) {
+            let whole = std::mem::take(runs);
+            runs.extend(whole.into_iter().flat_map(|run| {
+                let slots =
+                    if is_mixed(&run) { self.slots_of(&run).collect() } else { IdSet::default() };
+                run.parts_over(&slots).into_iter().map(|(part, _)| part)
+            }));
+        }
     }
 
     /// Whether a page of a run is awaited.
