@@ -119,8 +119,8 @@ asan: ## the folding library's tests under AddressSanitizer (needs a nightly too
 	RUSTFLAGS=-Zsanitizer=address $(CARGO) +nightly test --release --package pagefold-dedup --tests \
 		--locked --target $(ASAN_TARGET) --target-dir target/asan -- --skip limit_of_mappings
 
-bench: ## walks, index, steps, statistics, discarding, unmerging, leaving, breaks, folding against ksmd (both need root), and four VMs for 15 s
-	$(CARGO) bench --package pagefold-dedup --bench walk --bench index --bench steps --bench stats --bench discard --bench unmerge --bench leave --bench cow --locked
+bench: ## walks, index, steps, statistics, unmerging, leaving, breaks, folding against ksmd (both need root), and four VMs for 15 s
+	$(CARGO) bench --package pagefold-dedup --bench walk --bench index --bench steps --bench stats --bench unmerge --bench leave --bench cow --locked
 	$(CARGO) bench --package pagefold-tests --bench ksmd --locked
 	$(CARGO) run --release --locked -- run -n 4 --memory 64M --guest builtin:mix --for 15s --settle
 

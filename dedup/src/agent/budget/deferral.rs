@@ -24,6 +24,8 @@ pub(in crate::agent) struct Deferral {
     pub(super) put_off_at: u64,
     /// Whether some were tried again since it was last looked at.
     pub(super) has_tried: bool,
+    /// How many times as many runs were to be tried as there were mappings for when some were last.
+    pub(super) factor: u64,
     /// How many pages were to be tried at most when some were last.
     pub(super) most_pages: u32,
     /// The page from which the search for some goes on; the first one, if it is over.

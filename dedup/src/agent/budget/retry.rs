@@ -2,7 +2,8 @@
 //!
 //! How many pages that is depends on how they lie in the VMs that they have their twins in, which only trying shows:
 //! each may need mappings, or a million of them none. So as many are tried at first as there is room for if each needs
-//! one, and twice as many by each pass after one that has put none of them off.
+//! one, and twice as many by each pass after one that has put none of them off; and twice as many runs, if nothing at
+//! all came of it, as it does where the twins' VMs have no mappings left.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -36,6 +37,8 @@ pub(super) struct Retry {
     rest: Option<Range<LinearIndex>>,
     /// Mappings that those which were tried may take.
     tried: u64,
+    /// How many times as many may be tried as there are mappings for.
+    factor: u64,
     /// How many pages may still be tried.
     left_pages: u32,
 }
@@ -54,8 +57,12 @@ impl Agent {
         if self.deferral.next == LinearIndex(0) && is_as_before && !has_grown && !is_room_left {
             return;
         }
+        let is_in_vain = is_room_left && is_as_before;
+        let factor = if is_in_vain { self.deferral.factor.saturating_mul(2) } else { 1 };
+        self.deferral.factor = factor;
         let room = self.budget.room(self.vmas, u32::MAX);
-        let most_runs = usize::try_from(room / VMAS_PER_PAIR).unwrap_or(usize::MAX).min(MAX_RUNS);
+        let most_runs = (room / VMAS_PER_PAIR).saturating_mul(factor);
+        let most_runs = usize::try_from(most_runs).unwrap_or(usize::MAX).min(MAX_RUNS);
         if most_runs == 0 {
             self.deferral.next = LinearIndex(0);
             return;
@@ -66,7 +73,8 @@ impl Agent {
         self.deferral.most_pages = left_pages;
         let runs = self.longest_deferred(most_runs);
         if !runs.is_empty() {
-            self.deferral.retry = Some(Box::new(Retry { runs, rest: None, tried: 0, left_pages }));
+            let retry = Retry { runs, rest: None, tried: 0, factor, left_pages };
+            self.deferral.retry = Some(Box::new(retry));
         }
     }
 
@@ -138,11 +146,40 @@ impl Agent {
     fn next_retried(&self, retry: &mut Retry) -> Option<Range<LinearIndex>> {
         let run = retry.runs.pop()?;
         let room = self.budget.room(self.vmas, run.page_count());
-        if retry.left_pages == 0 || retry.tried >= room {
+        if retry.left_pages == 0 || retry.tried >= room.saturating_mul(retry.factor) {
             retry.runs.clear();
             return None;
         }
         retry.tried += VMAS_PER_PAIR;
         Some(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use crate::agent::ProcessMemory;
+    use crate::agent::tests::World;
+    use crate::{LinearIndex, VmId};
+
+    // Two pages were tried in each pass, while the mappings that there were could be of use to neither.
+    #[test]
+    fn twice_as_many_runs_are_tried_after_a_pass_in_which_nothing_came_of_those_that_were() {
+        let process = Arc::new(ProcessMemory::open(true).unwrap());
+        let mut world = World::new(&process, 256, 0..0);
+        let agent = &mut world.vms.get_mut(&VmId(0)).unwrap().agent;
+        agent.budget.pool.limit.store(8, Ordering::Relaxed);
+        for page in (0..24).step_by(2) {
+            agent.deferred.insert(LinearIndex(page));
+        }
+        let tried = [0; 4].map(|_| {
+            let before = agent.deferred.count();
+            agent.begin_retry();
+            while agent.retry_deferred(&mut world.broker).unwrap() {}
+            before - agent.deferred.count()
+        });
+        assert_eq!(tried, [1, 2, 4, 5]);
     }
 }

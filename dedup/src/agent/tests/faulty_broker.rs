@@ -9,7 +9,7 @@ use crate::protocol::{
 use crate::{LinearIndex, Slot, VmId};
 
 /// Passes on to a real broker all calls but those that fail.
-pub(super) struct Faulty {
+pub(in crate::agent) struct Faulty {
     pub(super) broker: LocalBroker,
     pub(super) calls: usize,
     /// The calls that fail, by their numbers.

@@ -31,7 +31,7 @@ pub(in crate::agent) struct Vm {
 
 /// VMs whose broker fails.
 pub(in crate::agent) struct World {
-    pub(super) broker: Faulty,
+    pub(in crate::agent) broker: Faulty,
     pub(in crate::agent) vms: BTreeMap<VmId, Vm>,
     budget: Arc<MappingBudget>,
     /// Visits, discards and unmerges that have failed.
