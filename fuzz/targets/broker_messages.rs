@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         lives.broker.check().expect("what the broker knows contradicts itself");
     }
     for vm in (0..=VMS).map(VmId) {
-        AgentRequest::Unregister(vm).answer(&mut lives.broker);
+        AgentRequest::Unregister(vm).dispatch(&mut lives.broker);
     }
     lives.broker.check().expect("a broker without VMs contradicts itself");
     assert_eq!(lives.broker.node_count(), 0, "a node without sharers");
@@ -56,7 +56,7 @@ impl Lives {
             7 => AgentRequest::Age(vm, linears(input)?),
             8 => AgentRequest::Partners(vm, linears(input)?),
             _ => {
-                AgentRequest::Unregister(vm).answer(&mut self.broker);
+                AgentRequest::Unregister(vm).dispatch(&mut self.broker);
                 let _ = self.broker.register(vm, PAGES);
                 return Ok(());
             }
@@ -81,7 +81,7 @@ impl Lives {
             AgentRequest::Directives(vm, _) => Some(vm),
             _ => None,
         };
-        let reply = received.answer(&mut self.broker);
+        let reply = received.dispatch(&mut self.broker);
         let bytes = encode(&reply).expect("an answer can be encoded");
         assert_eq!(decode::<AgentReply>(&bytes).as_ref(), Ok(&reply));
         if let (Some(vm), AgentReply::Directives(Ok(directives))) = (vm, reply) {

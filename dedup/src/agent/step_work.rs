@@ -63,7 +63,7 @@ pub struct StepWork {
     /// Visits of VMs that were begun, and of domains in which a pass was begun, went on to its polls, or ended.
     pub visits: u64,
     /// How often the process's count of locked memory was looked up: once if anything was to be mapped.
-    pub asked_locks: u64,
+    pub lock_lookups: u64,
     /// Pages that brokers gave directives about, and one for each time that they were polled.
     pub directed_pages: u64,
     /// Pages that were read and fingerprinted.
@@ -126,7 +126,7 @@ impl StepWork {
     fn cost(&self) -> u64 {
         self.read_pages
             + self.visits * VISITED_COST
-            + self.asked_locks * LOCKS_COST
+            + self.lock_lookups * LOCKS_COST
             + self.directed_pages * DIRECTED_COST
             + self.offered_pages * OFFERED_COST
             + self.mapped_runs * RUN_COST

@@ -265,7 +265,7 @@ pub trait Admin {
     fn punch_empty_slots(&mut self);
 
     /// Clears the set of contested fingerprints while nothing is in the trees.
-    fn forget_contested(&mut self);
+    fn clear_contested(&mut self);
 
     /// Ends a pass: the counts of breaks decay, so that those of long ago count no more. O(VMs + pages that were
     /// broken / 1024).

@@ -161,8 +161,8 @@ impl Agent {
     /// Whether any of the process's memory is locked, as of the first call in this step: looking it up
     /// takes about as long as merging a page.
     pub(in crate::agent) fn may_be_locked(&mut self) -> bool {
-        if self.work.asked_locks == 0 {
-            self.work.asked_locks = 1;
+        if self.work.lock_lookups == 0 {
+            self.work.lock_lookups = 1;
             note_locked_bytes();
         }
         locked_bytes() != Some(0)

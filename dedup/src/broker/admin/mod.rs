@@ -195,8 +195,8 @@ impl Admin for LocalBroker {
         self.punch_empty_slots();
     }
 
-    fn forget_contested(&mut self) {
-        self.forget_contested();
+    fn clear_contested(&mut self) {
+        self.clear_contested();
     }
 
     fn decay_breaks(&mut self) {

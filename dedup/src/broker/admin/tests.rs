@@ -51,7 +51,7 @@ fn a_message_that_asks_for_more_sharers_than_a_batch_is_answered_with_a_batch() 
     let (mut broker, slot) = crowded();
     let mut expected = [(VM, LinearIndex(0)); BATCH];
     assert_eq!(broker.slot_sharers(slot, None, &mut expected), Some(BATCH));
-    let mut ask = |slot, room| AdminRequest::SlotSharers(slot, None, room).answer(&mut broker);
+    let mut ask = |slot, room| AdminRequest::SlotSharers(slot, None, room).dispatch(&mut broker);
     let reply = |pages: &[_]| AdminReply::SlotSharers(Some(pages.to_vec()));
     assert_eq!(ask(slot, usize::MAX), reply(&expected));
     assert_eq!(ask(slot, 5), reply(&expected[..5]));

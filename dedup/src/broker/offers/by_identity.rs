@@ -14,8 +14,8 @@ impl LocalBroker {
         !self.contested.is_empty()
     }
 
-    /// Forgets which fingerprints are contested while nothing is in the trees.
-    pub(crate) fn forget_contested(&mut self) {
+    /// Clears the set of contested fingerprints while nothing is in the trees.
+    pub(crate) fn clear_contested(&mut self) {
         if !self.contested.is_empty() && self.stable.node_count() == 0 && self.unstable.len() == 0 {
             self.contested = Contested::default();
         }

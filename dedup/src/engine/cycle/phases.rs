@@ -158,7 +158,7 @@ fn begin(domain: &mut Domain, duties: Duties) -> bool {
 /// Ends a pass in a domain, which was for folding if `is_scan`.
 fn end(domain: &mut Domain, is_scan: bool) {
     domain.broker.punch_empty_slots();
-    domain.broker.forget_contested();
+    domain.broker.clear_contested();
     if is_scan {
         // Agents that got directives to move at the beginning have had a whole pass for it.
         domain.broker.give_up_moves();

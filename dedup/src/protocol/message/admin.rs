@@ -95,8 +95,8 @@ pub enum AdminRequest {
     HasIdentity(Page, Identity),
     /// [`Admin::punch_empty_slots`].
     PunchEmptySlots,
-    /// [`Admin::forget_contested`].
-    ForgetContested,
+    /// [`Admin::clear_contested`].
+    ClearContested,
     /// [`Admin::decay_breaks`].
     DecayBreaks,
     /// [`Admin::check`].
@@ -186,8 +186,8 @@ pub enum AdminReply {
     HasIdentity(bool),
     /// Of [`Admin::punch_empty_slots`].
     PunchEmptySlots(()),
-    /// Of [`Admin::forget_contested`].
-    ForgetContested(()),
+    /// Of [`Admin::clear_contested`].
+    ClearContested(()),
     /// Of [`Admin::decay_breaks`].
     DecayBreaks(()),
     /// Of [`Admin::check`].
@@ -201,8 +201,8 @@ pub enum AdminReply {
 }
 
 impl AdminRequest {
-    /// Carries the request out; returns the broker's reply.
-    pub fn answer(self, broker: &mut dyn Admin) -> AdminReply {
+    /// Makes the call that the request stands for; returns the reply.
+    pub fn dispatch(self, broker: &mut dyn Admin) -> AdminReply {
         match self {
             Self::Register(vm, page_count) => AdminReply::Register(broker.register(vm, page_count)),
             Self::Rename(vm, to) => AdminReply::Rename(broker.rename(vm, to)),
@@ -276,9 +276,9 @@ impl AdminRequest {
                 broker.punch_empty_slots();
                 AdminReply::PunchEmptySlots(())
             }
-            Self::ForgetContested => {
-                broker.forget_contested();
-                AdminReply::ForgetContested(())
+            Self::ClearContested => {
+                broker.clear_contested();
+                AdminReply::ClearContested(())
             }
             Self::DecayBreaks => {
                 broker.decay_breaks();

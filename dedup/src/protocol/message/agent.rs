@@ -52,8 +52,8 @@ pub enum AgentReply {
 }
 
 impl AgentRequest {
-    /// Carries the request out; returns the broker's reply.
-    pub fn answer(self, broker: &mut dyn Broker) -> AgentReply {
+    /// Makes the call that the request stands for; returns the reply.
+    pub fn dispatch(self, broker: &mut dyn Broker) -> AgentReply {
         match self {
             Self::Offer(vm, offers) => {
                 AgentReply::Offer(appended(|decisions| broker.offer(vm, &offers, decisions)))

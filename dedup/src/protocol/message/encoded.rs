@@ -64,13 +64,13 @@ impl<B> Encoded<B> {
 
 impl<B: Broker> Encoded<B> {
     fn agent_reply(&mut self, request: &AgentRequest) -> AgentReply {
-        sent(&sent(request).answer(self.0.get_mut()))
+        sent(&sent(request).dispatch(self.0.get_mut()))
     }
 }
 
 impl<B: Admin> Encoded<B> {
     fn admin_reply(&self, request: &AdminRequest) -> AdminReply {
-        sent(&sent(request).answer(&mut *self.0.borrow_mut()))
+        sent(&sent(request).dispatch(&mut *self.0.borrow_mut()))
     }
 }
 
@@ -343,8 +343,8 @@ impl<B: Admin> Admin for Encoded<B> {
         admin!(self, PunchEmptySlots);
     }
 
-    fn forget_contested(&mut self) {
-        admin!(self, ForgetContested);
+    fn clear_contested(&mut self) {
+        admin!(self, ClearContested);
     }
 
     fn decay_breaks(&mut self) {
