@@ -296,7 +296,8 @@ impl LocalBroker {
         Ok(pages.map(move |linear| member.item(vm, linear)))
     }
 
-    /// Notes that pages of a VM cover slots from now on, or, with no slot, none.
+    /// Notes that pages of a VM cover slots from now on, or, with no slot, none. O(log extents + pages that cover others
+    /// now or covered some before · log runs of quarantined slots).
     fn set_backing(&mut self, vm: VmId, linear: LinearIndex, slot: Option<Slot>, page_count: u32) {
         let Some(member) = self.members.get_mut(&vm) else {
             return;

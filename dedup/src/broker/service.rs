@@ -97,8 +97,9 @@ impl Broker for LocalBroker {
 
 impl LocalBroker {
     /// Applies one outcome, which also answers the directive to move that its page may have. `Declined`, `PutOff`,
-    /// `CutOff` and `Differs` of such a page leave it `Stable` on the node that it shares: it is proposed to none. If it was not
-    /// moved because it was written, its `Broken` follows.
+    /// `CutOff` and `Differs` of such a page leave it `Stable` on the node that it shares: it is proposed to none. If it
+    /// was not moved because it was written, its `Broken` follows.
+    /// O(log n) a page; where a slot that was reserved is not filled after all, O(items of its node · log VMs).
     fn apply(&mut self, vm: VmId, outcome: Outcome) -> Result<(), BrokerError> {
         match outcome {
             Outcome::Merged(run) => self.confirm(vm, run)?,
@@ -174,6 +175,7 @@ impl LocalBroker {
     }
 
     /// Makes proposed items stable, and moves stable ones; their pages cover the run's slots from now on.
+    /// O(pages · log n).
     fn confirm(&mut self, vm: VmId, run: Extent) -> Result<(), BrokerError> {
         let pages = (0..run.page_count).map(|offset| run.linear.offset(offset));
         let items: Vec<ItemId> = self

@@ -227,7 +227,8 @@ pub trait Broker {
         accepted: &mut Vec<bool>,
     ) -> Result<(), BrokerError>;
 
-    /// Reports the outcomes of pages. O(1) a page, and O(log n) where a tree or a run changes.
+    /// Reports the outcomes of pages. O(log n) a page; where a slot that its agent was to fill is not filled after
+    /// all, O(pages that were to share it · log VMs).
     ///
     /// # Errors
     ///

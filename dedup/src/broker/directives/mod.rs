@@ -34,6 +34,13 @@ pub(super) struct LastCreate {
 }
 
 impl LocalBroker {
+    /// Appends directives that are due for a VM's pages, `limit` at most, in ascending order. What is on the poll queue
+    /// is looked at page by page; a page that needs a slot which another agent fills, or for which the store has no
+    /// room, stays on the queue for a later poll. O(n log n) in pages that are looked at, and O(pages of the VM / 64).
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM; nothing was done.
     pub(in crate::broker) fn direct_all(
         &mut self,
         vm: VmId,

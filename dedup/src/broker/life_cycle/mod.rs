@@ -17,6 +17,7 @@ use crate::{LinearIndex, VmId};
 impl LocalBroker {
     /// Takes an item out of whatever tree it is in and leaves it loose: the counterpart of KSM's
     /// `remove_rmap_item_from_tree`. A node that is of no use without it is removed, too.
+    /// O(log VMs + log moves), or, if it was to fill its node's slot, O(items of the node · log VMs).
     pub(super) fn remove_item(&mut self, item: ItemId) {
         self.end_put_off(item);
         match self.rmap.item(item) {
@@ -39,7 +40,8 @@ impl LocalBroker {
         }
     }
 
-    /// Takes out of the trees what its guest has written; if it shared a slot, that counts for its age.
+    /// Takes out of the trees what its guest has written; if it shared a slot, that counts for its age. O(log n), or as
+    /// [`remove_item`](Self::remove_item) if it shared none.
     pub(super) fn note_broken(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
         let was_shared = matches!(self.rmap.item(item), RmapItem::Stable(_));
         self.remove_item(item);
@@ -50,7 +52,8 @@ impl LocalBroker {
         }
     }
 
-    /// Takes all of a VM's items out of the trees. O(items that take memory).
+    /// Takes all of a VM's items out of the trees. O(items that take memory), and what it costs to
+    /// [remove](Self::remove_item) those that are in one.
     pub(super) fn remove_all_items(&mut self, vm: VmId) {
         let mut next = 0;
         while let Some(member) = self.members.get(&vm)
@@ -68,7 +71,7 @@ impl LocalBroker {
 
     /// Puts off an item whose agent has no VMAs to spare for it. If it was to fill its node's slot, it is undirected
     /// again, and another page of the node fills the slot; if there is none but such, the slot is abandoned. Any other
-    /// item is loose.
+    /// item is loose. O(items of the node · log VMs).
     pub(super) fn put_off(&mut self, item: ItemId, id: NodeId) {
         let link = match self.rmap.item(item) {
             RmapItem::Proposed { link, role: Role::Creating }

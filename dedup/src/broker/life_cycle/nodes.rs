@@ -44,7 +44,7 @@ impl LocalBroker {
 
     /// Takes back a slot that will not be filled. Other pages of its creator's VM that were directed to join it, in the
     /// same batch, are loose, and will be declined. Undirected items are due if they are not put off: one of them may
-    /// fill another slot.
+    /// fill another slot. O(items of the node · log VMs).
     fn abandon_slot(&mut self, id: NodeId) {
         self.release_slot(id);
         let joining: Vec<ItemId> = self.items_in(id, Role::Joining).collect();
@@ -62,7 +62,7 @@ impl LocalBroker {
     }
 
     /// Removes a node that nobody shares: a filled one without items, or a matched one with one item at most, which
-    /// waits on the unstable tree again. Returns the target of the node's move, if it had one.
+    /// waits on the unstable tree again. Returns the target of the node's move, if it had one. O(log VMs + log moves).
     fn dissolve(&mut self, id: NodeId) -> Option<NodeId> {
         self.release_slot(id);
         let fingerprint = self.stable.node(id).fingerprint;

@@ -41,8 +41,8 @@ pub(in crate::broker) struct LeftAloneSearch {
 impl LocalBroker {
     /// Has pages that share their slots with nobody any more be made private where that gives VMAs back, going on
     /// where the last call ended; returns whether there may be others.
-    /// [`directives`](crate::protocol::Broker::directives) have their agents do it. O(1): some ten thousand nodes and
-    /// pages.
+    /// [`directives`](crate::protocol::Broker::directives) have their agents do it. O(1): 65,536 nodes and some
+    /// 16,384 pages at most.
     pub fn unshare_left_alone(&mut self) -> Batch {
         let left_count = self.stable.left_alone_count;
         let from = std::mem::take(&mut self.left_alone.from);

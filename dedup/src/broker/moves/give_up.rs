@@ -73,7 +73,8 @@ impl LocalBroker {
         Some(target)
     }
 
-    /// Ends a move as it stands: both nodes take items again.
+    /// Ends a move as it stands: both nodes take items again, but for a source whose slot is lost. A target without items
+    /// is removed. O(log VMs + log moves).
     pub(in crate::broker) fn cancel(&mut self, from: NodeId) {
         let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
         self.stable.set_closed(from, self.stable.node(from).lost);

@@ -44,7 +44,7 @@ impl LocalBroker {
     }
 
     /// The node of a slot that can be moved, and its bytes, if they are still those that it was
-    /// filled with.
+    /// filled with. O(1): about 2 µs, to hash them.
     pub(in crate::broker) fn intact_bytes(
         &self,
         slot: Slot,
@@ -219,7 +219,7 @@ impl LocalBroker {
         Some((target, self.stable.node(target).filled_slot()?))
     }
 
-    /// Makes a sharer of a move's source one of its target.
+    /// Makes a sharer of a move's source one of its target. O(log VMs + log moves).
     pub(in crate::broker) fn transfer(&mut self, item: ItemId, target: NodeId) {
         let from = self.stable.unlink(&mut self.rmap, item);
         self.stable.propose(&mut self.rmap, target, item, Role::Joining);
@@ -229,7 +229,7 @@ impl LocalBroker {
         }
     }
 
-    /// Enqueues all sharers of a node.
+    /// Enqueues all sharers of a node. O(items of the node · log VMs).
     pub(in crate::broker) fn enqueue_sharers(&mut self, id: NodeId) {
         let sharers: Vec<ItemId> = self.sharers(id).collect();
         for item in sharers {

@@ -43,7 +43,11 @@ impl LocalBroker {
         contested
     }
 
-    /// Decides on pages that are offered by their identities.
+    /// Decides on pages that are offered by their identities, as [`decide_all`](Self::decide_all) does.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was done.
     pub(in crate::broker) fn decide_all_by_identity(
         &mut self,
         vm: VmId,

@@ -11,6 +11,13 @@ use crate::fingerprint::Fingerprint;
 use crate::protocol::{BrokerError, Decision, Offer};
 
 impl LocalBroker {
+    /// Decides on each page that is offered, after taking it out of the trees, and appends the decision. O(log VMs)
+    /// expected an offer, but for what [taking it out](Self::remove_item) costs, and for what is moved to other keys when
+    /// a fingerprint comes to be contested.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was done.
     pub(super) fn decide_all(
         &mut self,
         vm: VmId,

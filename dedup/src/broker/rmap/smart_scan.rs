@@ -14,7 +14,11 @@ use crate::{LinearIndex, VmId};
 
 impl LocalBroker {
     /// Ages pages that are unchanged since the last pass, and appends to `skip` whether to pass over each. A page whose
-    /// item is stable has no age, even if it was written meanwhile, and is never passed over.
+    /// item is stable has no age, even if it was written meanwhile, and is never passed over. O(1) a page.
+    ///
+    /// # Errors
+    ///
+    /// An unknown VM or page; nothing was done.
     pub(in crate::broker) fn age_all(
         &mut self,
         vm: VmId,
@@ -43,7 +47,7 @@ impl LocalBroker {
     }
 
     /// Ends a pass: the count of breaks of each page is decremented once in 64 passes.
-    /// O(VMs + pages that were broken / 1024).
+    /// O(VMs + stretches of 4096 pages that have counts).
     pub(crate) fn decay_breaks(&mut self) {
         self.passes = self.passes.wrapping_add(1);
         for member in self.members.values_mut() {

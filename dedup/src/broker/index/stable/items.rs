@@ -5,7 +5,7 @@ use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::rmap::{Age, Link, Rmap, RmapItem, Role};
 
 impl StableTree {
-    /// Puts a loose item on the node's list, as proposed. O(1).
+    /// Puts a loose item on the node's list, as proposed. O(log VMs) expected.
     pub(in crate::broker) fn propose(
         &mut self,
         rmap: &mut Rmap,
@@ -26,7 +26,7 @@ impl StableTree {
         }
     }
 
-    /// Makes a proposed item stable; returns its node. O(1).
+    /// Makes a proposed item stable; returns its node. O(log VMs).
     pub(in crate::broker) fn confirm(&mut self, rmap: &mut Rmap, item: ItemId) -> NodeId {
         let RmapItem::Proposed { link, .. } = rmap.item(item) else {
             unreachable!("only a proposed item is confirmed")
@@ -44,7 +44,8 @@ impl StableTree {
         link.node
     }
 
-    /// Takes an item off its node's list and leaves it loose; returns the node. O(1).
+    /// Takes an item off its node's list and leaves it loose; returns the node. O(1) expected, or O(log VMs) if
+    /// it is proposed.
     pub(in crate::broker) fn unlink(&mut self, rmap: &mut Rmap, item: ItemId) -> Option<NodeId> {
         let state = rmap.item(item);
         let link = *state.link()?;
