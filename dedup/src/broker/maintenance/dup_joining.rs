@@ -2,7 +2,7 @@
 //!
 //! A dup is removed with its last sharer, and a chain of one collapses at once, so there is nothing stale to prune as
 //! KSM does. KSM does not do this: when the sharers of two dups would fit in one, they are moved together, and a page
-//! is saved. Each time pairs are made of as many of a chain's dups as fit, which halves their number.
+//! is saved. Each time pairs are made of as many of a chain's dups as fit together, which halves the number of those.
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ChainId, NodeId};
@@ -17,7 +17,8 @@ const MOVED_SHARERS: u32 = 1 << 13;
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::broker) struct JoinCursor {
     chain: usize,
-    /// Among those of its dups that have room.
+    /// Its place among those of its dups that have room. Dups that are joined are not among these any more, and others
+    /// take their places, so the next call may pass over some; a later round finds them.
     dup: usize,
 }
 

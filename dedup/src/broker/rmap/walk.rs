@@ -62,7 +62,7 @@ impl LocalBroker {
         Some(id)
     }
 
-    /// The items that share a node: nothing else in the broker finds them. O(items of the node).
+    /// The items that share a node. O(items of the node).
     pub(in crate::broker) fn sharers(&self, id: NodeId) -> impl Iterator<Item = ItemId> + '_ {
         self.sharing(self.stable.items(&self.rmap, id))
     }

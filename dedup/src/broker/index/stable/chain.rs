@@ -1,9 +1,10 @@
-//! Chains: the stable nodes of one content, once it has more sharers than one node may have.
+//! Chains: the stable nodes of one content that has two or more.
 //!
 //! A content that more than `max_page_sharing` pages share is kept in several slots, each on a node
 //! of its own, a *dup*, so that no walk from a slot to its sharers takes longer than that. Offers make another dup
-//! only when two pages find all dups full. The dups of one content hang off a chain, which stands in the tree in the
-//! place of a node.
+//! only when two pages find none with room. A move to a new slot makes one, too, whatever room there is: its source and
+//! its target are dups until the last sharer has moved. The dups of one content hang off a chain, which stands in the
+//! tree in the place of a node.
 
 use crate::broker::ids::check_numbers_of;
 use crate::broker::ids::{ChainId, NodeId};
@@ -117,7 +118,8 @@ impl Chains {
         dups.len() - 1
     }
 
-    /// Takes the dup without room at `place` out and returns which one is there now.
+    /// Takes the dup at `place` out, puts the last one there, and returns that, if it was another. The dup must be one
+    /// without room, as those with room would not be the first ones otherwise, unless the chain is removed next.
     pub(in crate::broker) fn take(&mut self, id: ChainId, place: usize) -> Option<NodeId> {
         self.dup_count -= 1;
         let dups = &mut self.all[id.index()].dups;

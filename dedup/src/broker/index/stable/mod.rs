@@ -27,11 +27,11 @@ pub(in crate::broker) struct StableTree {
     nodes: Arena<StableNode>,
     /// Items that a node may have.
     max_page_sharing: u32,
-    /// Nodes with at least one sharer.
+    /// Nodes with at least one sharer: KSM's `pages_shared`.
     pub(in crate::broker) shared: u64,
     /// Those with one sharer that is [left](StableNode::is_left_alone).
     pub(in crate::broker) left_alone_count: u64,
-    /// Items that are stable.
+    /// Items that are stable: KSM's `pages_shared` and `pages_sharing` together.
     pub(in crate::broker) sharers: u64,
     /// Items that are proposed to nodes.
     pub(in crate::broker) proposed: ProposedCounts,
@@ -152,8 +152,8 @@ impl StableTree {
         &mut self.nodes[id.index()]
     }
 
-    /// Puts a matched node without items in, as a dup if the content has nodes already; these must
-    /// be full. `None` when ids run out. O(1) expected.
+    /// Puts a matched node without items in, as a dup if the content has nodes already, whether these have room or not.
+    /// `None` when ids run out. O(1) expected.
     pub(in crate::broker) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
         let id = NodeId::from_index(self.nodes.next_number())?;
         self.nodes.insert(StableNode::new(fingerprint));
