@@ -1,4 +1,4 @@
-//! What follows for a stable node when items have left its list.
+//! What follows for a stable node when an item has left its list, or has become a sharer.
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
@@ -6,8 +6,10 @@ use crate::broker::index::stable::node::Stage;
 use crate::broker::rmap::{RmapItem, Role};
 
 impl LocalBroker {
-    /// Draws the consequences of an item's leaving a node's list, for that node and for the one that its
-    /// sharers were moved to.
+    /// Removes a node that is of no use any more, or has its lone sharer made private if that is not to stay; then the
+    /// same for the node that its sharers were moved to. To be called when an item has left a node's list, was put off,
+    /// or has become its sharer, whose partners may have declined before. O(log VMs + log moves), or, if its slot is
+    /// reserved and nobody shares it yet, O(items of the node · log VMs).
     pub(in crate::broker) fn settle_node(&mut self, id: NodeId) {
         // The target of a move is the source of none, so there are two at most.
         let mut unsettled = Some(id);
@@ -16,7 +18,7 @@ impl LocalBroker {
         }
     }
 
-    /// Settles one node; returns the target of its move, which is to be settled next, if that has ended.
+    /// Does so with one node; returns the target of its move, which is next, if that has ended.
     fn settle(&mut self, id: NodeId) -> Option<NodeId> {
         if self.is_target(id) {
             // Sharers are about to be moved to it.
