@@ -1,6 +1,10 @@
 //! The smart scan: pages that keep changing are looked at less and less often, and so are pages that are
 //! merged and broken again and again.
 //!
+//! A page is looked at when it was written and has then been unchanged for a pass. Each time it grows older. On the
+//! unstable tree it does not, as a page that waits there is not looked at again before it is written; then it has the
+//! age that it had. So an old page is one that was unchanged for a pass, and written again, many times.
+//!
 //! A page that shares a slot has no age. One that is broken gets one by how often that has happened to it
 //! [lately](super::breaks): none for its first breaks, and then one that has it be passed over more and more
 //! often before it can be merged once more.
