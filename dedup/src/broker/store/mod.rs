@@ -58,7 +58,8 @@ impl Store {
     }
 
     /// Queues a slot that nobody shares any more, and that pages may still cover, to be freed by the next
-    /// [`flush`](Self::flush): until then it keeps its memory and its number.
+    /// [`flush`](Self::flush): until then it keeps its memory and its number, and [`Slots::node`] still returns the node
+    /// that had it, which may be removed.
     pub(in crate::broker) fn queue_free(&mut self, slot: Slot) {
         self.freed.push(slot);
     }

@@ -89,7 +89,8 @@ impl Slots {
         self.states.change(slot.0, |state| state.node = Some(node));
     }
 
-    /// The node of a slot in use.
+    /// The node of a slot in use; the one that had it, which may be removed, of a slot that is
+    /// [to be freed](super::Store::queue_free).
     pub(in crate::broker) fn node(&self, slot: Slot) -> Option<NodeId> {
         self.states.state(slot.0).node
     }
