@@ -42,7 +42,7 @@ id! {
     ItemId, 0
 }
 id! {
-    /// A stable node: one slot in use. Shares a word with an item's state.
+    /// A stable node: a content that is shared, or about to be, in one slot. Shares a word with an item's state.
     NodeId, 3
 }
 

@@ -27,6 +27,35 @@
 //! | `deferred` | `Proposed`, `Undirected`, until another page fills the slot; or `Loose` | `Budget` |
 //! | about to be merged | `Proposed`, `Creating` or `Joining` | `Matched` |
 //! | `shared` | `Stable` | `Shared`; `Alone` when the others were written; `Broken` until a pass has found that it was |
+//!
+//! What an agent reports of a page, when it has executed a directive or found the page changed (`protocol::Outcome`):
+//!
+//! | outcome | what the agent has done or found | what the broker does |
+//! |---|---|---|
+//! | `Merged` | mapped the page to the slot | makes the item `Stable`, or moves it to the target of its node's move |
+//! | `Declined` | did not map it: written, or refused | makes the item loose; if it was to fill the slot, others may |
+//! | `PutOff` | did not fill the slot: no VMAs to spare | leaves the item on its node; others may fill a slot |
+//! | `CutOff` | the same, and goes on with the run later | the same, but has the others wait for that |
+//! | `Differs` | found other bytes in the slot | makes the item `Collided` with the key of the slot's node |
+//! | `Broken` | found that the guest has written it: it has its own copy | makes the item loose, aged by such breaks |
+//! | `Left` | made it private or discarded it; or it was written before it shared | makes the item loose |
+//! | `Yielded` | made it private, to use its VMAs | makes the item loose; a sharer left alone is made private, too |
+//! | `Unbacked` | mapped anonymous memory where the pages covered slots | notes that they cover none |
+//!
+//! In KSM's terms `Broken` is not `break_cow()`, which makes a page private on purpose: that is `Unshare`. It is the
+//! copy-on-write by which a guest leaves a KSM page, and which `ksmd` notices when it comes to the page again.
+//!
+//! Words that are used throughout, beside those of ARCHITECTURE.md:
+//!
+//! * A page *covers* a slot, or *lies over* it, while its VM's VMA maps the slot there, whether the page shows the slot's
+//!   bytes or, once written, its own copy. The slot is the page's *backing*. An *extent* is a run of pages that cover
+//!   consecutive slots: one VMA.
+//! * A page *shares* a slot while its item is `Stable`: it covers the slot, and was not reported to be written. A node's
+//!   *sharers* are these pages. KSM counts one of them in `pages_shared`, and the others in `pages_sharing`.
+//! * A page's *fingerprint* is 64 bits of keyed XXH3, computed by its agent. Its *identity* is 128 bits of keyed BLAKE3,
+//!   which the broker computes of bytes that fill a slot. A *key* is what an item or a node is found under in a tree: the
+//!   fingerprint, or, if that is contested (`index::contested`), 64 bits of the identity; with the salt of the VM's NUMA
+//!   node where these do not share (`admin::knobs`).
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -151,7 +180,7 @@ pub struct LocalBroker {
     retries: Retries,
     /// Pages that polls have looked at.
     polled_pages: u64,
-    /// Passes since the domain was made; breaks are forgotten by its value modulo 64.
+    /// Passes since the domain was made; which counts of breaks are decremented follows from its value modulo 64.
     passes: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The agent's half of the protocol: offers, bytes for new slots, and outcomes.
+//! The calls of agents: `protocol::Broker`. Offers, ages, bytes for new slots, outcomes and polls for directives.
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};

@@ -79,7 +79,8 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
-    /// It shared a slot and was written, so that it has its own copy: a CoW break.
+    /// It shared a slot and was written by the guest, so that it has its own copy: a CoW break. (KSM's `break_cow()`,
+    /// which makes a page private on purpose, is [`Directive::Unshare`].)
     Broken {
         /// The page.
         linear: LinearIndex,
