@@ -115,6 +115,6 @@ impl LocalBroker {
         let RmapItem::Stable(link) = self.rmap.item(item) else { return true };
         // Others may be about to come, it is to go elsewhere, or cannot be made private.
         let id = link.node;
-        self.stable.node(id).sharers == 1 && self.is_movable(id) && !self.is_target(id)
+        self.stable.node(id).sharers == 1 && self.is_movable(id)
     }
 }
