@@ -86,9 +86,7 @@ impl LocalBroker {
 
     /// The node of a slot that holds bytes.
     fn filled(&self, slot: Slot) -> Result<NodeId, MoveError> {
-        let id = self.store.slots.node(slot).ok_or(MoveError::Empty(slot))?;
-        let filled = self.stable.node(id).filled_slot() == Some(slot);
-        if filled { Ok(id) } else { Err(MoveError::Empty(slot)) }
+        self.filled_node(slot).ok_or(MoveError::Empty(slot))
     }
 
     /// Proposes a loose item for which its agent has no directive to another node of its content, or puts it on the

@@ -56,7 +56,7 @@ impl LocalBroker {
     }
 
     /// The node of a slot that holds bytes.
-    fn filled_node(&self, slot: Slot) -> Option<NodeId> {
+    pub(in crate::broker) fn filled_node(&self, slot: Slot) -> Option<NodeId> {
         let id = self.store.slots.node(slot)?;
         self.stable.node(id).filled_slot().filter(|&filled| filled == slot)?;
         Some(id)
