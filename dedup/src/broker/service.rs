@@ -146,7 +146,7 @@ impl LocalBroker {
             Outcome::Yielded { linear } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
-                self.unpair_partner(item);
+                self.mark_partner_to_unshare(item);
                 self.remove_item(item);
             }
             Outcome::Unbacked { linear, page_count } => {

@@ -203,7 +203,7 @@ impl LocalBroker {
         let creators = self.items_in(id, Role::Creating).count();
         let reserved = node.stage() == Stage::Reserved;
         ensure!(creators == 1 || !reserved, "{creators} fill the slot of {id:?}");
-        ensure!(node.sharers < 2 || node.paired, "{id:?} has {} sharers", node.sharers);
+        ensure!(node.sharers < 2 || node.keeps_lone_sharer, "{id:?} has {} sharers", node.sharers);
         let found = tally.sharers.get(&id).copied().unwrap_or(0);
         ensure!(found == node.sharers, "{id:?}: {found} sharers, {} counted", node.sharers);
         let found = tally.proposed.get(&id).copied().unwrap_or(0);

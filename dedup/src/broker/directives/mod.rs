@@ -108,7 +108,7 @@ impl LocalBroker {
                 if let Some(slot) = self.direct_to_move(item) {
                     return Polled::Directive(Directive::Merge { linear, slot, awaited: false });
                 }
-                if self.has_unpaired_sharer(link.node) {
+                if self.has_sharer_to_unshare(link.node) {
                     Polled::Directive(Directive::Unshare { linear })
                 } else {
                     Polled::Nothing

@@ -28,7 +28,7 @@ impl LocalBroker {
         if node.sharers > 0 {
             // The break_cow rule: a page that was merged for a partner that was then declined is made
             // private again at once. It keeps its item until its agent has done so.
-            if self.has_unpaired_sharer(id) {
+            if self.has_sharer_to_unshare(id) {
                 let sharer = self.stable.items(&self.rmap, id).next();
                 if let Some(sharer) = sharer {
                     self.enqueue(sharer);
@@ -92,18 +92,18 @@ impl LocalBroker {
         }
     }
 
-    /// Whether a node was made for partners all of whom declined but one, which is to be made private:
-    /// not one whose slot is lost, as that page has no bytes to be made private with.
-    pub(in crate::broker) fn has_unpaired_sharer(&self, id: NodeId) -> bool {
+    /// Whether a node has a lone sharer, and nobody is about to join it, that is to be made private. Not one whose slot is
+    /// lost, as that page has no bytes to be made private with.
+    pub(in crate::broker) fn has_sharer_to_unshare(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
-        node.sharers == 1 && node.proposed == 0 && !node.paired && !node.lost
+        node.sharers == 1 && node.proposed == 0 && !node.keeps_lone_sharer && !node.lost
     }
 
     /// Before one of two sharers leaves: has the other count as one whose partner declined, so that it is made private.
-    pub(in crate::broker) fn unpair_partner(&mut self, item: ItemId) {
+    pub(in crate::broker) fn mark_partner_to_unshare(&mut self, item: ItemId) {
         if let RmapItem::Stable(link) = self.rmap.item(item) {
             let node = self.stable.node_mut(link.node);
-            node.paired &= node.sharers != 2;
+            node.keeps_lone_sharer &= node.sharers != 2;
         }
     }
 

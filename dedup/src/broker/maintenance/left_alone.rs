@@ -74,7 +74,7 @@ impl LocalBroker {
             known = Some(((vm, extent), is_alone));
             if is_alone {
                 self.left_alone.has_found = true;
-                self.stable.unpair_left_alone(id);
+                self.stable.mark_left_alone_to_unshare(id);
                 self.settle_node(id);
             }
         }

@@ -91,9 +91,9 @@ impl LocalBroker {
             .fill(to, slice::from_ref(page))
             .1
             .map_err(|error| MoveError::Store(error.into()))?;
-        let (fingerprint, identity, paired) = {
+        let (fingerprint, identity, keeps_lone_sharer) = {
             let node = self.stable.node(from);
-            (node.fingerprint, node.identity, node.paired)
+            (node.fingerprint, node.identity, node.keeps_lone_sharer)
         };
         self.stable.set_closed(from, true);
         let Some(target) = self.stable.insert(fingerprint) else {
@@ -104,7 +104,7 @@ impl LocalBroker {
         let node = self.stable.node_mut(target);
         node.reserve(to);
         node.fill(identity);
-        node.paired = paired;
+        node.keeps_lone_sharer = keeps_lone_sharer;
         Ok(target)
     }
 

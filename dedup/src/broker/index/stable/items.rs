@@ -36,7 +36,7 @@ impl StableTree {
         self.left_alone_count -= u64::from(node.is_left_alone());
         node.proposed -= 1;
         node.sharers += 1;
-        node.paired |= node.sharers == 2;
+        node.keeps_lone_sharer |= node.sharers == 2;
         self.left_alone_count += u64::from(node.is_left_alone());
         self.sharers += 1;
         self.shared += u64::from(node.sharers == 1);

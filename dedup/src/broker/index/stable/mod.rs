@@ -108,12 +108,12 @@ impl StableTree {
         self.nodes.len()
     }
 
-    /// Has a sharer that is [left alone](StableNode::is_left_alone) count as one whose partner declined, so that it is
-    /// made private.
-    pub(in crate::broker) fn unpair_left_alone(&mut self, id: NodeId) {
+    /// Has a sharer that is [left alone](StableNode::is_left_alone) count as one whose partner declined: it is to be made
+    /// private.
+    pub(in crate::broker) fn mark_left_alone_to_unshare(&mut self, id: NodeId) {
         let node = self.node_mut(id);
         let was_left_alone = node.is_left_alone();
-        node.paired &= node.sharers > 1;
+        node.keeps_lone_sharer &= node.sharers > 1;
         self.left_alone_count -= u64::from(was_left_alone);
     }
 

@@ -40,9 +40,10 @@ pub(in crate::broker) struct StableNode {
     /// Whether the memory of its slot has failed: it must not be read. Its sharers can only be mapped to another slot
     /// without a comparison, and only those that still map the store (`Agent::replace_slot`).
     pub(in crate::broker) lost: bool,
-    /// Whether it ever had two sharers. Until then, a lone sharer is there only because the
-    /// partner it was made for declined.
-    pub(in crate::broker) paired: bool,
+    /// Whether a lone sharer is not made private. So it is once there have been two; the target of a move takes it over
+    /// from the source. Before, a sharer is alone only because the partner that it was merged for declined. It is so no
+    /// more when the sharer is to be made private after all: its partner has yielded, or VMAs are short.
+    pub(in crate::broker) keeps_lone_sharer: bool,
 }
 
 const _: () = assert!(size_of::<StableNode>() <= 48);
@@ -61,7 +62,7 @@ impl StableNode {
             stage: Stage::Matched,
             closed: false,
             lost: false,
-            paired: false,
+            keeps_lone_sharer: false,
         }
     }
 
@@ -70,9 +71,9 @@ impl StableNode {
         self.sharers + self.proposed
     }
 
-    /// Whether it has one sharer, which had others.
+    /// Whether it has one sharer, which had others, and which its slot is kept for.
     pub(in crate::broker) fn is_left_alone(&self) -> bool {
-        self.sharers == 1 && self.paired
+        self.sharers == 1 && self.keeps_lone_sharer
     }
 
     pub(in crate::broker) fn stage(&self) -> Stage {
