@@ -200,7 +200,7 @@ impl LocalBroker {
                 self.transfer(item, target);
             } else {
                 let id = self.stable.confirm(&mut self.rmap, item);
-                self.settle_node(id);
+                self.dissolve_or_unshare_node(id);
             }
         }
         Ok(())

@@ -35,7 +35,7 @@ impl LocalBroker {
                     if self.stable.has_gained_room(node) {
                         self.propose_waiting(node);
                     }
-                    self.settle_node(node);
+                    self.dissolve_or_unshare_node(node);
                 }
             }
         }
@@ -84,7 +84,7 @@ impl LocalBroker {
         };
         self.rmap.set(item, RmapItem::Proposed { link, role: Role::Undirected });
         self.begin_put_off(item);
-        self.settle_node(id);
+        self.dissolve_or_unshare_node(id);
     }
 
     /// Puts off an item whose agent is about to try it again. Pages that could fill a slot instead wait for that.

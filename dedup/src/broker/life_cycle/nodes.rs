@@ -10,16 +10,16 @@ impl LocalBroker {
     /// same for the node that its sharers were moved to. To be called when an item has left a node's list, was put off,
     /// or has become its sharer, whose partners may have declined before. O(log VMs + log moves), or, if its slot is
     /// reserved and nobody shares it yet, O(items of the node · log VMs).
-    pub(in crate::broker) fn settle_node(&mut self, id: NodeId) {
+    pub(in crate::broker) fn dissolve_or_unshare_node(&mut self, id: NodeId) {
         // The target of a move is the source of none, so there are two at most.
-        let mut unsettled = Some(id);
-        while let Some(id) = unsettled {
-            unsettled = self.settle(id);
+        let mut next = Some(id);
+        while let Some(id) = next {
+            next = self.dissolve_or_unshare(id);
         }
     }
 
     /// Does so with one node; returns the target of its move, which is next, if that has ended.
-    fn settle(&mut self, id: NodeId) -> Option<NodeId> {
+    fn dissolve_or_unshare(&mut self, id: NodeId) -> Option<NodeId> {
         if self.is_target(id) {
             // Sharers are about to be moved to it.
             return None;

@@ -75,7 +75,7 @@ impl LocalBroker {
             if is_alone {
                 self.left_alone.has_found = true;
                 self.stable.mark_left_alone_to_unshare(id);
-                self.settle_node(id);
+                self.dissolve_or_unshare_node(id);
             }
         }
         if next < end {

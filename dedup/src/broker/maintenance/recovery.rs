@@ -70,7 +70,7 @@ impl LocalBroker {
             self.take_off_node(item);
             self.place_again(item, self.stable.node(id).fingerprint);
         }
-        self.settle_node(id);
+        self.dissolve_or_unshare_node(id);
         self.store.flush();
         self.filled(slot).map(drop)
     }

@@ -63,7 +63,7 @@ impl LocalBroker {
     }
 
     /// Ends the move from a node that was removed, if there is one; returns its target, which takes items again, and
-    /// is to be settled.
+    /// may be of no use now.
     pub(in crate::broker) fn end_move(&mut self, from: NodeId) -> Option<NodeId> {
         let target = self.moves.remove(&from)?.target;
         self.stable.set_closed(target, false);
@@ -81,7 +81,7 @@ impl LocalBroker {
         self.stable.set_closed(target, false);
         let mut left = vec![from];
         if self.stable.node(target).load() == 0 {
-            self.settle_node(target);
+            self.dissolve_or_unshare_node(target);
         } else {
             left.push(target);
         }
@@ -91,7 +91,7 @@ impl LocalBroker {
             }
         }
         for id in left {
-            self.settle_node(id);
+            self.dissolve_or_unshare_node(id);
         }
     }
 }

@@ -225,7 +225,7 @@ impl LocalBroker {
         self.stable.propose(&mut self.rmap, target, item, Role::Joining);
         self.stable.confirm(&mut self.rmap, item);
         if let Some(from) = from {
-            self.settle_node(from);
+            self.dissolve_or_unshare_node(from);
         }
     }
 
