@@ -117,7 +117,7 @@ impl LocalBroker {
         for entry in self.stable.entries() {
             match entry {
                 Entry::Node(id) => {
-                    self.check_node(self.stable.node(id).fingerprint, id, tally, &mut sums)?;
+                    self.check_node(self.stable.node(id).key, id, tally, &mut sums)?;
                 }
                 Entry::Chain(chain) => {
                     let nodes = self.stable.chains.dups(chain);
@@ -132,9 +132,9 @@ impl LocalBroker {
                             "{dup:?} is at {place} of {chain:?}, {open_count} have room"
                         );
                     }
-                    let fingerprint = self.stable.node(nodes[0]).fingerprint;
+                    let key = self.stable.node(nodes[0]).key;
                     for &dup in nodes {
-                        self.check_node(fingerprint, dup, tally, &mut sums)?;
+                        self.check_node(key, dup, tally, &mut sums)?;
                     }
                     chains += 1;
                     dups += nodes.len() as u64;
@@ -155,13 +155,13 @@ impl LocalBroker {
 
     fn check_node(
         &self,
-        fingerprint: Fingerprint,
+        key: Fingerprint,
         id: NodeId,
         tally: &Tally,
         sums: &mut Sums,
     ) -> Result<(), IndexError> {
         let node = self.stable.node(id);
-        ensure!(node.fingerprint == fingerprint, "{id:?} stands in the wrong place");
+        ensure!(node.key == key, "{id:?} stands in the wrong place");
         let filled = node.stage() == Stage::Filled;
         ensure!(filled || node.sharers == 0, "{id:?} is shared and holds nothing");
         let least = if node.stage() == Stage::Matched { 2 } else { 1 };
@@ -185,7 +185,7 @@ impl LocalBroker {
         if let Some(target) = leaving.map(|begun| self.stable.node(begun.target)) {
             let fits = target.load() + node.load() <= self.stable.max_page_sharing();
             ensure!(fits, "{id:?} has more items than fit where they are to go");
-            let equal = target.fingerprint == fingerprint && target.identity == node.identity;
+            let equal = target.key == key && target.identity == node.identity;
             ensure!(equal, "the sharers of {id:?} are being moved to another content");
         }
         ensure!(self.stable.is_within_limit(id), "{id:?} has {} items", node.load());
@@ -238,10 +238,10 @@ impl LocalBroker {
         self.unstable.check(&self.rmap).map_err(IndexError)?;
         for item in self.unstable.iter() {
             let state = self.rmap.item(item);
-            let RmapItem::Waiting(fingerprint, _) = state else {
+            let RmapItem::Waiting(key, _) = state else {
                 return Err(IndexError(format!("{item:?} waits and is {state:?}")));
             };
-            let room = self.stable.find(fingerprint);
+            let room = self.stable.find(key);
             ensure!(room.is_none(), "{item:?} waits, and there is room at {room:?}");
         }
         let len = self.unstable.len() as u64;

@@ -89,7 +89,7 @@ impl LocalBroker {
         node: NodeId,
         (fingerprint, identity): (Fingerprint, Identity),
     ) -> Option<Identity> {
-        let expected = self.stable.node(node).fingerprint;
+        let expected = self.stable.node(node).key;
         let keys = [fingerprint, identity.key()].map(|key| self.key(vm, key));
         keys.contains(&expected).then_some(identity)
     }

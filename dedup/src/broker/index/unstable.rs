@@ -1,5 +1,4 @@
-//! The unstable tree: private pages that have not changed since the last pass and have no twin yet, found by
-//! fingerprint.
+//! The unstable tree: private pages that have not changed since the last pass and have no twin yet, found by key.
 //!
 //! Unlike KSM's it is kept from pass to pass: agents report the pages that changed, and
 //! these are taken out one by one.
@@ -9,8 +8,8 @@ use crate::broker::ids::ItemId;
 use crate::broker::rmap::{Rmap, RmapItem};
 use crate::fingerprint::Fingerprint;
 
-/// One item a fingerprint: the second becomes a stable node's partner of the first. The items hold
-/// their fingerprints.
+/// One item a key: the second becomes a stable node's partner of the first. The items hold
+/// their keys.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct UnstableTree(LinearHashIndex);
 
@@ -29,12 +28,12 @@ impl UnstableTree {
         true
     }
 
-    /// Takes the item with this fingerprint out. O(1) expected.
+    /// Takes the item with this key out. O(1) expected.
     pub(in crate::broker) fn remove(&mut self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
         ItemId::from_number(self.0.remove(key, key_of(rmap))?)
     }
 
-    /// The item with this fingerprint. O(1) expected.
+    /// The item with this key. O(1) expected.
     pub(in crate::broker) fn find(&self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
         ItemId::from_number(self.0.find(key, key_of(rmap))?)
     }
@@ -60,7 +59,7 @@ impl UnstableTree {
 /// The keys of the items of the tree.
 fn key_of(rmap: &Rmap) -> impl Fn(u32) -> Fingerprint + Copy + '_ {
     |number| match ItemId::from_number(number).map(|item| rmap.item(item)) {
-        Some(RmapItem::Waiting(fingerprint, _)) => fingerprint,
+        Some(RmapItem::Waiting(key, _)) => key,
         state => unreachable!("item {number} on the unstable tree is {state:?}"),
     }
 }

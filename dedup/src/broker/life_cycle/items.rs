@@ -8,13 +8,13 @@ use crate::fingerprint::Fingerprint;
 
 impl LocalBroker {
     /// Puts a loose item on the unstable tree; `false` when another has its place there.
-    pub(in crate::broker) fn wait(&mut self, item: ItemId, fingerprint: Fingerprint) -> bool {
+    pub(in crate::broker) fn wait(&mut self, item: ItemId, key: Fingerprint) -> bool {
         let RmapItem::Loose(age) = self.rmap.item(item) else {
             unreachable!("only a loose item goes on the unstable tree")
         };
-        let inserted = self.unstable.insert(&self.rmap, fingerprint, item);
+        let inserted = self.unstable.insert(&self.rmap, key, item);
         if inserted {
-            self.rmap.set(item, RmapItem::Waiting(fingerprint, age));
+            self.rmap.set(item, RmapItem::Waiting(key, age));
             self.owner_mut(item).waiting += 1;
         }
         inserted
@@ -31,9 +31,9 @@ impl LocalBroker {
         true
     }
 
-    /// Takes the item with this fingerprint off the unstable tree and leaves it loose.
-    pub(in crate::broker) fn take_waiting(&mut self, fingerprint: Fingerprint) -> Option<ItemId> {
-        let item = self.unstable.remove(&self.rmap, fingerprint)?;
+    /// Takes the item with this key off the unstable tree and leaves it loose.
+    pub(in crate::broker) fn take_waiting(&mut self, key: Fingerprint) -> Option<ItemId> {
+        let item = self.unstable.remove(&self.rmap, key)?;
         if let RmapItem::Waiting(_, age) = self.rmap.item(item) {
             self.rmap.set(item, RmapItem::Loose(age));
         }
@@ -63,7 +63,7 @@ impl LocalBroker {
     /// Proposes to a node the item that waits on the unstable tree, if there is one: the node has room again.
     /// Pages of a content that has nodes wait only while all of these are full.
     pub(in crate::broker) fn propose_waiting(&mut self, id: NodeId) {
-        if let Some(waiting) = self.take_waiting(self.stable.node(id).fingerprint) {
+        if let Some(waiting) = self.take_waiting(self.stable.node(id).key) {
             self.propose(id, waiting);
         }
     }

@@ -27,8 +27,8 @@ impl LocalBroker {
                 self.dequeue(item);
                 self.rmap.set(item, RmapItem::Loose(age));
             }
-            RmapItem::Waiting(fingerprint, _) => {
-                self.take_waiting(fingerprint);
+            RmapItem::Waiting(key, _) => {
+                self.take_waiting(key);
             }
             RmapItem::Proposed { .. } | RmapItem::Stable(_) => {
                 if let Some(node) = self.take_off_node(item) {

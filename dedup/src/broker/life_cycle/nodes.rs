@@ -67,7 +67,7 @@ impl LocalBroker {
     /// waits on the unstable tree again. Returns the target of the node's move, if it had one. O(log VMs + log moves).
     fn dissolve(&mut self, id: NodeId) -> Option<NodeId> {
         self.release_slot(id);
-        let fingerprint = self.stable.node(id).fingerprint;
+        let key = self.stable.node(id).key;
         let last = self.stable.items(&self.rmap, id).next();
         // What is proposed to a matched node has no directive yet, so its agent need not be sent anything.
         if let Some(item) = last {
@@ -77,10 +77,10 @@ impl LocalBroker {
         let target = self.end_move(id);
         let Some(item) = last else { return target };
         // Another dup may have room by now.
-        if let Some(dup) = self.stable.find(fingerprint) {
+        if let Some(dup) = self.stable.find(key) {
             self.propose(dup, item);
         } else {
-            self.wait_or_reoffer(item, fingerprint);
+            self.wait_or_reoffer(item, key);
         }
         target
     }

@@ -21,13 +21,13 @@ impl LocalBroker {
         let id = self.store.slots.node(slot)?;
         let node = self.stable.node(id);
         node.filled_slot()?;
-        let nodes = self.stable.nodes_of(node.fingerprint);
+        let nodes = self.stable.nodes_of(node.key);
         let others = nodes.iter().filter(|&&dup| dup != id).map(|&dup| self.stable.node(dup));
         let equal = others.filter(|dup| dup.identity == node.identity && !dup.lost);
         let items = nodes.iter().flat_map(|&dup| self.stable.items(&self.rmap, dup));
         let proposed =
             items.filter(|&item| matches!(self.rmap.item(item), RmapItem::Proposed { .. }));
-        let waiting = self.unstable.find(&self.rmap, node.fingerprint);
+        let waiting = self.unstable.find(&self.rmap, node.key);
         Some(Copies {
             identity: node.identity,
             dups: equal.filter_map(StableNode::filled_slot).collect(),
@@ -68,7 +68,7 @@ impl LocalBroker {
         let undirected: Vec<ItemId> = self.undirected_items(id).collect();
         for item in undirected {
             self.take_off_node(item);
-            self.place_again(item, self.stable.node(id).fingerprint);
+            self.place_again(item, self.stable.node(id).key);
         }
         self.dissolve_or_unshare_node(id);
         self.store.flush();
@@ -91,14 +91,14 @@ impl LocalBroker {
 
     /// Proposes a loose item for which its agent has no directive to another node of its content, or puts it on the
     /// unstable tree.
-    fn place_again(&mut self, item: ItemId, fingerprint: Fingerprint) {
-        if let Some(dup) = self.stable.find(fingerprint) {
+    fn place_again(&mut self, item: ItemId, key: Fingerprint) {
+        if let Some(dup) = self.stable.find(key) {
             self.propose(dup, item);
-        } else if !self.wait_or_reoffer(item, fingerprint)
-            && let Some(dup) = self.stable.insert(fingerprint)
+        } else if !self.wait_or_reoffer(item, key)
+            && let Some(dup) = self.stable.insert(key)
         {
             // If node ids have run out, it stays loose until its page changes.
-            if let Some(twin) = self.take_waiting(fingerprint) {
+            if let Some(twin) = self.take_waiting(key) {
                 self.propose(dup, twin);
             }
             self.propose(dup, item);

@@ -91,12 +91,12 @@ impl LocalBroker {
             .fill(to, slice::from_ref(page))
             .1
             .map_err(|error| MoveError::Store(error.into()))?;
-        let (fingerprint, identity, keeps_lone_sharer) = {
+        let (key, identity, keeps_lone_sharer) = {
             let node = self.stable.node(from);
-            (node.fingerprint, node.identity, node.keeps_lone_sharer)
+            (node.key, node.identity, node.keeps_lone_sharer)
         };
         self.stable.set_closed(from, true);
-        let Some(target) = self.stable.insert(fingerprint) else {
+        let Some(target) = self.stable.insert(key) else {
             self.stable.set_closed(from, self.stable.node(from).lost);
             return Err(MoveError::Full);
         };

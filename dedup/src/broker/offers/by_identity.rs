@@ -23,7 +23,7 @@ impl LocalBroker {
 
     /// Notes that a page has the key of the slot that it was to share, and differs.
     pub(in crate::broker) fn note_difference(&mut self, item: ItemId, id: NodeId) {
-        let key = self.stable.node(id).fingerprint;
+        let key = self.stable.node(id).key;
         self.remove_item(item);
         self.set_collided(item, key);
     }
@@ -75,7 +75,7 @@ impl LocalBroker {
 
     /// Puts a node that has just been filled under the key of its identity, if its fingerprint is contested.
     pub(in crate::broker) fn rekey_if_contested(&mut self, vm: VmId, id: NodeId) {
-        if self.contested.contains(self.stable.node(id).fingerprint) {
+        if self.contested.contains(self.stable.node(id).key) {
             self.rekey(vm, id);
         }
     }

@@ -56,8 +56,8 @@ impl LocalBroker {
 
     /// Looks a loose item's content up in the stable tree, and where no node of it has room, in the
     /// unstable one.
-    pub(super) fn decide(&mut self, item: ItemId, fingerprint: Fingerprint) -> Decision {
-        if let Some(id) = self.stable.find(fingerprint) {
+    pub(super) fn decide(&mut self, item: ItemId, key: Fingerprint) -> Decision {
+        if let Some(id) = self.stable.find(key) {
             if let Some(slot) = self.stable.node(id).filled_slot() {
                 self.stable.propose(&mut self.rmap, id, item, Role::Joining);
                 return Decision::Join(slot);
@@ -65,13 +65,13 @@ impl LocalBroker {
             self.propose(id, item);
             return Decision::Wait;
         }
-        if self.wait(item, fingerprint) {
+        if self.wait(item, key) {
             return Decision::Wait;
         }
-        let Some(id) = self.stable.insert(fingerprint) else {
+        let Some(id) = self.stable.insert(key) else {
             return Decision::Keep;
         };
-        if let Some(twin) = self.take_waiting(fingerprint) {
+        if let Some(twin) = self.take_waiting(key) {
             self.propose(id, twin);
         }
         self.propose(id, item);

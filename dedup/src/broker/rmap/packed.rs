@@ -3,7 +3,7 @@
 //! | state | word 0, above the tag | word 1 | word 2 |
 //! |---|---|---|---|
 //! | loose | age, remaining skips | | |
-//! | collided, waiting | age, remaining skips | fingerprint, low half | high half |
+//! | collided, waiting | age, remaining skips | key, low half | high half |
 //! | proposed, stable | stable node | next item of the node | the item before |
 //!
 //! So the age and the skips of the smart scan overlay the stable half. Only a loose, collided or waiting item has an

@@ -1,4 +1,4 @@
-//! The table under both trees: from a fingerprint to the item or node that has it.
+//! The table under both trees: from a key to the item or node that has it.
 //!
 //! KSM keeps its stable and unstable pages in red-black trees, ordered by the pages' bytes. The names of
 //! both are kept, but here a page has a fingerprint, and no order is needed, so both are
@@ -35,7 +35,7 @@ const JOIN_LOAD: usize = 112;
 /// Buckets by which the vector of them grows at least.
 const MIN_GROWTH: usize = 16;
 
-/// A set of values, by their fingerprints, which the caller has.
+/// A set of values, by their keys, which the caller has.
 ///
 /// Every operation touches one bucket of some 128 entries, and two when the index grows or shrinks.
 /// `key_of` must give each value in the index the key that it was put in with, and is called for no

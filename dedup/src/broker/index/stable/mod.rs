@@ -1,5 +1,5 @@
-//! The stable tree: the nodes of each content that is shared, found by fingerprint, and on each node the
-//! list of its items. It is a hash index (`linear_hash`), and its name KSM's.
+//! The stable tree: the nodes of each content that is shared, found by key, and on each node the list of its items. It
+//! is a hash index (`linear_hash`), and its name KSM's.
 
 pub(in crate::broker) mod chain;
 mod check;
@@ -52,8 +52,8 @@ impl StableTree {
     }
 
     /// A node of a content that has room for another item. O(1) expected.
-    pub(in crate::broker) fn find(&self, fingerprint: Fingerprint) -> Option<NodeId> {
-        let id = match self.entry(fingerprint)? {
+    pub(in crate::broker) fn find(&self, key: Fingerprint) -> Option<NodeId> {
+        let id = match self.entry(key)? {
             Entry::Node(id) => id,
             Entry::Chain(chain) => self.chains.dups(chain)[0],
         };
@@ -61,8 +61,8 @@ impl StableTree {
     }
 
     /// All nodes of a content: one, or a chain's dups. O(1) expected.
-    pub(in crate::broker) fn nodes_of(&self, fingerprint: Fingerprint) -> Vec<NodeId> {
-        match self.entry(fingerprint) {
+    pub(in crate::broker) fn nodes_of(&self, key: Fingerprint) -> Vec<NodeId> {
+        match self.entry(key) {
             None => Vec::new(),
             Some(Entry::Node(id)) => vec![id],
             Some(Entry::Chain(chain)) => self.chains.dups(chain).to_vec(),
@@ -70,15 +70,15 @@ impl StableTree {
     }
 
     /// What stands in the tree for a content.
-    fn entry(&self, fingerprint: Fingerprint) -> Option<Entry> {
-        let number = self.index.find(fingerprint, key_of(&self.nodes, &self.chains))?;
+    fn entry(&self, key: Fingerprint) -> Option<Entry> {
+        let number = self.index.find(key, key_of(&self.nodes, &self.chains))?;
         Some(Entry::from_number(number))
     }
 
     /// Puts something else in the place of what stands in the tree for a content.
-    fn replace(&mut self, fingerprint: Fingerprint, entry: Entry) {
+    fn replace(&mut self, key: Fingerprint, entry: Entry) {
         let Self { index, nodes, chains, .. } = self;
-        index.replace(fingerprint, entry.to_number(), key_of(nodes, chains));
+        index.replace(key, entry.to_number(), key_of(nodes, chains));
     }
 
     /// Whether another item may be proposed to a node.
@@ -154,10 +154,10 @@ impl StableTree {
 
     /// Puts a matched node without items in, as a dup if the content has nodes already, whether these have room or not.
     /// `None` when ids run out. O(1) expected.
-    pub(in crate::broker) fn insert(&mut self, fingerprint: Fingerprint) -> Option<NodeId> {
+    pub(in crate::broker) fn insert(&mut self, key: Fingerprint) -> Option<NodeId> {
         let id = NodeId::from_index(self.nodes.next_number())?;
-        self.nodes.insert(StableNode::new(fingerprint));
-        if self.place(fingerprint, id).is_none() {
+        self.nodes.insert(StableNode::new(key));
+        if self.place(key, id).is_none() {
             self.nodes.remove(id.index());
             return None;
         }
@@ -199,6 +199,6 @@ fn key_of<'a>(
             Entry::Node(id) => id,
             Entry::Chain(chain) => chains.dups(chain)[0],
         };
-        nodes[node.index()].fingerprint
+        nodes[node.index()].key
     }
 }

@@ -19,8 +19,8 @@ pub(in crate::broker) enum Stage {
 /// A content that is shared, or about to be.
 #[derive(Debug, Clone)]
 pub(in crate::broker) struct StableNode {
-    /// Its place in the tree.
-    pub(in crate::broker) fingerprint: Fingerprint,
+    /// What it is found under in the tree: a fingerprint, or a part of an identity.
+    pub(in crate::broker) key: Fingerprint,
     /// The identity of its bytes; nothing sensible before it is filled.
     pub(in crate::broker) identity: Identity,
     /// Where its bytes are; means nothing while it is matched.
@@ -50,9 +50,9 @@ const _: () = assert!(size_of::<StableNode>() <= 48);
 
 impl StableNode {
     /// A matched node without items.
-    pub(in crate::broker) fn new(fingerprint: Fingerprint) -> Self {
+    pub(in crate::broker) fn new(key: Fingerprint) -> Self {
         Self {
-            fingerprint,
+            key,
             identity: Identity::NONE,
             slot: Slot(0),
             sharers: 0,

@@ -7,18 +7,18 @@ use crate::fingerprint::Fingerprint;
 
 impl StableTree {
     /// Gives a new node its place in the tree or on its chain.
-    pub(super) fn place(&mut self, fingerprint: Fingerprint, id: NodeId) -> Option<()> {
-        let chain = match self.entry(fingerprint) {
+    pub(super) fn place(&mut self, key: Fingerprint, id: NodeId) -> Option<()> {
+        let chain = match self.entry(key) {
             None => {
                 let Self { index, nodes, chains, .. } = self;
-                index.insert(fingerprint, Entry::Node(id).to_number(), key_of(nodes, chains));
+                index.insert(key, Entry::Node(id).to_number(), key_of(nodes, chains));
                 return Some(());
             }
             Some(Entry::Chain(chain)) => chain,
             Some(Entry::Node(regular)) => {
                 let chain = self.chains.insert()?;
                 self.chains.push(chain, regular);
-                self.replace(fingerprint, Entry::Chain(chain));
+                self.replace(key, Entry::Chain(chain));
                 self.keep_place(regular);
                 chain
             }
@@ -32,12 +32,12 @@ impl StableTree {
     /// Has a node stand under another key, as a dup if there are nodes under it already; returns whether
     /// it does, and did not before. It stays where it is if ids run out. O(1) expected.
     pub(in crate::broker) fn set_key(&mut self, id: NodeId, key: Fingerprint) -> bool {
-        if self.node(id).fingerprint == key || self.chains.is_full() {
+        if self.node(id).key == key || self.chains.is_full() {
             return false;
         }
         self.displace(id);
         let node = self.node_mut(id);
-        (node.fingerprint, node.place) = (key, 0);
+        (node.key, node.place) = (key, 0);
         let placed = self.place(key, id);
         debug_assert!(placed.is_some(), "there was an id to spare");
         placed.is_some()
@@ -46,22 +46,22 @@ impl StableTree {
     /// Takes a node out of the tree or off its chain. A chain that it leaves with one dup is one no
     /// more. O(1) expected.
     pub(super) fn displace(&mut self, id: NodeId) {
-        let fingerprint = self.node(id).fingerprint;
-        if let Some(Entry::Chain(chain)) = self.entry(fingerprint) {
+        let key = self.node(id).key;
+        if let Some(Entry::Chain(chain)) = self.entry(key) {
             self.shut(chain, id);
             let place = self.node(id).place;
             if let Some(moved) = self.chains.take(chain, place as usize) {
                 self.nodes[moved.index()].place = place;
             }
             if let [last] = *self.chains.dups(chain) {
-                self.replace(fingerprint, Entry::Node(last));
+                self.replace(key, Entry::Node(last));
                 self.chains.take(chain, 0);
                 self.chains.remove(chain);
                 self.nodes[last.index()].place = 0;
             }
         } else {
             let Self { index, nodes, chains, .. } = self;
-            index.remove(fingerprint, key_of(nodes, chains));
+            index.remove(key, key_of(nodes, chains));
         }
     }
 
@@ -69,7 +69,7 @@ impl StableTree {
     /// the first of those is a good one to fill up next. To be called when a node may have come to
     /// have room, or none. O(1) expected.
     pub(super) fn keep_place(&mut self, id: NodeId) {
-        let Some(Entry::Chain(chain)) = self.entry(self.node(id).fingerprint) else { return };
+        let Some(Entry::Chain(chain)) = self.entry(self.node(id).key) else { return };
         if !self.has_room(id) {
             self.shut(chain, id);
             return;
