@@ -33,10 +33,11 @@ impl LocalBroker {
                 break;
             }
             let JoinCursor { chain, dup } = self.join_cursor;
-            let open = ChainId::from_index(chain).map_or(&[][..], |id| self.stable.chains.open(id));
-            let end = open.len().min(dup + dups);
-            let some = open.get(dup..end).unwrap_or_default().to_vec();
-            let is_last = end == open.len();
+            let with_room =
+                ChainId::from_index(chain).map_or(&[][..], |id| self.stable.chains.with_room(id));
+            let end = with_room.len().min(dup + dups);
+            let some = with_room.get(dup..end).unwrap_or_default().to_vec();
+            let is_last = end == with_room.len();
             dups = dups.saturating_sub(some.len().max(1));
             joined += self.join_some(some, &mut sharers);
             self.join_cursor = if !is_last {

@@ -67,7 +67,7 @@ impl LocalBroker {
         to: Slot,
         page: &[u8; PAGE_SIZE],
     ) -> Result<(), MoveError> {
-        match self.open_target(from, to, page) {
+        match self.make_target(from, to, page) {
             Ok(target) => {
                 self.begin(from, target);
                 Ok(())
@@ -80,8 +80,8 @@ impl LocalBroker {
         }
     }
 
-    /// Makes a node at `to` for what `from` holds.
-    fn open_target(
+    /// Makes a node at `to` for what `from` holds, and closes `from`. On an error `from` is as it was.
+    fn make_target(
         &mut self,
         from: NodeId,
         to: Slot,

@@ -49,7 +49,7 @@ struct Chain {
     /// Those that have room, then those that have none.
     dups: Vec<NodeId>,
     /// How many have room.
-    open_count: usize,
+    with_room_count: usize,
 }
 
 /// All chains, and the exact number of their dups.
@@ -72,7 +72,7 @@ impl Chains {
     }
 
     /// Whether ids have run out.
-    pub(in crate::broker) fn is_full(&self) -> bool {
+    pub(in crate::broker) fn has_no_ids(&self) -> bool {
         ChainId::from_index(self.all.next_number()).is_none()
     }
 
@@ -96,18 +96,18 @@ impl Chains {
     }
 
     /// Those of a chain's dups that have room; none of a chain that is free.
-    pub(in crate::broker) fn open(&self, id: ChainId) -> &[NodeId] {
-        self.all.get(id.index()).map_or(&[], |chain| &chain.dups[..chain.open_count])
+    pub(in crate::broker) fn with_room(&self, id: ChainId) -> &[NodeId] {
+        self.all.get(id.index()).map_or(&[], |chain| &chain.dups[..chain.with_room_count])
     }
 
     /// How many of a chain's dups, the first ones, have room.
-    pub(in crate::broker) fn open_count(&self, id: ChainId) -> usize {
-        self.all[id.index()].open_count
+    pub(in crate::broker) fn with_room_count(&self, id: ChainId) -> usize {
+        self.all[id.index()].with_room_count
     }
 
-    /// Notes how many have.
-    pub(in crate::broker) fn set_count_open(&mut self, id: ChainId, open_count: usize) {
-        self.all[id.index()].open_count = open_count;
+    /// Notes how many of a chain's dups, the first ones, have room.
+    pub(in crate::broker) fn set_with_room_count(&mut self, id: ChainId, with_room_count: usize) {
+        self.all[id.index()].with_room_count = with_room_count;
     }
 
     /// Adds a dup behind the others, as one without room, and returns its place.

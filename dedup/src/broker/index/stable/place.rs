@@ -32,7 +32,7 @@ impl StableTree {
     /// Has a node stand under another key, as a dup if there are nodes under it already; returns whether
     /// it does, and did not before. It stays where it is if ids run out. O(1) expected.
     pub(in crate::broker) fn set_key(&mut self, id: NodeId, key: Fingerprint) -> bool {
-        if self.node(id).key == key || self.chains.is_full() {
+        if self.node(id).key == key || self.chains.has_no_ids() {
             return false;
         }
         self.displace(id);
@@ -48,7 +48,7 @@ impl StableTree {
     pub(super) fn displace(&mut self, id: NodeId) {
         let key = self.node(id).key;
         if let Some(Entry::Chain(chain)) = self.entry(key) {
-            self.shut(chain, id);
+            self.move_behind_those_with_room(chain, id);
             let place = self.node(id).place;
             if let Some(moved) = self.chains.take(chain, place as usize) {
                 self.nodes[moved.index()].place = place;
@@ -71,29 +71,31 @@ impl StableTree {
     pub(super) fn keep_place(&mut self, id: NodeId) {
         let Some(Entry::Chain(chain)) = self.entry(self.node(id).key) else { return };
         if !self.has_room(id) {
-            self.shut(chain, id);
+            self.move_behind_those_with_room(chain, id);
             return;
         }
-        let (place, open_count) = (self.node(id).place as usize, self.chains.open_count(chain));
-        if place >= open_count {
-            self.swap(chain, place, open_count);
-            self.chains.set_count_open(chain, open_count + 1);
+        let (place, with_room_count) =
+            (self.node(id).place as usize, self.chains.with_room_count(chain));
+        if place >= with_room_count {
+            self.swap(chain, place, with_room_count);
+            self.chains.set_with_room_count(chain, with_room_count + 1);
         }
     }
 
     /// Puts a dup among those without room. If it was the chain's first, the fullest of the next few
     /// that have room becomes the first: of all of them, unless there are very many.
-    fn shut(&mut self, chain: ChainId, id: NodeId) {
+    fn move_behind_those_with_room(&mut self, chain: ChainId, id: NodeId) {
         const CANDIDATES: usize = 16;
-        let (place, open_count) = (self.node(id).place as usize, self.chains.open_count(chain));
-        if place >= open_count {
+        let (place, with_room_count) =
+            (self.node(id).place as usize, self.chains.with_room_count(chain));
+        if place >= with_room_count {
             return;
         }
-        let open_count = open_count - 1;
-        self.swap(chain, place, open_count);
-        self.chains.set_count_open(chain, open_count);
-        let open = &self.chains.dups(chain)[..open_count.min(CANDIDATES)];
-        let best = open.iter().max_by_key(|dup| self.node(**dup).load());
+        let with_room_count = with_room_count - 1;
+        self.swap(chain, place, with_room_count);
+        self.chains.set_with_room_count(chain, with_room_count);
+        let with_room = &self.chains.dups(chain)[..with_room_count.min(CANDIDATES)];
+        let best = with_room.iter().max_by_key(|dup| self.node(**dup).load());
         if let Some(&best) = best.filter(|_| place == 0) {
             self.swap(chain, 0, self.node(best).place as usize);
         }
