@@ -40,7 +40,7 @@ impl Broker for LocalBroker {
         pages: &[u8],
         accepted: &mut Vec<bool>,
     ) -> Result<(), BrokerError> {
-        let result = self.fill_all(vm, first, pages, accepted);
+        let result = self.fill_slots(vm, first, pages, accepted);
         self.store.flush();
         result
     }
@@ -51,7 +51,7 @@ impl Broker for LocalBroker {
         pages: &[LinearIndex],
         skip: &mut Vec<bool>,
     ) -> Result<(), BrokerError> {
-        self.age_all(vm, pages, skip)
+        self.age_pages(vm, pages, skip)
     }
 
     fn report(&mut self, vm: VmId, outcomes: &[Outcome]) -> Result<(), ReportError> {

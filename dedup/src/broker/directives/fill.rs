@@ -25,7 +25,7 @@ impl LocalBroker {
     ///
     /// When this is nothing that the VM was to fill, and nothing is changed; or when there is no memory, and
     /// the pages from the first one on that was not written are not accepted.
-    pub(in crate::broker) fn fill_all(
+    pub(in crate::broker) fn fill_slots(
         &mut self,
         vm: VmId,
         first: Slot,

@@ -96,7 +96,7 @@ impl LocalBroker {
                 };
                 self.rmap.set(item, RmapItem::Proposed { link, role });
                 Polled::Directive(if role == Role::Creating {
-                    let (partners, apart) = self.partners(item, link.node, slot);
+                    let (partners, apart) = self.count_partners_of_create(item, link.node, slot);
                     Directive::Create { linear, slot, partners, apart }
                 } else {
                     let is_early = before == Role::Undirected;
@@ -124,7 +124,7 @@ impl LocalBroker {
     /// How many partners a page that is to fill a node's slot has, [so many](MAX_PARTNERS) at most, and how many of
     /// them do not follow right on those of the page that was directed to before it, as page and slot on that one's.
     /// Those that do stand at the same places of both nodes' lists, as runs are offered in order. O(partners).
-    fn partners(&mut self, item: ItemId, node: NodeId, slot: Slot) -> (u32, u32) {
+    fn count_partners_of_create(&mut self, item: ItemId, node: NodeId, slot: Slot) -> (u32, u32) {
         let others = self.stable.items(&self.rmap, node).filter(|&other| other != item);
         let partners: Vec<_> =
             others.take(MAX_PARTNERS as usize).map(|other| self.rmap.page(other)).collect();

@@ -23,7 +23,7 @@ impl LocalBroker {
     /// # Errors
     ///
     /// An unknown VM or page; nothing was done.
-    pub(in crate::broker) fn age_all(
+    pub(in crate::broker) fn age_pages(
         &mut self,
         vm: VmId,
         pages: &[LinearIndex],
