@@ -14,22 +14,22 @@ macro_rules! id {
 
             /// The id of the arena's entry `index`, if ids reach that far.
             pub(super) fn from_index(index: usize) -> Option<Self> {
-                let number = u32::try_from(index).ok()?.checked_add(1)?;
+                let packed = u32::try_from(index).ok()?.checked_add(1)?;
                 let limit = u32::MAX >> Self::SPARE_BITS;
-                NonZeroU32::new(number).filter(|id| (1..=limit).contains(&id.get())).map(Self)
+                NonZeroU32::new(packed).filter(|id| (1..=limit).contains(&id.get())).map(Self)
             }
 
-            /// The id as a number above 0, for packing.
-            pub(super) fn number(self) -> u32 {
+            /// The id as it is packed with other things: above 0, as its index is not.
+            pub(super) fn to_packed(self) -> u32 {
                 self.0.get()
             }
 
-            /// The id that has this number; `None` for 0.
-            pub(super) fn from_number(number: u32) -> Option<Self> {
-                NonZeroU32::new(number).map(Self)
+            /// The id that is packed as this; `None` for 0.
+            pub(super) fn from_packed(packed: u32) -> Option<Self> {
+                NonZeroU32::new(packed).map(Self)
             }
 
-            /// The entry's position in the arena.
+            /// The entry's position in the arena, which is also called its number.
             pub(super) fn index(self) -> usize {
                 self.0.get() as usize - 1
             }

@@ -24,18 +24,18 @@ impl UnstableTree {
         if self.0.find(key, key_of(rmap)).is_some() {
             return false;
         }
-        self.0.insert(key, item.number(), key_of(rmap));
+        self.0.insert(key, item.to_packed(), key_of(rmap));
         true
     }
 
     /// Takes the item with this key out. O(1) expected.
     pub(in crate::broker) fn remove(&mut self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
-        ItemId::from_number(self.0.remove(key, key_of(rmap))?)
+        ItemId::from_packed(self.0.remove(key, key_of(rmap))?)
     }
 
     /// The item with this key. O(1) expected.
     pub(in crate::broker) fn find(&self, rmap: &Rmap, key: Fingerprint) -> Option<ItemId> {
-        ItemId::from_number(self.0.find(key, key_of(rmap))?)
+        ItemId::from_packed(self.0.find(key, key_of(rmap))?)
     }
 
     pub(in crate::broker) fn len(&self) -> usize {
@@ -43,7 +43,7 @@ impl UnstableTree {
     }
 
     pub(in crate::broker) fn iter(&self) -> impl Iterator<Item = ItemId> + '_ {
-        self.0.iter().filter_map(ItemId::from_number)
+        self.0.iter().filter_map(ItemId::from_packed)
     }
 
     /// Verifies the tree itself.
@@ -58,8 +58,8 @@ impl UnstableTree {
 
 /// The keys of the items of the tree.
 fn key_of(rmap: &Rmap) -> impl Fn(u32) -> Fingerprint + Copy + '_ {
-    |number| match ItemId::from_number(number).map(|item| rmap.item(item)) {
+    |packed| match ItemId::from_packed(packed).map(|item| rmap.item(item)) {
         Some(RmapItem::Waiting(key, _)) => key,
-        state => unreachable!("item {number} on the unstable tree is {state:?}"),
+        state => unreachable!("what is packed as {packed} on the unstable tree is {state:?}"),
     }
 }

@@ -28,7 +28,7 @@ const LONGEST_PAGES: u32 = 1 << 7;
 /// Where the search for such pages stands.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::broker) struct LeftAloneSearch {
-    /// The number of the node from which it goes on.
+    /// The index of the node from which it goes on.
     from: usize,
     /// Whether it has found any since it began.
     has_found: bool,

@@ -41,8 +41,8 @@ impl PackedItem {
 
     pub(super) fn pack(item: RmapItem) -> Self {
         let linked = |tag: u32, link: Link| {
-            let number = |item: Option<ItemId>| item.map_or(0, ItemId::number);
-            Self([tag | link.node.number() << TAG_BITS, number(link.next), number(link.prev)])
+            let packed = |item: Option<ItemId>| item.map_or(0, ItemId::to_packed);
+            Self([tag | link.node.to_packed() << TAG_BITS, packed(link.next), packed(link.prev)])
         };
         let keyed = |tag: u32, Fingerprint(key): Fingerprint, age: Age| {
             let [low, high] = halves(key);
@@ -67,9 +67,9 @@ impl PackedItem {
     pub(super) fn unpack(self) -> RmapItem {
         let [first, second, third] = self.0;
         let (tag, rest) = (first & TAG_MASK, first >> TAG_BITS);
-        let link = || match NodeId::from_number(rest) {
+        let link = || match NodeId::from_packed(rest) {
             Some(node) => {
-                Link { node, next: ItemId::from_number(second), prev: ItemId::from_number(third) }
+                Link { node, next: ItemId::from_packed(second), prev: ItemId::from_packed(third) }
             }
             None => unreachable!("an item on the list of no node"),
         };
@@ -103,9 +103,9 @@ mod tests {
 
     fn items() -> impl Strategy<Value = RmapItem> {
         let age = || any::<u32>().prop_map(Age::from_bits);
-        let id = || any::<u32>().prop_map(ItemId::from_number);
+        let id = || any::<u32>().prop_map(ItemId::from_packed);
         let node =
-            (1..=u32::MAX >> TAG_BITS).prop_map(|number| NodeId::from_number(number).unwrap());
+            (1..=u32::MAX >> TAG_BITS).prop_map(|packed| NodeId::from_packed(packed).unwrap());
         let link = (node, id(), id()).prop_map(|(node, next, prev)| Link { node, next, prev });
         let role = prop_oneof![
             Just(Role::Undirected),

@@ -19,26 +19,26 @@ pub(in crate::broker) enum Entry {
     Chain(ChainId),
 }
 
-/// The bit of an entry's number that is set for a chain.
+/// The bit of a packed entry that is set for a chain.
 const CHAIN: u32 = 1 << (u32::BITS - 1);
 const _: () = assert!(NodeId::SPARE_BITS > 0 && ChainId::SPARE_BITS > 0);
 
 impl Entry {
     /// The entry as the tree keeps it.
-    pub(in crate::broker) fn to_number(self) -> u32 {
+    pub(in crate::broker) fn to_packed(self) -> u32 {
         match self {
-            Self::Node(id) => id.number(),
-            Self::Chain(id) => id.number() | CHAIN,
+            Self::Node(id) => id.to_packed(),
+            Self::Chain(id) => id.to_packed() | CHAIN,
         }
     }
 
-    /// The entry that [`to_number`](Self::to_number) gave this number.
-    pub(in crate::broker) fn from_number(number: u32) -> Self {
-        let chain = ChainId::from_number(number & !CHAIN).filter(|_| number & CHAIN != 0);
-        match (chain, NodeId::from_number(number)) {
+    /// The entry that [`to_packed`](Self::to_packed) gave.
+    pub(in crate::broker) fn from_packed(packed: u32) -> Self {
+        let chain = ChainId::from_packed(packed & !CHAIN).filter(|_| packed & CHAIN != 0);
+        match (chain, NodeId::from_packed(packed)) {
             (Some(chain), _) => Self::Chain(chain),
             (None, Some(node)) => Self::Node(node),
-            (None, None) => unreachable!("0 is no entry's number"),
+            (None, None) => unreachable!("no entry is packed as 0"),
         }
     }
 }

@@ -71,14 +71,14 @@ impl StableTree {
 
     /// What stands in the tree for a content.
     fn entry(&self, key: Fingerprint) -> Option<Entry> {
-        let number = self.index.find(key, key_of(&self.nodes, &self.chains))?;
-        Some(Entry::from_number(number))
+        let packed = self.index.find(key, key_of(&self.nodes, &self.chains))?;
+        Some(Entry::from_packed(packed))
     }
 
     /// Puts something else in the place of what stands in the tree for a content.
     fn replace(&mut self, key: Fingerprint, entry: Entry) {
         let Self { index, nodes, chains, .. } = self;
-        index.replace(key, entry.to_number(), key_of(nodes, chains));
+        index.replace(key, entry.to_packed(), key_of(nodes, chains));
     }
 
     /// Whether another item may be proposed to a node.
@@ -117,18 +117,18 @@ impl StableTree {
         self.left_alone_count -= u64::from(was_left_alone);
     }
 
-    /// Nodes whose sharer is [left alone](StableNode::is_left_alone), of those with numbers within `numbers`.
+    /// Nodes whose sharer is [left alone](StableNode::is_left_alone), of those with indexes within `indexes`.
     pub(in crate::broker) fn left_alone_within(
         &self,
-        numbers: Range<usize>,
+        indexes: Range<usize>,
     ) -> impl Iterator<Item = NodeId> {
         // One that is free has no sharers.
         let is_left_alone =
-            |&number: &usize| self.nodes.get(number).is_some_and(StableNode::is_left_alone);
-        numbers.filter(is_left_alone).filter_map(NodeId::from_index)
+            |&index: &usize| self.nodes.get(index).is_some_and(StableNode::is_left_alone);
+        indexes.filter(is_left_alone).filter_map(NodeId::from_index)
     }
 
-    /// One above the highest number of a node.
+    /// One above the highest index of a node.
     pub(in crate::broker) fn end(&self) -> usize {
         self.nodes.end()
     }
@@ -173,7 +173,7 @@ impl StableTree {
 
     /// What stands in the tree.
     pub(in crate::broker) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        self.index.iter().map(Entry::from_number)
+        self.index.iter().map(Entry::from_packed)
     }
 
     /// Verifies the tree itself.
@@ -194,8 +194,8 @@ fn key_of<'a>(
     nodes: &'a Arena<StableNode>,
     chains: &'a Chains,
 ) -> impl Fn(u32) -> Fingerprint + 'a {
-    |number| {
-        let node = match Entry::from_number(number) {
+    |packed| {
+        let node = match Entry::from_packed(packed) {
             Entry::Node(id) => id,
             Entry::Chain(chain) => chains.dups(chain)[0],
         };

@@ -11,7 +11,7 @@ impl StableTree {
         let chain = match self.entry(key) {
             None => {
                 let Self { index, nodes, chains, .. } = self;
-                index.insert(key, Entry::Node(id).to_number(), key_of(nodes, chains));
+                index.insert(key, Entry::Node(id).to_packed(), key_of(nodes, chains));
                 return Some(());
             }
             Some(Entry::Chain(chain)) => chain,
