@@ -181,7 +181,7 @@ impl World {
                 }
             }
             Step::MoveNow { vm, page, decline } => self.move_now(vm, page, decline),
-            Step::Resume => self.broker.resume_moves(),
+            Step::Resume => self.broker.enqueue_moves(),
             Step::EndVisits => self.broker.end_visits(),
             Step::GiveUp => {
                 self.broker.give_up_moves();
@@ -518,7 +518,7 @@ impl World {
         let mut busy = true;
         while busy {
             busy = false;
-            self.broker.resume_moves();
+            self.broker.enqueue_moves();
             self.resume_recoveries(0);
             for vm in 0..VMS {
                 self.retry_put_off(vm);

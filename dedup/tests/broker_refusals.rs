@@ -329,7 +329,7 @@ fn send(broker: &mut LocalBroker, vm: VmId, message: &Message) -> bool {
         }
         Message::Move(slot) => {
             let moved = broker.begin_move(Slot(*slot));
-            broker.resume_moves();
+            broker.enqueue_moves();
             moved.is_err() && broker.move_count() == 0
         }
         Message::Again => {

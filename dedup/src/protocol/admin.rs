@@ -161,7 +161,7 @@ pub trait Admin {
 
     /// Begins to move every sharer of `slot` to a new slot with the same bytes, which is returned.
     /// [`move_directives`](Self::move_directives) have the sharers' agents do it, or, after
-    /// [`resume_moves`](Self::resume_moves), [`directives`](super::Broker::directives). O(1) expected.
+    /// [`enqueue_moves`](Self::enqueue_moves), [`directives`](super::Broker::directives). O(1) expected.
     ///
     /// # Errors
     ///
@@ -189,13 +189,13 @@ pub trait Admin {
     fn awaits_retries(&self) -> bool;
 
     /// Has directives be due for what is left of all moves, once more or for the first time. O(sharers that are left).
-    fn resume_moves(&mut self);
+    fn enqueue_moves(&mut self);
 
     /// Gives up the move of a slot's sharers to another if none of them was moved; returns whether
     /// it did. O(sharers).
     fn give_up_move(&mut self, slot: Slot) -> bool;
 
-    /// Gives up what is left of all moves that have been [resumed](Self::resume_moves); returns how many moves
+    /// Gives up what is left of all moves that have been [enqueued](Self::enqueue_moves); returns how many moves
     /// that were. O(sharers that are left).
     fn give_up_moves(&mut self) -> u64;
 

@@ -132,8 +132,8 @@ impl Admin for LocalBroker {
         self.awaits_retries()
     }
 
-    fn resume_moves(&mut self) {
-        self.resume_moves();
+    fn enqueue_moves(&mut self) {
+        self.enqueue_moves();
     }
 
     fn give_up_move(&mut self, slot: Slot) -> bool {

@@ -74,7 +74,7 @@ impl LocalBroker {
             self.take_off_node(item);
         }
         self.stable.remove(id);
-        let target = self.end_move(id);
+        let target = self.finish_move(id);
         let Some(item) = last else { return target };
         // Another dup may have room by now.
         if let Some(dup) = self.stable.find(key) {

@@ -63,7 +63,7 @@ impl LocalBroker {
         {
             if self.fit_together(*smallest, *largest) {
                 *sharers = sharers.saturating_sub(self.stable.node(*smallest).load());
-                self.begin(*smallest, *largest);
+                self.start_move_between(*smallest, *largest);
                 self.enqueue_sharers(*smallest);
                 joined += 1;
                 candidates = between;

@@ -54,7 +54,7 @@ impl LocalBroker {
                     return Err(MoveError::Busy(slot));
                 }
                 // Those that have not come yet stay where they are.
-                self.cancel(from);
+                self.cancel_move(from);
                 self.store.flush();
                 self.filled(slot)?;
             }

@@ -29,20 +29,20 @@ impl LocalBroker {
         let Some(&Move { target, .. }) = self.moves.get(&from) else { return false };
         let is_vain = self.stable.node(target).load() == 0 && self.may_be_given_up(from);
         if is_vain {
-            self.cancel(from);
+            self.cancel_move(from);
             self.store.flush();
         }
         is_vain
     }
 
-    /// Gives up what is left of all moves that have been [resumed](Self::resume_moves), if all directives that were
+    /// Gives up what is left of all moves that have been [enqueued](Self::enqueue_moves), if all directives that were
     /// sent for them are answered; returns how many moves that were. O(sharers that are left).
     pub fn give_up_moves(&mut self) -> usize {
-        let resumed = self.moves.iter().filter(|(_, begun)| begun.resumed);
+        let enqueued = self.moves.iter().filter(|(_, begun)| begun.was_enqueued);
         let vain: Vec<NodeId> =
-            resumed.map(|(&from, _)| from).filter(|&from| self.may_be_given_up(from)).collect();
+            enqueued.map(|(&from, _)| from).filter(|&from| self.may_be_given_up(from)).collect();
         for &from in &vain {
-            self.cancel(from);
+            self.cancel_move(from);
         }
         self.store.flush();
         vain.len()
@@ -64,7 +64,7 @@ impl LocalBroker {
 
     /// Ends the move from a node that was removed, if there is one; returns its target, which takes items again, and
     /// may be of no use now.
-    pub(in crate::broker) fn end_move(&mut self, from: NodeId) -> Option<NodeId> {
+    pub(in crate::broker) fn finish_move(&mut self, from: NodeId) -> Option<NodeId> {
         let target = self.moves.remove(&from)?.target;
         self.stable.set_closed(target, false);
         if self.stable.has_room(target) {
@@ -75,7 +75,7 @@ impl LocalBroker {
 
     /// Ends a move as it stands: both nodes take items again, but for a source whose slot is lost. A target without items
     /// is removed. O(log VMs + log moves).
-    pub(in crate::broker) fn cancel(&mut self, from: NodeId) {
+    pub(in crate::broker) fn cancel_move(&mut self, from: NodeId) {
         let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
         self.stable.set_closed(from, self.stable.node(from).lost);
         self.stable.set_closed(target, false);
@@ -142,7 +142,7 @@ mod tests {
         );
         broker.report(VMS[1], &merged(from)).unwrap();
         let to = broker.begin_move(from).unwrap();
-        broker.resume_moves();
+        broker.enqueue_moves();
         for vm in [VMS[0], VMS[1]] {
             let directive = Directive::Merge { linear: LINEAR, slot: to, awaited: false };
             assert_eq!(polled(&mut broker, vm), [directive]);

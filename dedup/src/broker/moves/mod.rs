@@ -23,14 +23,14 @@ use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
 pub(in crate::broker) struct Move {
     /// The node that the sharers are moved to.
     pub(in crate::broker) target: NodeId,
-    /// Whether its sharers have been enqueued by [`resume_moves`](LocalBroker::resume_moves).
-    pub(in crate::broker) resumed: bool,
+    /// Whether its sharers have been enqueued by [`enqueue_moves`](LocalBroker::enqueue_moves).
+    pub(in crate::broker) was_enqueued: bool,
 }
 
 impl LocalBroker {
     /// Begins to move every sharer of `slot` to a new slot with the same bytes, which is returned.
     /// [`move_directives`](Self::move_directives) have the sharers' agents do it, or, after
-    /// [`resume_moves`](Self::resume_moves), [`directives`](crate::protocol::Broker::directives).
+    /// [`enqueue_moves`](Self::enqueue_moves), [`directives`](crate::protocol::Broker::directives).
     /// O(1) expected.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl LocalBroker {
     ) -> Result<(), MoveError> {
         match self.make_target(from, to, page) {
             Ok(target) => {
-                self.begin(from, target);
+                self.start_move_between(from, target);
                 Ok(())
             }
             Err(error) => {
@@ -110,10 +110,10 @@ impl LocalBroker {
 
     /// Allows every sharer of `from` to move to `target`, another dup of its content, which has room
     /// for all of them.
-    pub(in crate::broker) fn begin(&mut self, from: NodeId, target: NodeId) {
+    pub(in crate::broker) fn start_move_between(&mut self, from: NodeId, target: NodeId) {
         self.stable.set_closed(from, true);
         self.stable.set_closed(target, true);
-        self.moves.insert(from, Move { target, resumed: false });
+        self.moves.insert(from, Move { target, was_enqueued: false });
     }
 
     /// Whether a node may take part in a move: it is filled and not closed, and nothing is proposed to it.
@@ -143,12 +143,12 @@ impl LocalBroker {
     /// Enqueues the sharers that have not moved yet, of all moves: those of moves that were just begun, and those
     /// that the kernel or the budget did not map. Sharers of lost slots are left out, as their agents would compare
     /// them: see [`recoveries`](Self::recoveries). O(sharers that are left).
-    pub fn resume_moves(&mut self) {
+    pub fn enqueue_moves(&mut self) {
         let all = self.moves.keys().copied();
         let from: Vec<NodeId> = all.filter(|&id| !self.stable.node(id).lost).collect();
         for id in from {
             if let Some(begun) = self.moves.get_mut(&id) {
-                begun.resumed = true;
+                begun.was_enqueued = true;
             }
             self.enqueue_sharers(id);
         }

@@ -148,7 +148,7 @@ impl Cycle {
 /// Begins a pass in a domain; returns whether pages may be left alone with their slots there, for whose mappings others
 /// wait.
 fn begin(domain: &mut Domain, duties: Duties) -> bool {
-    domain.broker.resume_moves();
+    domain.broker.enqueue_moves();
     if duties.join_dups {
         domain.broker.join_dups();
     }

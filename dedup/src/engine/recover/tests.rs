@@ -173,7 +173,7 @@ fn a_recovery_that_was_left_half_done_goes_on_without_a_look_at_the_lost_pages()
     broker.lose(lost);
     // As if the kernel had refused to map any page elsewhere.
     let to = broker.begin_recovery(lost, &BYTES).unwrap();
-    broker.resume_moves();
+    broker.enqueue_moves();
     let mut directives = Vec::new();
     broker.directives(VmId(0), 9, &mut directives).unwrap();
     assert!(directives.is_empty(), "an agent would compare {directives:?}");

@@ -67,8 +67,8 @@ pub enum AdminRequest {
     EndVisits,
     /// [`Admin::awaits_retries`].
     AwaitsRetries,
-    /// [`Admin::resume_moves`].
-    ResumeMoves,
+    /// [`Admin::enqueue_moves`].
+    EnqueueMoves,
     /// [`Admin::give_up_move`].
     GiveUpMove(Slot),
     /// [`Admin::give_up_moves`].
@@ -158,8 +158,8 @@ pub enum AdminReply {
     EndVisits(()),
     /// Of [`Admin::awaits_retries`].
     AwaitsRetries(bool),
-    /// Of [`Admin::resume_moves`].
-    ResumeMoves(()),
+    /// Of [`Admin::enqueue_moves`].
+    EnqueueMoves(()),
     /// Of [`Admin::give_up_move`].
     GiveUpMove(bool),
     /// Of [`Admin::give_up_moves`].
@@ -249,9 +249,9 @@ impl AdminRequest {
                 AdminReply::EndVisits(())
             }
             Self::AwaitsRetries => AdminReply::AwaitsRetries(broker.awaits_retries()),
-            Self::ResumeMoves => {
-                broker.resume_moves();
-                AdminReply::ResumeMoves(())
+            Self::EnqueueMoves => {
+                broker.enqueue_moves();
+                AdminReply::EnqueueMoves(())
             }
             Self::GiveUpMove(slot) => AdminReply::GiveUpMove(broker.give_up_move(slot)),
             Self::GiveUpMoves => AdminReply::GiveUpMoves(broker.give_up_moves()),

@@ -278,8 +278,8 @@ impl<B: Admin> Admin for Encoded<B> {
         admin!(self, AwaitsRetries)
     }
 
-    fn resume_moves(&mut self) {
-        admin!(self, ResumeMoves);
+    fn enqueue_moves(&mut self) {
+        admin!(self, EnqueueMoves);
     }
 
     fn give_up_move(&mut self, slot: Slot) -> bool {
