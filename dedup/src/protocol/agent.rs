@@ -106,7 +106,7 @@ pub enum Outcome {
     },
 }
 
-/// Partners for whose sides the page that fills a slot sets mappings aside. Those that come after so many save nearly
+/// Partners for whose sides the agent that fills a slot pledges mappings. Those that come after so many save nearly
 /// a page for each two mappings, whoever else shares the slot.
 pub const MAX_PARTNERS: u32 = 16;
 
@@ -140,7 +140,7 @@ pub enum Directive {
         linear: LinearIndex,
         /// The slot.
         slot: Slot,
-        /// Whether the slot was filled for this page, too, so that the agent that filled it has set aside the mappings
+        /// Whether the slot was filled for this page, too, so that the agent that filled it has pledged the mappings
         /// that this takes.
         awaited: bool,
     },

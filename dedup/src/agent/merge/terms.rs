@@ -22,7 +22,7 @@ pub(super) struct Creator {
 pub(in crate::agent) struct Terms {
     /// Those that are to fill their slot first.
     pub(super) creators: Vec<Creator>,
-    /// Those for which mappings have been set aside by who filled the slot.
+    /// Those for which who filled the slot has pledged mappings.
     pub(super) awaited: Vec<LinearIndex>,
     /// Whether it is known that all are worth the mappings that they cost, of all VMs together.
     pub(in crate::agent) is_worth_it: bool,
@@ -57,7 +57,7 @@ impl Terms {
     }
 
     /// Parts runs that have both pages that are awaited and pages that are to fill slots: whether the latter can be
-    /// paid for is nothing to the former, whose mappings have been set aside. O(runs · log + pages of such runs).
+    /// paid for is nothing to the former, whose mappings have been pledged. O(runs · log + pages of such runs).
     pub(in crate::agent) fn part_awaited(&self, runs: &mut Vec<Run>) {
         let is_mixed = |run: &Run| self.awaits(run) && self.creators_in(run).next().is_some();
         if runs.iter().any(is_mixed) {

@@ -24,7 +24,7 @@ impl LocalBroker {
             let has_answer = matches!(
                 state(linear),
                 Some(
-                    RmapItem::Proposed { role: Role::Undirected | Role::UndirectedLate, .. }
+                    RmapItem::Proposed { role: Role::Undirected | Role::UndirectedUnpledged, .. }
                         | RmapItem::Collided(..)
                         | RmapItem::Stable(_)
                 )
@@ -50,7 +50,7 @@ impl LocalBroker {
             let is_unmapped = matches!(
                 state(linear),
                 Some(
-                    RmapItem::Proposed { role: Role::Undirected | Role::UndirectedLate, .. }
+                    RmapItem::Proposed { role: Role::Undirected | Role::UndirectedUnpledged, .. }
                         | RmapItem::Waiting(..)
                 )
             );

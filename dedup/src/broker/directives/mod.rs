@@ -99,8 +99,9 @@ impl LocalBroker {
                     let (partners, apart) = self.count_partners_of_create(item, link.node, slot);
                     Directive::Create { linear, slot, partners, apart }
                 } else {
-                    let is_early = before == Role::Undirected;
-                    let awaited = is_early && self.stable.node(link.node).sharers <= MAX_PARTNERS;
+                    let may_be_pledged = before == Role::Undirected;
+                    let awaited =
+                        may_be_pledged && self.stable.node(link.node).sharers <= MAX_PARTNERS;
                     Directive::Merge { linear, slot, awaited }
                 })
             }
@@ -243,7 +244,7 @@ mod tests {
         }
     }
 
-    // A page that took the place of another was mapped by what nobody had set aside for it.
+    // A page that took the place of another was mapped by what nobody had pledged for it.
     #[test]
     fn nothing_is_set_aside_for_a_page_that_comes_when_the_slot_has_been_filled() {
         const PAGES: u32 = 3;

@@ -53,7 +53,7 @@ impl LocalBroker {
     /// already.
     pub(in crate::broker) fn propose(&mut self, id: NodeId, item: ItemId) {
         let is_filled = self.stable.node(id).stage() == Stage::Filled;
-        let role = if is_filled { Role::UndirectedLate } else { Role::Undirected };
+        let role = if is_filled { Role::UndirectedUnpledged } else { Role::Undirected };
         self.stable.propose(&mut self.rmap, id, item, role);
         if !self.is_put_off(item) || is_filled {
             self.enqueue(item);

@@ -131,7 +131,7 @@ impl LocalBroker {
         &self,
         id: NodeId,
     ) -> impl Iterator<Item = ItemId> + '_ {
-        [Role::Undirected, Role::UndirectedLate]
+        [Role::Undirected, Role::UndirectedUnpledged]
             .into_iter()
             .flat_map(move |role| self.items_in(id, role))
     }

@@ -49,8 +49,8 @@ pub(super) enum RmapItem {
 pub(super) enum Role {
     /// None yet: to its agent, it is like a page that waits on the unstable tree.
     Undirected,
-    /// None yet, and it came to the node when its slot was filled already: no mappings were set aside for it.
-    UndirectedLate,
+    /// None yet, and it came to the node when its slot was filled already: who filled it has pledged no mappings for it.
+    UndirectedUnpledged,
     /// To hand over the bytes for the node's slot, and then to map the page there.
     Creating,
     /// To map the page to the node's slot.
@@ -60,7 +60,7 @@ pub(super) enum Role {
 impl Role {
     /// Whether it is none yet.
     pub(super) fn is_undirected(self) -> bool {
-        matches!(self, Self::Undirected | Self::UndirectedLate)
+        matches!(self, Self::Undirected | Self::UndirectedUnpledged)
     }
 }
 

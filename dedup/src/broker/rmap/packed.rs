@@ -26,14 +26,14 @@ const PROPOSED_CREATING: u32 = 3;
 const PROPOSED_JOINING: u32 = 4;
 const STABLE: u32 = 5;
 const COLLIDED: u32 = 6;
-const PROPOSED_UNDIRECTED_LATE: u32 = 7;
+const PROPOSED_UNDIRECTED_UNPLEDGED: u32 = 7;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackedItem([u32; 3]);
 
 const _: () = assert!(size_of::<PackedItem>() <= 16);
-const _: () = assert!(PROPOSED_UNDIRECTED_LATE <= TAG_MASK);
+const _: () = assert!(PROPOSED_UNDIRECTED_UNPLEDGED <= TAG_MASK);
 
 impl PackedItem {
     /// A loose item that was never looked at.
@@ -55,8 +55,8 @@ impl PackedItem {
             RmapItem::Proposed { link, role: Role::Undirected } => {
                 linked(PROPOSED_UNDIRECTED, link)
             }
-            RmapItem::Proposed { link, role: Role::UndirectedLate } => {
-                linked(PROPOSED_UNDIRECTED_LATE, link)
+            RmapItem::Proposed { link, role: Role::UndirectedUnpledged } => {
+                linked(PROPOSED_UNDIRECTED_UNPLEDGED, link)
             }
             RmapItem::Proposed { link, role: Role::Creating } => linked(PROPOSED_CREATING, link),
             RmapItem::Proposed { link, role: Role::Joining } => linked(PROPOSED_JOINING, link),
@@ -80,7 +80,7 @@ impl PackedItem {
             COLLIDED => RmapItem::Collided(key(), Age::from_bits(rest)),
             WAITING => RmapItem::Waiting(key(), Age::from_bits(rest)),
             PROPOSED_UNDIRECTED => proposed(Role::Undirected),
-            PROPOSED_UNDIRECTED_LATE => proposed(Role::UndirectedLate),
+            PROPOSED_UNDIRECTED_UNPLEDGED => proposed(Role::UndirectedUnpledged),
             PROPOSED_CREATING => proposed(Role::Creating),
             PROPOSED_JOINING => proposed(Role::Joining),
             STABLE => RmapItem::Stable(link()),
@@ -109,7 +109,7 @@ mod tests {
         let link = (node, id(), id()).prop_map(|(node, next, prev)| Link { node, next, prev });
         let role = prop_oneof![
             Just(Role::Undirected),
-            Just(Role::UndirectedLate),
+            Just(Role::UndirectedUnpledged),
             Just(Role::Creating),
             Just(Role::Joining)
         ];
