@@ -123,13 +123,13 @@ impl LocalBroker {
                     let nodes = self.stable.chains.dups(chain);
                     ensure!(nodes.len() > 1, "{chain:?} has {} dups", nodes.len());
                     let with_room_count = self.stable.chains.with_room_count(chain);
-                    for (place, &dup) in nodes.iter().enumerate() {
-                        let at = self.stable.node(dup).place as usize;
+                    for (index, &dup) in nodes.iter().enumerate() {
+                        let at = self.stable.node(dup).dup_index as usize;
                         let in_order =
-                            at == place && self.stable.has_room(dup) == (place < with_room_count);
+                            at == index && self.stable.has_room(dup) == (index < with_room_count);
                         ensure!(
                             in_order,
-                            "{dup:?} is at {place} of {chain:?}, {with_room_count} have room"
+                            "{dup:?} is at {index} of {chain:?}, {with_room_count} have room"
                         );
                     }
                     let key = self.stable.node(nodes[0]).key;

@@ -68,7 +68,7 @@ impl LocalBroker {
         let undirected: Vec<ItemId> = self.undirected_items(id).collect();
         for item in undirected {
             self.take_off_node(item);
-            self.place_again(item, self.stable.node(id).key);
+            self.repropose(item, self.stable.node(id).key);
         }
         self.dissolve_or_unshare_node(id);
         self.store.flush();
@@ -91,7 +91,7 @@ impl LocalBroker {
 
     /// Proposes a loose item for which its agent has no directive to another node of its content, or puts it on the
     /// unstable tree.
-    fn place_again(&mut self, item: ItemId, key: Fingerprint) {
+    fn repropose(&mut self, item: ItemId, key: Fingerprint) {
         if let Some(dup) = self.stable.find(key) {
             self.propose(dup, item);
         } else if !self.wait_or_reoffer(item, key)

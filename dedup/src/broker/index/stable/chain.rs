@@ -110,7 +110,7 @@ impl Chains {
         self.all[id.index()].with_room_count = with_room_count;
     }
 
-    /// Adds a dup behind the others, as one without room, and returns its place.
+    /// Adds a dup behind the others, as one without room, and returns its index.
     pub(in crate::broker) fn push(&mut self, id: ChainId, dup: NodeId) -> usize {
         self.dup_count += 1;
         let dups = &mut self.all[id.index()].dups;
@@ -118,16 +118,16 @@ impl Chains {
         dups.len() - 1
     }
 
-    /// Takes the dup at `place` out, puts the last one there, and returns that, if it was another. The dup must be one
+    /// Takes the dup at `dup_index` out, puts the last one there, and returns that, if it was another. It must be one
     /// without room, as those with room would not be the first ones otherwise, unless the chain is removed next.
-    pub(in crate::broker) fn take(&mut self, id: ChainId, place: usize) -> Option<NodeId> {
+    pub(in crate::broker) fn take(&mut self, id: ChainId, dup_index: usize) -> Option<NodeId> {
         self.dup_count -= 1;
         let dups = &mut self.all[id.index()].dups;
-        dups.swap_remove(place);
-        dups.get(place).copied()
+        dups.swap_remove(dup_index);
+        dups.get(dup_index).copied()
     }
 
-    /// Exchanges the dups at two places.
+    /// Exchanges the dups at two indexes.
     pub(in crate::broker) fn swap(&mut self, id: ChainId, one: usize, other: usize) {
         self.all[id.index()].dups.swap(one, other);
     }

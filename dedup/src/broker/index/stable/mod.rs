@@ -157,7 +157,7 @@ impl StableTree {
     pub(in crate::broker) fn insert(&mut self, key: Fingerprint) -> Option<NodeId> {
         let id = NodeId::from_index(self.nodes.next_number())?;
         self.nodes.insert(StableNode::new(key));
-        if self.place(key, id).is_none() {
+        if self.insert_key(key, id).is_none() {
             self.nodes.remove(id.index());
             return None;
         }
@@ -167,7 +167,7 @@ impl StableTree {
     /// Takes a node that has no items out. O(1) expected.
     pub(in crate::broker) fn remove(&mut self, id: NodeId) {
         debug_assert!(self.node(id).head.is_none(), "items on a node that goes");
-        self.displace(id);
+        self.remove_key(id);
         self.nodes.remove(id.index());
     }
 

@@ -32,8 +32,8 @@ pub(in crate::broker) struct StableNode {
     /// The first item of the list.
     pub(in crate::broker) head: Option<ItemId>,
     stage: Stage,
-    /// Where it stands among its chain's dups; 0 for a regular node.
-    pub(in crate::broker) place: u32,
+    /// Its index among its chain's dups; 0 for a regular node.
+    pub(in crate::broker) dup_index: u32,
     /// Whether it takes no more items: just while it is the source or the target of a move, or lost. A lost node
     /// is no target.
     pub(in crate::broker) closed: bool,
@@ -58,7 +58,7 @@ impl StableNode {
             sharers: 0,
             proposed: 0,
             head: None,
-            place: 0,
+            dup_index: 0,
             stage: Stage::Matched,
             closed: false,
             lost: false,

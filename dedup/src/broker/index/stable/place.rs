@@ -7,7 +7,7 @@ use crate::fingerprint::Fingerprint;
 
 impl StableTree {
     /// Gives a new node its place in the tree or on its chain.
-    pub(super) fn place(&mut self, key: Fingerprint, id: NodeId) -> Option<()> {
+    pub(super) fn insert_key(&mut self, key: Fingerprint, id: NodeId) -> Option<()> {
         let chain = match self.entry(key) {
             None => {
                 let Self { index, nodes, chains, .. } = self;
@@ -23,8 +23,8 @@ impl StableTree {
                 chain
             }
         };
-        let place = self.chains.push(chain, id);
-        self.nodes[id.index()].place = u32::try_from(place).ok()?;
+        let dup_index = self.chains.push(chain, id);
+        self.nodes[id.index()].dup_index = u32::try_from(dup_index).ok()?;
         self.keep_place(id);
         Some(())
     }
@@ -35,29 +35,29 @@ impl StableTree {
         if self.node(id).key == key || self.chains.has_no_ids() {
             return false;
         }
-        self.displace(id);
+        self.remove_key(id);
         let node = self.node_mut(id);
-        (node.key, node.place) = (key, 0);
-        let placed = self.place(key, id);
+        (node.key, node.dup_index) = (key, 0);
+        let placed = self.insert_key(key, id);
         debug_assert!(placed.is_some(), "there was an id to spare");
         placed.is_some()
     }
 
     /// Takes a node out of the tree or off its chain. A chain that it leaves with one dup is one no
     /// more. O(1) expected.
-    pub(super) fn displace(&mut self, id: NodeId) {
+    pub(super) fn remove_key(&mut self, id: NodeId) {
         let key = self.node(id).key;
         if let Some(Entry::Chain(chain)) = self.entry(key) {
             self.move_behind_those_with_room(chain, id);
-            let place = self.node(id).place;
-            if let Some(moved) = self.chains.take(chain, place as usize) {
-                self.nodes[moved.index()].place = place;
+            let dup_index = self.node(id).dup_index;
+            if let Some(moved) = self.chains.take(chain, dup_index as usize) {
+                self.nodes[moved.index()].dup_index = dup_index;
             }
             if let [last] = *self.chains.dups(chain) {
                 self.replace(key, Entry::Node(last));
                 self.chains.take(chain, 0);
                 self.chains.remove(chain);
-                self.nodes[last.index()].place = 0;
+                self.nodes[last.index()].dup_index = 0;
             }
         } else {
             let Self { index, nodes, chains, .. } = self;
@@ -74,10 +74,10 @@ impl StableTree {
             self.move_behind_those_with_room(chain, id);
             return;
         }
-        let (place, with_room_count) =
-            (self.node(id).place as usize, self.chains.with_room_count(chain));
-        if place >= with_room_count {
-            self.swap(chain, place, with_room_count);
+        let (dup_index, with_room_count) =
+            (self.node(id).dup_index as usize, self.chains.with_room_count(chain));
+        if dup_index >= with_room_count {
+            self.swap(chain, dup_index, with_room_count);
             self.chains.set_with_room_count(chain, with_room_count + 1);
         }
     }
@@ -86,28 +86,28 @@ impl StableTree {
     /// that have room becomes the first: of all of them, unless there are very many.
     fn move_behind_those_with_room(&mut self, chain: ChainId, id: NodeId) {
         const CANDIDATES: usize = 16;
-        let (place, with_room_count) =
-            (self.node(id).place as usize, self.chains.with_room_count(chain));
-        if place >= with_room_count {
+        let (dup_index, with_room_count) =
+            (self.node(id).dup_index as usize, self.chains.with_room_count(chain));
+        if dup_index >= with_room_count {
             return;
         }
         let with_room_count = with_room_count - 1;
-        self.swap(chain, place, with_room_count);
+        self.swap(chain, dup_index, with_room_count);
         self.chains.set_with_room_count(chain, with_room_count);
         let with_room = &self.chains.dups(chain)[..with_room_count.min(CANDIDATES)];
         let best = with_room.iter().max_by_key(|dup| self.node(**dup).load());
-        if let Some(&best) = best.filter(|_| place == 0) {
-            self.swap(chain, 0, self.node(best).place as usize);
+        if let Some(&best) = best.filter(|_| dup_index == 0) {
+            self.swap(chain, 0, self.node(best).dup_index as usize);
         }
     }
 
-    /// Exchanges the dups at two places of a chain.
+    /// Exchanges the dups at two indexes of a chain.
     fn swap(&mut self, chain: ChainId, one: usize, other: usize) {
         let dups = self.chains.dups(chain);
         let (first, second) = (dups[one].index(), dups[other].index());
-        let place = self.nodes[first].place;
-        self.nodes[first].place = self.nodes[second].place;
-        self.nodes[second].place = place;
+        let dup_index = self.nodes[first].dup_index;
+        self.nodes[first].dup_index = self.nodes[second].dup_index;
+        self.nodes[second].dup_index = dup_index;
         self.chains.swap(chain, one, other);
     }
 }
