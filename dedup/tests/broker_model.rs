@@ -28,10 +28,10 @@ enum Step {
     /// A guest writes; its agent notices at its next pass.
     Write { vm: usize, page: usize, content: u32 },
     /// An agent's pass. Pages of `skip` are not offered, those of `decline` are not merged although
-    /// they could be. If there are any of these, pages that were put off are tried again.
+    /// they could be. If there are any of these, pages that were deferred are tried again.
     Pass { vm: usize, skip: u16, decline: u16 },
     /// An agent does what it is told, `limit` pages at most. Those of `change` are written before
-    /// their bytes are handed over, for those of `keep` no bytes are, odd ones being put off if the agent is
+    /// their bytes are handed over, for those of `keep` no bytes are, odd ones being deferred if the agent is
     /// not late, and those of `decline` are not merged although they could be. A late agent reports the
     /// outcomes when it next asks for something.
     Follow { vm: usize, limit: usize, change: u16, keep: u16, decline: u16, late: bool },
@@ -96,7 +96,7 @@ enum State {
     Loose,
     Waiting,
     /// Its twin may be in the trees, and it is not to fill a slot for it.
-    PutOff,
+    Deferred,
     Shared(Slot),
 }
 
@@ -331,7 +331,7 @@ impl World {
     fn pass(&mut self, vm: usize, skip: u16, decline: u16) {
         self.catch_up(vm);
         if decline != 0 {
-            self.retry_put_off(vm);
+            self.retry_deferred(vm);
         }
         let id = self.vms[vm].0;
         let mut outcomes = Vec::new();
@@ -341,7 +341,7 @@ impl World {
             let linear = LinearIndex(number as u32);
             match std::mem::replace(&mut page.state, State::Loose) {
                 State::Loose => {}
-                State::Waiting | State::PutOff => outcomes.push(Outcome::Left { linear }),
+                State::Waiting | State::Deferred => outcomes.push(Outcome::Left { linear }),
                 // Its mappings were given to others.
                 State::Shared(_) if number.is_multiple_of(2) => {
                     outcomes.push(Outcome::Yielded { linear });
@@ -397,11 +397,11 @@ impl World {
         self.merge(vm, &targets, decline);
     }
 
-    /// Has pages be offered again that were put off.
-    fn retry_put_off(&mut self, vm: usize) {
+    /// Has pages be offered again that were deferred.
+    fn retry_deferred(&mut self, vm: usize) {
         let (id, pages) = &mut self.vms[vm];
         for (number, page) in pages.iter_mut().enumerate() {
-            if page.state == State::PutOff {
+            if page.state == State::Deferred {
                 page.state = State::Loose;
                 let linear = LinearIndex(number as u32);
                 self.broker.report(*id, &[Outcome::Left { linear }]).unwrap();
@@ -424,16 +424,16 @@ impl World {
             if let State::Shared(slot) = model.state {
                 assert!(!self.lost.contains(&slot), "told to look at what is lost");
             }
-            if model.state == State::PutOff {
+            if model.state == State::Deferred {
                 model.state = State::Waiting;
             }
             match *directive {
                 Directive::Create { slot, .. } => {
                     assert_eq!(model.state, State::Waiting);
                     if keep >> number & 1 == 1 && number % 2 == 1 && !late {
-                        model.state = State::PutOff;
+                        model.state = State::Deferred;
                         let linear = directive.linear();
-                        self.broker.report(id, &[Outcome::PutOff { linear, slot }]).unwrap();
+                        self.broker.report(id, &[Outcome::Deferred { linear, slot }]).unwrap();
                         continue;
                     }
                     targets.push((number, slot));
@@ -484,7 +484,7 @@ impl World {
             // A slot that pages were moved to holds what the one that they come from does.
             let from = match page.state {
                 State::Shared(from) => self.slots.get(&from).copied(),
-                State::Loose | State::Waiting | State::PutOff => None,
+                State::Loose | State::Waiting | State::Deferred => None,
             };
             if let Some(content) = from {
                 assert!(
@@ -521,7 +521,7 @@ impl World {
             self.broker.enqueue_moves();
             self.resume_recoveries(0);
             for vm in 0..VMS {
-                self.retry_put_off(vm);
+                self.retry_deferred(vm);
                 self.pass(vm, 0, 0);
             }
             self.broker.end_visits();
@@ -542,7 +542,7 @@ impl World {
                     *slots.entry(slot).or_default() += 1;
                 }
                 State::Waiting => *waiting += 1,
-                State::Loose | State::PutOff => panic!("{page:?} was forgotten"),
+                State::Loose | State::Deferred => panic!("{page:?} was forgotten"),
             }
         }
         // A lone page may still share a slot with nobody, after its partners have left it.

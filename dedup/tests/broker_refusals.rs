@@ -266,7 +266,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             Outcome::Merged(Extent { linear, slot, page_count })
         }),
         1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Declined { linear, slot }),
-        1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::PutOff { linear, slot }),
+        1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Deferred { linear, slot }),
         1 => (linear(), slot()).prop_map(|(linear, slot)| Outcome::Differs { linear, slot }),
         1 => linear().prop_map(|linear| Outcome::Left { linear }),
         1 => linear().prop_map(|linear| Outcome::Broken { linear }),

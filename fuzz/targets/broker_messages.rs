@@ -129,7 +129,7 @@ impl Lives {
             outcomes.push(match input.int_in_range(0..=7)? {
                 0 => Outcome::Merged(Extent { linear, slot, page_count: page_count.max(1) }),
                 1 => Outcome::Declined { linear, slot },
-                2 => Outcome::PutOff { linear, slot },
+                2 => Outcome::Deferred { linear, slot },
                 3 => Outcome::Differs { linear, slot },
                 4 => Outcome::Broken { linear },
                 5 => Outcome::Left { linear },

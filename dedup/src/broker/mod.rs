@@ -34,8 +34,8 @@
 //! |---|---|---|
 //! | `Merged` | mapped the page to the slot | makes the item `Stable`, or moves it to the target of its node's move |
 //! | `Declined` | did not map it: written, or refused | makes the item loose; if it was to fill the slot, others may |
-//! | `PutOff` | did not fill the slot: no VMAs to spare | leaves the item on its node; others may fill a slot |
-//! | `CutOff` | the same, and goes on with the run later | the same, but has the others wait for that |
+//! | `Deferred` | did not fill the slot: no VMAs to spare | leaves the item on its node; others may fill a slot |
+//! | `DeferredForRetry` | the same, and goes on with the run later | the same, but has the others wait for that |
 //! | `Differs` | found other bytes in the slot | makes the item `Collided` with the key of the slot's node |
 //! | `Broken` | found that the guest has written it: it has its own copy | makes the item loose, aged by such breaks |
 //! | `Left` | made it private or discarded it; or it was written before it shared | makes the item loose |
@@ -174,8 +174,8 @@ pub struct LocalBroker {
     lacking_vms: BTreeSet<VmId>,
     /// Of the directives that were given last.
     last_create: LastCreate,
-    /// Pages of all VMs that their agents have put off. While it is 0 no lookup is needed for any.
-    put_off_count: u64,
+    /// Pages of all VMs that their agents have deferred. While it is 0 no lookup is needed for any.
+    deferred_count: u64,
     /// What is known of pages that wait for such to be tried again.
     retries: Retries,
     /// Pages that polls have looked at.
@@ -216,7 +216,7 @@ impl LocalBroker {
             punched: 0,
             lacking_vms: BTreeSet::new(),
             last_create: LastCreate::default(),
-            put_off_count: 0,
+            deferred_count: 0,
             retries: Retries::default(),
             polled_pages: 0,
             passes: 0,

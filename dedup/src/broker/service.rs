@@ -96,9 +96,9 @@ impl Broker for LocalBroker {
 }
 
 impl LocalBroker {
-    /// Applies one outcome, which also answers the directive to move that its page may have. `Declined`, `PutOff`,
-    /// `CutOff` and `Differs` of such a page leave it `Stable` on the node that it shares: it is proposed to none. If it
-    /// was not moved because it was written, its `Broken` follows.
+    /// Applies one outcome, which also answers the directive to move that its page may have. `Declined`, `Deferred`,
+    /// `DeferredForRetry` and `Differs` of such a page leave it `Stable` on the node that it shares: it is proposed to
+    /// none. If it was not moved because it was written, its `Broken` follows.
     /// O(log n) a page; where a slot that was reserved is not filled after all, O(items of its node · log VMs).
     fn apply(&mut self, vm: VmId, outcome: Outcome) -> Result<(), BrokerError> {
         match outcome {
@@ -111,18 +111,18 @@ impl LocalBroker {
                     self.remove_item(item);
                 }
             }
-            Outcome::PutOff { linear, slot } => {
+            Outcome::Deferred { linear, slot } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
                 if let Some(node) = self.proposed_to(item, slot) {
-                    self.put_off(item, node);
+                    self.defer(item, node);
                 }
             }
-            Outcome::CutOff { linear, slot } => {
+            Outcome::DeferredForRetry { linear, slot } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
                 if let Some(node) = self.proposed_to(item, slot) {
-                    self.cut_off(item, node);
+                    self.defer_for_retry(item, node);
                 }
             }
             Outcome::Differs { linear, slot } => {

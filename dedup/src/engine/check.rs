@@ -85,8 +85,8 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), C
         let fits = match (state, item) {
             (PageState::Shared(slot), ItemState::Shared(of_node)) => of_node == Some(slot),
             (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
-            (PageState::Waiting, item) => !matches!(item, ItemState::PutOff | ItemState::Loose),
-            (PageState::Deferred, ItemState::PutOff) => true,
+            (PageState::Waiting, item) => !matches!(item, ItemState::Deferred | ItemState::Loose),
+            (PageState::Deferred, ItemState::Deferred) => true,
             (_, item) => matches!(item, ItemState::Loose | ItemState::Collided),
         };
         if !fits {

@@ -54,7 +54,7 @@ pub struct BrokerStats {
 /// What a broker counts of one VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmItems {
-    /// Its pages in the trees that share nothing: on the unstable tree, or proposed to a stable node and not put off.
+    /// Its pages in the trees that share nothing: on the unstable tree, or proposed to a stable node and not deferred.
     pub waiting: u64,
     /// Its items that take memory: none for parts of it that nothing was ever offered from.
     pub count: u64,
@@ -181,11 +181,11 @@ pub trait Admin {
         directives: &mut Vec<Directive>,
     ) -> Result<(), BrokerError>;
 
-    /// Ends the visits of a pass. If no agent has tried again in them what it had put off, directives are due for the
+    /// Ends the visits of a pass. If no agent has tried again in them what it had deferred, directives are due for the
     /// pages that waited for it. O(VMs that have such pages · pages / 64).
     fn end_visits(&mut self);
 
-    /// Whether pages wait for others to be tried again that were put off. O(VMs that have such pages).
+    /// Whether pages wait for others to be tried again that were deferred. O(VMs that have such pages).
     fn awaits_retries(&self) -> bool;
 
     /// Has directives be due for what is left of all moves, once more or for the first time. O(sharers that are left).

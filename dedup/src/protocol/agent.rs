@@ -57,16 +57,16 @@ pub enum Outcome {
     },
     /// It was to fill the slot, and the mapping budget does not allow for that now. Should another page fill
     /// a slot with its content, it can be merged with that, until it leaves or is offered again.
-    PutOff {
+    Deferred {
         /// The page.
         linear: LinearIndex,
         /// The slot that had been proposed.
         slot: Slot,
     },
     /// It was to fill the slot, as a part of a run, and is the rest of it, for which there were no mappings to spare. As
-    /// [`PutOff`](Self::PutOff), but its agent is about to go on with the run when it knows what the first part took:
+    /// [`Deferred`](Self::Deferred), but its agent is about to go on with the run when it knows what the first part took:
     /// for as long as it does, no other page fills a slot instead.
-    CutOff {
+    DeferredForRetry {
         /// The page.
         linear: LinearIndex,
         /// The slot that had been proposed.

@@ -14,8 +14,8 @@ pub enum ItemState {
     Collided,
     /// The unstable tree.
     Waiting,
-    /// Either, and its agent has put it off for want of mappings.
-    PutOff,
+    /// Either, and its agent has deferred it for want of mappings.
+    Deferred,
     /// The stable tree, on a node that it does not share yet.
     Proposed,
     /// The stable tree, sharing the slot of its node.

@@ -13,7 +13,7 @@ impl LocalBroker {
             pages_shared: self.stable.shared,
             pages_sharing: self.stable.sharers - self.stable.shared,
             pages_unshared: self.unstable.len() as u64 + self.stable.proposed.total()
-                - self.put_off_count,
+                - self.deferred_count,
             stable_node_chains: self.stable.chains.len(),
             stable_node_dups: self.stable.chains.dup_count,
             store_bytes: self.store_bytes(),
@@ -44,10 +44,10 @@ impl LocalBroker {
     }
 
     /// The VM's items in the trees that share nothing: those on the unstable tree, and those that
-    /// are proposed, but for those that its agent has put off.
+    /// are proposed, but for those that its agent has deferred.
     pub(crate) fn waiting_count(&self, vm: VmId) -> Option<u64> {
         let member = self.members.get(&vm)?;
-        Some(member.waiting + self.stable.proposed.of(vm) - member.queue.put_off_count())
+        Some(member.waiting + self.stable.proposed.of(vm) - member.queue.deferred_count())
     }
 
     /// Items that take memory for a VM: none for parts of it that nothing was ever offered from.

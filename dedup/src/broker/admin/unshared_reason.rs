@@ -15,8 +15,8 @@ impl LocalBroker {
     /// Which tree a page's item is in; in none if there is no such page. O(1).
     pub(crate) fn item_state(&self, vm: VmId, linear: LinearIndex) -> ItemState {
         let Ok(item) = self.item(vm, linear) else { return ItemState::Loose };
-        if self.is_put_off(item) {
-            return ItemState::PutOff;
+        if self.is_deferred(item) {
+            return ItemState::Deferred;
         }
         match self.rmap.item(item) {
             RmapItem::Loose(_) => ItemState::Loose,

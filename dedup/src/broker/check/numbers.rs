@@ -24,9 +24,9 @@ impl LocalBroker {
         let proposed: u64 = self.members.keys().map(|&vm| self.stable.proposed.of(vm)).sum();
         let total = self.stable.proposed.total();
         ensure!(proposed == total, "{proposed} pages of all VMs are proposed, {total} counted");
-        let put_off: u64 = self.members.values().map(|member| member.queue.put_off_count()).sum();
-        let total = self.put_off_count;
-        ensure!(put_off == total, "{put_off} pages of all VMs are put off, {total} counted");
+        let deferred: u64 = self.members.values().map(|member| member.queue.deferred_count()).sum();
+        let total = self.deferred_count;
+        ensure!(deferred == total, "{deferred} pages of all VMs are deferred, {total} counted");
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl LocalBroker {
                 state(linear)
             );
         }
-        for linear in member.queue.pages_put_off() {
+        for linear in member.queue.pages_deferred() {
             let is_unmapped = matches!(
                 state(linear),
                 Some(
@@ -56,7 +56,7 @@ impl LocalBroker {
             );
             ensure!(
                 is_unmapped,
-                "page {} of VM {vm} is put off, and is {:?}",
+                "page {} of VM {vm} is deferred, and is {:?}",
                 linear.0,
                 state(linear)
             );

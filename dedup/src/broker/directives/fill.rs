@@ -60,7 +60,7 @@ impl LocalBroker {
                 match identity {
                     Some(identity) => {
                         self.stable.node_mut(fill.node).fill(identity);
-                        self.enqueue_put_off(fill.node);
+                        self.enqueue_deferred(fill.node);
                         self.rekey_if_contested(vm, fill.node);
                     }
                     None => self.remove_item(fill.item),

@@ -66,7 +66,7 @@ impl LocalBroker {
                 let item = self.item(vm, linear)?;
                 match self.poll_page(item, linear, &mut reserved) {
                     Polled::Directive(directive) => {
-                        self.end_put_off(item);
+                        self.end_deferral(item);
                         directives.push(directive);
                     }
                     Polled::Parked => self.member_mut(vm)?.queue.park(linear),

@@ -5,12 +5,12 @@
 //! | due | a directive for it may have become possible | |
 //! | parked | another agent must fill its node's slot first | when a poll begins and nothing is due |
 //! | lacking a slot | the store was full | likewise, as many as there is room for; or when its node gets a slot |
-//! | awaiting a retry | who was to fill its node's slot has cut it off | when it is filled, or none is retried |
-//! | put off | its agent has no VMAs to spare for it | when another page has filled its node's slot |
+//! | awaiting a retry | who was to fill its node's slot is about to retry | when it is filled, or none is retried |
+//! | deferred | its agent has no VMAs to spare for it | when another page has filled its node's slot |
 //!
 //! A page is in one of `due`, `parked`, `lacking` and `awaiting_retry` at most, and polled some time if it is in one.
-//! What is parked, lacks a slot or awaits a retry is *set aside*. `put_off` guarantees no poll: such a page may be due as well, or be on the unstable
-//! tree, until it is given a directive, offered again, or leaves.
+//! What is parked, lacks a slot or awaits a retry is *set aside*. `deferred` guarantees no poll: such a page may be due
+//! as well, or be on the unstable tree, until it is given a directive, offered again, or leaves.
 #![forbid(unsafe_code)]
 
 use crate::LinearIndex;
@@ -29,7 +29,7 @@ pub(in crate::broker) struct PollQueue {
     lacking: Pages,
     /// `None` where there are none.
     awaiting_retry: Option<Box<Pages>>,
-    put_off: Option<Box<Pages>>,
+    deferred: Option<Box<Pages>>,
 }
 
 /// A set of pages, and how many there are.
@@ -82,7 +82,7 @@ impl PollQueue {
             parked: pages(),
             lacking: pages(),
             awaiting_retry: None,
-            put_off: None,
+            deferred: None,
         }
     }
 
@@ -119,7 +119,7 @@ impl PollQueue {
         }
     }
 
-    /// Has an undirected page wait for another of its content, which was put off, to be tried again. O(1).
+    /// Has an undirected page wait for another of its content, which was deferred, to be tried again. O(1).
     pub(in crate::broker) fn await_retry(&mut self, linear: LinearIndex) {
         self.remove(linear);
         let page_count = self.due.set.page_count();
@@ -144,28 +144,28 @@ impl PollQueue {
         }
     }
 
-    /// Notes that its agent has put a page off. O(1).
-    pub(in crate::broker) fn put_off(&mut self, linear: LinearIndex) {
+    /// Notes that its agent has deferred a page. O(1).
+    pub(in crate::broker) fn defer(&mut self, linear: LinearIndex) {
         let page_count = self.due.set.page_count();
-        self.put_off.get_or_insert_with(|| Box::new(Pages::new(page_count))).insert(linear);
+        self.deferred.get_or_insert_with(|| Box::new(Pages::new(page_count))).insert(linear);
     }
 
-    /// Notes that a page is not put off any more; returns whether it was. O(1).
-    pub(in crate::broker) fn end_put_off(&mut self, linear: LinearIndex) -> bool {
-        let Some(put_off) = &mut self.put_off else { return false };
-        let had = put_off.remove(linear);
-        self.put_off = self.put_off.take().filter(|put_off| put_off.count > 0);
+    /// Notes that a page is not deferred any more; returns whether it was. O(1).
+    pub(in crate::broker) fn end_deferral(&mut self, linear: LinearIndex) -> bool {
+        let Some(deferred) = &mut self.deferred else { return false };
+        let had = deferred.remove(linear);
+        self.deferred = self.deferred.take().filter(|deferred| deferred.count > 0);
         had
     }
 
-    /// Whether its agent has put a page off. O(1).
-    pub(in crate::broker) fn is_put_off(&self, linear: LinearIndex) -> bool {
-        self.put_off.as_ref().is_some_and(|put_off| put_off.set.contains(linear))
+    /// Whether its agent has deferred a page. O(1).
+    pub(in crate::broker) fn is_deferred(&self, linear: LinearIndex) -> bool {
+        self.deferred.as_ref().is_some_and(|deferred| deferred.set.contains(linear))
     }
 
-    /// How many pages are put off. O(1).
-    pub(in crate::broker) fn put_off_count(&self) -> u64 {
-        self.put_off.as_ref().map_or(0, |put_off| u64::from(put_off.count))
+    /// How many pages are deferred. O(1).
+    pub(in crate::broker) fn deferred_count(&self) -> u64 {
+        self.deferred.as_ref().map_or(0, |deferred| u64::from(deferred.count))
     }
 
     /// Begins a poll: if nothing is due, what was parked is, and of what lacks a slot as many pages as
@@ -199,13 +199,13 @@ impl PollQueue {
         self.due.count > 0
     }
 
-    /// Whether a page is due, set aside or put off: all but the last guarantee that it is polled.
+    /// Whether a page is due, set aside or deferred: all but the last guarantee that it is polled.
     pub(in crate::broker) fn contains(&self, linear: LinearIndex) -> bool {
         self.sets().any(|pages| pages.set.contains(linear))
     }
 
-    /// Has a page be neither due nor set aside. It stays put off if it is: see
-    /// [`end_put_off`](Self::end_put_off). O(1).
+    /// Has a page be neither due nor set aside. It stays deferred if it is: see
+    /// [`end_deferral`](Self::end_deferral). O(1).
     pub(in crate::broker) fn remove(&mut self, linear: LinearIndex) {
         let sets = [&mut self.due, &mut self.parked, &mut self.lacking];
         for pages in sets.into_iter().chain(self.awaiting_retry.as_deref_mut()) {
@@ -226,9 +226,9 @@ impl PollQueue {
         self.parked.iter().chain(self.lacking.iter()).chain(awaiting_retry)
     }
 
-    /// The pages that are put off.
-    pub(in crate::broker) fn pages_put_off(&self) -> impl Iterator<Item = LinearIndex> + '_ {
-        self.put_off.iter().flat_map(|put_off| put_off.iter())
+    /// The pages that are deferred.
+    pub(in crate::broker) fn pages_deferred(&self) -> impl Iterator<Item = LinearIndex> + '_ {
+        self.deferred.iter().flat_map(|deferred| deferred.iter())
     }
 
     /// Verifies that the pages are counted. O(pages / 64).
@@ -239,7 +239,7 @@ impl PollQueue {
     pub(in crate::broker) fn check(&self) -> Result<(), String> {
         let names = ["due", "parked", "lacking a slot"].into_iter();
         let names = names.chain(self.awaiting_retry.iter().map(|_| "awaiting a retry"));
-        let names = names.chain(self.put_off.iter().map(|_| "put off"));
+        let names = names.chain(self.deferred.iter().map(|_| "deferred"));
         for (what, pages) in names.zip(self.sets()) {
             let found = pages.set.count();
             if found != pages.count {
@@ -256,7 +256,7 @@ impl PollQueue {
 
     fn sets(&self) -> impl Iterator<Item = &Pages> {
         let sets = [&self.due, &self.parked, &self.lacking].into_iter();
-        sets.chain(self.awaiting_retry.as_deref()).chain(self.put_off.as_deref())
+        sets.chain(self.awaiting_retry.as_deref()).chain(self.deferred.as_deref())
     }
 }
 

@@ -1,9 +1,9 @@
-//! Pages whose slots were to be filled by others, which were put off for want of VMAs and may be tried again.
+//! Pages whose slots were to be filled by others, which were deferred for want of VMAs and may be tried again.
 //!
-//! Who fills slots puts off what its VMAs do not suffice for: the rest of a run, as a rule, of which it maps the next
+//! Who fills slots defers what its VMAs do not suffice for: the rest of a run, as a rule, of which it maps the next
 //! part when it is known what the last one took. If the twins' VMs, in whose memory the pages may lie apart, filled
 //! some of the rest meanwhile, the run would be full of holes, each of which takes VMAs. So the twins wait for as long as
-//! what was put off is being tried again, though not for ever: others may have VMAs to spare when who was to fill the
+//! what was deferred is being tried again, though not for ever: others may have VMAs to spare when who was to fill the
 //! slots has none.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ pub(in crate::broker) struct Retries {
     pub(in crate::broker) vms: BTreeSet<VmId>,
     /// VMs that such pages wait for.
     awaited_vms: BTreeSet<VmId>,
-    /// Whether one of them has taken back what it had put off since the last pass looked at all pages.
+    /// Whether one of them has taken back what it had deferred since the last pass looked at all pages.
     is_any: bool,
     /// For how many passes in a row such pages have waited.
     passes: u32,
@@ -41,11 +41,11 @@ impl Retries {
 }
 
 impl LocalBroker {
-    /// Has the undirected items of a matched node wait that are not put off until `item` is tried again, which is.
+    /// Has those undirected items of a matched node wait that are not deferred, until `item`, which is, is tried again.
     /// O(items of the node · log VMs).
     pub(in crate::broker) fn await_retry_of(&mut self, item: ItemId, id: NodeId) {
         let others: Vec<ItemId> =
-            self.items_in(id, Role::Undirected).filter(|&other| !self.is_put_off(other)).collect();
+            self.items_in(id, Role::Undirected).filter(|&other| !self.is_deferred(other)).collect();
         if !others.is_empty() {
             self.retries.awaited_vms.insert(self.rmap.page(item).0);
         }
@@ -62,12 +62,12 @@ impl LocalBroker {
         self.members.get(&vm).is_some_and(|member| member.queue.is_awaiting_retry(linear))
     }
 
-    /// Notes that an agent takes a page back: if it was put off, it may be about to be tried again. O(log VMs).
+    /// Notes that an agent takes a page back: if it was deferred, it may be about to be tried again. O(log VMs).
     pub(in crate::broker) fn note_retry(&mut self, vm: VmId, item: ItemId) {
-        self.retries.is_any |= self.retries.awaited_vms.contains(&vm) && self.is_put_off(item);
+        self.retries.is_any |= self.retries.awaited_vms.contains(&vm) && self.is_deferred(item);
     }
 
-    /// Ends the visits of a pass. If no agent that pages wait for has tried again in them what it had put off,
+    /// Ends the visits of a pass. If no agent that pages wait for has tried again in them what it had deferred,
     /// directives are due for these. O(VMs that have such pages · pages / 64).
     pub fn end_visits(&mut self) {
         let is_any = std::mem::take(&mut self.retries.is_any);
@@ -120,26 +120,26 @@ mod tests {
         directives
     }
 
-    /// The first VM puts off what it was to fill slots for.
-    fn cut_off(broker: &mut LocalBroker, expected: u32) {
+    /// The first VM defers what it was to fill slots for.
+    fn defer_for_retry(broker: &mut LocalBroker, expected: u32) {
         let directives = poll(broker, VMS[0]);
         assert_eq!(directives.len(), expected as usize);
         let outcomes = directives.iter().map(|directive| match *directive {
-            Directive::Create { linear, slot, .. } => Outcome::CutOff { linear, slot },
+            Directive::Create { linear, slot, .. } => Outcome::DeferredForRetry { linear, slot },
             ref other => panic!("{other:?}"),
         });
         broker.report(VMS[0], &outcomes.collect::<Vec<_>>()).unwrap();
         broker.check().unwrap();
     }
 
-    /// The first VM puts off all its pages, which the second has, too.
+    /// The first VM defers all its pages, which the second has, too.
     fn waiting() -> LocalBroker {
         let mut broker = LocalBroker::new(99, 256).unwrap();
         for vm in VMS {
             broker.register(vm, PAGES).unwrap();
             offer(&mut broker, vm, 0..PAGES);
         }
-        cut_off(&mut broker, PAGES);
+        defer_for_retry(&mut broker, PAGES);
         assert_eq!(poll(&mut broker, VMS[1]), []);
         assert!(broker.awaits_retries());
         broker
@@ -157,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn others_fill_no_slot_for_what_was_cut_off_before_a_pass_in_which_none_of_it_is_tried() {
+    fn others_fill_no_slot_for_what_is_to_be_retried_before_a_pass_in_which_none_of_it_is_tried() {
         let mut broker = waiting();
         retry_first(&mut broker);
-        cut_off(&mut broker, 1);
+        defer_for_retry(&mut broker, 1);
         assert_eq!(poll(&mut broker, VMS[1]), []);
         broker.end_visits();
         assert!(!broker.awaits_retries());
@@ -172,11 +172,11 @@ mod tests {
         let mut broker = waiting();
         for _ in 1..MOST_PASSES {
             retry_first(&mut broker);
-            cut_off(&mut broker, 1);
+            defer_for_retry(&mut broker, 1);
             assert_eq!(poll(&mut broker, VMS[1]), []);
         }
         retry_first(&mut broker);
-        cut_off(&mut broker, 1);
+        defer_for_retry(&mut broker, 1);
         assert_eq!(created(&poll(&mut broker, VMS[1])), [1, 2]);
     }
 

@@ -43,19 +43,19 @@ impl LocalBroker {
 
     /// Notes with a loose item the key of which its page is known to differ, or which is contested.
     pub(in crate::broker) fn set_collided(&mut self, item: ItemId, key: Fingerprint) {
-        self.end_put_off(item);
+        self.end_deferral(item);
         if let RmapItem::Loose(age) = self.rmap.item(item) {
             self.rmap.set(item, RmapItem::Collided(key, age));
         }
     }
 
-    /// Proposes a loose item to a node, and enqueues it; one that is put off only if the node's slot is filled
+    /// Proposes a loose item to a node, and enqueues it; one that is deferred only if the node's slot is filled
     /// already.
     pub(in crate::broker) fn propose(&mut self, id: NodeId, item: ItemId) {
         let is_filled = self.stable.node(id).stage() == Stage::Filled;
         let role = if is_filled { Role::UndirectedUnpledged } else { Role::Undirected };
         self.stable.propose(&mut self.rmap, id, item, role);
-        if !self.is_put_off(item) || is_filled {
+        if !self.is_deferred(item) || is_filled {
             self.enqueue(item);
         }
     }
@@ -88,27 +88,27 @@ impl LocalBroker {
         self.owner_mut(item).queue.remove(linear);
     }
 
-    /// Whether the item's agent has put it off for want of VMAs.
-    pub(in crate::broker) fn is_put_off(&self, item: ItemId) -> bool {
-        if self.put_off_count == 0 {
+    /// Whether the item's agent has deferred it for want of VMAs.
+    pub(in crate::broker) fn is_deferred(&self, item: ItemId) -> bool {
+        if self.deferred_count == 0 {
             return false;
         }
         let (vm, linear) = self.rmap.page(item);
-        self.members.get(&vm).is_some_and(|member| member.queue.is_put_off(linear))
+        self.members.get(&vm).is_some_and(|member| member.queue.is_deferred(linear))
     }
 
-    /// Counts an item as put off.
-    pub(super) fn begin_put_off(&mut self, item: ItemId) {
+    /// Counts an item as deferred.
+    pub(super) fn begin_deferral(&mut self, item: ItemId) {
         let (_, linear) = self.rmap.page(item);
-        self.owner_mut(item).queue.put_off(linear);
-        self.put_off_count += 1;
+        self.owner_mut(item).queue.defer(linear);
+        self.deferred_count += 1;
     }
 
-    /// Has an item not count as put off any more.
-    pub(in crate::broker) fn end_put_off(&mut self, item: ItemId) {
-        if self.put_off_count > 0 {
+    /// Has an item not count as deferred any more.
+    pub(in crate::broker) fn end_deferral(&mut self, item: ItemId) {
+        if self.deferred_count > 0 {
             let (_, linear) = self.rmap.page(item);
-            self.put_off_count -= u64::from(self.owner_mut(item).queue.end_put_off(linear));
+            self.deferred_count -= u64::from(self.owner_mut(item).queue.end_deferral(linear));
         }
     }
 

@@ -20,7 +20,7 @@ impl LocalBroker {
     /// `remove_rmap_item_from_tree`. A node that is of no use without it is removed, too.
     /// O(log VMs + log moves), or, if it was to fill its node's slot, O(items of the node · log VMs).
     pub(super) fn remove_item(&mut self, item: ItemId) {
-        self.end_put_off(item);
+        self.end_deferral(item);
         match self.rmap.item(item) {
             RmapItem::Loose(_) => {}
             RmapItem::Collided(_, age) => {
@@ -70,10 +70,10 @@ impl LocalBroker {
         }
     }
 
-    /// Puts off an item whose agent has no VMAs to spare for it. If it was to fill its node's slot, it is undirected
+    /// Defers an item whose agent has no VMAs to spare for it. If it was to fill its node's slot, it is undirected
     /// again, and another page of the node fills the slot; if there is none but such, the slot is abandoned. Any other
     /// item is loose. O(items of the node · log VMs).
-    pub(super) fn put_off(&mut self, item: ItemId, id: NodeId) {
+    pub(super) fn defer(&mut self, item: ItemId, id: NodeId) {
         let link = match self.rmap.item(item) {
             RmapItem::Proposed { link, role: Role::Creating }
                 if self.stable.node(id).stage() == Stage::Reserved =>
@@ -83,14 +83,14 @@ impl LocalBroker {
             _ => return self.remove_item(item),
         };
         self.rmap.set(item, RmapItem::Proposed { link, role: Role::Undirected });
-        self.begin_put_off(item);
+        self.begin_deferral(item);
         self.dissolve_or_unshare_node(id);
     }
 
-    /// Puts off an item whose agent is about to try it again. Pages that could fill a slot instead wait for that.
+    /// Defers an item whose agent is about to try it again. Pages that could fill a slot instead wait for that.
     /// O(items of the node · log VMs).
-    pub(super) fn cut_off(&mut self, item: ItemId, id: NodeId) {
-        self.put_off(item, id);
+    pub(super) fn defer_for_retry(&mut self, item: ItemId, id: NodeId) {
+        self.defer(item, id);
         let RmapItem::Proposed { link, role: Role::Undirected } = self.rmap.item(item) else {
             return;
         };

@@ -7,7 +7,7 @@ use crate::broker::rmap::{RmapItem, Role};
 
 impl LocalBroker {
     /// Removes a node that is of no use any more, or has its lone sharer made private if that is not to stay; then the
-    /// same for the node that its sharers were moved to. To be called when an item has left a node's list, was put off,
+    /// same for the node that its sharers were moved to. To be called when an item has left a node's list, was deferred,
     /// or has become its sharer, whose partners may have declined before. O(log VMs + log moves), or, if its slot is
     /// reserved and nobody shares it yet, O(items of the node · log VMs).
     pub(in crate::broker) fn dissolve_or_unshare_node(&mut self, id: NodeId) {
@@ -45,7 +45,7 @@ impl LocalBroker {
     }
 
     /// Takes back a slot that will not be filled. Other pages of its creator's VM that were directed to join it, in the
-    /// same batch, are loose, and will be declined. Undirected items are due if they are not put off: one of them may
+    /// same batch, are loose, and will be declined. Undirected items are due if they are not deferred: one of them may
     /// fill another slot. O(items of the node · log VMs).
     fn abandon_slot(&mut self, id: NodeId) {
         self.release_slot(id);
@@ -57,7 +57,7 @@ impl LocalBroker {
             }
         }
         let undirected: Vec<ItemId> =
-            self.items_in(id, Role::Undirected).filter(|&item| !self.is_put_off(item)).collect();
+            self.items_in(id, Role::Undirected).filter(|&item| !self.is_deferred(item)).collect();
         for item in undirected {
             self.enqueue(item);
         }
@@ -111,17 +111,17 @@ impl LocalBroker {
         self.items_in(id, Role::Creating).next().is_some()
     }
 
-    /// Has those pages be merged with a node's slot that were put off before it was filled, or have waited for such to
+    /// Has those pages be merged with a node's slot that were deferred before it was filled, or have waited for such to
     /// be tried again. O(items of the node · log VMs).
-    pub(in crate::broker) fn enqueue_put_off(&mut self, id: NodeId) {
-        if self.put_off_count == 0 && self.retries.vms.is_empty() {
+    pub(in crate::broker) fn enqueue_deferred(&mut self, id: NodeId) {
+        if self.deferred_count == 0 && self.retries.vms.is_empty() {
             return;
         }
-        let put_off: Vec<ItemId> = self
+        let deferred: Vec<ItemId> = self
             .items_in(id, Role::Undirected)
-            .filter(|&item| self.is_put_off(item) || self.is_awaiting_retry(item))
+            .filter(|&item| self.is_deferred(item) || self.is_awaiting_retry(item))
             .collect();
-        for item in put_off {
+        for item in deferred {
             self.enqueue(item);
         }
     }

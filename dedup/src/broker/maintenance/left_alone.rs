@@ -1,7 +1,7 @@
 //! Pages that are left alone with their slots, made private when VMAs are short.
 //!
 //! A page whose partners were written, or were removed, keeps its slot, as KSM's does: a new partner may join it. It
-//! saves nothing. So where others are put off for want of VMAs, it is made private, if that gives any back: its
+//! saves nothing. So where others are deferred for want of VMAs, it is made private, if that gives any back: its
 //! whole extent comes back at once, when none of its pages shares its slot. Among pages that are shared it costs no
 //! VMA, and a new slot would.
 

@@ -48,7 +48,7 @@ impl LocalBroker {
             self.acknowledge(vm, linear, 1);
         }
         // Nothing is to be done for most.
-        if !matches!(state, RmapItem::Loose(_)) || self.put_off_count > 0 {
+        if !matches!(state, RmapItem::Loose(_)) || self.deferred_count > 0 {
             self.remove_item(item);
         }
         state.collided_key()

@@ -78,8 +78,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         extent().prop_map(Outcome::Merged),
         at().prop_map(|(linear, slot)| Outcome::Declined { linear, slot }),
-        at().prop_map(|(linear, slot)| Outcome::PutOff { linear, slot }),
-        at().prop_map(|(linear, slot)| Outcome::CutOff { linear, slot }),
+        at().prop_map(|(linear, slot)| Outcome::Deferred { linear, slot }),
+        at().prop_map(|(linear, slot)| Outcome::DeferredForRetry { linear, slot }),
         at().prop_map(|(linear, slot)| Outcome::Differs { linear, slot }),
         linear().prop_map(|linear| Outcome::Broken { linear }),
         linear().prop_map(|linear| Outcome::Left { linear }),
@@ -185,7 +185,7 @@ fn item_state() -> impl Strategy<Value = ItemState> {
         Just(ItemState::Loose),
         Just(ItemState::Collided),
         Just(ItemState::Waiting),
-        Just(ItemState::PutOff),
+        Just(ItemState::Deferred),
         Just(ItemState::Proposed),
         option::of(slot()).prop_map(ItemState::Shared),
     ]
