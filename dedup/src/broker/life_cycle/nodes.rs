@@ -92,8 +92,8 @@ impl LocalBroker {
         }
     }
 
-    /// Whether a node has a lone sharer, and nobody is about to join it, that is to be made private. Not one whose slot is
-    /// lost, as that page has no bytes to be made private with.
+    /// Whether a node has a lone sharer that is to be made private, and nobody is about to join it. Not one whose slot
+    /// is lost, as that page has no bytes to be made private with.
     pub(in crate::broker) fn has_sharer_to_unshare(&self, id: NodeId) -> bool {
         let node = self.stable.node(id);
         node.sharers == 1 && node.proposed == 0 && !node.keeps_lone_sharer && !node.lost
