@@ -53,9 +53,9 @@
 //! * A page *shares* a slot while its item is `Stable`: it covers the slot, and was not reported to be written. A node's
 //!   *sharers* are these pages. KSM counts one of them in `pages_shared`, and the others in `pages_sharing`.
 //! * A page's *fingerprint* is 64 bits of keyed XXH3, computed by its agent. Its *identity* is 128 bits of keyed BLAKE3,
-//!   which the broker computes of bytes that fill a slot. A *key* is what an item or a node is found under in a tree: the
-//!   fingerprint, or, if that is contested (`index::contested`), 64 bits of the identity; with the salt of the VM's NUMA
-//!   node where these do not share (`admin::knobs`).
+//!   computed by the broker when the bytes fill a slot, and by the agent where the decision is `Identify`. A *key* is
+//!   what an item or a node is found under in a tree: the fingerprint, or, if that is contested (`index::contested`),
+//!   64 bits of the identity; with the salt of the VM's NUMA node where these do not share (`admin::knobs`).
 #![forbid(unsafe_code)]
 
 mod admin;
