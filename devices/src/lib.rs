@@ -14,6 +14,7 @@
 //! | [`acpi`] | the registers that turn a machine off |
 //! | [`legacy`] | the serial port, the keyboard controller |
 //! | [`pseudo`] | the paravirtual block |
+//! | [`virtio`] | virtio devices, and the transport that guests reach them by |
 
 pub mod acpi;
 mod bus;
@@ -21,6 +22,7 @@ mod irq;
 pub mod legacy;
 mod memory;
 pub mod pseudo;
+pub mod virtio;
 
 pub use acpi::power::PowerRegisters;
 pub use bus::{

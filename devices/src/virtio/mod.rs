@@ -1,0 +1,23 @@
+//! Virtio devices, and the transport that guests reach them by.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `device` | what a device is to the transport |
+//! | `queue` | requests taken off a virtqueue, and handed back to it |
+//! | [`mmio`] | the transport: registers in the address space |
+//! | [`rng`] | the entropy source |
+//!
+//! A driver announces its requests by writing to a register, which KVM turns into an event that the VMM's event loop
+//! waits for: the loop calls [`MmioTransport::process_queue`], and the vCPU goes on at once. Everything that a
+//! driver writes, to registers and to memory, is hostile until it has been checked.
+//!
+//! Source: Virtual I/O Device (VIRTIO) Version 1.2.
+
+mod device;
+pub mod mmio;
+mod queue;
+pub mod rng;
+
+pub use device::{Processed, VirtioDevice};
+pub use mmio::MmioTransport;
+pub use queue::QueueError;
