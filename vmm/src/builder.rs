@@ -9,7 +9,7 @@ use pagefold_devices::{ControlWord, InsertError};
 use pagefold_guest::ports::Control;
 
 use crate::builtin::{self, Builtin};
-use crate::config::VmConfig;
+use crate::config::{Guest, VmConfig};
 use crate::console::Listener;
 use crate::dedup_host::AttachError;
 use crate::host::Host;
@@ -19,6 +19,7 @@ use crate::loader::{
     tsc_khz,
 };
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
+use crate::pc::VirtioDevices;
 use crate::platform::Platform;
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu, VcpuThreads};
@@ -184,7 +185,18 @@ impl<'host> VmBuilder<'host> {
         };
         let output = builtin::output(id, listener);
         let control = ControlWord::new(Control::Run.to_register());
-        let buses = Arc::new(platform.devices(mapped.fd(), control.clone(), output)?);
+        let mut buses = platform.devices(mapped.fd(), control.clone(), output)?;
+        let virtio = match &config.guest {
+            Guest::Linux(linux) => VirtioDevices::new(
+                linux.devices,
+                (id, mapped.fd()),
+                ram.memory(),
+                &mut buses.mmio,
+                host.queue_events(),
+            )?,
+            Guest::Builtin(_) | Guest::Flat(_) => VirtioDevices::none(),
+        };
+        let buses = Arc::new(buses);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
                 .spawn(format!("vm{id}-vcpu{number}"), host.exit_notifier().of(id))
@@ -206,7 +218,7 @@ impl<'host> VmBuilder<'host> {
         };
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
-        let machine = Mutex::new(Some(Machine { vcpus, dedup, changes, ram, reservation }));
+        let machine = Mutex::new(Some(Machine { vcpus, virtio, dedup, changes, ram, reservation }));
         let vm = Vm { id, config, builtin, control, buses, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());

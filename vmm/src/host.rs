@@ -7,7 +7,7 @@ use pagefold_dedup::VmId;
 use crate::builder::VmBuilder;
 use crate::config::{HostConfig, VmConfig};
 use crate::dedup_host::{DedupHost, StartDedupError};
-use crate::event_loop::{EventLoop, EventLoopError, VcpuExitNotifier};
+use crate::event_loop::{EventLoop, EventLoopError, QueueEvents, VcpuExitNotifier};
 use crate::kvm::{OpenKvm, OpenKvmError};
 use crate::memory::{HostMemoryError, HostMemoryPool};
 use crate::registry::Registry;
@@ -142,6 +142,10 @@ impl Host {
 
     pub(crate) fn exit_notifier(&self) -> &VcpuExitNotifier {
         self.shared.event_loop.exit_notifier()
+    }
+
+    pub(crate) fn queue_events(&self) -> &QueueEvents {
+        self.shared.event_loop.queue_events()
     }
 }
 

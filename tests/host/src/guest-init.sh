@@ -9,6 +9,13 @@ echo "cpus $(nproc)"
 echo "memory $(grep MemTotal /proc/meminfo | tr -s ' ' | cut -d ' ' -f 2)"
 echo "clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 echo "cmdline $(cat /proc/cmdline)"
+for module in /modules/*.ko.xz; do
+    unxz -c "$module" > /module && insmod /module
+done
+# An entropy source, if there is one, which drivers may find a little later.
+if [ -e /sys/class/misc/hw_random ]; then
+    echo "hwrng $(cat /sys/class/misc/hw_random/rng_current) $(dd if=/dev/hwrng bs=64 count=64 2>/dev/null | wc -c)"
+fi
 echo READY
 case " $(cat /proc/cmdline) " in
 *" end=off "*) poweroff -f ;;

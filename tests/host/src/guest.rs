@@ -21,6 +21,9 @@ pub const INITRD: &str = "initrd";
 
 const INIT: &str = include_str!("guest-init.sh");
 
+/// Modules of the kernel's that the first program loads, in this order.
+const MODULES: [&str; 2] = ["virtio_mmio", "virtio-rng"];
+
 /// Folders that are mounted over.
 const FOLDERS: [&str; 3] = ["dev", "proc", "sys"];
 
@@ -62,6 +65,11 @@ fn initrd(packages: &Packages, to: &Path) -> io::Result<()> {
     }
     archive.add_file(Path::new("bin/busybox"), &fs::read(packages.busybox())?)?;
     archive.add_file(Path::new("init"), INIT.as_bytes())?;
+    for (number, name) in MODULES.iter().enumerate() {
+        let module = packages.guest_module(name).map_err(io::Error::other)?;
+        let to = format!("modules/{number}-{name}.ko.xz");
+        archive.add_file(Path::new(&to), &fs::read(module)?)?;
+    }
     archive.end()
 }
 

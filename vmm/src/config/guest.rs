@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use pagefold_guest::workload::Preset;
 
+use super::PcDevices;
+
 /// The built-in guest and its workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuiltinGuest {
@@ -46,6 +48,8 @@ pub struct LinuxGuest {
     pub initrd: Option<PathBuf>,
     /// Its command line.
     pub cmdline: String,
+    /// The devices of its machine.
+    pub devices: PcDevices,
 }
 
 /// What runs in a VM.
@@ -69,12 +73,12 @@ impl Guest {
         }
     }
 
-    /// How many interrupt lines its devices have.
-    pub fn interrupt_lines(&self) -> u32 {
+    /// How many event descriptors its devices take.
+    pub fn event_descriptors(&self) -> u32 {
         match self {
             Self::Builtin(_) | Self::Flat(_) => 0,
-            // The serial port's.
-            Self::Linux(_) => 1,
+            // The serial port's interrupt line.
+            Self::Linux(linux) => 1 + linux.devices.event_descriptors(),
         }
     }
 }

@@ -72,8 +72,8 @@ pub struct Needs {
 pub struct VmShape {
     /// Its vCPUs.
     pub vcpus: u32,
-    /// Interrupt lines of its devices.
-    pub interrupt_lines: u32,
+    /// Event descriptors of its devices.
+    pub event_descriptors: u32,
 }
 
 impl Needs {
@@ -82,9 +82,9 @@ impl Needs {
     pub fn of_vms(count: u32, each: VmShape, memory_bytes: u64, store_bytes: u64) -> Self {
         let count = u64::from(count);
         let vcpus = count * u64::from(each.vcpus);
-        let lines = count * u64::from(each.interrupt_lines);
+        let events = count * u64::from(each.event_descriptors);
         Self {
-            files: BASE_FILES + count * FILES_PER_VM + vcpus + lines,
+            files: BASE_FILES + count * FILES_PER_VM + vcpus + events,
             threads: processors() + BASE_THREADS + count * THREADS_PER_VM + vcpus,
             space_bytes: (BASE_SPACE_BYTES + vcpus * SPACE_PER_VCPU_BYTES)
                 .saturating_add(memory_bytes),
@@ -306,7 +306,7 @@ mod tests {
         lacking(&tree, &Needs::of_vms(4, SHAPE, 1 << 30, 48 << 30))
     }
 
-    const SHAPE: VmShape = VmShape { vcpus: 1, interrupt_lines: 0 };
+    const SHAPE: VmShape = VmShape { vcpus: 1, event_descriptors: 0 };
 
     #[test]
     fn what_is_lacking_says_how_much_and_what_to_do() {

@@ -2,6 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use pagefold_devices::virtio::mmio::REGISTER_BYTES;
 use pagefold_devices::{I8042_PORTS, PowerRegisters, SERIAL_PORTS};
 
 /// Memory below what was video memory and firmware once.
@@ -25,6 +26,19 @@ pub(crate) const IDENTITY_MAP: u64 = 0xfffb_c000;
 pub(crate) const SERIAL: RangeInclusive<u16> = 0x3f8..=0x3f8 + (SERIAL_PORTS - 1);
 /// Its interrupt.
 pub(crate) const SERIAL_IRQ: u32 = 4;
+
+/// The registers of virtio devices, one after the other, in the hole below 4 GiB.
+pub(crate) const VIRTIO_START: u64 = 0xd000_0000;
+/// The interrupt of the first; the others have the next ones.
+pub(crate) const VIRTIO_FIRST_IRQ: u32 = 5;
+/// There are no more interrupts on an I/O APIC.
+pub(crate) const MAX_VIRTIO_DEVICES: u32 = 24 - VIRTIO_FIRST_IRQ;
+
+/// Where the registers of virtio device `number` are.
+pub(crate) fn virtio_registers(number: u32) -> RangeInclusive<u64> {
+    let start = VIRTIO_START + u64::from(number) * REGISTER_BYTES;
+    start..=start + (REGISTER_BYTES - 1)
+}
 
 /// The keyboard controller.
 pub(crate) const I8042: RangeInclusive<u16> = 0x60..=0x60 + (I8042_PORTS - 1);

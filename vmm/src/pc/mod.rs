@@ -8,6 +8,7 @@
 //! | `irqchip` | interrupt controllers in the kernel, and devices' lines to them |
 //! | `msrs` | model-specific registers that firmware sets |
 //! | `devices` | serial port, keyboard controller and power registers |
+//! | `virtio` | virtio devices |
 
 pub(crate) mod acpi;
 mod cpuid;
@@ -15,8 +16,10 @@ mod devices;
 mod irqchip;
 pub(crate) mod layout;
 mod msrs;
+mod virtio;
 
 pub(crate) use cpuid::cpuid;
 pub(crate) use devices::devices;
 pub(crate) use irqchip::{IrqLine, create_irqchip};
 pub(crate) use msrs::set_msrs;
+pub(crate) use virtio::VirtioDevices;

@@ -15,6 +15,7 @@ use crate::config::VmConfig;
 use crate::dedup_host::DedupHost;
 use crate::memory::{GuestRam, MemoryReservation};
 use crate::operation::{Operation, OperationError, WaitError};
+use crate::pc::VirtioDevices;
 use crate::status::{VmState, VmStatus};
 use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
@@ -26,6 +27,7 @@ pub(crate) use listener::{MarkerListener, ReportListener};
 pub(crate) struct Machine {
     // Fields are dropped in this order: the threads are joined first.
     pub(crate) vcpus: VcpuThreads,
+    pub(crate) virtio: VirtioDevices,
     pub(crate) dedup: DedupHost,
     /// What is written to its memory, for all consumers. It keeps KVM's VM open.
     pub(crate) changes: SharedChanges,
@@ -247,10 +249,13 @@ impl VmHandle {
     pub(crate) fn tear_down(&self, reason: StopReason) {
         // Not in the condition, where the lock would be held to the end.
         let machine = self.vm.machine().take();
-        let Some(Machine { vcpus, dedup, changes, ram, reservation }) = machine else { return };
-        // The guest is out for good before folding detaches its memory, and that before the
-        // memory goes.
+        let Some(Machine { vcpus, virtio, dedup, changes, ram, reservation }) = machine else {
+            return;
+        };
+        // The guest is out for good, and its devices with it, before folding detaches its memory, and that before
+        // the memory goes.
         drop(vcpus);
+        drop(virtio);
         dedup.detach_and_discard(self.vm.id);
         drop(changes);
         drop(ram);

@@ -40,6 +40,7 @@ const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 
 /// What `pagefold run` takes.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// How many VMs
     #[arg(short = 'n', value_name = "N", default_value_t = 2, value_parser = vm_count)]
@@ -59,6 +60,9 @@ pub(super) struct Args {
     /// The kernel's command line
     #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_CMDLINE)]
     cmdline: String,
+    /// Give the guest an entropy source (/dev/hwrng to Linux)
+    #[arg(long, requires = "kernel")]
+    rng: bool,
     /// vCPUs of each VM; the built-in guest has one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = small)]
     cpus: u32,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pagefold::BuildError;
-use pagefold::config::{BuiltinGuest, Guest, LinuxGuest, VmConfig};
+use pagefold::config::{BuiltinGuest, Guest, LinuxGuest, PcDevices, VmConfig};
 use pagefold::limits::room::VmShape;
 use pagefold::loader::{BuiltinError, LinuxError};
 use pagefold_dedup::{DedupMode, Knobs, Run};
@@ -71,7 +71,7 @@ impl Plan {
     /// What it takes.
     pub(super) fn demand(&self) -> Demand {
         let Self { count, vcpus, memory_bytes, dedup, .. } = *self;
-        let shape = VmShape { vcpus, interrupt_lines: self.guest.interrupt_lines() };
+        let shape = VmShape { vcpus, event_descriptors: self.guest.event_descriptors() };
         Demand { count, shape, memory_bytes, dedup }
     }
 
@@ -98,6 +98,7 @@ fn guest(args: &Args) -> Guest {
             kernel: kernel.clone(),
             initrd: args.initrd.clone(),
             cmdline: args.cmdline.clone(),
+            devices: PcDevices { rng: args.rng },
         }),
         None => Guest::Builtin(BuiltinGuest { preset: args.guest, vm_number: 0, seed: args.seed }),
     }

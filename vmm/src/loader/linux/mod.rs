@@ -76,7 +76,8 @@ fn load(guest: &LinuxGuest, ram: &GuestRam, vcpus: u32) -> Result<Entry, LinuxEr
         Ok((address, initrd.len_bytes()))
     };
     let initrd = guest.initrd.as_deref().map(place).transpose()?;
-    let boot = BootInfo { cmdline, initrd, acpi: write_tables(ram, vcpus)? };
+    let acpi = write_tables(ram, vcpus, guest.devices.virtio_count())?;
+    let boot = BootInfo { cmdline, initrd, acpi };
     let LoadedKernel { instruction, protocol, .. } = kernel;
     let entry = |page_tables, argument| Entry {
         instruction,

@@ -11,6 +11,7 @@ use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 use super::memory_map::{RAM, memory_map};
 use super::*;
+use crate::config::PcDevices;
 use crate::memory::HOLE_END;
 
 const MIB: u64 = 1 << 20;
@@ -99,6 +100,7 @@ fn guest(kernel: &NamedTempFile) -> LinuxGuest {
         kernel: kernel.path().to_owned(),
         initrd: None,
         cmdline: "console=ttyS0".to_owned(),
+        devices: PcDevices::default(),
     }
 }
 
@@ -208,7 +210,12 @@ fn what_is_no_file_is_refused_without_waiting_for_it() {
         (PathBuf::from("/"), "not a regular file"),
         (directory.path().join("nothing"), "cannot read the kernel"),
     ] {
-        let guest = LinuxGuest { kernel: path, initrd: None, cmdline: String::new() };
+        let guest = LinuxGuest {
+            kernel: path,
+            initrd: None,
+            cmdline: String::new(),
+            devices: PcDevices::default(),
+        };
         let error = check(&guest, 64 * MIB).unwrap_err();
         assert!(error.contains(part), "{error}");
     }

@@ -33,15 +33,19 @@ const OEM_REVISION: u32 = 1;
 /// There is no VGA adapter, and no clock in CMOS memory.
 const BOOT_ARCHITECTURE: u16 = 1 << 2 | 1 << 5;
 
-/// Writes the tables of a machine with so many vCPUs, and returns the address of the first, which leads to
-/// the others.
+/// Writes the tables of a machine with so many vCPUs and virtio devices, and returns the address of the first,
+/// which leads to the others.
 ///
 /// # Errors
 ///
 /// When there is no memory where they belong; some may be there.
-pub(crate) fn write_tables(ram: &GuestRam, vcpus: u32) -> Result<u64, WriteError> {
+pub(crate) fn write_tables(
+    ram: &GuestRam,
+    vcpus: u32,
+    virtio_count: u32,
+) -> Result<u64, WriteError> {
     let mut tables = Tables { ram, next: layout::ACPI_TABLES.start + RSDP_BYTES };
-    let dsdt = tables.write(&dsdt::dsdt())?;
+    let dsdt = tables.write(&dsdt::dsdt(virtio_count))?;
     let fadt = tables.write(&bytes(&fadt(dsdt).finalize()))?;
     let madt = tables.write(&bytes(&madt(vcpus)))?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
@@ -134,7 +138,7 @@ mod tests {
     #[test]
     fn the_first_table_leads_to_all_others_and_their_sums_are_right() {
         let ram = GuestRam::new(2 << 20).unwrap();
-        let rsdp = write_tables(&ram, 3).unwrap();
+        let rsdp = write_tables(&ram, 3, 2).unwrap();
         assert_eq!(rsdp % 16, 0);
         assert_eq!(&read::<8>(&ram, rsdp), b"RSD PTR ");
         let xsdt = table(&ram, u64::from_le_bytes(read(&ram, rsdp + 24)));
@@ -146,13 +150,15 @@ mod tests {
         assert_eq!((&others[0][..4], &others[1][..4]), (&b"FACP"[..], &b"APIC"[..]));
         let dsdt = table(&ram, address(&others[0][140..148]));
         assert_eq!(&dsdt[..4], b"DSDT");
+        let devices = dsdt.windows(8).filter(|bytes| bytes == b"LNRO0005");
+        assert_eq!(devices.count(), 2);
         // Three processors of 8 bytes and an I/O APIC of 12.
         assert_eq!(others[1].len(), 44 + 3 * 8 + 12);
     }
 
     #[test]
     fn memory_without_room_for_them_is_refused() {
-        let error = write_tables(&GuestRam::new(64 << 10).unwrap(), 1).unwrap_err().to_string();
+        let error = write_tables(&GuestRam::new(64 << 10).unwrap(), 1, 0).unwrap_err().to_string();
         assert!(error.contains("ACPI tables"), "{error}");
     }
 }
