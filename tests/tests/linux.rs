@@ -72,3 +72,22 @@ fn a_bzimage_boots_on_two_vcpus_and_turns_itself_off() {
     assert_eq!((printed(&ended, "cpus"), printed(&ended, "clock")), ("2", "kvm-clock"));
     assert!(printed(&ended, "cmdline").ends_with("panic=-1 end=off"));
 }
+
+#[test]
+#[ignore = "needs hardware virtualization: see `make host-tests`"]
+fn an_elf_image_boots_by_pvh_and_resets_itself() {
+    let ended = Boot { kernel: "vmlinux", cpus: 1, memory: "128M", end: "reset" }.run();
+    let vm = vm(&ended);
+    assert_eq!(vm["stop_reason"], json!({ "kind": "reset" }));
+    assert_eq!(vm["guest"], "linux:vmlinux");
+    assert_eq!(printed(&ended, "cpus"), "1");
+}
+
+#[test]
+#[ignore = "needs hardware virtualization: see `make host-tests`"]
+fn a_guest_that_panics_resets_itself() {
+    let ended = Boot { kernel: "vmlinux", cpus: 1, memory: "128M", end: "panic" }.run();
+    assert_eq!(vm(&ended)["stop_reason"], json!({ "kind": "reset" }));
+    let panics = |line: &String| line.contains("Kernel panic - not syncing: sysrq triggered crash");
+    assert!(ended.stderr.iter().any(panics), "{ended:#?}");
+}

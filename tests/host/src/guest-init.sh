@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# A guest's first program: prints what it sees, and turns the machine off if its command line has end=off.
+# A guest's first program: prints what it sees, and ends as the word "end=..." of its command line has it.
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t devtmpfs dev /dev
@@ -19,5 +19,7 @@ fi
 echo READY
 case " $(cat /proc/cmdline) " in
 *" end=off "*) poweroff -f ;;
+*" end=reset "*) reboot -f ;;
+*" end=panic "*) echo c > /proc/sysrq-trigger ;;
 esac
 exec sleep 1000000

@@ -11,6 +11,9 @@ pub(crate) const LOW_MEMORY_END: u64 = 0xa_0000;
 /// Where ACPI's tables lie: where a guest searches for them that was not passed their address.
 pub(crate) const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
 
+/// Where a jump to the firmware goes in real mode, F000:FFF0: the last 16 bytes of what is reserved for ACPI's tables.
+pub(crate) const RESET_VECTOR: u64 = 0xf_fff0;
+
 /// The first address above 1 MiB, from where on kernels are loaded.
 pub(crate) const HIGH_MEMORY_START: u64 = 0x10_0000;
 

@@ -5,6 +5,7 @@
 //! | `layout` | addresses, ports and interrupt lines |
 //! | `acpi` | the tables that describe the machine |
 //! | `cpuid` | the processor, as a guest sees it |
+//! | `reset_vector` | what stands where firmware would be |
 //! | `irqchip` | interrupt controllers in the kernel, and devices' lines to them |
 //! | `msrs` | model-specific registers that firmware sets |
 //! | `devices` | serial port, keyboard controller and power registers |
@@ -16,10 +17,12 @@ mod devices;
 mod irqchip;
 pub(crate) mod layout;
 mod msrs;
+mod reset_vector;
 mod virtio;
 
 pub(crate) use cpuid::cpuid;
 pub(crate) use devices::devices;
 pub(crate) use irqchip::{IrqLine, create_irqchip};
 pub(crate) use msrs::set_msrs;
+pub(crate) use reset_vector::write_reset_vector;
 pub(crate) use virtio::VirtioDevices;

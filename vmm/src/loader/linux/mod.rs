@@ -27,6 +27,7 @@ use super::{Argument, Entry, LoadError, Loader};
 use crate::config::{LinuxGuest, Privilege};
 use crate::memory::{GuestRam, MemoryLayout};
 use crate::pc::acpi::write_tables;
+use crate::pc::write_reset_vector;
 use cmdline::Cmdline;
 use initrd::Initrd;
 use kernel::{KernelFile, LoadedKernel, Protocol};
@@ -76,6 +77,7 @@ fn load(guest: &LinuxGuest, ram: &GuestRam, vcpus: u32) -> Result<Entry, LinuxEr
         Ok((address, initrd.len_bytes()))
     };
     let initrd = guest.initrd.as_deref().map(place).transpose()?;
+    write_reset_vector(ram)?;
     let acpi = write_tables(ram, vcpus, guest.devices.virtio_count())?;
     let boot = BootInfo { cmdline, initrd, acpi };
     let LoadedKernel { instruction, protocol, .. } = kernel;
