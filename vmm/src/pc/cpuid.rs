@@ -23,9 +23,10 @@ const PERFORMANCE_MONITORING: u32 = 0xa;
 const EXTENDED_FEATURES: u32 = 0x8000_0001;
 const EXTENDED_SIZES: u32 = 0x8000_0008;
 const EXTENDED_TOPOLOGY: u32 = 0x8000_001e;
+const EXTENDED_PERFORMANCE_MONITORING: u32 = 0x8000_0022;
 
 /// Bits that no guest sees, and why.
-const MASKED: [(u32, Register, u32, &str); 5] = [
+const MASKED: [(u32, Register, u32, &str); 9] = [
     (FEATURES, Ecx, 5, "VMX: guests of guests are not offered"),
     (EXTENDED_FEATURES, Ecx, 2, "SVM: as VMX"),
     (
@@ -36,6 +37,10 @@ const MASKED: [(u32, Register, u32, &str); 5] = [
     ),
     (STRUCTURED_FEATURES, Ebx, 2, "SGX: enclaves' memory is not the VM's"),
     (STRUCTURED_FEATURES, Ebx, 25, "processor trace: it shows one VM's branches to another"),
+    (FEATURES, Ecx, 15, "PDCM: what counters can do, of which there are none"),
+    (EXTENDED_FEATURES, Ecx, 23, "counters of a core: they would show one VM's work to another"),
+    (EXTENDED_FEATURES, Ecx, 24, "counters of a northbridge: as those of a core"),
+    (EXTENDED_FEATURES, Ecx, 28, "counters of a last-level cache: as those of a core"),
 ];
 
 /// Bits that every guest sees.
@@ -81,7 +86,9 @@ fn describe(entry: &mut kvm_cpuid_entry2, number: u32, vcpus: u32, has_tsc_deadl
             entry.edx |= if vcpus > 1 { SEVERAL_PROCESSORS } else { 0 };
         }
         // Counters would show one VM's work to another.
-        PERFORMANCE_MONITORING => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+        PERFORMANCE_MONITORING | EXTENDED_PERFORMANCE_MONITORING => {
+            (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
+        }
         // Cores less one, and how many bits of the APIC id tell them apart.
         EXTENDED_SIZES => entry.ecx = (vcpus - 1) | (id_bits(vcpus) << 12),
         EXTENDED_TOPOLOGY => (entry.eax, entry.ebx, entry.ecx) = (number, number, 0),
@@ -132,6 +139,22 @@ mod tests {
                 (0, 1, 1, number)
             );
             assert_eq!((cores.eax, cores.ebx, cores.ecx >> 8, cores.edx), (bits, vcpus, 2, number));
+        }
+    }
+
+    #[test]
+    fn no_leaf_describes_counters() {
+        for function in [PERFORMANCE_MONITORING, EXTENDED_PERFORMANCE_MONITORING] {
+            let mut entry = kvm_cpuid_entry2 {
+                function,
+                eax: 1,
+                ebx: 2,
+                ecx: 3,
+                edx: 4,
+                ..kvm_cpuid_entry2::default()
+            };
+            describe(&mut entry, 0, 1, false);
+            assert_eq!(entry, kvm_cpuid_entry2 { function, ..kvm_cpuid_entry2::default() });
         }
     }
 
