@@ -28,11 +28,15 @@ impl Platform {
         }
     }
 
-    /// Makes interrupt controllers and timers, if the machine has them, before there is a vCPU.
+    /// Makes interrupt controllers and timers, if the machine has them, and takes performance counters away,
+    /// before there is a vCPU.
     pub(crate) fn create_controllers(self, vm: &VmFd) -> Result<(), BuildError> {
         match self {
             Self::Bare => Ok(()),
-            Self::Pc => pc::create_irqchip(vm).map_err(refused("make interrupt controllers")),
+            Self::Pc => {
+                pc::disable_counters(vm).map_err(refused("take performance counters away"))?;
+                pc::create_irqchip(vm).map_err(refused("make interrupt controllers"))
+            }
         }
     }
 

@@ -6,12 +6,14 @@
 //! | `acpi` | the tables that describe the machine |
 //! | `cpuid` | the processor, as a guest sees it |
 //! | `reset_vector` | what stands where firmware would be |
+//! | `counters` | performance counters, which no guest has |
 //! | `irqchip` | interrupt controllers in the kernel, and devices' lines to them |
 //! | `msrs` | model-specific registers that firmware sets |
 //! | `devices` | serial port, keyboard controller and power registers |
 //! | `virtio` | virtio devices |
 
 pub(crate) mod acpi;
+mod counters;
 mod cpuid;
 mod devices;
 mod irqchip;
@@ -20,6 +22,7 @@ mod msrs;
 mod reset_vector;
 mod virtio;
 
+pub(crate) use counters::disable_counters;
 pub(crate) use cpuid::cpuid;
 pub(crate) use devices::devices;
 pub(crate) use irqchip::{IrqLine, create_irqchip};
