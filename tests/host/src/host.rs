@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::machine::{Machine, MachineError};
+use crate::machine::{Machine, MachineError, Processors};
 use crate::protocol::{Reply, Request};
 
 /// A host that tests run in, one after the other.
@@ -12,13 +12,14 @@ use crate::protocol::{Reply, Request};
 pub struct Host {
     kernel: PathBuf,
     image: PathBuf,
+    processors: Processors,
     machine: Mutex<Option<Machine>>,
 }
 
 impl Host {
-    /// A host with a kernel and an image, which is not up yet.
-    pub fn new(kernel: PathBuf, image: PathBuf) -> Self {
-        Self { kernel, image, machine: Mutex::new(None) }
+    /// A host with a kernel, an image and so many processors, which is not up yet.
+    pub fn new(kernel: PathBuf, image: PathBuf, processors: Processors) -> Self {
+        Self { kernel, image, processors, machine: Mutex::new(None) }
     }
 
     /// Runs a test inside, after those that others have asked for.
@@ -31,7 +32,7 @@ impl Host {
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         let mut up = match machine.take() {
             Some(up) => up,
-            None => Machine::boot(&self.kernel, &self.image)?,
+            None => Machine::boot(&self.kernel, &self.image, self.processors)?,
         };
         let reply = up.run(request, limit)?;
         *machine = Some(up);

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use pagefold_amd_v_host::guest;
 use pagefold_amd_v_host::hardware::has_hardware_virtualization;
 use pagefold_amd_v_host::host::Host;
 use pagefold_amd_v_host::image::{self, AGENT, Contents};
-use pagefold_amd_v_host::machine::MachineError;
+use pagefold_amd_v_host::machine::{MachineError, Processors};
 use pagefold_amd_v_host::packages::Packages;
 use pagefold_amd_v_host::programs::{self, Program};
 use pagefold_amd_v_host::protocol::{Reply, Request};
@@ -26,12 +26,15 @@ const PROGRAMS: [&str; 5] = ["bytes_unchanged", "churn", "corruption_is_seen", "
 /// Tests of theirs that are not: emulated, the guests do too little in the time that these have.
 const LEFT_OUT: [&str; 1] = ["no_write_is_lost_while_slots_are_moved_and_every_knob_is_turned"];
 
+/// Those whose guests have interrupts.
+const WITH_INTERRUPTS: [&str; 1] = ["linux"];
+
 /// How long a test may take in an emulated host.
 const LIMIT: Duration = Duration::from_mins(4);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // There is one host.
+    // A host runs one test at a time, and there is no use in two that share the machine.
     arguments.test_threads = Some(1);
     match run(&arguments) {
         Ok(code) => code,
@@ -49,12 +52,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let is_emulated = !has_hardware_virtualization();
     // Kept until the tests are over.
     let scratch = tempfile::tempdir()?;
-    let mut host = None;
+    let mut hosts = None;
     if !arguments.list {
         let packages = Packages::get()?;
         guest::write(&packages, scratch.path())?;
         if is_emulated {
-            host = Some(Arc::new(emulated(&packages, &ours, scratch.path())?));
+            hosts = Some(Arc::new(Hosts::new(&packages, &ours, scratch.path())?));
         }
     }
     let mut trials = Vec::new();
@@ -63,14 +66,18 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         tests.retain(|test| !is_emulated || !LEFT_OUT.contains(&test.as_str()));
         for test in tests {
             let request = Request { program: program.path.display().to_string(), test };
-            let (name, host) = (format!("{}::{}", program.name, request.test), host.clone());
-            let guest = scratch.path().to_owned();
-            trials.push(Trial::test(name, move || verdict(host.as_deref(), &guest, &request)));
+            let name = format!("{}::{}", program.name, request.test);
+            let (hosts, guest) = (hosts.clone(), scratch.path().to_owned());
+            let has_interrupts = WITH_INTERRUPTS.contains(&program.name.as_str());
+            trials.push(Trial::test(name, move || {
+                let host = hosts.as_deref().map(|hosts| hosts.of(has_interrupts));
+                verdict(host, &guest, &request)
+            }));
         }
     }
     if is_emulated {
         trials.push(Trial::test("emulated_host::its_ends_are_failures_of_one_test", move || {
-            host.as_deref().map_or(Ok(()), ends_are_failures)
+            hosts.as_deref().map_or(Ok(()), |hosts| ends_are_failures(&hosts.two))
         }));
     }
     Ok(libtest_mimic::run(arguments, trials).exit_code())
@@ -92,12 +99,37 @@ fn ends_are_failures(host: &Host) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A host with these programs in it, which is not up yet; what guests boot from is in `scratch`.
-fn emulated(
+/// Emulated hosts, by how many processors they have.
+struct Hosts {
+    one: Host,
+    two: Host,
+}
+
+impl Hosts {
+    /// Hosts with these programs in them, which are not up yet; what guests boot from is in `scratch`.
+    fn new(
+        packages: &Packages,
+        programs: &[&Program],
+        scratch: &Path,
+    ) -> Result<Self, Box<dyn Error>> {
+        let image = write_image(packages, programs, scratch)?;
+        let kernel = packages.host_kernel()?;
+        let one = Host::new(kernel.clone(), image.clone(), Processors::One);
+        Ok(Self { one, two: Host::new(kernel, image, Processors::Two) })
+    }
+
+    /// The one for guests that have interrupts, or none.
+    fn of(&self, has_interrupts: bool) -> &Host {
+        if has_interrupts { &self.one } else { &self.two }
+    }
+}
+
+/// Writes the image that hosts boot from to `scratch`, and returns its path.
+fn write_image(
     packages: &Packages,
     programs: &[&Program],
     scratch: &Path,
-) -> Result<Host, Box<dyn Error>> {
+) -> Result<PathBuf, Box<dyn Error>> {
     let is_needed =
         |program: &&&Program| !program.is_test || PROGRAMS.contains(&program.name.as_str());
     let others: Vec<&Path> =
@@ -107,7 +139,7 @@ fn emulated(
         Contents { agent, pagefold: command::executable(), guest: scratch, others: &others };
     let to = scratch.join("image");
     image::write(packages, &contents, &to)?;
-    Ok(Host::new(packages.host_kernel()?, to))
+    Ok(to)
 }
 
 fn verdict(host: Option<&Host>, guest: &Path, request: &Request) -> Result<(), Failed> {
