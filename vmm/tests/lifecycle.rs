@@ -10,7 +10,8 @@ use pagefold::config::{BuiltinGuest, DedupMode, FlatImage, Guest, Privilege, VmC
 use pagefold::memory::MAX_MEMORY_BYTES;
 use pagefold::status::VmState;
 use pagefold::{
-    BuildError, ForgetError, Host, HostConfig, Operation, OperationError, StopReason, WaitError,
+    BuildError, ForgetError, Host, HostConfig, Operation, OperationError, StopReason, VmHandle,
+    WaitError,
 };
 use pagefold_dedup::VmId;
 use pagefold_guest::ports::Control;
@@ -281,5 +282,43 @@ fn a_guest_that_becomes_ready_is_folded_however_long_nothing_was_before() {
     vm.wait_ready(PATIENCE).unwrap();
     while host.dedup().stats().unwrap().pages_zero == 0 {
         assert!(Instant::now() < end, "{:?}", host.dedup().stats());
+    }
+}
+
+// It never reports that it is ready.
+#[test]
+fn a_guest_that_is_started_or_resumed_is_folded_however_long_nothing_was_before() {
+    let dedup = DedupConfig {
+        busy_interval: Duration::from_millis(1),
+        // Longer than the test waits.
+        idle_interval: Duration::from_hours(10),
+        ..DedupConfig::default()
+    };
+    let host = Host::new(HostConfig { dedup, ..HostConfig::default() }).unwrap();
+    let guest = Guest::Flat(FlatImage { code: SLEEPER.to_vec(), privilege: Privilege::User });
+    let vm = host
+        .vm(VmConfig { memory_bytes: 4 << 20, vcpus: 1, guest, dedup: DedupMode::On, name: None })
+        .build()
+        .unwrap();
+    let scans = || host.dedup().stats().unwrap().full_scans;
+    let end = Instant::now() + PATIENCE;
+    // Passes have become rare when there was none for so long: a millisecond is between two that are not.
+    let rare = || {
+        let (mut count, mut since) = (scans(), Instant::now());
+        while since.elapsed() < Duration::from_millis(500) {
+            assert!(Instant::now() < end, "{:?}", host.dedup().stats());
+            if scans() != count {
+                (count, since) = (scans(), Instant::now());
+            }
+        }
+        count
+    };
+    for act in [VmHandle::start, VmHandle::resume] {
+        let before = rare();
+        act(&vm).unwrap();
+        while scans() == before {
+            assert!(Instant::now() < end, "{:?}", host.dedup().stats());
+        }
+        vm.pause().unwrap();
     }
 }

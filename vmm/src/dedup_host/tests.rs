@@ -405,6 +405,29 @@ fn passes_that_have_become_rare_are_frequent_again_when_a_vm_has_something_to_do
 }
 
 #[test]
+fn a_vm_that_is_attached_is_visited_at_once_however_long_nothing_was_to_be_folded() {
+    let config = DedupConfig {
+        busy_interval: Duration::ZERO,
+        idle_interval: FOR_EVER,
+        ..DedupConfig::default()
+    };
+    let host = DedupHost::start(config).unwrap();
+    let end = std::time::Instant::now() + PATIENCE;
+    // The first comes when there has been nothing at all, the others when all has been folded.
+    for id in 0..3 {
+        while host.ask(|runner| runner.rest_left()).unwrap().is_some_and(|left| left < PATIENCE) {
+            assert!(std::time::Instant::now() < end, "{:?}", host.stats());
+        }
+        let ram = Arc::new(GuestRam::new(PAGES * 4096).unwrap());
+        let before = host.stats().unwrap().full_scans;
+        host.attach(VmId(id), &ram, Box::new(Unchanging), DedupMode::On).unwrap();
+        while host.stats().unwrap().full_scans < before + 2 {
+            assert!(std::time::Instant::now() < end, "VM {id}: {:?}", host.stats());
+        }
+    }
+}
+
+#[test]
 fn requests_are_answered_while_a_vm_leaves() {
     const MANY: u64 = 16 * 2048;
     let host = start(FOR_EVER, Knobs::default());
