@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pagefold::limits::{RoomError, Tree, mappings};
 use pagefold_api::ApiClient;
+use pagefold_dedup::stats::DedupStats;
 
 use super::finding::{Finding, Verdict};
 use super::folding::Trial;
@@ -56,13 +57,37 @@ pub(super) fn check(trial: &Trial, suggestions: &Suggestions) -> Finding {
 /// When it does not answer.
 pub(super) fn check_run(socket: &Path) -> Result<Finding, Failure> {
     let stats = ApiClient::new(socket).and_then(|client| client.dedup());
-    let stats = stats.map_err(|error| no_answer("cannot get the statistics", &error))?;
-    let (used, command) = stats::mappings(&stats);
-    Ok(Finding {
+    Ok(of_run(&stats.map_err(|error| no_answer("cannot get the statistics", &error))?))
+}
+
+fn of_run(stats: &DedupStats) -> Finding {
+    let (used, command) = stats::mappings(stats);
+    Finding {
         name: "its mappings",
         verdict: if command.is_some() { Verdict::Poor } else { Verdict::Good },
         found: used,
         meaning: "what the process that serves the socket uses of those that guest memory may have",
         fix: command.map(|command| format!("{command}{}", stats::OF_VMS)),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pagefold_dedup::stats::VmStats;
+
+    use super::*;
+
+    #[test]
+    fn pages_that_are_put_off_for_want_of_mappings_come_with_what_to_do() {
+        let mut stats = DedupStats::default();
+        let finding = of_run(&stats);
+        assert_eq!((finding.verdict, finding.fix), (Verdict::Good, None));
+        let deferred_pages = 7;
+        stats.vms = vec![VmStats { deferred_pages, ..VmStats::default() }];
+        let finding = of_run(&stats);
+        assert_eq!(finding.verdict, Verdict::Poor);
+        assert!(finding.found.contains("7 pages are put off"), "{}", finding.found);
+        let fix = finding.fix.expect("what to do");
+        assert!(fix.starts_with("sysctl vm.max_map_count="), "{fix}");
+    }
 }
