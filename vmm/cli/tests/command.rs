@@ -200,6 +200,26 @@ fn ask(socket: &Path, code: i32, args: &[&str]) -> String {
 }
 
 #[test]
+fn a_watch_shows_rates_from_its_second_look_on() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("api");
+    let child = serving(&socket);
+    let mut watch = pagefold(&["stats", "--watch", "--api-socket", socket.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let first: Vec<String> =
+        lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+    assert!(!first.iter().any(|line| line.starts_with("a second ")), "{first:?}");
+    let rates = lines.map(Result::unwrap).find(|line| line.starts_with("a second ")).unwrap();
+    assert!(rates.contains(" pages scanned, ") && rates.contains(" passes, "), "{rates}");
+    signal(&child, "-INT");
+    child.wait_with_output().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
 fn set_returns_when_everything_is_unmerged_and_its_errors_name_commands() {
     let directory = TempDir::new().unwrap();
     let socket = directory.path().join("api");
@@ -331,6 +351,19 @@ fn every_failure_says_why_and_what_to_do() {
         let text = stderr(&output);
         assert!(text.starts_with("error: ") && text.contains(part), "{args:?}: {text}");
         assert!(text.contains("\nhelp: ") || text.contains("--help"), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_is_refused_for_that_and_not_for_want_of_a_run() {
+    let path = "s".repeat(108);
+    for command in [&["stats"][..], &["vms"], &["settle"], &["set", "run=1"], &["doctor"]] {
+        let output = output(&[command, &["--api-socket", &path]].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = stderr(&output);
+        assert!(text.contains("108 bytes") && text.contains("at most 107 fit"), "{text}");
+        assert!(text.contains("help: give a shorter path"), "{text}");
+        assert!(!text.contains("pagefold run"), "{text}");
     }
 }
 

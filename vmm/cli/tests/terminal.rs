@@ -10,6 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use tempfile::TempDir;
 
 const ESCAPE: char = '\x1b';
 const CLEAR_LINE: &str = "\r\x1b[K";
@@ -84,9 +85,8 @@ fn a_terminal_that_can_do_nothing_gets_plain_lines() {
     assert!(!written.contains(ESCAPE) && written.contains("INFO"), "{written:?}");
 }
 
-#[test]
-fn a_long_analysis_shows_a_bar_with_rate_and_time_left_on_a_terminal_that_can_clear_it() {
-    let dir = tempfile::tempdir().unwrap();
+/// An image that takes long enough to be counted for a bar to be shown: 128 MiB of pages that all differ.
+fn long_image(dir: &TempDir) -> String {
     let image = dir.path().join("image");
     let pages = (0_u32..32 << 10).flat_map(|number| {
         let mut page = [0xa5; 4096];
@@ -94,7 +94,14 @@ fn a_long_analysis_shows_a_bar_with_rate_and_time_left_on_a_terminal_that_can_cl
         page
     });
     fs::write(&image, pages.collect::<Vec<u8>>()).unwrap();
-    let args = ["analyze", image.to_str().unwrap()];
+    image.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_long_analysis_shows_a_bar_with_rate_and_time_left_on_a_terminal_that_can_clear_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = long_image(&dir);
+    let args = ["analyze", &image];
     let written = on_terminal("xterm", 100, &args);
     assert!(written.contains("of 128.00 MiB, ") && written.contains(" left"), "{written:?}");
     for columns in [5, 20, 30, 60, 80, 100] {
@@ -108,6 +115,26 @@ fn a_long_analysis_shows_a_bar_with_rate_and_time_left_on_a_terminal_that_can_cl
     }
     let written = on_terminal("dumb", 100, &args);
     assert!(!written.contains(ESCAPE) && !written.contains(" left"), "{written:?}");
+}
+
+// What is read is shown as progress: see above.
+#[test]
+fn nothing_is_read_of_any_image_before_the_sizes_of_all_have_been_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = long_image(&dir);
+    let (odd, huge) = (dir.path().join("odd"), dir.path().join("huge"));
+    fs::write(&odd, [1; 4097]).unwrap();
+    // All of it a hole, and, so often, more to fold than any host has room for in page tables.
+    File::create(&huge).unwrap().set_len(8 << 40).unwrap();
+    let often = [huge.to_str().unwrap(); 100];
+    for (args, part) in [
+        (&["analyze", &image, odd.to_str().unwrap()][..], "4097 bytes"),
+        (&[&["analyze", "--fold", &image], &often[..]].concat(), " MiB of memory, and "),
+    ] {
+        let (status, written) = ended_on_terminal("xterm", 100, args);
+        assert_eq!(status.code(), Some(1), "{written:?}");
+        assert!(written.contains(part) && !written.contains(CLEAR_LINE), "{written:?}");
+    }
 }
 
 #[test]
