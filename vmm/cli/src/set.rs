@@ -105,3 +105,66 @@ fn mode(settings: &[Setting]) -> Result<DedupMode, Failure> {
         _ => Err(Failure::usage("a VM has no such knobs", advice)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use clap::Parser;
+    use pagefold_dedup::stats::DedupStats;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// Sets `run=2` where so many pages are shared at each look, the first of which is before it is set. Returns how
+    /// many looks there were.
+    fn looks(more: &[&str], pages_shared: &'static [u64]) -> usize {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("api");
+        let listener = UnixListener::bind(&path).expect("a listener");
+        let server = thread::spawn(move || {
+            let knobs = Knobs { run: Run::Unmerge, ..Knobs::default() };
+            let (mut looks, mut pages_shared) = (0, pages_shared.iter());
+            loop {
+                let (mut stream, _) = listener.accept().expect("a client");
+                let mut method = [0; 4];
+                stream.read_exact(&mut method).expect("a request");
+                let body = match &method {
+                    b"PATC" => serde_json::to_string(&knobs),
+                    b"GET " => {
+                        looks += 1;
+                        let pages_shared = *pages_shared.next().expect("no look more");
+                        let stats = DedupStats { knobs, pages_shared, ..DedupStats::default() };
+                        serde_json::to_string(&stats)
+                    }
+                    _ => return looks,
+                };
+                let body = body.expect("JSON");
+                let length = body.len();
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
+                    .expect("sent");
+                // All of the request is taken, so that closing is no reset.
+                let _ = io::copy(&mut stream, &mut io::sink());
+            }
+        });
+        let line =
+            [&["set", "--api-socket", path.to_str().expect("a path"), "run=2"], more].concat();
+        run(&Line::try_parse_from(line).expect("a command line").args).expect("set");
+        let mut end = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+        end.write_all(b"end.").expect("sent");
+        server.join().expect("no panic: no more was asked for than there is")
+    }
+
+    #[test]
+    fn the_end_of_unmerging_is_waited_for_unless_it_is_not_to_be() {
+        assert_eq!(looks(&[], &[9, 9, 5, 0]), 4);
+        assert_eq!(looks(&["--no-wait"], &[9]), 1);
+    }
+}
