@@ -15,6 +15,14 @@ struct Boot {
     cpus: u32,
     memory: &'static str,
     end: &'static str,
+    /// Options of its devices.
+    devices: &'static [&'static str],
+}
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self { kernel: "vmlinux", cpus: 1, memory: "128M", end: "off", devices: &[] }
+    }
 }
 
 impl Boot {
@@ -22,7 +30,9 @@ impl Boot {
     fn run(&self) -> Ended {
         let file = |name: &str| folder().join(name).to_str().expect("UTF-8").to_owned();
         let cmdline = format!("console=ttyS0 panic=-1 end={}", self.end);
-        let running = Running::start(&[
+        let cpus = self.cpus.to_string();
+        let (kernel, initrd) = (file(self.kernel), file("initrd"));
+        let mut arguments = vec![
             "run",
             "--json",
             "-n",
@@ -30,15 +40,16 @@ impl Boot {
             "--memory",
             self.memory,
             "--cpus",
-            &self.cpus.to_string(),
+            &cpus,
             "--kernel",
-            &file(self.kernel),
+            &kernel,
             "--initrd",
-            &file("initrd"),
+            &initrd,
             "--cmdline",
             &cmdline,
-        ]);
-        running.end()
+        ];
+        arguments.extend(self.devices);
+        Running::start(&arguments).end()
     }
 }
 
@@ -63,7 +74,7 @@ fn printed<'line>(ended: &'line Ended, start: &str) -> &'line str {
 #[test]
 #[ignore = "needs hardware virtualization: see `make host-tests`"]
 fn a_bzimage_boots_on_two_vcpus_and_turns_itself_off() {
-    let ended = Boot { kernel: "vmlinuz", cpus: 2, memory: "128M", end: "off" }.run();
+    let ended = Boot { kernel: "vmlinuz", cpus: 2, ..Boot::default() }.run();
     let vm = vm(&ended);
     assert_eq!(vm["stop_reason"], json!({ "kind": "powered_off" }));
     assert!(vm["ready_ms"].as_u64().is_some(), "{vm}");
@@ -76,7 +87,7 @@ fn a_bzimage_boots_on_two_vcpus_and_turns_itself_off() {
 #[test]
 #[ignore = "needs hardware virtualization: see `make host-tests`"]
 fn an_elf_image_boots_by_pvh_and_resets_itself() {
-    let ended = Boot { kernel: "vmlinux", cpus: 1, memory: "128M", end: "reset" }.run();
+    let ended = Boot { end: "reset", ..Boot::default() }.run();
     let vm = vm(&ended);
     assert_eq!(vm["stop_reason"], json!({ "kind": "reset" }));
     assert_eq!(vm["guest"], "linux:vmlinux");
@@ -86,8 +97,16 @@ fn an_elf_image_boots_by_pvh_and_resets_itself() {
 #[test]
 #[ignore = "needs hardware virtualization: see `make host-tests`"]
 fn a_guest_that_panics_resets_itself() {
-    let ended = Boot { kernel: "vmlinux", cpus: 1, memory: "128M", end: "panic" }.run();
+    let ended = Boot { end: "panic", ..Boot::default() }.run();
     assert_eq!(vm(&ended)["stop_reason"], json!({ "kind": "reset" }));
     let panics = |line: &String| line.contains("Kernel panic - not syncing: sysrq triggered crash");
     assert!(ended.stderr.iter().any(panics), "{ended:#?}");
+}
+
+#[test]
+#[ignore = "needs hardware virtualization: see `make host-tests`"]
+fn an_entropy_source_serves_what_the_guest_reads() {
+    let ended = Boot { devices: &["--rng"], ..Boot::default() }.run();
+    assert_eq!(vm(&ended)["stop_reason"], json!({ "kind": "powered_off" }));
+    assert_eq!(printed(&ended, "hwrng"), "virtio_rng.0 4096");
 }
