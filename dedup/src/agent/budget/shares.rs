@@ -19,6 +19,9 @@ use crate::VmId;
 /// What a VM must lack of its share for others to give something back: a part of it.
 const LACK_DIVISOR: u64 = 16;
 
+/// What a VM may have beyond its share without giving it back, while everybody has half of theirs: a part of it.
+const SLACK_DIVISOR: u64 = 256;
+
 /// The part of its share that a VM keeps for itself, whoever lacks something.
 const FLOOR_DIVISOR: u64 = 2;
 
@@ -37,6 +40,8 @@ pub(in crate::agent) enum Lack {
 /// What others keep when a VM gives back pages that they share with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::agent) enum Entitlement {
+    /// Their shares, and what they may have [beyond](MappingBudget::slack) them.
+    Slack,
     /// Their shares.
     #[default]
     Share,
@@ -101,6 +106,7 @@ impl MappingBudget {
     /// O(log VMs).
     pub(in crate::agent) fn is_entitled(&self, vm: VmId, to: Entitlement) -> bool {
         let limit = match to {
+            Entitlement::Slack => self.share() + self.slack(),
             Entitlement::Share => self.share(),
             Entitlement::Half => self.share() / FLOOR_DIVISOR,
         };
@@ -119,6 +125,19 @@ impl MappingBudget {
     /// How many mappings a VM that holds `held` has beyond its share; 0 if it is within.
     pub(in crate::agent) fn beyond_share(&self, held: u64) -> u64 {
         held.saturating_sub(self.share())
+    }
+
+    /// What others keep of pages that they share with a VM that begins to give some back. O(1).
+    pub(in crate::agent) fn first_entitlement(&self) -> Entitlement {
+        if self.is_anyone_starved() { Entitlement::Share } else { Entitlement::Slack }
+    }
+
+    /// How many mappings a VM may have beyond its share before it, or one that it shares pages with, gives any back for
+    /// others. A VM that has its share gets more by pages that another lacks, which it shares: a few would go round
+    /// between such VMs and one that keeps pages for their sake, pass by pass, until that one had its share, too.
+    pub(in crate::agent) fn slack(&self) -> u64 {
+        let slack = (self.share() / SLACK_DIVISOR).max(VMAS_PER_PAIR);
+        if self.is_anyone_starved() { 0 } else { slack }
     }
 
     /// How many mappings a VM that holds `held` may make, or set aside, until it has its share, as far as others

@@ -100,7 +100,10 @@ impl Agent {
             return;
         }
         let owed = self.budget.owed(self.vmas);
-        if !self.budget.is_owing() || owed < VMAS_PER_EXTENT {
+        if !self.budget.is_owing()
+            || owed < VMAS_PER_EXTENT
+            || self.budget.beyond_share(self.vmas) <= self.budget.slack()
+        {
             return;
         }
         let (state, reclaims) = (self.budget.state(self.vmas), self.budget.reclaims());
@@ -110,7 +113,7 @@ impl Agent {
                 Entitlement::Half
             }
             Some(vain) if vain.began_at == state && vain.reclaims == reclaims => return,
-            _ => Entitlement::Share,
+            _ => self.budget.first_entitlement(),
         };
         // Otherwise pages would be unmerged, and the mappings stay.
         if !self.process.page_mover().is_some_and(PageMover::joins_neighbours) {
@@ -125,7 +128,7 @@ impl Agent {
 
     /// Whether others are to keep less now than when a search came to nothing.
     fn is_half_next(&self, vain: &Vain) -> bool {
-        vain.entitlement == Entitlement::Share && self.budget.is_anyone_starved()
+        vain.entitlement != Entitlement::Half && self.budget.is_anyone_starved()
     }
 
     /// Goes on giving mappings back for others, if that is under way: extents of `limit_pages` pages at most,

@@ -90,7 +90,7 @@ impl Agent {
         let entitlement = self.reclaim.entitlement;
         let kept = self.reclaim.kept.get(&partner).copied().unwrap_or(0);
         self.budget.is_entitled(partner, entitlement)
-            && (entitlement == Entitlement::Share || self.budget.may_keep(kept, partner))
+            && (entitlement != Entitlement::Half || self.budget.may_keep(kept, partner))
     }
 
     /// The other VMs a page of which has nothing but a page of an extent to share with. O(pages).
