@@ -25,7 +25,7 @@ pub(in crate::agent) struct Deferral {
     /// Whether some were tried again since it was last looked at.
     pub(super) has_tried: bool,
     /// How many times as many runs were to be tried as there were mappings for when some were last.
-    pub(super) factor: u64,
+    pub(super) factor: u32,
     /// How many pages were to be tried at most when some were last.
     pub(super) most_pages: u32,
     /// The page from which the search for some goes on; the first one, if it is over.

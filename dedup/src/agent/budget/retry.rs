@@ -38,7 +38,7 @@ pub(super) struct Retry {
     /// Mappings that those which were tried may take.
     tried: u64,
     /// How many times as many may be tried as there are mappings for.
-    factor: u64,
+    factor: u32,
     /// How many pages may still be tried.
     left_pages: u32,
 }
@@ -61,7 +61,7 @@ impl Agent {
         let factor = if is_in_vain { self.deferral.factor.saturating_mul(2) } else { 1 };
         self.deferral.factor = factor;
         let room = self.budget.room(self.vmas, u32::MAX);
-        let most_runs = (room / VMAS_PER_PAIR).saturating_mul(factor);
+        let most_runs = (room / VMAS_PER_PAIR).saturating_mul(factor.into());
         let most_runs = usize::try_from(most_runs).unwrap_or(usize::MAX).min(MAX_RUNS);
         if most_runs == 0 {
             self.deferral.next = LinearIndex(0);
@@ -146,7 +146,7 @@ impl Agent {
     fn next_retried(&self, retry: &mut Retry) -> Option<Range<LinearIndex>> {
         let run = retry.runs.pop()?;
         let room = self.budget.room(self.vmas, run.page_count());
-        if retry.left_pages == 0 || retry.tried >= room.saturating_mul(retry.factor) {
+        if retry.left_pages == 0 || retry.tried >= room.saturating_mul(retry.factor.into()) {
             retry.runs.clear();
             return None;
         }
