@@ -1,6 +1,6 @@
 //! What stands where firmware would be: the instructions that reset the machine.
 //!
-//! A kernel that was told of no firmware may still jump to it for a reset, in real mode. Linux does where ACPI
+//! A kernel that knows of no firmware may still jump to it for a reset, in real mode. Linux does where ACPI
 //! is hardware-reduced and there is no EFI (`efi_reboot_required` makes its `reboot_type` EFI, which falls
 //! back to BIOS), unless its command line has `reboot=`.
 

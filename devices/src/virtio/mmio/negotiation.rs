@@ -184,8 +184,11 @@ impl<M: DeviceMemory> MmioTransport<M> {
 
     /// Has the driver know that the device does nothing more until it is reset.
     pub(super) fn be_out_of_order(&mut self, why: &dyn std::fmt::Display) {
-        log::warn!("virtio device of type {}: {why}", self.device.device_type());
         count(&self.metrics.queue_errors);
+        let errors = self.metrics.counts().queue_errors;
+        // A driver can have that happen as often as it likes.
+        let level = if errors.is_power_of_two() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "virtio device of type {}: {why}", self.device.device_type());
         self.negotiation.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
         self.raise(CONFIG_CHANGE);
     }
