@@ -17,7 +17,7 @@ const CHANGES: u32 = 0;
 /// A queue, as the loop has it.
 pub(crate) struct QueueEvent {
     /// Raised when its driver announces requests.
-    pub(crate) event: EventFd,
+    pub(crate) event: Arc<EventFd>,
     /// Carries requests out, and returns whether there may be more.
     pub(crate) process: Box<dyn FnMut() -> bool + Send>,
 }
@@ -99,7 +99,7 @@ impl QueueSubscriber {
                 }
                 Change::Remove(vm) => {
                     for (data, (_, queue)) in self.queues.extract_if(.., |_, (of, _)| *of == vm) {
-                        let events = Events::with_data(&queue.event, data, EventSet::IN);
+                        let events = Events::with_data(&*queue.event, data, EventSet::IN);
                         if let Err(error) = ops.remove(events) {
                             log::error!("cannot stop waiting for requests in VM {vm}: {error}");
                         }
@@ -112,7 +112,7 @@ impl QueueSubscriber {
     fn add(&mut self, vm: VmId, queue: QueueEvent, ops: &mut EventOps) {
         let data = self.next;
         self.next = data.checked_add(1).unwrap_or(CHANGES + 1);
-        match ops.add(Events::with_data(&queue.event, data, EventSet::IN)) {
+        match ops.add(Events::with_data(&*queue.event, data, EventSet::IN)) {
             Ok(()) => drop(self.queues.insert(data, (vm, queue))),
             Err(error) => log::error!("cannot wait for requests in VM {vm}: {error}"),
         }

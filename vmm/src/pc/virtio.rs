@@ -25,12 +25,14 @@ pub(crate) struct VirtioDevices {
     /// `None` if they have no queues.
     queues: Option<RegisteredQueues>,
     transports: Vec<Transport>,
+    /// By which the loop is notified of requests.
+    events: Vec<Arc<EventFd>>,
 }
 
 impl VirtioDevices {
     /// Those of a machine that has none.
     pub(crate) fn none() -> Self {
-        Self { queues: None, transports: Vec::new() }
+        Self { queues: None, transports: Vec::new(), events: Vec::new() }
     }
 
     /// Makes the `wanted` devices of a VM, on `bus`, in `memory`; `events` carries out what their drivers request.
@@ -61,7 +63,9 @@ impl VirtioDevices {
             let transport = Arc::new(Mutex::new(transport));
             made.transports.push(Arc::clone(&transport));
             for index in 0..queue_count {
-                queues.push(queue_event(fd, notify_at, index, &transport)?);
+                let queue = queue_event(fd, notify_at, index, &transport)?;
+                made.events.push(Arc::clone(&queue.event));
+                queues.push(queue);
             }
             bus.insert(name, registers, transport)?;
         }
@@ -69,6 +73,19 @@ impl VirtioDevices {
             made.queues = Some(events.register(vm, queues));
         }
         Ok(made)
+    }
+
+    /// Has them neither read memory nor write to it until they are to go on, which they do where they were.
+    pub(crate) fn set_paused(&self, is_paused: bool) {
+        for transport in &self.transports {
+            transport.lock().unwrap_or_else(PoisonError::into_inner).set_paused(is_paused);
+        }
+        for event in self.events.iter().filter(|_| !is_paused) {
+            // Of what was announced meanwhile nothing came.
+            if let Err(error) = event.write(1) {
+                log::error!("cannot go on with the requests of a device: {error}");
+            }
+        }
     }
 }
 
@@ -90,7 +107,7 @@ fn queue_event(
         // What fails puts the device out of order, which is logged and counted.
         transport.process_queue(index).unwrap_or(false)
     };
-    Ok(QueueEvent { event, process: Box::new(process) })
+    Ok(QueueEvent { event: Arc::new(event), process: Box::new(process) })
 }
 
 impl Drop for VirtioDevices {

@@ -81,7 +81,7 @@ impl VmHandle {
     }
 
     /// Takes the guest out of execution, and does nothing if it is. It is out when this returns:
-    /// not one of its instructions is executed until it is resumed.
+    /// not one of its instructions is executed until it is resumed, and no virtio device writes its memory.
     ///
     /// # Errors
     ///
@@ -90,7 +90,10 @@ impl VmHandle {
         let machine = self.vm.machine();
         let machine = machine.as_ref().ok_or_else(|| self.stopped(Operation::Pause))?;
         match self.vm.watch.state() {
-            VmState::Running => self.command(machine, Operation::Pause, Command::Pause)?,
+            VmState::Running => {
+                self.command(machine, Operation::Pause, Command::Pause)?;
+                machine.virtio.set_paused(true);
+            }
             VmState::Paused => return Ok(()),
             VmState::Created => return Err(self.not_started(Operation::Pause)),
             VmState::Stopped => return Err(self.stopped(Operation::Pause)),
@@ -190,7 +193,9 @@ impl VmHandle {
             watched.state = VmState::Running;
             watched.started_at.get_or_insert_with(Instant::now);
         });
+        machine.virtio.set_paused(false);
         self.command(machine, operation, Command::Run).inspect_err(|_| {
+            machine.virtio.set_paused(before == VmState::Paused);
             self.vm.watch.change(|watched| watched.state = before);
         })?;
         machine.dedup.waker().wake();

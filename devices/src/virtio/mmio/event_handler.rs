@@ -11,7 +11,7 @@ use crate::virtio::QueueError;
 impl<M: DeviceMemory> MmioTransport<M> {
     /// Has the device carry out requests of queue `index`, and interrupts the driver if it waits for that; returns
     /// whether there may be more, for which this is to be called again. Nothing happens while the driver is not
-    /// ready. O(descriptors of the queue).
+    /// ready, or the device is paused. O(descriptors of the queue).
     ///
     /// # Errors
     ///
@@ -22,7 +22,7 @@ impl<M: DeviceMemory> MmioTransport<M> {
         let Some(slot) = self.queues.get_mut(index) else {
             return Err(virtio_queue::Error::InvalidDescriptorIndex.into());
         };
-        let is_active = self.negotiation.is_active() && slot.queue.ready();
+        let is_active = !self.is_paused && self.negotiation.is_active() && slot.queue.ready();
         let Some(memory) = self.memory.as_ref().filter(|_| is_active) else { return Ok(false) };
         match self.device.process(index, &mut slot.queue, memory) {
             Ok(processed) => {

@@ -102,6 +102,10 @@ fn a_driver_finds_the_device_agrees_on_features_and_has_its_request_carried_out(
     assert_eq!(machine.read(QUEUE_READY), 1);
     assert_eq!(machine.transport.process_queue(0), Ok(false), "the driver is not ready");
     machine.write(STATUS, READY);
+    machine.transport.set_paused(true);
+    assert_eq!(machine.transport.process_queue(0), Ok(false));
+    assert_eq!(u16::from_le(driver.used().idx().load()), 0, "the device is paused");
+    machine.transport.set_paused(false);
     assert_eq!(machine.transport.process_queue(0), Ok(false));
     assert_eq!(u16::from_le(driver.used().idx().load()), 1);
     assert_eq!((machine.read(INTERRUPT_STATUS), machine.line.0.load(Ordering::Relaxed)), (1, 1));

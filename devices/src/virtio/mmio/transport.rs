@@ -24,6 +24,8 @@ pub(super) struct QueueSlot {
 /// comes of it.
 pub struct MmioTransport<M: DeviceMemory> {
     pub(super) device: Box<dyn VirtioDevice<M>>,
+    /// Whether nothing is to be carried out for now.
+    pub(super) is_paused: bool,
     /// `None` when the machine is gone.
     pub(super) memory: Option<M>,
     pub(super) interrupt: Box<dyn Interrupt>,
@@ -49,6 +51,7 @@ impl<M: DeviceMemory> MmioTransport<M> {
         Self {
             device,
             memory: Some(memory),
+            is_paused: false,
             interrupt,
             metrics: Arc::default(),
             queues,
@@ -62,6 +65,12 @@ impl<M: DeviceMemory> MmioTransport<M> {
     /// What it has done so far, and goes on doing.
     pub fn metrics(&self) -> Arc<TransportMetrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// Has the device carry nothing out until it is to go on: it neither reads memory nor writes to it. What is announced
+    /// meanwhile is lost, so each queue is to be [processed](Self::process_queue) when it goes on.
+    pub fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
     /// Has the device do nothing any more, and drops its memory: the machine is gone.
