@@ -18,7 +18,7 @@ pub struct TransportMetrics {
 /// The counters at one moment, since the device was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct TransportCounts {
-    /// Times that the driver has announced requests.
+    /// Times that a queue was looked into: its driver has announced requests, or there were more than a turn takes.
     pub notifications: u64,
     /// Interrupts that were raised.
     pub interrupts: u64,
