@@ -6,6 +6,7 @@ use std::ffi::OsString;
 
 use clap::{ColorChoice, Parser};
 
+use super::live::takes_escapes;
 use super::text::printable;
 
 /// Reads the process's command line.
@@ -24,10 +25,11 @@ pub(super) fn parse<P: Parser>() -> Result<P, clap::Error> {
     })
 }
 
-/// Clap's own `try_parse_from`, which takes a terminal that has no name for one with colours.
+/// Clap's own `try_parse_from`, which takes a terminal that has no name for one with colours, and any
+/// terminal where `CI` is set.
 fn try_parse<P: Parser>(args: &[OsString]) -> Result<P, clap::Error> {
-    let is_nameless = env::var_os("TERM").is_some_and(|term| term.is_empty());
-    let color = if is_nameless { ColorChoice::Never } else { ColorChoice::Auto };
+    let is_forced = env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty());
+    let color = if takes_escapes() || is_forced { ColorChoice::Auto } else { ColorChoice::Never };
     let mut command = P::command().color(color);
     let mut matches = command.try_get_matches_from_mut(args)?;
     P::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))

@@ -16,8 +16,13 @@ static LINE: Mutex<String> = Mutex::new(String::new());
 
 /// Whether a stream leads to a terminal that can go back and clear what it shows.
 pub(super) fn is_capable(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && takes_escapes()
+}
+
+/// Whether the terminal is of a kind that knows escape sequences.
+pub(super) fn takes_escapes() -> bool {
     let term = env::var_os("TERM").unwrap_or_default();
-    stream.is_terminal() && !term.is_empty() && term != "dumb"
+    !term.is_empty() && term != "dumb"
 }
 
 /// Columns of the terminal that stderr leads to.

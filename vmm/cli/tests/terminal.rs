@@ -35,8 +35,12 @@ fn ended_on_terminal(term: &str, columns: u16, args: &[&str]) -> (ExitStatus, St
     let mut child = Command::new(env!("CARGO_BIN_EXE_pagefold"))
         .args(args)
         .env("TERM", term)
+        // Many take any terminal for one with colours where it is set.
+        .env("CI", "true")
         .env_remove("RUST_LOG")
         .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR")
+        .env_remove("CLICOLOR_FORCE")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(terminal)
