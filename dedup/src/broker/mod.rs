@@ -36,6 +36,7 @@
 //! | `Declined` | did not map it: written, or refused | makes the item loose; if it was to fill the slot, others may |
 //! | `Deferred` | did not fill the slot: no VMAs to spare | leaves the item on its node; others may fill a slot |
 //! | `DeferredForRetry` | the same, and goes on with the run later | the same, but has the others wait for that |
+//! | `Retried` | is about to offer it again, for which there may be VMAs now | keeps its place for it until then |
 //! | `Differs` | found other bytes in the slot | makes the item `Collided` with the key of the slot's node |
 //! | `Broken` | found that the guest has written it: it has its own copy | makes the item loose, aged by such breaks |
 //! | `Left` | made it private or discarded it; or it was written before it shared | makes the item loose |

@@ -125,6 +125,11 @@ impl LocalBroker {
                     self.defer_for_retry(item, node);
                 }
             }
+            Outcome::Retried { linear } => {
+                let item = self.item(vm, linear)?;
+                self.acknowledge(vm, linear, 1);
+                self.retry(vm, linear, item);
+            }
             Outcome::Differs { linear, slot } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
@@ -135,7 +140,6 @@ impl LocalBroker {
             Outcome::Left { linear } => {
                 let item = self.item(vm, linear)?;
                 self.acknowledge(vm, linear, 1);
-                self.note_retry(vm, item);
                 self.remove_item(item);
             }
             Outcome::Broken { linear } => {

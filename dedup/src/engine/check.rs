@@ -85,9 +85,13 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), C
         let fits = match (state, item) {
             (PageState::Shared(slot), ItemState::Shared(of_node)) => of_node == Some(slot),
             (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
-            (PageState::Waiting, item) => !matches!(item, ItemState::Deferred | ItemState::Loose),
+            (PageState::Waiting, item) => {
+                !matches!(item, ItemState::Deferred | ItemState::Retried | ItemState::Loose)
+            }
             (PageState::Deferred, ItemState::Deferred) => true,
-            (_, item) => matches!(item, ItemState::Loose | ItemState::Collided),
+            (_, item) => {
+                matches!(item, ItemState::Loose | ItemState::Collided | ItemState::Retried)
+            }
         };
         if !fits {
             return differ(format!("page {page} is {state:?}, and its item {item:?}"));

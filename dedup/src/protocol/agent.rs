@@ -72,6 +72,12 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
+    /// It had been deferred, and its agent is about to offer it again. It keeps its place in the trees until it is, or until
+    /// the visits of the pass are over.
+    Retried {
+        /// The page.
+        linear: LinearIndex,
+    },
     /// Its bytes are not those of the slot, although its fingerprint, or its identity's first 64 bits, are.
     Differs {
         /// The page.

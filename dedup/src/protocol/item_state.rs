@@ -16,6 +16,8 @@ pub enum ItemState {
     Waiting,
     /// Either, and its agent has deferred it for want of mappings.
     Deferred,
+    /// As deferred, but its agent is about to offer it again.
+    Retried,
     /// The stable tree, on a node that it does not share yet.
     Proposed,
     /// The stable tree, sharing the slot of its node.

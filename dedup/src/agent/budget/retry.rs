@@ -133,7 +133,7 @@ impl Agent {
                 self.dirty.insert_range(pages.clone());
                 self.note_work(pages.clone());
                 // Some may be in the trees, for another to fill a slot for them.
-                outcomes.extend(pages.pages().map(|linear| Outcome::Left { linear }));
+                outcomes.extend(pages.pages().map(|linear| Outcome::Retried { linear }));
             }
         }
         self.work.noted_pages += outcomes.len() as u64;

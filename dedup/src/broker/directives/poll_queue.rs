@@ -7,6 +7,7 @@
 //! | lacking a slot | the store was full | likewise, as many as there is room for; or when its node gets a slot |
 //! | awaiting a retry | who was to fill its node's slot is about to retry | when it is filled, or none is retried |
 //! | deferred | its agent has no VMAs to spare for it | when another page has filled its node's slot |
+//! | retried | it is deferred, and its agent is about to offer it again | when it is offered |
 //!
 //! A page is in one of `due`, `parked`, `lacking` and `awaiting_retry` at most, and polled some time if it is in one.
 //! What is parked, lacks a slot or awaits a retry is *set aside*. `deferred` guarantees no poll: such a page may be due
@@ -30,6 +31,8 @@ pub(in crate::broker) struct PollQueue {
     /// `None` where there are none.
     awaiting_retry: Option<Box<Pages>>,
     deferred: Option<Box<Pages>>,
+    /// Some of the deferred.
+    retried: Option<Box<Pages>>,
 }
 
 /// A set of pages, and how many there are.
@@ -83,6 +86,7 @@ impl PollQueue {
             lacking: pages(),
             awaiting_retry: None,
             deferred: None,
+            retried: None,
         }
     }
 
@@ -152,10 +156,26 @@ impl PollQueue {
 
     /// Notes that a page is not deferred any more; returns whether it was. O(1).
     pub(in crate::broker) fn end_deferral(&mut self, linear: LinearIndex) -> bool {
-        let Some(deferred) = &mut self.deferred else { return false };
-        let had = deferred.remove(linear);
-        self.deferred = self.deferred.take().filter(|deferred| deferred.count > 0);
-        had
+        remove_from(&mut self.retried, linear);
+        remove_from(&mut self.deferred, linear)
+    }
+
+    /// Notes that its agent is about to offer a page again which is deferred. O(1).
+    pub(in crate::broker) fn retry(&mut self, linear: LinearIndex) {
+        let page_count = self.due.set.page_count();
+        self.retried.get_or_insert_with(|| Box::new(Pages::new(page_count))).insert(linear);
+    }
+
+    /// Whether its agent is about to offer a page again. O(1).
+    pub(in crate::broker) fn is_retried(&self, linear: LinearIndex) -> bool {
+        self.retried.as_ref().is_some_and(|retried| retried.set.contains(linear))
+    }
+
+    /// Takes the first of the pages that agents are about to offer again. O(pages / 64).
+    pub(in crate::broker) fn pop_retried(&mut self) -> Option<LinearIndex> {
+        let page = self.retried.as_mut()?.take_from(LinearIndex(0));
+        self.retried = self.retried.take().filter(|retried| retried.count > 0);
+        page
     }
 
     /// Whether its agent has deferred a page. O(1).
@@ -240,13 +260,18 @@ impl PollQueue {
         let names = ["due", "parked", "lacking a slot"].into_iter();
         let names = names.chain(self.awaiting_retry.iter().map(|_| "awaiting a retry"));
         let names = names.chain(self.deferred.iter().map(|_| "deferred"));
+        let names = names.chain(self.retried.iter().map(|_| "retried"));
         for (what, pages) in names.zip(self.sets()) {
             let found = pages.set.count();
             if found != pages.count {
                 return Err(format!("{found} pages are {what}, {} counted", pages.count));
             }
         }
-        Ok(())
+        let mut retried = self.retried.iter().flat_map(|retried| retried.iter());
+        match retried.find(|&page| !self.is_deferred(page)) {
+            Some(page) => Err(format!("page {} is retried, and not deferred", page.0)),
+            None => Ok(()),
+        }
     }
 
     /// Bytes on the heap.
@@ -256,8 +281,16 @@ impl PollQueue {
 
     fn sets(&self) -> impl Iterator<Item = &Pages> {
         let sets = [&self.due, &self.parked, &self.lacking].into_iter();
-        sets.chain(self.awaiting_retry.as_deref()).chain(self.deferred.as_deref())
+        let sets = sets.chain(self.awaiting_retry.as_deref()).chain(self.deferred.as_deref());
+        sets.chain(self.retried.as_deref())
     }
+}
+
+/// Takes a page out of a set, which is none when it is empty; returns whether it was in it.
+fn remove_from(pages: &mut Option<Box<Pages>>, linear: LinearIndex) -> bool {
+    let had = pages.as_mut().is_some_and(|pages| pages.remove(linear));
+    *pages = pages.take().filter(|pages| pages.count > 0);
+    had
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::VmId;
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
-use crate::broker::rmap::Role;
+use crate::broker::rmap::{RmapItem, Role};
+use crate::fingerprint::Fingerprint;
+use crate::{LinearIndex, VmId};
 
 /// Passes in a row in which pages wait, at most: each takes about half of the VMAs that are left.
 const MOST_PASSES: u32 = 16;
@@ -23,6 +24,8 @@ pub(in crate::broker) struct Retries {
     pub(in crate::broker) vms: BTreeSet<VmId>,
     /// VMs that such pages wait for.
     awaited_vms: BTreeSet<VmId>,
+    /// VMs that may have pages that are about to be offered again; has every VM that does.
+    retrying_vms: BTreeSet<VmId>,
     /// Whether one of them has taken back what it had deferred since the last pass looked at all pages.
     is_any: bool,
     /// For how many passes in a row such pages have waited.
@@ -32,7 +35,7 @@ pub(in crate::broker) struct Retries {
 impl Retries {
     /// Calls a VM by another number.
     pub(in crate::broker) fn rename(&mut self, vm: VmId, to: VmId) {
-        for vms in [&mut self.vms, &mut self.awaited_vms] {
+        for vms in [&mut self.vms, &mut self.awaited_vms, &mut self.retrying_vms] {
             if vms.remove(&vm) {
                 vms.insert(to);
             }
@@ -62,14 +65,56 @@ impl LocalBroker {
         self.members.get(&vm).is_some_and(|member| member.queue.is_awaiting_retry(linear))
     }
 
-    /// Notes that an agent takes a page back: if it was deferred, it may be about to be tried again. O(log VMs).
-    pub(in crate::broker) fn note_retry(&mut self, vm: VmId, item: ItemId) {
-        self.retries.is_any |= self.retries.awaited_vms.contains(&vm) && self.is_deferred(item);
+    /// Has a page that was deferred keep its place until it is [offered](Self::retakes_place) again or the visits of the
+    /// pass are over; takes it out of the trees if it was not. O(log VMs), or what it costs to take it out.
+    pub(in crate::broker) fn retry(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
+        if !self.is_deferred(item) {
+            return self.remove_item(item);
+        }
+        self.retries.is_any |= self.retries.awaited_vms.contains(&vm);
+        self.retries.retrying_vms.insert(vm);
+        self.owner_mut(item).queue.retry(linear);
     }
 
-    /// Ends the visits of a pass. If no agent that pages wait for has tried again in them what it had deferred,
-    /// directives are due for these. O(VMs that have such pages · pages / 64).
+    /// Whether a page is about to be offered again. O(log VMs).
+    pub(in crate::broker) fn is_retried(&self, vm: VmId, linear: LinearIndex) -> bool {
+        self.members.get(&vm).is_some_and(|member| member.queue.is_retried(linear))
+    }
+
+    /// Has a page that is offered again be due on the node that it has kept its place on, if that has its key and no bytes
+    /// yet; returns whether it has. O(log VMs).
+    pub(in crate::broker) fn retakes_place(&mut self, item: ItemId, key: Fingerprint) -> bool {
+        if self.retries.retrying_vms.is_empty() {
+            return false;
+        }
+        let (vm, linear) = self.rmap.page(item);
+        let RmapItem::Proposed { link, role: Role::Undirected } = self.rmap.item(item) else {
+            return false;
+        };
+        let node = self.stable.node(link.node);
+        let retakes =
+            node.key == key && node.filled_slot().is_none() && self.is_retried(vm, linear);
+        if retakes {
+            self.end_deferral(item);
+            self.enqueue(item);
+        }
+        retakes
+    }
+
+    /// Ends the visits of a pass. What was to be tried again in them and was not offered is in no tree any more. If no
+    /// agent that pages wait for has tried again what it had deferred, directives are due for these.
+    /// O(VMs that have such pages · pages / 64), and what it costs to take pages out of the trees.
     pub fn end_visits(&mut self) {
+        for vm in std::mem::take(&mut self.retries.retrying_vms) {
+            while let Some(member) = self.members.get_mut(&vm)
+                && let Some(linear) = member.queue.pop_retried()
+            {
+                if let Ok(item) = self.item(vm, linear) {
+                    self.remove_item(item);
+                }
+            }
+        }
+        self.store.flush();
         let is_any = std::mem::take(&mut self.retries.is_any);
         self.retries.passes += 1;
         if is_any && self.retries.passes < MOST_PASSES && self.awaits_retries() {
@@ -92,9 +137,9 @@ impl LocalBroker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PAGE_SIZE;
     use crate::extents::Extent;
     use crate::protocol::{Broker, Directive, Offer, Outcome};
-    use crate::{LinearIndex, PAGE_SIZE};
 
     const VMS: [VmId; 2] = [VmId(0), VmId(1)];
     const PAGES: u32 = 3;
@@ -146,7 +191,7 @@ mod tests {
     }
 
     fn retry_first(broker: &mut LocalBroker) {
-        broker.report(VMS[0], &[Outcome::Left { linear: LinearIndex(0) }]).unwrap();
+        broker.report(VMS[0], &[Outcome::Retried { linear: LinearIndex(0) }]).unwrap();
         offer(broker, VMS[0], 0..1);
         broker.end_visits();
     }

@@ -29,6 +29,10 @@ impl LocalBroker {
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.fingerprint);
+            if !self.contested.contains(key) && self.retakes_place(item, key) {
+                decisions.push(Decision::Wait);
+                continue;
+            }
             let collided = self.loosen(item);
             decisions.push(if self.needs_identity(vm, key, collided) {
                 Decision::Identify

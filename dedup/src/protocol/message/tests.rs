@@ -80,6 +80,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         at().prop_map(|(linear, slot)| Outcome::Declined { linear, slot }),
         at().prop_map(|(linear, slot)| Outcome::Deferred { linear, slot }),
         at().prop_map(|(linear, slot)| Outcome::DeferredForRetry { linear, slot }),
+        linear().prop_map(|linear| Outcome::Retried { linear }),
         at().prop_map(|(linear, slot)| Outcome::Differs { linear, slot }),
         linear().prop_map(|linear| Outcome::Broken { linear }),
         linear().prop_map(|linear| Outcome::Left { linear }),
@@ -186,6 +187,7 @@ fn item_state() -> impl Strategy<Value = ItemState> {
         Just(ItemState::Collided),
         Just(ItemState::Waiting),
         Just(ItemState::Deferred),
+        Just(ItemState::Retried),
         Just(ItemState::Proposed),
         option::of(slot()).prop_map(ItemState::Shared),
     ]
