@@ -124,8 +124,8 @@ impl Admin for LocalBroker {
         self.move_directives(vm, pages, directives)
     }
 
-    fn end_visits(&mut self) {
-        self.end_visits();
+    fn end_visits(&mut self) -> u64 {
+        self.end_visits()
     }
 
     fn awaits_retries(&self) -> bool {

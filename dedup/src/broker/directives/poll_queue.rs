@@ -171,11 +171,14 @@ impl PollQueue {
         self.retried.as_ref().is_some_and(|retried| retried.set.contains(linear))
     }
 
-    /// Takes the first of the pages that agents are about to offer again. O(pages / 64).
-    pub(in crate::broker) fn pop_retried(&mut self) -> Option<LinearIndex> {
-        let page = self.retried.as_mut()?.take_from(LinearIndex(0));
-        self.retried = self.retried.take().filter(|retried| retried.count > 0);
-        page
+    /// The first pages, `most` at most, that its agent is about to offer again, which are only deferred from now on.
+    /// O(pages / 64).
+    pub(in crate::broker) fn take_retried(&mut self, most: usize) -> Vec<LinearIndex> {
+        let pages: Vec<_> = self.retried.iter().flat_map(|pages| pages.iter()).take(most).collect();
+        for &page in &pages {
+            remove_from(&mut self.retried, page);
+        }
+        pages
     }
 
     /// Whether its agent has deferred a page. O(1).

@@ -12,6 +12,7 @@ use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::rmap::{RmapItem, Role};
 use crate::fingerprint::Fingerprint;
+use crate::protocol::BATCH;
 use crate::{LinearIndex, VmId};
 
 /// Passes in a row in which pages wait, at most: each takes about half of the VMAs that are left.
@@ -101,30 +102,45 @@ impl LocalBroker {
         retakes
     }
 
-    /// Ends the visits of a pass. What was to be tried again in them and was not offered is in no tree any more. If no
-    /// agent that pages wait for has tried again what it had deferred, directives are due for these.
+    /// Ends the visits of a pass; returns how many pages had to be taken out of the trees for that, as they were to be
+    /// offered again and were not: [so many](BATCH) at most, and it is to be called again if there were any. If no agent
+    /// that pages wait for has tried again what it had deferred, directives are due for these.
     /// O(VMs that have such pages · pages / 64), and what it costs to take pages out of the trees.
-    pub fn end_visits(&mut self) {
-        for vm in std::mem::take(&mut self.retries.retrying_vms) {
-            while let Some(member) = self.members.get_mut(&vm)
-                && let Some(linear) = member.queue.pop_retried()
-            {
-                if let Ok(item) = self.item(vm, linear) {
-                    self.remove_item(item);
-                }
-            }
+    pub fn end_visits(&mut self) -> u64 {
+        let dropped_count = self.drop_retried();
+        if dropped_count > 0 {
+            return dropped_count;
         }
-        self.store.flush();
         let is_any = std::mem::take(&mut self.retries.is_any);
         self.retries.passes += 1;
         if is_any && self.retries.passes < MOST_PASSES && self.awaits_retries() {
-            return;
+            return 0;
         }
         for vm in std::mem::take(&mut self.retries).vms {
             if let Some(member) = self.members.get_mut(&vm) {
                 member.queue.end_retries();
             }
         }
+        0
+    }
+
+    /// Takes some of the pages out of the trees that were to be offered again and were not; returns how many.
+    fn drop_retried(&mut self) -> u64 {
+        while let Some(vm) = self.retries.retrying_vms.pop_first() {
+            let Some(member) = self.members.get_mut(&vm) else { continue };
+            let pages = member.queue.take_retried(BATCH);
+            for &linear in &pages {
+                if let Ok(item) = self.item(vm, linear) {
+                    self.remove_item(item);
+                }
+            }
+            if !pages.is_empty() {
+                self.retries.retrying_vms.insert(vm);
+                self.store.flush();
+                return pages.len() as u64;
+            }
+        }
+        0
     }
 
     /// Whether any page awaits a retry. O(VMs that may have such pages).

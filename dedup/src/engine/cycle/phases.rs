@@ -40,10 +40,18 @@ impl EachDomain {
         &mut self,
         domains: &'domain mut BTreeMap<String, Domain>,
     ) -> Option<&'domain mut Domain> {
-        let after = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let (name, domain) = domains.range_mut::<str, _>((after, Bound::Unbounded)).next()?;
+        let (name, domain) = self.peek(domains)?;
         self.last = Some(name.clone());
         Some(domain)
+    }
+
+    /// The same, and it stays the next one. O(log domains).
+    fn peek<'domain>(
+        &self,
+        domains: &'domain mut BTreeMap<String, Domain>,
+    ) -> Option<(&'domain String, &'domain mut Domain)> {
+        let after = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        domains.range_mut::<str, _>((after, Bound::Unbounded)).next()
     }
 }
 
@@ -84,8 +92,14 @@ impl Cycle {
                 }
                 Phase::EndVisits { domains } => {
                     work.step.visits += 1;
-                    match domains.next(work.domains) {
-                        Some(domain) => domain.broker.end_visits(),
+                    match domains.peek(work.domains) {
+                        Some((name, domain)) => {
+                            let dropped_count = domain.broker.end_visits();
+                            work.step.noted_pages += dropped_count;
+                            if dropped_count == 0 {
+                                domains.last = Some(name.clone());
+                            }
+                        }
                         None => self.phase = Phase::Poll { vms: work.vms(), busy: false },
                     }
                     continue;

@@ -155,7 +155,7 @@ pub enum AdminReply {
     /// Of [`Admin::move_directives`].
     MoveDirectives(Result<Vec<Directive>, BrokerError>),
     /// Of [`Admin::end_visits`].
-    EndVisits(()),
+    EndVisits(u64),
     /// Of [`Admin::awaits_retries`].
     AwaitsRetries(bool),
     /// Of [`Admin::enqueue_moves`].
@@ -244,10 +244,7 @@ impl AdminRequest {
                 let result = broker.move_directives(vm, &pages, &mut directives);
                 AdminReply::MoveDirectives(result.map(|()| directives))
             }
-            Self::EndVisits => {
-                broker.end_visits();
-                AdminReply::EndVisits(())
-            }
+            Self::EndVisits => AdminReply::EndVisits(broker.end_visits()),
             Self::AwaitsRetries => AdminReply::AwaitsRetries(broker.awaits_retries()),
             Self::EnqueueMoves => {
                 broker.enqueue_moves();

@@ -270,8 +270,8 @@ impl<B: Admin> Admin for Encoded<B> {
         Ok(())
     }
 
-    fn end_visits(&mut self) {
-        admin!(self, EndVisits);
+    fn end_visits(&mut self) -> u64 {
+        admin!(self, EndVisits)
     }
 
     fn awaits_retries(&self) -> bool {

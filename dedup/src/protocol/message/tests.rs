@@ -356,7 +356,7 @@ fn admin_replies() -> Variants<AdminReply> {
         any::<bool>().prop_map(R::HasEqual).boxed(),
         slot_or_error().prop_map(R::BeginMove).boxed(),
         result(vec(directive(), 0..5), broker_error()).prop_map(R::MoveDirectives).boxed(),
-        Just(R::EndVisits(())).boxed(),
+        any::<u64>().prop_map(R::EndVisits).boxed(),
         any::<bool>().prop_map(R::AwaitsRetries).boxed(),
         Just(R::EnqueueMoves(())).boxed(),
         any::<bool>().prop_map(R::GiveUpMove).boxed(),
