@@ -17,13 +17,15 @@ pub(super) struct Backlog {
     pub(super) unmarked: PageSet,
     /// Pages without such a change that there was something to do about, since last taken.
     pub(super) pages: u64,
+    /// Passes since the mark that were to be followed by another only because mappings were to be given back.
+    pub(super) due_reclaims: u32,
 }
 
 impl Backlog {
     /// None, of a VM of so many pages, which all changed before the mark.
     pub(super) fn new(page_count: u32) -> Self {
         let none = PageSet::new(page_count);
-        Self { changed_since_mark: none.clone(), unmarked: none, pages: 0 }
+        Self { changed_since_mark: none.clone(), unmarked: none, pages: 0, due_reclaims: 0 }
     }
 }
 
@@ -31,6 +33,7 @@ impl Agent {
     /// Has pages that change from now on not count as backlog: what a guest goes on writing can
     /// never all be folded.
     pub(crate) fn mark(&mut self) {
+        self.backlog.due_reclaims = 0;
         self.backlog.unmarked.insert_range(self.backlog.unmarked.whole());
     }
 

@@ -18,6 +18,8 @@ pub(in crate::agent) struct Deferral {
     pub(super) lack: Lack,
     /// How often mappings had been given back for such VMs when it was last looked at.
     reclaims_seen: u64,
+    /// Whether it is lacked by pages that have not changed since somebody began to wait for folding to settle.
+    is_unchanged: bool,
     /// What the budget was when they were last tried.
     pub(super) tried_at: Option<BudgetState>,
     /// The most that was committed when some were put off since, be it set aside for others only.
@@ -65,14 +67,18 @@ impl Agent {
         let reclaims = self.budget.reclaims();
         let is_progress = reclaims != self.deferral.reclaims_seen || lack != self.deferral.lack;
         self.deferral.reclaims_seen = reclaims;
-        if lack != Lack::Nothing
-            && is_progress
-            && !self.deferred.is_subset(&self.backlog.changed_since_mark)
-        {
+        self.deferral.is_unchanged =
+            lack != Lack::Nothing && !self.deferred.is_subset(&self.backlog.changed_since_mark);
+        if self.deferral.is_unchanged && is_progress {
             // Others may give back what its pages are put off for.
             self.backlog.pages += 1;
         }
         self.set_lack(lack);
+    }
+
+    /// Whether others are to give back what pages lack that have not changed since the mark.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.deferral.lack != Lack::Nothing && self.deferral.is_unchanged
     }
 
     pub(in crate::agent) fn set_lack(&mut self, lack: Lack) {

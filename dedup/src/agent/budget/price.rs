@@ -122,10 +122,12 @@ impl Agent {
         room.min(self.budget.room_within_share(held))
     }
 
-    /// Whether the VM may take what comes back of mappings that are set aside: it is not kept to its share.
+    /// Whether the VM may take what comes back of mappings that are set aside: it is not kept to its share, nor to half of
+    /// it while another has less.
     fn has_room_later(&self, planned: i64) -> bool {
         let held = self.vmas.saturating_add_signed(planned);
-        self.budget.room_within_share(held) > self.budget.room(held, 1)
+        !self.budget.is_to_leave_the_rest(held)
+            && self.budget.room_within_share(held) > self.budget.room(held, 1)
     }
 
     /// Shortens a run whose partners lie in more runs than there are mappings for, or than its VM is entitled to

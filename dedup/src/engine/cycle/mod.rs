@@ -176,6 +176,9 @@ impl Engine {
                 self.advisor.advise(&mut self.knobs, cycle.began.elapsed(), cpu);
             }
         }
+        if self.members.values().any(|member| member.agent.is_held_back()) {
+            self.members.values_mut().for_each(|member| member.agent.note_due_reclaim());
+        }
         let backlog: u64 =
             self.members.values_mut().map(|member| member.agent.take_backlog()).sum();
         let awaits_retries = |domain: &&Domain| domain.broker.awaits_retries();

@@ -32,6 +32,9 @@ use search::Window;
 const PASS_DIVISOR: u64 = 4;
 const LEAST_PER_PASS: u64 = 64;
 
+/// Passes for which somebody waits at most who waits for folding to settle, only because they are to give mappings back.
+const MOST_DUE: u32 = 128;
+
 /// Mappings that making an extent anonymous gives back, at most.
 const VMAS_PER_EXTENT: u64 = 2;
 
@@ -96,34 +99,47 @@ impl Agent {
     /// pages. O(1).
     pub(in crate::agent) fn begin_reclaim(&mut self, may_move: bool) {
         self.reclaim.end();
-        if !may_move {
-            return;
-        }
-        let owed = self.budget.owed(self.vmas);
-        if !self.budget.is_owing()
-            || owed < VMAS_PER_EXTENT
-            || self.budget.beyond_share(self.vmas) <= self.budget.slack()
-        {
-            return;
-        }
+        let Some(entitlement) = self.next_entitlement().filter(|_| may_move) else { return };
         let (state, reclaims) = (self.budget.state(self.vmas), self.budget.reclaims());
-        let entitlement = match self.reclaim.vain {
-            // The last resort: nobody has found anything else since.
-            Some(vain) if self.is_half_next(&vain) && vain.reclaims == reclaims => {
-                Entitlement::Half
-            }
-            Some(vain) if vain.began_at == state && vain.reclaims == reclaims => return,
-            _ => self.budget.first_entitlement(),
-        };
-        // Otherwise pages would be unmerged, and the mappings stay.
-        if !self.process.page_mover().is_some_and(PageMover::joins_neighbours) {
-            return;
-        }
+        let owed = self.budget.owed(self.vmas);
         let some = self.budget.beyond_share(self.vmas) / PASS_DIVISOR;
         let quota = owed.min(some.max(LEAST_PER_PASS));
         let (next, began_at) = (Some(LinearIndex(0)), Some(state));
         self.reclaim =
             Reclaim { next, quota, entitlement, reclaims, began_at, ..Reclaim::default() };
+    }
+
+    /// What others keep if the VM begins to give mappings back; `None` if it gives none, as the budget is now.
+    fn next_entitlement(&self) -> Option<Entitlement> {
+        if !self.budget.is_owing()
+            || self.budget.owed(self.vmas) < VMAS_PER_EXTENT
+            || self.budget.beyond_share(self.vmas) <= self.budget.slack()
+        {
+            return None;
+        }
+        // Otherwise pages would be unmerged, and the mappings stay.
+        if !self.process.page_mover().is_some_and(PageMover::joins_neighbours) {
+            return None;
+        }
+        let (state, reclaims) = (self.budget.state(self.vmas), self.budget.reclaims());
+        match self.reclaim.vain {
+            // The last resort: nobody has found anything else since.
+            Some(vain) if self.is_half_next(&vain) && vain.reclaims == reclaims => {
+                Some(Entitlement::Half)
+            }
+            Some(vain) if vain.began_at == state && vain.reclaims == reclaims => None,
+            _ => Some(self.budget.first_entitlement()),
+        }
+    }
+
+    /// Takes note that the next pass is to give mappings back, if it is, for others that wait for them while
+    /// somebody waits for folding to settle: [so often](MOST_DUE) at most, as guests that keep writing may have some be due
+    /// for ever.
+    pub(crate) fn note_due_reclaim(&mut self) {
+        if self.backlog.due_reclaims < MOST_DUE && self.next_entitlement().is_some() {
+            self.backlog.due_reclaims += 1;
+            self.backlog.pages += 1;
+        }
     }
 
     /// Whether others are to keep less now than when a search came to nothing.
