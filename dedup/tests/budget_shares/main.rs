@@ -13,3 +13,4 @@ mod memory;
 mod savings;
 mod scattered;
 mod shares;
+mod topologies;

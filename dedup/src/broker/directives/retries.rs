@@ -12,7 +12,7 @@ use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
 use crate::broker::rmap::{RmapItem, Role};
 use crate::fingerprint::Fingerprint;
-use crate::protocol::BATCH;
+use crate::protocol::{BATCH, Decision};
 use crate::{LinearIndex, VmId};
 
 /// Passes in a row in which pages wait, at most: each takes about half of the VMAs that are left.
@@ -82,24 +82,31 @@ impl LocalBroker {
         self.members.get(&vm).is_some_and(|member| member.queue.is_retried(linear))
     }
 
-    /// Has a page that is offered again be due on the node that it has kept its place on, if that has its key and no bytes
-    /// yet; returns whether it has. O(log VMs).
-    pub(in crate::broker) fn retakes_place(&mut self, item: ItemId, key: Fingerprint) -> bool {
+    /// Has a page that is offered again share the node that it has kept its place on, if that has its key; `None` if it has
+    /// kept none there. O(log VMs).
+    pub(in crate::broker) fn retake_place(
+        &mut self,
+        item: ItemId,
+        key: Fingerprint,
+    ) -> Option<Decision> {
         if self.retries.retrying_vms.is_empty() {
-            return false;
+            return None;
         }
         let (vm, linear) = self.rmap.page(item);
-        let RmapItem::Proposed { link, role: Role::Undirected } = self.rmap.item(item) else {
-            return false;
-        };
+        let RmapItem::Proposed { link, role } = self.rmap.item(item) else { return None };
         let node = self.stable.node(link.node);
-        let retakes =
-            node.key == key && node.filled_slot().is_none() && self.is_retried(vm, linear);
-        if retakes {
-            self.end_deferral(item);
-            self.enqueue(item);
+        if node.key != key || !role.is_undirected() || !self.is_retried(vm, linear) {
+            return None;
         }
-        retakes
+        let filled_slot = node.filled_slot();
+        self.end_deferral(item);
+        let Some(slot) = filled_slot else {
+            self.enqueue(item);
+            return Some(Decision::Wait);
+        };
+        self.dequeue(item);
+        self.rmap.set(item, RmapItem::Proposed { link, role: Role::Joining });
+        Some(Decision::Join(slot))
     }
 
     /// Ends the visits of a pass; returns how many pages had to be taken out of the trees for that, as they were to be
@@ -155,9 +162,10 @@ mod tests {
     use super::*;
     use crate::PAGE_SIZE;
     use crate::extents::Extent;
-    use crate::protocol::{Broker, Directive, Offer, Outcome};
+    use crate::protocol::{Broker, Decision, Directive, ItemState, Offer, Outcome};
 
     const VMS: [VmId; 2] = [VmId(0), VmId(1)];
+    const THIRD: VmId = VmId(2);
     const PAGES: u32 = 3;
 
     fn page(number: u32) -> [u8; PAGE_SIZE] {
@@ -254,6 +262,70 @@ mod tests {
         broker.report(VMS[0], &[merged]).unwrap();
         let merge = Directive::Merge { linear, slot, awaited: true };
         assert_eq!(poll(&mut broker, VMS[1]), [merge]);
+    }
+
+    /// Three VMs of a page each, all with the same content, of which the first two are on a node that takes no more; the
+    /// first has deferred its page and is about to offer it again.
+    fn retried() -> LocalBroker {
+        let mut broker = LocalBroker::new(99, 2).unwrap();
+        for vm in [VMS[0], VMS[1], THIRD] {
+            broker.register(vm, 1).unwrap();
+            offer(&mut broker, vm, 0..1);
+        }
+        defer_for_retry(&mut broker, 1);
+        assert_eq!([VMS[1], THIRD].map(|vm| poll(&mut broker, vm)), [[], []]);
+        broker.report(VMS[0], &[Outcome::Retried { linear: LinearIndex(0) }]).unwrap();
+        broker.check().unwrap();
+        broker
+    }
+
+    #[test]
+    fn a_page_that_is_tried_again_keeps_its_place_though_another_waits_for_one() {
+        let mut broker = retried();
+        assert_eq!(broker.item_state(VMS[0], LinearIndex(0)), ItemState::Retried);
+        offer(&mut broker, VMS[0], 0..1);
+        assert_eq!(broker.end_visits(), 0);
+        assert_eq!(created(&poll(&mut broker, VMS[0])), [0]);
+        assert_eq!(broker.item_state(THIRD, LinearIndex(0)), ItemState::Waiting);
+    }
+
+    #[test]
+    fn a_page_that_is_not_offered_again_or_has_changed_leaves_its_place_to_one_that_waits() {
+        type Leave = fn(&mut LocalBroker);
+        let leave: [Leave; 3] = [
+            |broker| assert_eq!([broker.end_visits(), broker.end_visits()], [1, 0]),
+            |broker| {
+                let fingerprint = broker.secret().fingerprint(&page(7));
+                let changed = Offer { linear: LinearIndex(0), fingerprint };
+                broker.offer(VMS[0], &[changed], &mut Vec::new()).unwrap();
+            },
+            |broker| broker.report(VMS[0], &[Outcome::Left { linear: LinearIndex(0) }]).unwrap(),
+        ];
+        for leave in leave {
+            let mut broker = retried();
+            leave(&mut broker);
+            broker.check().unwrap();
+            assert_eq!(broker.item_state(THIRD, LinearIndex(0)), ItemState::Proposed);
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_tried_again_joins_a_slot_that_was_filled_meanwhile() {
+        let mut broker = retried();
+        // No page awaits the retry any more.
+        broker.retries.is_any = false;
+        broker.owner_mut(broker.item(VMS[1], LinearIndex(0)).unwrap()).queue.end_retries();
+        let &[Directive::Create { slot, linear, .. }] = &poll(&mut broker, VMS[1])[..] else {
+            panic!()
+        };
+        broker.fill(VMS[1], slot, &page(0), &mut Vec::new()).unwrap();
+        let merged = Outcome::Merged(Extent { linear, slot, page_count: 1 });
+        broker.report(VMS[1], &[merged]).unwrap();
+        let fingerprint = broker.secret().fingerprint(&page(0));
+        let mut decisions = Vec::new();
+        broker.offer(VMS[0], &[Offer { linear, fingerprint }], &mut decisions).unwrap();
+        assert_eq!(decisions, [Decision::Join(slot)]);
+        broker.check().unwrap();
     }
 
     #[test]

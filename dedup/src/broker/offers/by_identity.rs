@@ -58,10 +58,6 @@ impl LocalBroker {
         let items: Vec<ItemId> = self.items(vm, pages)?.collect::<Result<_, _>>()?;
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.identity.key());
-            if self.retakes_place(item, key) {
-                decisions.push(Decision::Wait);
-                continue;
-            }
             let collided = self.loosen(item);
             let found = self.stable.find(key).map(|id| self.stable.node(id));
             let differs = found.is_some_and(|node| {

@@ -29,8 +29,10 @@ impl LocalBroker {
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.fingerprint);
-            if !self.contested.contains(key) && self.retakes_place(item, key) {
-                decisions.push(Decision::Wait);
+            if !self.contested.contains(key)
+                && let Some(decision) = self.retake_place(item, key)
+            {
+                decisions.push(decision);
                 continue;
             }
             let collided = self.loosen(item);

@@ -232,3 +232,35 @@ impl Agent {
         Ok(freed > 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::VmId;
+    use crate::agent::ProcessMemory;
+    use crate::agent::budget::Lack;
+    use crate::agent::tests::World;
+
+    #[test]
+    fn settling_waits_for_mappings_that_are_about_to_be_given_back_though_not_for_ever() {
+        const OTHER: VmId = VmId(9);
+        let process = Arc::new(ProcessMemory::open(true).unwrap());
+        let mut world = World::new(&process, 256, 0..0);
+        let agent = &mut world.vms.get_mut(&VmId(0)).unwrap().agent;
+        agent.budget.pool.limit.store(1600, Ordering::Relaxed);
+        (0..2).for_each(|_| agent.budget.count_vm(true));
+        agent.budget.update(VmId(0), 0, 1500, 1500);
+        agent.vmas = 1500;
+        agent.note_due_reclaim();
+        assert_eq!(agent.backlog.pages, 0, "nobody waits for them");
+        agent.budget.count_lack(OTHER, Lack::Nothing, Lack::Share);
+        (0..2 * MOST_DUE).for_each(|_| agent.note_due_reclaim());
+        assert_eq!(agent.backlog.pages, u64::from(MOST_DUE));
+        agent.mark();
+        agent.note_due_reclaim();
+        assert_eq!(agent.backlog.pages, u64::from(MOST_DUE) + 1);
+    }
+}
