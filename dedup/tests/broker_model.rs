@@ -182,7 +182,7 @@ impl World {
             }
             Step::MoveNow { vm, page, decline } => self.move_now(vm, page, decline),
             Step::Resume => self.broker.enqueue_moves(),
-            Step::EndVisits => self.broker.end_visits(),
+            Step::EndVisits => self.end_visits(),
             Step::GiveUp => {
                 self.broker.give_up_moves();
             }
@@ -404,9 +404,14 @@ impl World {
             if page.state == State::Deferred {
                 page.state = State::Loose;
                 let linear = LinearIndex(number as u32);
-                self.broker.report(*id, &[Outcome::Left { linear }]).unwrap();
+                self.broker.report(*id, &[Outcome::Retried { linear }]).unwrap();
             }
         }
+    }
+
+    /// Ends the visits of a pass. What was to be offered again and was not, is in no tree any more.
+    fn end_visits(&mut self) {
+        while self.broker.end_visits() > 0 {}
     }
 
     fn follow(&mut self, vm: usize, limit: usize, masks: [u16; 3], late: bool) -> bool {
@@ -524,7 +529,7 @@ impl World {
                 self.retry_deferred(vm);
                 self.pass(vm, 0, 0);
             }
-            self.broker.end_visits();
+            self.end_visits();
             for vm in 0..VMS {
                 busy |= self.follow(vm, PAGES, [0; 3], false);
             }

@@ -16,7 +16,7 @@ impl LocalBroker {
     pub(crate) fn item_state(&self, vm: VmId, linear: LinearIndex) -> ItemState {
         let Ok(item) = self.item(vm, linear) else { return ItemState::Loose };
         if self.is_deferred(item) {
-            let is_retried = self.is_retried(vm, linear);
+            let is_retried = self.is_retried(item);
             return if is_retried { ItemState::Retried } else { ItemState::Deferred };
         }
         match self.rmap.item(item) {

@@ -66,7 +66,7 @@ impl LocalBroker {
         self.members.get(&vm).is_some_and(|member| member.queue.is_awaiting_retry(linear))
     }
 
-    /// Has a page that was deferred keep its place until it is [offered](Self::retakes_place) again or the visits of the
+    /// Has a page that was deferred keep its place, and no directive be due for it, until it is [offered](Self::retakes_place) again or the visits of the
     /// pass are over; takes it out of the trees if it was not. O(log VMs), or what it costs to take it out.
     pub(in crate::broker) fn retry(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
         if !self.is_deferred(item) {
@@ -74,11 +74,13 @@ impl LocalBroker {
         }
         self.retries.is_any |= self.retries.awaited_vms.contains(&vm);
         self.retries.retrying_vms.insert(vm);
+        self.dequeue(item);
         self.owner_mut(item).queue.retry(linear);
     }
 
-    /// Whether a page is about to be offered again. O(log VMs).
-    pub(in crate::broker) fn is_retried(&self, vm: VmId, linear: LinearIndex) -> bool {
+    /// Whether the page of an item is about to be offered again. O(log VMs).
+    pub(in crate::broker) fn is_retried(&self, item: ItemId) -> bool {
+        let (vm, linear) = self.rmap.page(item);
         self.members.get(&vm).is_some_and(|member| member.queue.is_retried(linear))
     }
 
@@ -92,10 +94,9 @@ impl LocalBroker {
         if self.retries.retrying_vms.is_empty() {
             return None;
         }
-        let (vm, linear) = self.rmap.page(item);
         let RmapItem::Proposed { link, role } = self.rmap.item(item) else { return None };
         let node = self.stable.node(link.node);
-        if node.key != key || !role.is_undirected() || !self.is_retried(vm, linear) {
+        if node.key != key || !role.is_undirected() || !self.is_retried(item) {
             return None;
         }
         let filled_slot = node.filled_slot();

@@ -50,12 +50,12 @@ impl LocalBroker {
     }
 
     /// Proposes a loose item to a node, and enqueues it; one that is deferred only if the node's slot is filled
-    /// already.
+    /// already, and it is not about to be offered again.
     pub(in crate::broker) fn propose(&mut self, id: NodeId, item: ItemId) {
         let is_filled = self.stable.node(id).stage() == Stage::Filled;
         let role = if is_filled { Role::UndirectedUnpledged } else { Role::Undirected };
         self.stable.propose(&mut self.rmap, id, item, role);
-        if !self.is_deferred(item) || is_filled {
+        if !self.is_deferred(item) || is_filled && !self.is_retried(item) {
             self.enqueue(item);
         }
     }

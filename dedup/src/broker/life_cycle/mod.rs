@@ -3,8 +3,8 @@
 //!
 //! `items` has what changes one item, `nodes` what follows for nodes, and this file what does both. Offers, reports,
 //! fills, polls, moves and maintenance call these. Nothing here calls them, but for two of `moves` (`is_target`, and
-//! `finish_move` when the source of a move is removed) and two of `directives::retries` (`await_retry_of` and
-//! `is_awaiting_retry`).
+//! `finish_move` when the source of a move is removed) and three of `directives::retries`
+//! (`await_retry_of`, `is_awaiting_retry` and `is_retried`).
 
 mod items;
 mod nodes;

@@ -119,7 +119,9 @@ impl LocalBroker {
         }
         let deferred: Vec<ItemId> = self
             .items_in(id, Role::Undirected)
-            .filter(|&item| self.is_deferred(item) || self.is_awaiting_retry(item))
+            .filter(|&item| {
+                self.is_deferred(item) && !self.is_retried(item) || self.is_awaiting_retry(item)
+            })
             .collect();
         for item in deferred {
             self.enqueue(item);
