@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use pagefold::{BuiltinGuest, Control, Host, HostConfig, Preset, VmConfig};
+use pagefold::{BuiltinGuest, BuiltinStatus, Control, Host, HostConfig, Preset, VmConfig};
 
 #[test]
 fn half_of_the_memory_of_four_services_is_saved() -> Result<(), Box<dyn Error>> {
@@ -23,7 +23,7 @@ fn half_of_the_memory_of_four_services_is_saved() -> Result<(), Box<dyn Error>> 
     let stats = host.dedup().stats()?;
     assert!(stats.saved_bytes >= 4 * MEMORY_BYTES / 2, "{stats:#?}");
     for vm in host.vms() {
-        assert_eq!(vm.status().builtin.and_then(|guest| guest.corrupt), Some(0));
+        assert_eq!(BuiltinStatus::of(&vm.status()).and_then(|guest| guest.corrupt), Some(0));
         println!("VM {}: {}", vm.id(), vm.stop());
     }
     host.forget_stopped();

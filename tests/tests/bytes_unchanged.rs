@@ -1,7 +1,7 @@
 //! The bytes of every guest's RAM before and after any amount of folding are equal.
 
 use pagefold::config::{BuiltinGuest, VmConfig};
-use pagefold::{Host, HostConfig, StopReason, VmHandle};
+use pagefold::{BuiltinStatus, Host, HostConfig, StopReason, VmHandle};
 use pagefold_dedup::PAGE_SIZE;
 use pagefold_guest::ports::Control;
 use pagefold_guest::workload::Preset;
@@ -43,7 +43,7 @@ fn folding_paused_guests_changes_no_byte_and_the_guests_go_on() {
     }
     for vm in &vms {
         assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }), "{:?}", vm.status());
-        assert_eq!(vm.status().builtin.and_then(|guest| guest.corrupt), Some(0));
+        assert_eq!(BuiltinStatus::of(&vm.status()).and_then(|guest| guest.corrupt), Some(0));
     }
 }
 

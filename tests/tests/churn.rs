@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pagefold::config::{BuiltinGuest, VmConfig};
-use pagefold::{Host, HostConfig, StopReason, VmHandle};
+use pagefold::{BuiltinStatus, Host, HostConfig, StopReason, VmHandle};
 use pagefold_dedup::ErrorChain;
 use pagefold_guest::ports::Control;
 use pagefold_guest::workload::Preset;
@@ -62,7 +62,7 @@ fn no_write_is_lost_and_every_check_passes_while_guests_race_the_merges() {
     }
     for vm in &vms {
         assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }), "{:?}", vm.status());
-        let builtin = vm.status().builtin.expect("the built-in guest");
+        let builtin = BuiltinStatus::of(&vm.status()).expect("the built-in guest");
         assert_eq!(builtin.corrupt, Some(0), "{:?}", builtin.corrupt_lines);
     }
     let writes = writes_of(&vms);
@@ -74,7 +74,7 @@ fn no_write_is_lost_and_every_check_passes_while_guests_race_the_merges() {
 
 /// Pages that the guests have written, by their last reports.
 fn writes_of(vms: &[VmHandle]) -> u64 {
-    vms.iter().filter_map(|vm| vm.status().builtin?.writes).sum()
+    vms.iter().filter_map(|vm| BuiltinStatus::of(&vm.status())?.writes).sum()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use pagefold::config::{BuiltinGuest, DedupMode, VmConfig};
-use pagefold::{Host, HostConfig, StopReason, VmHandle};
+use pagefold::{BuiltinStatus, Host, HostConfig, StopReason, VmHandle};
 use pagefold_dedup::VmId;
 use pagefold_guest::ports::Control;
 use pagefold_guest::workload::Preset;
@@ -232,6 +232,6 @@ fn finish(vms: &[VmHandle]) {
     }
     for vm in vms {
         assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }), "{:?}", vm.status());
-        assert_eq!(vm.status().builtin.and_then(|guest| guest.corrupt), Some(0));
+        assert_eq!(BuiltinStatus::of(&vm.status()).and_then(|guest| guest.corrupt), Some(0));
     }
 }

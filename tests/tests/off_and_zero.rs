@@ -2,7 +2,7 @@
 //! nothing.
 
 use pagefold::config::{BuiltinGuest, DedupMode, VmConfig};
-use pagefold::{Host, HostConfig, StopReason, VmHandle};
+use pagefold::{BuiltinStatus, Host, HostConfig, StopReason, VmHandle};
 use pagefold_guest::ports::Control;
 use pagefold_guest::workload::Preset;
 use pagefold_tests::harness::guest_ram::{guest_mappings, held};
@@ -93,6 +93,6 @@ fn vms_of_different_modes_live_in_one_process() {
     }
     for vm in &vms {
         assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }), "{:?}", vm.status());
-        assert_eq!(vm.status().builtin.and_then(|guest| guest.corrupt), Some(0));
+        assert_eq!(BuiltinStatus::of(&vm.status()).and_then(|guest| guest.corrupt), Some(0));
     }
 }

@@ -10,8 +10,8 @@ use pagefold::config::{BuiltinGuest, DedupMode, FlatImage, Guest, Privilege, VmC
 use pagefold::memory::MAX_MEMORY_BYTES;
 use pagefold::status::VmState;
 use pagefold::{
-    BuildError, ForgetError, Host, HostConfig, Operation, OperationError, StopReason, VmHandle,
-    WaitError,
+    BuildError, BuiltinStatus, ForgetError, Host, HostConfig, Operation, OperationError,
+    StopReason, VmHandle, WaitError,
 };
 use pagefold_dedup::VmId;
 use pagefold_guest::ports::Control;
@@ -32,11 +32,11 @@ fn the_builtin_guest_starts_pauses_resumes_and_stops() {
     vm.wait_resting(PATIENCE).unwrap();
     vm.set_control(Control::Rest).unwrap();
     vm.wait_resting(PATIENCE).unwrap();
-    assert_eq!(vm.status().builtin.unwrap().corrupt, Some(0));
+    assert_eq!(BuiltinStatus::of(&vm.status()).unwrap().corrupt, Some(0));
     assert_eq!(vm.stop(), StopReason::Requested);
     let status = vm.status();
     assert_eq!((status.state, status.clean), (VmState::Stopped, Some(true)));
-    let builtin = status.builtin.unwrap();
+    let builtin = BuiltinStatus::of(&status).unwrap();
     assert!(builtin.verifications.is_some() && builtin.writes.is_some());
 }
 
@@ -49,7 +49,7 @@ fn the_builtin_guest_finishes_when_told_to() {
     vm.set_control(Control::Finish).unwrap();
     assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }));
     let status = vm.status();
-    let builtin = status.builtin.unwrap();
+    let builtin = BuiltinStatus::of(&status).unwrap();
     assert_eq!((builtin.corrupt, builtin.panic, status.clean), (Some(0), None, Some(true)));
 }
 
@@ -227,7 +227,7 @@ fn what_a_guest_prints_by_a_string_instruction_arrives() {
     assert_eq!(vm.wait(PATIENCE), Some(StopReason::Exited { code: 0 }));
     let status = vm.status();
     assert!(status.ready_ms.is_some());
-    let builtin = status.builtin.unwrap();
+    let builtin = BuiltinStatus::of(&status).unwrap();
     assert_eq!((builtin.corrupt, builtin.corrupt_lines.len()), (Some(1), 1));
     assert_eq!(builtin.panic.as_deref(), Some("enough"));
     assert_eq!((builtin.writes, builtin.verifications), (None, None));

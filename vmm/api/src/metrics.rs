@@ -3,6 +3,7 @@
 use pagefold_dedup::stats::{DedupStats, DomainStats, Events, VmStats};
 
 use super::exposition::{Exposition, Kind};
+use pagefold::BuiltinStatus;
 use pagefold::status::{VmState, VmStatus};
 
 /// The content type of the text.
@@ -166,12 +167,12 @@ fn guests(page: &mut Exposition, vms: &[VmStatus]) {
         page.family(&format!("pagefold_guest_{name}_total"), Kind::Counter, help, samples);
     };
     counter("writes", "Pages written, by the guest's last report.", |vm| {
-        vm.builtin.as_ref()?.writes
+        BuiltinStatus::of(vm)?.writes
     });
     counter("verifications", "Pages verified, by the guest's last report.", |vm| {
-        vm.builtin.as_ref()?.verifications
+        BuiltinStatus::of(vm)?.verifications
     });
-    counter("corrupt", "Pages that the guest found wrong.", |vm| vm.builtin.as_ref()?.corrupt);
+    counter("corrupt", "Pages that the guest found wrong.", |vm| BuiltinStatus::of(vm)?.corrupt);
     page.family(
         "pagefold_vm_unclaimed_accesses_total",
         Kind::Counter,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use pagefold::BuiltinStatus;
 use pagefold::status::{VmState, VmStatus};
 use pagefold_api::types::ErrorKind;
 use pagefold_api::{ApiClient, ClientError};
@@ -186,16 +187,16 @@ fn text(vms: &[VmStatus]) -> String {
     let rows: Vec<Vec<String>> = vms
         .iter()
         .map(|vm| {
-            let builtin = vm.builtin.as_ref();
+            let builtin = BuiltinStatus::of(vm).unwrap_or_default();
             vec![
                 vm.id.to_string(),
                 vm.state.to_string(),
                 vm.dedup.to_string(),
                 mib(Some(vm.memory_bytes)),
                 vm.ready_ms.map_or_else(|| "not yet".to_owned(), |ms| format!("{ms} ms")),
-                count(builtin.and_then(|guest| guest.writes)),
-                count(builtin.and_then(|guest| guest.verifications)),
-                count(builtin.and_then(|guest| guest.corrupt)),
+                count(builtin.writes),
+                count(builtin.verifications),
+                count(builtin.corrupt),
                 vm.guest.clone(),
             ]
         })

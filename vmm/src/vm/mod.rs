@@ -16,7 +16,7 @@ use crate::dedup_host::DedupHost;
 use crate::memory::{GuestRam, MemoryReservation};
 use crate::operation::{Operation, OperationError, WaitError};
 use crate::pc::VirtioDevices;
-use crate::status::{VmState, VmStatus};
+use crate::status::{GuestReport, VmState, VmStatus};
 use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
@@ -150,6 +150,11 @@ impl VmHandle {
     pub fn status(&self) -> VmStatus {
         let Vm { id, config, watch, buses, .. } = &*self.vm;
         let watched = watch.now();
+        let report = if config.guest.reports() {
+            watched.reports.clone().into_status().into()
+        } else {
+            GuestReport::default()
+        };
         VmStatus {
             id: *id,
             name: config.name.clone(),
@@ -158,7 +163,7 @@ impl VmHandle {
             state: watched.state,
             memory_bytes: config.memory_bytes,
             ready_ms: watched.ready_ms(),
-            builtin: config.guest.reports().then(|| watched.reports.into_status()),
+            report,
             unclaimed_ports: buses.ports.unclaimed(),
             unclaimed_mmio: buses.mmio.unclaimed(),
             stop_message: watched.stop_reason.as_ref().map(ToString::to_string),

@@ -14,7 +14,7 @@ use pagefold_api_types::request::{CompactRequest, KnobChanges, SettleRequest, Vm
 use pagefold_api_types::{ErrorKind, GuestPhys, VmStatus};
 use pagefold_dedup::stats::DedupStats;
 use pagefold_dedup::{CompactReport, Explanation, Knobs, SettleReport, VmId};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::runtime::Builder;
@@ -32,6 +32,15 @@ const COMPACT_LIMIT: Duration = Duration::from_mins(10);
 #[derive(Deserialize)]
 struct Unsettled {
     report: SettleReport,
+}
+
+/// The answer of a request about one VM. What it has beside the status would be among what the guest has reported.
+#[derive(Deserialize)]
+struct OneVm {
+    #[serde(flatten)]
+    status: VmStatus,
+    #[serde(default, rename = "unmerging_pages")]
+    _unmerging_pages: IgnoredAny,
 }
 
 /// Asks a control socket; every request is a connection of its own.
@@ -138,7 +147,8 @@ impl ApiClient {
     ///
     /// [`ClientError`].
     pub fn set_dedup(&self, vm: VmId, change: &VmChange) -> Result<VmStatus, ClientError> {
-        self.send(Method::PATCH, &format!("/v1/vms/{vm}"), change, ANSWER_LIMIT)
+        let answer = self.send(Method::PATCH, &format!("/v1/vms/{vm}"), change, ANSWER_LIMIT);
+        answer.map(|OneVm { status, .. }| status)
     }
 
     /// The explanation of a page.
@@ -160,7 +170,8 @@ impl ApiClient {
     }
 
     fn put(&self, vm: VmId, verb: &str) -> Result<VmStatus, ClientError> {
-        self.ask(Method::PUT, &format!("/v1/vms/{vm}/{verb}"), &[], ANSWER_LIMIT)
+        let answer = self.ask(Method::PUT, &format!("/v1/vms/{vm}/{verb}"), &[], ANSWER_LIMIT);
+        answer.map(|OneVm { status, .. }| status)
     }
 
     fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {

@@ -192,11 +192,12 @@ fn vm(id: u32, state: VmState) -> VmStatus {
         state,
         memory_bytes: 64 << 20,
         ready_ms: Some(12),
-        builtin: Some(BuiltinStatus {
+        report: BuiltinStatus {
             writes: Some(34),
             verifications: Some(56),
             ..BuiltinStatus::default()
-        }),
+        }
+        .into(),
         unclaimed_ports: Unclaimed { reads: 5, writes: 6 },
         unclaimed_mmio: Unclaimed { reads: 7, writes: 8 },
         stop_message: stop_reason.as_ref().map(ToString::to_string),

@@ -232,6 +232,9 @@ fn the_client_sets_asks_and_passes_on_what_was_wrong() {
         .set_dedup(VmId(1), &VmChange { dedup: DedupMode::Zero, gpa: None, bytes: None })
         .expect("a status");
     assert_eq!(status.dedup, DedupMode::Zero);
+    // What the answer has besides is not taken for a part of it.
+    assert_eq!(client.vms().expect("statuses").first(), Some(&status));
+    assert_eq!(client.pause(VmId(1)).expect("a status").report, status.report);
     assert_eq!(client.explain(VmId(1), GuestPhys(4096)).expect("words").linear.0, 1);
     assert_eq!(client.compact(true).expect("a report").extents_after, 4);
 }

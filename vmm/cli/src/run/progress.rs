@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use pagefold::VmHandle;
 use pagefold::status::{VmState, VmStatus};
+use pagefold::{BuiltinStatus, VmHandle};
 
 use super::launched::Launched;
 use crate::live;
@@ -125,15 +125,14 @@ fn parts(statuses: &[VmStatus], saved_bytes: Option<u64>, phase: String) -> Vec<
         phase,
         format!("{ready} of {} ready", alive.len()),
         format!("saved {} of {}", of_alive(saved_bytes), of_alive(Some(memory_bytes))),
-        format!("{} corrupt", sum(|vm| vm.builtin.as_ref()?.corrupt)),
-        format!("{} verified", sum(|vm| vm.builtin.as_ref()?.verifications)),
-        format!("{} writes", sum(|vm| vm.builtin.as_ref()?.writes)),
+        format!("{} corrupt", sum(|vm| BuiltinStatus::of(vm)?.corrupt)),
+        format!("{} verified", sum(|vm| BuiltinStatus::of(vm)?.verifications)),
+        format!("{} writes", sum(|vm| BuiltinStatus::of(vm)?.writes)),
     ]
 }
 
 #[cfg(test)]
 mod tests {
-    use pagefold::BuiltinStatus;
     use pagefold::config::DedupMode;
     use pagefold::status::Unclaimed;
     use pagefold_dedup::VmId;
@@ -150,7 +149,7 @@ mod tests {
             state,
             memory_bytes: 32 << 20,
             ready_ms: Some(9),
-            builtin: Some(BuiltinStatus { corrupt: Some(1), ..BuiltinStatus::default() }),
+            report: BuiltinStatus { corrupt: Some(1), ..BuiltinStatus::default() }.into(),
             unclaimed_ports: Unclaimed::default(),
             unclaimed_mmio: Unclaimed::default(),
             stop_reason: None,

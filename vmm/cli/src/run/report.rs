@@ -111,7 +111,7 @@ impl VmReport {
 
     /// What its guest has reported.
     pub(super) fn builtin(&self) -> BuiltinStatus {
-        self.status.builtin.clone().unwrap_or_default()
+        BuiltinStatus::of(&self.status).unwrap_or_default()
     }
 
     /// How it ended, in words.
@@ -166,12 +166,13 @@ mod tests {
                     state: VmState::Stopped,
                     memory_bytes: 64 << 20,
                     ready_ms: Some(9),
-                    builtin: Some(BuiltinStatus {
+                    report: BuiltinStatus {
                         writes: Some(1),
                         verifications: Some(2),
                         corrupt: *corrupt,
                         ..BuiltinStatus::default()
-                    }),
+                    }
+                    .into(),
                     unclaimed_ports: Unclaimed::default(),
                     unclaimed_mmio: Unclaimed::default(),
                     stop_message: Some(reason.to_string()),
