@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use pagefold_dedup::{DedupMode, SharedChanges, VmId};
-use pagefold_devices::{ControlWord, InsertError};
-use pagefold_guest::ports::Control;
+use pagefold_devices::InsertError;
 
-use crate::builtin::{self, Builtin};
 use crate::config::{Guest, VmConfig};
-use crate::console::Listener;
+use crate::console::{Console, MAX_LINE_BYTES};
 use crate::dedup_host::AttachError;
 use crate::host::Host;
 use crate::kvm::OpenKvm;
@@ -20,10 +18,9 @@ use crate::loader::{
 };
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
 use crate::pc::VirtioDevices;
-use crate::platform::Platform;
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu, VcpuThreads};
-use crate::vm::{Machine, MarkerListener, ReportListener, Vm, VmHandle};
+use crate::vm::{GuestListener, Machine, Vm, VmHandle};
 use crate::watch::Watch;
 
 /// As many vCPUs as there are APIC ids of 8 bits, less the one that means all of them.
@@ -156,7 +153,7 @@ impl<'host> VmBuilder<'host> {
         let reservation = host.memory().reserve(config.memory_bytes)?;
         let kvm = host.kvm();
         let fd = create_vm(kvm)?;
-        let platform = Platform::of(&config.guest);
+        let platform = config.guest.platform();
         platform.create_controllers(&fd)?;
         // A log that nobody reads costs the guest a fault for each page that it writes first.
         let mapped = MappedVm::new(fd, Arc::clone(&ram), config.dedup != DedupMode::Off)
@@ -171,21 +168,18 @@ impl<'host> VmBuilder<'host> {
         let fds = fds?;
         // All are the same processor's.
         let tsc_khz = fds.first().map_or(0, tsc_khz);
-        let builtin = Builtin::of(&config.guest, ram.len_bytes(), tsc_khz)?;
+        let extension = config.guest.extension(ram.len_bytes(), tsc_khz)?;
         let entries = config.guest.loader().load(&ram, config.vcpus, tsc_khz)?;
         fds.iter().zip(&entries).try_for_each(|(fd, entry)| set_registers(fd, entry))?;
 
         let watch = Arc::<Watch>::default();
         watch.change(|watched| watched.dedup = config.dedup);
         let folding = host.dedup().waker();
-        let listener: Box<dyn Listener> = if config.guest.reports() {
-            Box::new(ReportListener { watch: Arc::clone(&watch), folding })
-        } else {
-            Box::new(MarkerListener { watch: Arc::clone(&watch), folding })
-        };
-        let output = builtin::output(id, listener);
-        let control = ControlWord::new(Control::Run.to_register());
-        let mut buses = platform.devices(mapped.fd(), control.clone(), output)?;
+        let listener =
+            GuestListener { extension: Arc::clone(&extension), watch: Arc::clone(&watch), folding };
+        let output = Console::new(id, MAX_LINE_BYTES, Box::new(listener));
+        let mut buses = platform.devices(mapped.fd(), output)?;
+        extension.insert_devices(&mut buses)?;
         let virtio = match &config.guest {
             Guest::Linux(linux) => VirtioDevices::new(
                 linux.devices,
@@ -219,7 +213,7 @@ impl<'host> VmBuilder<'host> {
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
         let machine = Mutex::new(Some(Machine { vcpus, virtio, dedup, changes, ram, reservation }));
-        let vm = Vm { id, config, builtin, control, buses, watch, machine };
+        let vm = Vm { id, config, extension, buses, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());
         Ok(handle)

@@ -3,6 +3,9 @@
 use pagefold_dedup::VmId;
 use pagefold_devices::SerialOutput;
 
+/// The longest line that guests are expected to print.
+pub(crate) const MAX_LINE_BYTES: usize = 256;
+
 /// Who makes something of a guest's lines. Called on the vCPU's thread, so it must not block.
 pub(crate) trait Listener: Send {
     /// Takes the next line, without its end; one that was too long is cut to one byte more than the

@@ -32,7 +32,9 @@
 //! | [`memory`] | guest RAM, and what was written to it |
 //! | [`loader`] | from zeroed memory to the first instruction |
 //! | `vcpu` | the thread that runs a guest |
-//! | `builtin` | the built-in guest: its devices, its parameters, its reports |
+//! | `extension` | what a VM has for its kind of guest alone |
+//! | `builtin` | the built-in guest's extension: its devices, its parameters, its reports |
+//! | `guest_kinds` | the guests there are, and what each needs |
 //! | `pc`, `platform` | the machine that stock kernels expect, and which machine a guest runs on |
 //! | `console`, `watch` | a guest's lines, and waiting for what a VM does |
 //! | `event_loop`, `registry` | ends of VMs, and all VMs |
@@ -47,6 +49,8 @@ mod console;
 pub mod dedup_host;
 mod error_class;
 mod event_loop;
+mod extension;
+mod guest_kinds;
 mod host;
 mod kvm;
 pub mod limits;

@@ -1,11 +1,11 @@
 //! The machine that a guest runs on: a bare processor, or a PC.
 
+use std::sync::{Arc, Mutex};
+
 use kvm_ioctls::{VcpuFd, VmFd};
-use pagefold_devices::{Buses, ControlWord};
+use pagefold_devices::{Buses, SerialConsole};
 
 use crate::builder::{BuildError, refused};
-use crate::builtin;
-use crate::config::Guest;
 use crate::console::Console;
 use crate::kvm::OpenKvm;
 use crate::pc::{self, IrqLine, layout};
@@ -13,21 +13,13 @@ use crate::pc::{self, IrqLine, layout};
 /// The machine that a guest runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Platform {
-    /// Processors with the devices of the built-in guest, and without interrupts: HLT exits.
+    /// Processors and a serial port, without interrupts: HLT exits.
     Bare,
     /// What firmware describes to a stock kernel.
     Pc,
 }
 
 impl Platform {
-    /// What a guest needs.
-    pub(crate) fn of(guest: &Guest) -> Self {
-        match guest {
-            Guest::Builtin(_) | Guest::Flat(_) => Self::Bare,
-            Guest::Linux(_) => Self::Pc,
-        }
-    }
-
     /// Makes interrupt controllers and timers, if the machine has them, and takes performance counters away,
     /// before there is a vCPU.
     pub(crate) fn create_controllers(self, vm: &VmFd) -> Result<(), BuildError> {
@@ -60,20 +52,19 @@ impl Platform {
         Ok(vcpu)
     }
 
-    /// Makes its devices: a serial port that prints to `output`, and what the machine has besides. A bare
-    /// machine's CONTROL register reads `control`.
-    pub(crate) fn devices(
-        self,
-        vm: &VmFd,
-        control: ControlWord,
-        output: Console,
-    ) -> Result<Buses, BuildError> {
-        Ok(match self {
-            Self::Bare => builtin::devices(control, output)?,
+    /// Makes its devices: a serial port that prints to `output`, and what the machine has besides.
+    pub(crate) fn devices(self, vm: &VmFd, output: Console) -> Result<Buses, BuildError> {
+        match self {
+            Self::Bare => {
+                let mut buses = Buses::default();
+                let device = Arc::new(Mutex::new(SerialConsole::new(output)));
+                buses.ports.insert("serial port", layout::SERIAL, device)?;
+                Ok(buses)
+            }
             Self::Pc => {
                 let serial = IrqLine::new(vm, layout::SERIAL_IRQ);
-                pc::devices(output, serial.map_err(refused("raise an interrupt"))?)?
+                Ok(pc::devices(output, serial.map_err(refused("raise an interrupt"))?)?)
             }
-        })
+        }
     }
 }

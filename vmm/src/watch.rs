@@ -1,15 +1,14 @@
-//! What can be waited for: a VM's state, and its guest's reports.
+//! What can be waited for: a VM's state, and what its guest reports.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::builtin::Reports;
 use crate::config::DedupMode;
 use crate::status::VmState;
 use crate::vcpu::StopReason;
 
-/// Everything about a VM that changes, behind one lock that is only ever held for moments and under
-/// which no other is taken.
+/// Everything about a VM that changes, behind one lock that is only ever held for moments. Under it, none is taken
+/// but its guest's extension's own.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     watched: Mutex<Watched>,
@@ -23,8 +22,6 @@ pub(crate) struct Watched {
     pub(crate) stop_reason: Option<StopReason>,
     /// When the guest first reported that it was ready.
     pub(crate) ready_at: Option<Instant>,
-    /// What else it has reported.
-    pub(crate) reports: Reports,
     /// What folding may do with it.
     pub(crate) dedup: DedupMode,
 }
@@ -36,7 +33,6 @@ impl Default for Watched {
             started_at: None,
             stop_reason: None,
             ready_at: None,
-            reports: Reports::default(),
             dedup: DedupMode::default(),
         }
     }
@@ -61,23 +57,12 @@ impl Watch {
         self.lock().state
     }
 
-    /// Takes a line of the built-in guest's; true if it is the first that reports the guest as ready.
-    pub(crate) fn take_line(&self, line: &[u8]) -> bool {
-        self.note(|watched| watched.reports.take_line(line))
-    }
-
-    /// Takes note that the guest is ready; true if it was not before.
-    pub(crate) fn note_ready(&self) -> bool {
-        self.note(|_| true)
-    }
-
-    /// Changes something that may show that the guest is ready; true if it was not before.
-    fn note(&self, change: impl FnOnce(&mut Watched) -> bool) -> bool {
+    /// Takes something in, under the lock, that shows whether the guest is ready; true if it was not before.
+    pub(crate) fn note(&self, is_ready: impl FnOnce() -> bool) -> bool {
         let now = Instant::now();
         let mut becomes_ready = false;
         self.change(|watched| {
-            let is_ready = change(watched);
-            becomes_ready = is_ready && watched.ready_at.is_none();
+            becomes_ready = is_ready() && watched.ready_at.is_none();
             if becomes_ready {
                 watched.ready_at = Some(now);
             }

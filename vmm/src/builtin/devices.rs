@@ -1,22 +1,17 @@
-//! The devices of the built-in guest: a serial port, and the paravirtual block.
+//! The devices that only the built-in guest has: the paravirtual block.
 
 use std::sync::{Arc, Mutex};
 
-use pagefold_dedup::VmId;
 use pagefold_devices::{Buses, ControlWord, InsertError, Paravirt, ParavirtPorts};
-use pagefold_devices::{SERIAL_PORTS, SerialConsole};
 use pagefold_guest::ports;
-use pagefold_guest::report::MAX_LINE_BYTES;
 
-use crate::console::{Console, Listener};
+use crate::pc::layout;
 
-/// Puts them where the guest looks for them: a serial port that prints to `output`, and a block whose CONTROL
-/// register reads `control`.
-pub(crate) fn devices(control: ControlWord, output: Console) -> Result<Buses, InsertError> {
-    let mut buses = Buses::default();
-    let serial = ports::SERIAL_PORT..=ports::SERIAL_PORT + (SERIAL_PORTS - 1);
-    let device = Arc::new(Mutex::new(SerialConsole::new(output)));
-    buses.ports.insert("serial port", serial, device)?;
+// Its serial port is its machine's.
+const _: () = assert!(ports::SERIAL_PORT == *layout::SERIAL.start());
+
+/// Puts them where the guest looks for them: a block whose CONTROL register reads `control`.
+pub(super) fn insert(buses: &mut Buses, control: ControlWord) -> Result<(), InsertError> {
     let block = ports::BLOCK_PORT..=ports::BLOCK_PORT + (ports::BLOCK_LEN - 1);
     let offsets = ParavirtPorts {
         sleep: ports::SLEEP_PORT - ports::BLOCK_PORT,
@@ -24,11 +19,5 @@ pub(crate) fn devices(control: ControlWord, output: Console) -> Result<Buses, In
         exit: ports::EXIT_PORT - ports::BLOCK_PORT,
     };
     let device = Arc::new(Mutex::new(Paravirt::new(offsets, control)));
-    buses.ports.insert("paravirtual block", block, device)?;
-    Ok(buses)
-}
-
-/// The output of the serial port of `vm`, whose lines go to `listener`.
-pub(crate) fn output(vm: VmId, listener: Box<dyn Listener>) -> Console {
-    Console::new(vm, MAX_LINE_BYTES, listener)
+    buses.ports.insert("paravirtual block", block, device)
 }

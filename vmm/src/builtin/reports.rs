@@ -8,19 +8,19 @@ use super::BuiltinStatus;
 const MAX_CORRUPT_LINES: usize = 16;
 
 /// What a guest has reported so far.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reports {
+#[derive(Debug, Default)]
+pub(super) struct Reports {
     tally: Option<Tally>,
-    pub(crate) resting: bool,
+    pub(super) resting: bool,
     corrupt_lines: Vec<String>,
     /// Findings seen, whether kept or not.
     corrupt_seen: u64,
-    pub(crate) panic: Option<String>,
+    pub(super) panic: Option<String>,
 }
 
 impl Reports {
     /// Takes one line; true if it reports that the guest is ready.
-    pub(crate) fn take_line(&mut self, line: &[u8]) -> bool {
+    pub(super) fn take_line(&mut self, line: &[u8]) -> bool {
         match Report::parse(line) {
             Report::Ready { .. } => return true,
             Report::Beat(tally) | Report::Done(tally) => self.tally = Some(tally),
@@ -47,14 +47,14 @@ impl Reports {
     }
 
     /// All of it, for a VM's status.
-    pub(crate) fn into_status(self) -> BuiltinStatus {
+    pub(super) fn status(&self) -> BuiltinStatus {
         BuiltinStatus {
             resting: self.resting,
             writes: self.tally.map(|tally| tally.writes),
             verifications: self.tally.map(|tally| tally.verifications),
             corrupt: self.corrupt(),
-            corrupt_lines: self.corrupt_lines,
-            panic: self.panic,
+            corrupt_lines: self.corrupt_lines.clone(),
+            panic: self.panic.clone(),
         }
     }
 }
@@ -78,7 +78,7 @@ mod tests {
         let (reports, is_ready) = after(&["READY pages=12", "hello"]);
         assert!(is_ready);
         assert_eq!((reports.tally, reports.corrupt()), (None, None));
-        assert_eq!(reports.into_status(), BuiltinStatus::default());
+        assert_eq!(reports.status(), BuiltinStatus::default());
     }
 
     #[test]

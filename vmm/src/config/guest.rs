@@ -65,14 +65,6 @@ pub enum Guest {
 }
 
 impl Guest {
-    /// Whether it reports what it does as the built-in guest does.
-    pub(crate) fn reports(&self) -> bool {
-        match self {
-            Self::Builtin(_) | Self::Flat(_) => true,
-            Self::Linux(_) => false,
-        }
-    }
-
     /// How many event descriptors its devices take.
     pub fn event_descriptors(&self) -> u32 {
         match self {

@@ -25,7 +25,7 @@ pub use image::{ElfTarget, LoadImageError};
 pub use linux::LinuxError;
 pub(crate) use registers::{general_registers, special_registers};
 
-use crate::config::{Guest, Privilege};
+use crate::config::Privilege;
 use crate::memory::{GuestRam, MemoryLayout};
 
 /// What puts a kernel into guest memory, and returns how vCPUs begin to execute it.
@@ -45,17 +45,6 @@ pub(crate) trait Loader {
     ///
     /// When the guest does not fit or does not make sense; some of it may be in memory.
     fn load(&self, ram: &GuestRam, vcpus: u32, tsc_khz: u32) -> Result<Vec<Entry>, LoadError>;
-}
-
-impl Guest {
-    /// What loads it.
-    pub(crate) fn loader(&self) -> &dyn Loader {
-        match self {
-            Self::Builtin(builtin) => builtin,
-            Self::Flat(image) => image,
-            Self::Linux(linux) => linux,
-        }
-    }
 }
 
 /// Why a guest was not loaded; some of it may be in guest memory.

@@ -9,8 +9,8 @@
 //! | `run` | the thread that puts these together |
 //! | `threads` | all of a VM's |
 //!
-//! Lock order: a vCPU's thread takes only locks that are held for moments and under which nothing
-//! else is taken: a device's, and its VM's watch.
+//! Lock order: a vCPU's thread takes only locks that are held for moments: a device's, under it its VM's watch, and
+//! under that its guest's extension's own.
 
 pub(crate) mod exit;
 mod kick;

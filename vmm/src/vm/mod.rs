@@ -1,6 +1,5 @@
 //! A VM, as the program that embeds it sees it.
 
-mod builtin;
 mod folding;
 mod listener;
 
@@ -8,19 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pagefold_dedup::{SharedChanges, VmId};
-use pagefold_devices::{Buses, ControlWord};
+use pagefold_devices::Buses;
 
-use crate::builtin::Builtin;
 use crate::config::VmConfig;
 use crate::dedup_host::DedupHost;
+use crate::extension::GuestExtension;
 use crate::memory::{GuestRam, MemoryReservation};
 use crate::operation::{Operation, OperationError, WaitError};
 use crate::pc::VirtioDevices;
-use crate::status::{GuestReport, VmState, VmStatus};
+use crate::status::{VmState, VmStatus};
 use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
-pub(crate) use listener::{MarkerListener, ReportListener};
+pub(crate) use listener::GuestListener;
 
 /// What a VM has until it stops.
 #[derive(Debug)]
@@ -35,15 +34,13 @@ pub(crate) struct Machine {
     pub(crate) reservation: MemoryReservation,
 }
 
-/// A VM. Lock order: `machine`, then whatever a vCPU's thread takes, then the watch.
+/// A VM. Lock order: `machine`, then whatever a vCPU's thread takes, then the watch, then the extension's.
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) id: VmId,
     pub(crate) config: VmConfig,
-    /// `None` if another guest than the built-in one runs in it.
-    pub(crate) builtin: Option<Builtin>,
-    /// What the CONTROL register of its paravirtual block reads.
-    pub(crate) control: ControlWord,
+    /// What it has for its kind of guest alone.
+    pub(crate) extension: Arc<dyn GuestExtension>,
     /// Its devices, and the counters of accesses to none, which outlive the VM's end.
     pub(crate) buses: Arc<Buses>,
     pub(crate) watch: Arc<Watch>,
@@ -148,13 +145,8 @@ impl VmHandle {
 
     /// Its state and its counters now.
     pub fn status(&self) -> VmStatus {
-        let Vm { id, config, watch, buses, .. } = &*self.vm;
+        let Vm { id, config, extension, watch, buses, .. } = &*self.vm;
         let watched = watch.now();
-        let report = if config.guest.reports() {
-            watched.reports.clone().into_status().into()
-        } else {
-            GuestReport::default()
-        };
         VmStatus {
             id: *id,
             name: config.name.clone(),
@@ -163,7 +155,7 @@ impl VmHandle {
             state: watched.state,
             memory_bytes: config.memory_bytes,
             ready_ms: watched.ready_ms(),
-            report,
+            report: extension.report(),
             unclaimed_ports: buses.ports.unclaimed(),
             unclaimed_mmio: buses.mmio.unclaimed(),
             stop_message: watched.stop_reason.as_ref().map(ToString::to_string),
