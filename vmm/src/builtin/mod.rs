@@ -79,6 +79,7 @@ impl GuestExtension for Builtin {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use pagefold_dedup::VmId;
@@ -86,10 +87,9 @@ mod tests {
     use pagefold_guest::workload::Preset;
 
     use super::*;
-    use crate::config::{BuiltinGuest, FlatImage, Guest, Privilege};
+    use crate::config::{BuiltinGuest, FlatImage, Guest, LinuxGuest, PcDevices, Privilege};
     use crate::console::Console;
     use crate::dedup_host::FoldingWaker;
-    use crate::extension::ReadyMarker;
     use crate::vm::GuestListener;
     use crate::watch::Watch;
 
@@ -108,8 +108,12 @@ mod tests {
 
     #[test]
     fn another_guest_has_no_extension_of_this_kind() {
-        assert!(Builtin::of(&ReadyMarker).is_none());
-        assert_eq!(ReadyMarker.report(), GuestReport::default());
+        let (kernel, cmdline) = (PathBuf::from("/vmlinux"), String::new());
+        let linux = LinuxGuest { kernel, initrd: None, cmdline, devices: PcDevices::default() };
+        let extension = Guest::Linux(linux).extension(64 << 20, 1_000_000).unwrap();
+        assert!(Builtin::of(&*extension).is_none());
+        assert!(!extension.take_line(b"READY pages=1") && extension.take_line(b"READY"));
+        assert_eq!(extension.report(), GuestReport::default());
     }
 
     #[test]
