@@ -14,6 +14,7 @@
 //! | [`acpi`] | the registers that turn a machine off |
 //! | [`legacy`] | the serial port, the keyboard controller |
 //! | [`pseudo`] | the paravirtual block |
+//! | `workers` | threads that carry out what devices must not wait for |
 //! | [`virtio`] | virtio devices, and the transport that guests reach them by |
 
 pub mod acpi;
@@ -23,6 +24,7 @@ pub mod legacy;
 mod memory;
 pub mod pseudo;
 pub mod virtio;
+mod workers;
 
 pub use acpi::power::PowerRegisters;
 pub use bus::{
@@ -33,3 +35,4 @@ pub use legacy::i8042::{I8042, I8042_PORTS};
 pub use legacy::serial::{SERIAL_PORTS, SerialConsole, SerialOutput};
 pub use memory::DeviceMemory;
 pub use pseudo::paravirt::{ControlWord, Paravirt, ParavirtPorts};
+pub use workers::{Work, WorkerPool};
