@@ -40,7 +40,8 @@ pub enum Effect {
 /// A device behind ports or addresses.
 ///
 /// The guest chooses the offset, which lies in the device's range, and the length: 1 to 8 bytes from
-/// KVM, and an access may reach past the end of the range. Neither may make a device block or panic.
+/// KVM, and an access may reach past the end of the range. Neither may make a device panic or block, but for a reset,
+/// which waits for what the device has begun.
 pub trait BusDevice: Send {
     /// Fills `data` with what is read at `offset` from the beginning of the device's range. `data`
     /// is all ones before, as on a bus with pull-ups.

@@ -1,8 +1,10 @@
 //! What a device is to the transport.
 
+use std::sync::Arc;
+
 use virtio_queue::Queue;
 
-use super::QueueError;
+use super::{InFlight, QueueError};
 use crate::DeviceMemory;
 
 /// What came of the requests of a queue.
@@ -52,6 +54,16 @@ pub trait VirtioDevice<M: DeviceMemory>: Send {
         memory: &M,
     ) -> Result<Processed, QueueError>;
 
-    /// Forgets everything that its driver has it do: it is as new.
+    /// Has it begin nothing until it is to go on: it is not called to [`process`](Self::process) meanwhile. What it has
+    /// begun is [waited for](Self::in_flight).
+    fn set_paused(&mut self, _is_paused: bool) {}
+
+    /// What is to be waited for after it was paused or reset; `None` if it carries out everything while it is called.
+    fn in_flight(&self) -> Option<Arc<dyn InFlight>> {
+        None
+    }
+
+    /// Forgets everything that its driver has it do, and drops memory: it is as new, once what it has begun is [waited
+    /// for](Self::in_flight).
     fn reset(&mut self) {}
 }

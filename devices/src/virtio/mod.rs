@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `device` | what a device is to the transport |
 //! | `queue` | requests taken off a virtqueue, and handed back to it |
+//! | `in_flight` | requests that are carried out beside the thread that processes their queue |
 //! | [`mmio`] | the transport: registers in the address space |
 //! | [`rng`] | the entropy source |
 //!
@@ -14,10 +15,12 @@
 //! Source: Virtual I/O Device (VIRTIO) Version 1.2.
 
 mod device;
+mod in_flight;
 pub mod mmio;
 mod queue;
 pub mod rng;
 
 pub use device::{Processed, VirtioDevice};
-pub use mmio::MmioTransport;
+pub use in_flight::{InFlight, QueueWaker};
+pub use mmio::{MmioTransport, SharedTransport};
 pub use queue::QueueError;

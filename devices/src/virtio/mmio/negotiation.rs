@@ -196,6 +196,7 @@ impl<M: DeviceMemory> MmioTransport<M> {
     fn reset(&mut self) {
         count(&self.metrics.resets);
         self.device.reset();
+        self.awaited = self.device.in_flight();
         for slot in &mut self.queues {
             slot.queue.reset();
             slot.rings = [0; 3];

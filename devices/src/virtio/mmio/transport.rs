@@ -7,7 +7,8 @@ use virtio_queue::{Queue, QueueT};
 use super::metrics::{TransportMetrics, count};
 use super::negotiation::Negotiation;
 use super::registers as reg;
-use crate::virtio::VirtioDevice;
+use super::shared::wait;
+use crate::virtio::{InFlight, VirtioDevice};
 use crate::{BusDevice, DeviceMemory, Effect, Interrupt};
 
 /// A queue, and where its driver has put its rings so far.
@@ -34,6 +35,8 @@ pub struct MmioTransport<M: DeviceMemory> {
     pub(super) negotiation: Negotiation,
     pub(super) interrupt_status: u32,
     pub(super) config_generation: u32,
+    /// What the access that is being made has to wait for, once it is made.
+    pub(super) awaited: Option<Arc<dyn InFlight>>,
     queue_sel: u32,
 }
 
@@ -58,6 +61,7 @@ impl<M: DeviceMemory> MmioTransport<M> {
             negotiation,
             interrupt_status: 0,
             config_generation: 0,
+            awaited: None,
             queue_sel: 0,
         }
     }
@@ -67,16 +71,47 @@ impl<M: DeviceMemory> MmioTransport<M> {
         Arc::clone(&self.metrics)
     }
 
-    /// Has the device carry nothing out until it is to go on: it neither reads memory nor writes to it. What is announced
-    /// meanwhile is lost, so each queue is to be [processed](Self::process_queue) when it goes on.
+    /// Has the device carry nothing out until it is to go on: when this returns it neither reads memory nor writes to it.
+    /// What is announced meanwhile is lost, so each queue is to be [processed](Self::process_queue) when it goes on.
     pub fn set_paused(&mut self, is_paused: bool) {
-        self.is_paused = is_paused;
+        wait(self.begin_pause(is_paused));
     }
 
     /// Has the device do nothing any more, and drops its memory: the machine is gone.
     pub fn end(&mut self) {
+        wait(self.begin_end());
+    }
+
+    /// Pauses it or has it go on. Returns what is to be waited for.
+    pub(super) fn begin_pause(&mut self, is_paused: bool) -> Option<Arc<dyn InFlight>> {
+        self.is_paused = is_paused;
+        self.device.set_paused(is_paused);
+        self.device.in_flight().filter(|_| is_paused)
+    }
+
+    /// Ends it. Returns what is to be waited for.
+    pub(super) fn begin_end(&mut self) -> Option<Arc<dyn InFlight>> {
         self.memory = None;
         self.device.reset();
+        self.device.in_flight()
+    }
+
+    /// Makes a write access. Returns what the vCPU has to wait for before it goes on.
+    pub(super) fn begin_write(&mut self, offset: u64, data: &[u8]) -> Option<Arc<dyn InFlight>> {
+        let is_done = if let Some(offset) = offset.checked_sub(reg::CONFIG) {
+            let has_driver = self.negotiation.has_driver();
+            if has_driver {
+                self.device.write_config(offset, data);
+            }
+            has_driver
+        } else {
+            let value = data.try_into().map(u32::from_le_bytes);
+            value.is_ok_and(|value| self.write_register(offset, value))
+        };
+        if !is_done {
+            count(&self.metrics.refused_accesses);
+        }
+        self.awaited.take()
     }
 
     /// How many queues the device has.
@@ -171,19 +206,7 @@ impl<M: DeviceMemory> BusDevice for MmioTransport<M> {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Effect {
-        let is_done = if let Some(offset) = offset.checked_sub(reg::CONFIG) {
-            let has_driver = self.negotiation.has_driver();
-            if has_driver {
-                self.device.write_config(offset, data);
-            }
-            has_driver
-        } else {
-            let value = data.try_into().map(u32::from_le_bytes);
-            value.is_ok_and(|value| self.write_register(offset, value))
-        };
-        if !is_done {
-            count(&self.metrics.refused_accesses);
-        }
+        wait(self.begin_write(offset, data));
         Effect::Continue
     }
 }
