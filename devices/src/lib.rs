@@ -15,6 +15,7 @@
 //! | [`legacy`] | the serial port, the keyboard controller |
 //! | [`pseudo`] | the paravirtual block |
 //! | `workers` | threads that carry out what devices must not wait for |
+//! | `sys` | everything that the compiler cannot check |
 //! | [`virtio`] | virtio devices, and the transport that guests reach them by |
 
 pub mod acpi;
@@ -23,6 +24,7 @@ mod irq;
 pub mod legacy;
 mod memory;
 pub mod pseudo;
+mod sys;
 pub mod virtio;
 mod workers;
 

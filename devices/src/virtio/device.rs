@@ -66,4 +66,9 @@ pub trait VirtioDevice<M: DeviceMemory>: Send {
     /// Forgets everything that its driver has it do, and drops memory: it is as new, once what it has begun is [waited
     /// for](Self::in_flight).
     fn reset(&mut self) {}
+
+    /// Gives back what it has of the host, besides: the machine is gone.
+    fn end(&mut self) {
+        self.reset();
+    }
 }

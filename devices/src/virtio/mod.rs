@@ -6,6 +6,7 @@
 //! | `queue` | requests taken off a virtqueue, and handed back to it |
 //! | `in_flight` | requests that are carried out beside the thread that processes their queue |
 //! | [`mmio`] | the transport: registers in the address space |
+//! | [`block`] | the block device |
 //! | [`rng`] | the entropy source |
 //!
 //! A driver announces its requests by writing to a register, which KVM turns into an event that the VMM's event loop
@@ -14,6 +15,7 @@
 //!
 //! Source: Virtual I/O Device (VIRTIO) Version 1.2.
 
+pub mod block;
 mod device;
 mod in_flight;
 pub mod mmio;

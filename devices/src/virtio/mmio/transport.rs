@@ -92,7 +92,7 @@ impl<M: DeviceMemory> MmioTransport<M> {
     /// Ends it. Returns what is to be waited for.
     pub(super) fn begin_end(&mut self) -> Option<Arc<dyn InFlight>> {
         self.memory = None;
-        self.device.reset();
+        self.device.end();
         self.device.in_flight()
     }
 

@@ -1,0 +1,189 @@
+//! Requests that were taken off the queue: those that wait, those in the works, and those that are done and not handed
+//! back yet.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+use virtio_queue::DescriptorChain;
+
+use super::execution::Disk;
+use super::metrics::BlockMetrics;
+use super::storage::Storage;
+use crate::DeviceMemory;
+use crate::virtio::{InFlight, QueueWaker};
+use crate::workers::{Work, WorkerPool};
+
+/// Requests of one device that are in the works at a time.
+pub(super) const MAX_RUNNING: usize = 4;
+
+/// A request in memory of type `M`.
+pub(super) type Taken<M> = DescriptorChain<Arc<M>>;
+
+/// The head of a request that is done, and how many bytes were written to its buffers.
+pub(super) type Completed = (u16, u32);
+
+/// The requests of a device, between its queue and the threads that carry them out.
+///
+/// The threads take this lock alone, and never the transport's: whoever holds that may wait for them.
+pub(super) struct Flight<M> {
+    state: Mutex<State<M>>,
+    /// Notified when the last request in the works is done.
+    none_running: Condvar,
+    waker: Arc<dyn QueueWaker>,
+    metrics: Arc<BlockMetrics>,
+}
+
+struct State<M> {
+    /// `None` when the machine is gone.
+    storage: Option<Arc<dyn Storage>>,
+    waiting: VecDeque<Taken<M>>,
+    running: usize,
+    completed: Vec<Completed>,
+    /// Turns that it has with the threads.
+    turns: usize,
+    is_paused: bool,
+    is_write_through: bool,
+    /// How often it was reset: what was begun before is not handed back.
+    resets: u64,
+}
+
+impl<M: DeviceMemory + 'static> Flight<M> {
+    pub(super) fn new(storage: Arc<dyn Storage>, waker: Arc<dyn QueueWaker>) -> Self {
+        let state = State {
+            storage: Some(storage),
+            waiting: VecDeque::new(),
+            running: 0,
+            completed: Vec::new(),
+            turns: 0,
+            is_paused: false,
+            is_write_through: false,
+            resets: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            none_running: Condvar::new(),
+            waker,
+            metrics: Arc::default(),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> Arc<BlockMetrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<M>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_write_through(&self, is_write_through: bool) {
+        self.state().is_write_through = is_write_through;
+    }
+
+    /// How many requests it has, those among them that are done.
+    pub(super) fn count(&self) -> usize {
+        let state = self.state();
+        state.waiting.len() + state.running + state.completed.len()
+    }
+
+    /// Those that are done, which are to be handed back.
+    pub(super) fn take_completed(&self) -> Vec<Completed> {
+        std::mem::take(&mut self.state().completed)
+    }
+
+    /// Has `workers` carry requests out, in this order, a few at a time.
+    pub(super) fn add(self: &Arc<Self>, taken: Vec<Taken<M>>, workers: &Weak<WorkerPool>) {
+        let mut state = self.state();
+        state.waiting.extend(taken);
+        self.add_turns(state, workers);
+    }
+
+    /// Begins no request, or goes on with those that wait.
+    pub(super) fn set_paused(self: &Arc<Self>, is_paused: bool, workers: &Weak<WorkerPool>) {
+        let mut state = self.state();
+        state.is_paused = is_paused;
+        self.add_turns(state, workers);
+    }
+
+    fn add_turns(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<M>>,
+        workers: &Weak<WorkerPool>,
+    ) {
+        let before = state.turns;
+        let Some(workers) = workers.upgrade() else { return };
+        if !state.is_paused {
+            state.turns = before.max(MAX_RUNNING.min(state.waiting.len() + state.running));
+        }
+        let after = state.turns;
+        drop(state);
+        for number in before..after {
+            workers.add(Arc::clone(self) as Arc<dyn Work>, number > 0);
+        }
+    }
+
+    /// Gives up what waits, and hands nothing back of what is in the works.
+    pub(super) fn reset(&self) {
+        let mut state = self.state();
+        state.waiting = VecDeque::new();
+        state.completed = Vec::new();
+        state.resets += 1;
+    }
+
+    /// Drops the storage, once no request uses it.
+    pub(super) fn close(&self) {
+        self.state().storage = None;
+    }
+}
+
+impl<M: DeviceMemory + 'static> Work for Flight<M> {
+    fn carry_out(&self) -> bool {
+        let mut state = self.state();
+        let next = if state.is_paused { None } else { state.waiting.pop_front() };
+        let Some((chain, storage)) = next.zip(state.storage.clone()) else {
+            state.turns -= 1;
+            return false;
+        };
+        state.running += 1;
+        let (resets, is_write_through) = (state.resets, state.is_write_through);
+        drop(state);
+
+        let head = chain.head_index();
+        // The device would wait for ever for one that panicked, which the hook has reported.
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let disk = Disk { storage: &*storage, is_write_through, metrics: &self.metrics };
+            let memory = chain.clone();
+            disk.carry_out(chain, memory.memory())
+        }));
+        drop(storage);
+
+        let mut state = self.state();
+        state.running -= 1;
+        if state.running == 0 {
+            self.none_running.notify_all();
+        }
+        let is_handed_back = state.resets == resets;
+        // Whoever takes the first takes those that come meanwhile, too.
+        let is_first = state.completed.is_empty();
+        if is_handed_back {
+            state.completed.push((head, written.unwrap_or(0)));
+        }
+        let is_more = !state.is_paused && !state.waiting.is_empty();
+        state.turns -= usize::from(!is_more);
+        drop(state);
+        if is_handed_back && is_first {
+            self.waker.wake();
+        }
+        is_more
+    }
+}
+
+impl<M: DeviceMemory + 'static> InFlight for Flight<M> {
+    fn wait(&self) {
+        let state = self.state();
+        let _none_running = self
+            .none_running
+            .wait_while(state, |state| state.running > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+}
