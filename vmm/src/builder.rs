@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use kvm_ioctls::{VcpuFd, VmFd};
 use pagefold_dedup::{DedupMode, SharedChanges, VmId};
 use pagefold_devices::InsertError;
+use pagefold_devices::virtio::block::OpenImageError;
 
 use crate::config::{Guest, VmConfig};
 use crate::console::{Console, MAX_LINE_BYTES};
@@ -17,7 +18,7 @@ use crate::loader::{
     tsc_khz,
 };
 use crate::memory::{GuestRam, GuestRamError, HostMemoryError, KvmDirtyLog, MemoryLayout};
-use crate::pc::VirtioDevices;
+use crate::pc::{DeviceHost, VirtioDevices};
 use crate::sys::memslot::MappedVm;
 use crate::vcpu::{SpawnVcpuError, Vcpu, VcpuThreads};
 use crate::vm::{GuestListener, Machine, Vm, VmHandle};
@@ -87,6 +88,22 @@ pub enum BuildError {
     /// Two devices are to be at the same port or address.
     #[error(transparent)]
     Device(#[from] InsertError),
+    /// It has no room for so many virtio devices.
+    #[error(
+        "a VM has at most {max} virtio devices (disks, an entropy source), and {wanted} were asked for"
+    )]
+    VirtioDevices {
+        /// The number asked for.
+        wanted: u32,
+        /// The most there can be.
+        max: u32,
+    },
+    /// One of its disks cannot be used.
+    #[error(transparent)]
+    Disk(#[from] OpenImageError),
+    /// There is nobody to carry out the requests to its disks.
+    #[error("cannot start a thread for disks: see the limit on processes (ulimit -u)")]
+    DiskThread(#[source] io::Error),
     /// One of its vCPUs could not be started.
     #[error(transparent)]
     Vcpu(#[from] SpawnVcpuError),
@@ -182,11 +199,11 @@ impl<'host> VmBuilder<'host> {
         extension.insert_devices(&mut buses)?;
         let virtio = match &config.guest {
             Guest::Linux(linux) => VirtioDevices::new(
-                linux.devices,
+                &linux.devices,
                 (id, mapped.fd()),
                 ram.memory(),
                 &mut buses.mmio,
-                host.queue_events(),
+                DeviceHost { events: host.queue_events(), workers: host.workers() },
             )?,
             Guest::Builtin(_) | Guest::Flat(_) => VirtioDevices::none(),
         };
@@ -221,11 +238,12 @@ impl<'host> VmBuilder<'host> {
 }
 
 impl VmConfig {
-    /// Whether there can be such a VM, as far as its configuration shows: nothing is made.
+    /// Whether there can be such a VM, as far as its configuration shows: nothing is made. Its disks are opened, and closed
+    /// again.
     ///
     /// # Errors
     ///
-    /// When its name would not do, or its guest does not run in such a VM.
+    /// When its name would not do, its guest does not run in such a VM, or a disk cannot be used.
     pub fn check(&self) -> Result<(), BuildError> {
         self.check_name()?;
         self.check_shape().map(drop)
@@ -241,6 +259,9 @@ impl VmConfig {
     fn check_shape(&self) -> Result<MemoryLayout, BuildError> {
         let layout = MemoryLayout::new(self.memory_bytes)?;
         check_vcpus(self.vcpus, MAX_VCPUS)?;
+        if let Guest::Linux(linux) = &self.guest {
+            linux.devices.check()?;
+        }
         self.guest.loader().check(layout, self.vcpus)?;
         Ok(layout)
     }

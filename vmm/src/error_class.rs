@@ -6,6 +6,8 @@ use pagefold_dedup::{
     all_in_class,
 };
 
+use pagefold_devices::virtio::block::OpenImageError;
+
 use crate::builder::BuildError;
 use crate::config::IntervalError;
 use crate::dedup_host::{AttachError, DedupGone, SetKnobsError, SettleError, StartDedupError};
@@ -41,8 +43,12 @@ impl Classified for AttachError {
 impl Classified for BuildError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NoIds | Self::Kvm { .. } => Host,
-            Self::Name(_) | Self::AddressBits { .. } | Self::Vcpus { .. } => Caller,
+            Self::NoIds | Self::Kvm { .. } | Self::DiskThread(_) => Host,
+            Self::Name(_)
+            | Self::AddressBits { .. }
+            | Self::Vcpus { .. }
+            | Self::VirtioDevices { .. } => Caller,
+            Self::Disk(error) => class_of_disk(error),
             Self::Ram(error) => error.class(),
             Self::HostMemory(error) => error.class(),
             Self::Builtin(error) => error.class(),
@@ -126,6 +132,17 @@ impl Classified for LoadImageError {
         match self {
             Self::NotAnImage { .. } | Self::OtherMachine { .. } | Self::DoesNotFit { .. } => Caller,
         }
+    }
+}
+
+/// Devices depend on nothing that has classes.
+fn class_of_disk(error: &OpenImageError) -> ErrorClass {
+    match error {
+        OpenImageError::Open { .. }
+        | OpenImageError::NotADisk { .. }
+        | OpenImageError::Size { .. } => Caller,
+        OpenImageError::InUse { .. } => Busy,
+        OpenImageError::Lock { .. } => Host,
     }
 }
 

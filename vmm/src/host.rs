@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pagefold_dedup::VmId;
+use pagefold_devices::WorkerPool;
 
 use crate::builder::VmBuilder;
 use crate::config::{HostConfig, VmConfig};
@@ -12,6 +13,7 @@ use crate::kvm::{OpenKvm, OpenKvmError};
 use crate::memory::{HostMemoryError, HostMemoryPool};
 use crate::registry::Registry;
 use crate::status::VmState;
+use crate::sys::signal::block_in_this_thread;
 use crate::vm::VmHandle;
 
 /// Why there is no host; nothing is left behind.
@@ -53,6 +55,7 @@ struct Shared {
     dedup: DedupHost,
     registry: Arc<Registry>,
     event_loop: EventLoop,
+    workers: Arc<WorkerPool>,
 }
 
 impl Host {
@@ -68,7 +71,8 @@ impl Host {
         let registry = Arc::<Registry>::default();
         let event_loop = EventLoop::new(Arc::clone(&registry))?;
         let memory = HostMemoryPool::of_process(config.overcommit);
-        let shared = Shared { kvm, memory, dedup, registry, event_loop };
+        let workers = Arc::new(WorkerPool::new(block_signals));
+        let shared = Shared { kvm, memory, dedup, registry, event_loop, workers };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -144,8 +148,20 @@ impl Host {
         self.shared.event_loop.exit_notifier()
     }
 
+    pub(crate) fn workers(&self) -> &Arc<WorkerPool> {
+        &self.shared.workers
+    }
+
     pub(crate) fn queue_events(&self) -> &QueueEvents {
         self.shared.event_loop.queue_events()
+    }
+}
+
+/// What a thread of disks does first.
+fn block_signals() {
+    if let Err(error) = block_in_this_thread() {
+        // Only where a handler of the program around us runs depends on it.
+        log::warn!("cannot block signals in a thread of disks: {error}");
     }
 }
 

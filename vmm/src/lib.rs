@@ -81,7 +81,9 @@ pub use vm_memory;
 
 pub use builder::{BuildError, VmBuilder};
 pub use builtin::BuiltinStatus;
-pub use config::{BuiltinGuest, DedupConfig, Guest, HostConfig, LinuxGuest, PcDevices, VmConfig};
+pub use config::{
+    BuiltinGuest, DedupConfig, DiskConfig, Guest, HostConfig, LinuxGuest, PcDevices, VmConfig,
+};
 pub use dedup_host::{DedupHost, SettleError};
 pub use event_loop::EventLoopError;
 pub use host::{ForgetError, Host, HostError};

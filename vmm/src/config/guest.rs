@@ -70,7 +70,15 @@ impl Guest {
         match self {
             Self::Builtin(_) | Self::Flat(_) => 0,
             // The serial port's interrupt line.
-            Self::Linux(linux) => 1 + linux.devices.event_descriptors(),
+            Self::Linux(linux) => linux.devices.event_descriptors().saturating_add(1),
+        }
+    }
+
+    /// How many disks it has, each of which takes a descriptor.
+    pub fn disks(&self) -> u32 {
+        match self {
+            Self::Builtin(_) | Self::Flat(_) => 0,
+            Self::Linux(linux) => linux.devices.disk_count(),
         }
     }
 }

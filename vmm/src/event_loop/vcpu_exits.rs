@@ -1,8 +1,10 @@
 //! vCPUs that end, and the VMs that end with them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Builder;
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use pagefold_dedup::VmId;
@@ -10,7 +12,10 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::registry::Registry;
+use crate::status::VmState;
+use crate::sys::signal::block_in_this_thread;
 use crate::vcpu::{Ended, StopReason};
+use crate::vm::VmHandle;
 
 /// Notifies the event loop of vCPUs that have ended. One descriptor serves all VMs.
 #[derive(Debug, Clone)]
@@ -45,6 +50,8 @@ pub(super) struct VmReaper {
     event: Arc<EventFd>,
     announced: Receiver<(VmId, StopReason)>,
     registry: Arc<Registry>,
+    /// VMs that are torn down by threads of their own.
+    aside: BTreeSet<VmId>,
 }
 
 impl VmReaper {
@@ -52,7 +59,35 @@ impl VmReaper {
     pub(super) fn new(event: Arc<EventFd>, registry: Arc<Registry>) -> (VcpuExitNotifier, Self) {
         let (ended, announced) = channel();
         let notifier = VcpuExitNotifier { ended, event: Arc::clone(&event) };
-        (notifier, Self { event, announced, registry })
+        (notifier, Self { event, announced, registry, aside: BTreeSet::new() })
+    }
+
+    /// Tears a VM down, or has it torn down: the end of one with disks waits for their requests in flight, which may
+    /// take long, and the loop is every VM's.
+    fn tear_down(&mut self, vm: &VmHandle, reason: StopReason) {
+        if vm.config().guest.disks() == 0 {
+            vm.tear_down(reason);
+            return;
+        }
+        let is_there =
+            |id: &VmId| self.registry.get(*id).is_some_and(|vm| vm.state() != VmState::Stopped);
+        self.aside.retain(is_there);
+        // The end of its first vCPU is the VM's.
+        if !self.aside.insert(vm.id()) {
+            return;
+        }
+        let (id, end) = (vm.id(), (vm.clone(), reason.clone()));
+        let thread = Builder::new().name("vmm-teardown".to_owned()).spawn(move || {
+            let (vm, reason) = end;
+            if let Err(error) = block_in_this_thread() {
+                log::warn!("cannot block signals while VM {id} is torn down: {error}");
+            }
+            vm.tear_down(reason);
+        });
+        if let Err(error) = thread {
+            log::warn!("no thread tears VM {id} down, so that others wait for its disks: {error}");
+            vm.tear_down(reason);
+        }
     }
 }
 
@@ -70,10 +105,10 @@ impl MutEventSubscriber for VmReaper {
         {
             log::error!("cannot read the event descriptor: {error}");
         }
-        for (id, reason) in self.announced.try_iter() {
+        while let Ok((id, reason)) = self.announced.try_recv() {
             // A VM that is not there was never built to the end: its builder cleans up.
             if let Some(vm) = self.registry.get(id) {
-                vm.tear_down(reason);
+                self.tear_down(&vm, reason);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::thread::available_parallelism;
 
+use pagefold_devices::WorkerPool;
+
 use super::mappings::{self, Mappings};
 use super::rlimit::{Resource, Rlimits, address_space_bytes, data_bytes};
 use super::threads::{self, ThreadLimit};
@@ -74,6 +76,8 @@ pub struct VmShape {
     pub vcpus: u32,
     /// Event descriptors of its devices.
     pub event_descriptors: u32,
+    /// Its disks.
+    pub disks: u32,
 }
 
 impl Needs {
@@ -83,9 +87,11 @@ impl Needs {
         let count = u64::from(count);
         let vcpus = count * u64::from(each.vcpus);
         let events = count * u64::from(each.event_descriptors);
+        let disks = count * u64::from(each.disks);
+        let disk_threads = if disks > 0 { WorkerPool::max_threads() as u64 } else { 0 };
         Self {
-            files: BASE_FILES + count * FILES_PER_VM + vcpus + events,
-            threads: processors() + BASE_THREADS + count * THREADS_PER_VM + vcpus,
+            files: BASE_FILES + count * FILES_PER_VM + vcpus + events + disks,
+            threads: processors() + BASE_THREADS + count * THREADS_PER_VM + vcpus + disk_threads,
             space_bytes: (BASE_SPACE_BYTES + vcpus * SPACE_PER_VCPU_BYTES)
                 .saturating_add(memory_bytes),
             store_bytes,
@@ -306,7 +312,7 @@ mod tests {
         lacking(&tree, &Needs::of_vms(4, SHAPE, 1 << 30, 48 << 30))
     }
 
-    const SHAPE: VmShape = VmShape { vcpus: 1, event_descriptors: 0 };
+    const SHAPE: VmShape = VmShape { vcpus: 1, event_descriptors: 0, disks: 0 };
 
     #[test]
     fn what_is_lacking_says_how_much_and_what_to_do() {

@@ -1,14 +1,16 @@
 //! Virtio devices: where they are, and who carries out what their drivers request.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::{IoEventAddress, VmFd};
 use pagefold_dedup::VmId;
-use pagefold_devices::MmioBus;
+use pagefold_devices::virtio::block::Block;
 use pagefold_devices::virtio::mmio::NOTIFY_OFFSET;
 use pagefold_devices::virtio::rng::Rng;
-use pagefold_devices::virtio::{MmioTransport, VirtioDevice};
+use pagefold_devices::virtio::{MmioTransport, QueueWaker, SharedTransport, VirtioDevice};
+use pagefold_devices::{MmioBus, WorkerPool};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::IrqLine;
@@ -18,14 +20,32 @@ use crate::config::PcDevices;
 use crate::event_loop::{QueueEvent, QueueEvents, RegisteredQueues};
 use crate::memory::GuestMemory;
 
-type Transport = Arc<Mutex<MmioTransport<GuestMemory>>>;
+type Transport = SharedTransport<GuestMemory>;
 
-/// The virtio devices of a machine. When this is dropped, they do nothing any more, and keep no memory.
+/// The virtio devices of a machine. When this is dropped, which waits for their requests in flight, they do nothing any
+/// more, and keep neither memory nor files.
 pub(crate) struct VirtioDevices {
     /// `None` if they have no queues.
     queues: Option<RegisteredQueues>,
     transports: Vec<Transport>,
     /// By which the loop is notified of requests.
+    events: Vec<Arc<EventFd>>,
+}
+
+/// What devices need of the host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeviceHost<'host> {
+    /// Processes their queues.
+    pub(crate) events: &'host QueueEvents,
+    /// Carry out what the event loop must not wait for.
+    pub(crate) workers: &'host Arc<WorkerPool>,
+}
+
+/// A device that is to be on the bus.
+struct NewDevice {
+    name: &'static str,
+    device: Box<dyn VirtioDevice<GuestMemory>>,
+    /// Of each of its queues.
     events: Vec<Arc<EventFd>>,
 }
 
@@ -35,50 +55,46 @@ impl VirtioDevices {
         Self { queues: None, transports: Vec::new(), events: Vec::new() }
     }
 
-    /// Makes the `wanted` devices of a VM, on `bus`, in `memory`; `events` carries out what their drivers request.
+    /// Makes the `wanted` devices of a VM, on `bus`, in `memory`; `host` carries out what their drivers request.
     ///
     /// # Errors
     ///
-    /// When KVM refuses something, or the bus has something else where one of them belongs; some may be on it.
+    /// When KVM refuses something, a disk cannot be used, or the bus has something else where one of them belongs; some
+    /// may be on it.
     pub(crate) fn new(
-        wanted: PcDevices,
+        wanted: &PcDevices,
         (vm, fd): (VmId, &VmFd),
         memory: &GuestMemory,
         bus: &mut MmioBus,
-        events: &QueueEvents,
+        host: DeviceHost<'_>,
     ) -> Result<Self, BuildError> {
-        let mut devices: Vec<(&str, Box<dyn VirtioDevice<GuestMemory>>)> = Vec::new();
-        if wanted.rng {
-            devices.push(("entropy source", Box::new(Rng::default())));
-        }
         let mut made = Self::none();
         let mut queues = Vec::new();
-        for (number, (name, device)) in (0..layout::MAX_VIRTIO_DEVICES).zip(devices) {
+        for (number, new) in (0..).zip(devices(wanted, host.workers)?) {
             let line = IrqLine::new(fd, layout::VIRTIO_FIRST_IRQ + number);
             let line = line.map_err(refused("raise an interrupt"))?;
-            let transport = MmioTransport::new(device, memory.clone(), Box::new(line));
+            let transport = MmioTransport::new(new.device, memory.clone(), Box::new(line));
+            let transport = SharedTransport::new(transport);
+            made.transports.push(transport.clone());
             let registers = layout::virtio_registers(number);
             let notify_at = registers.start() + NOTIFY_OFFSET;
-            let queue_count = transport.queue_count();
-            let transport = Arc::new(Mutex::new(transport));
-            made.transports.push(Arc::clone(&transport));
-            for index in 0..queue_count {
-                let queue = queue_event(fd, notify_at, index, &transport)?;
-                made.events.push(Arc::clone(&queue.event));
-                queues.push(queue);
+            for (index, event) in new.events.into_iter().enumerate() {
+                made.events.push(Arc::clone(&event));
+                queues.push(queue_event(fd, notify_at, index, event, &transport)?);
             }
-            bus.insert(name, registers, transport)?;
+            bus.insert(new.name, registers, Arc::new(Mutex::new(transport)))?;
         }
         if !queues.is_empty() {
-            made.queues = Some(events.register(vm, queues));
+            made.queues = Some(host.events.register(vm, queues));
         }
         Ok(made)
     }
 
-    /// Has them neither read memory nor write to it until they are to go on, which they do where they were.
+    /// Has them neither read memory nor write to it until they are to go on, which they do where they were. Waits for
+    /// their requests in flight.
     pub(crate) fn set_paused(&self, is_paused: bool) {
         for transport in &self.transports {
-            transport.lock().unwrap_or_else(PoisonError::into_inner).set_paused(is_paused);
+            transport.set_paused(is_paused);
         }
         for event in self.events.iter().filter(|_| !is_paused) {
             // Of what was announced meanwhile nothing came.
@@ -89,32 +105,67 @@ impl VirtioDevices {
     }
 }
 
-/// Has KVM raise an event for queue `index` when its number is written to `notify_at`.
+/// The devices themselves, in the order of their addresses.
+fn devices(wanted: &PcDevices, workers: &Arc<WorkerPool>) -> Result<Vec<NewDevice>, BuildError> {
+    let mut devices = Vec::new();
+    for disk in &wanted.disks {
+        workers.ensure_thread().map_err(BuildError::DiskThread)?;
+        let event = new_event()?;
+        let waker = Arc::new(EventWaker(Arc::clone(&event)));
+        let device = Box::new(Block::new(Box::new(disk.open()?), workers, waker));
+        devices.push(NewDevice { name: "disk", device, events: vec![event] });
+    }
+    if wanted.rng {
+        let (device, events) = (Box::new(Rng::default()), vec![new_event()?]);
+        devices.push(NewDevice { name: "entropy source", device, events });
+    }
+    Ok(devices)
+}
+
+fn new_event() -> Result<Arc<EventFd>, BuildError> {
+    let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
+    event.map(Arc::new).map_err(refused("make an event"))
+}
+
+/// Has the loop process a queue as if its driver had announced requests.
+struct EventWaker(Arc<EventFd>);
+
+impl QueueWaker for EventWaker {
+    fn wake(&self) {
+        if let Err(error) = self.0.write(1) {
+            // A counter that is full wakes the loop, too.
+            let level = match error.kind() {
+                io::ErrorKind::WouldBlock => log::Level::Debug,
+                _ => log::Level::Error,
+            };
+            log::log!(level, "cannot hand requests of a device back: {error}");
+        }
+    }
+}
+
+/// Has KVM raise `event` when the number of queue `index` is written to `notify_at`.
 fn queue_event(
     fd: &VmFd,
     notify_at: u64,
     index: usize,
+    event: Arc<EventFd>,
     transport: &Transport,
 ) -> Result<QueueEvent, BuildError> {
-    let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(refused("make an event"))?;
     // There are fewer queues than numbers.
     let number = u32::try_from(index).unwrap_or(u32::MAX);
     fd.register_ioevent(&event, &IoEventAddress::Mmio(notify_at), number)
         .map_err(refused("raise events for a device"))?;
-    let transport = Arc::clone(transport);
-    let process = move || {
-        let mut transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
-        // What fails puts the device out of order, which is logged and counted.
-        transport.process_queue(index).unwrap_or(false)
-    };
-    Ok(QueueEvent { event: Arc::new(event), process: Box::new(process) })
+    let transport = transport.clone();
+    // What fails puts the device out of order, which is logged and counted.
+    let process = move || transport.process_queue(index).unwrap_or(false);
+    Ok(QueueEvent { event, process: Box::new(process) })
 }
 
 impl Drop for VirtioDevices {
     fn drop(&mut self) {
         self.queues = None;
         for transport in &self.transports {
-            transport.lock().unwrap_or_else(PoisonError::into_inner).end();
+            transport.end();
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::size::Size;
 const DEFAULT_BYTES: u64 = 64 << 20;
 
 /// What the built-in guest has besides memory.
-const SHAPE: VmShape = VmShape { vcpus: 1, event_descriptors: 0 };
+const SHAPE: VmShape = VmShape { vcpus: 1, event_descriptors: 0, disks: 0 };
 
 /// VMs to try: how many, and how large.
 const CHOICES: [(u32, u64); 5] =

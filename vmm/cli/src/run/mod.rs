@@ -23,6 +23,7 @@ mod table;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pagefold::config::DiskConfig;
 use pagefold_dedup::DedupMode;
 use pagefold_guest::workload::Preset;
 
@@ -63,6 +64,10 @@ pub(super) struct Args {
     /// Give the guest an entropy source (/dev/hwrng to Linux)
     #[arg(long, requires = "kernel")]
     rng: bool,
+    /// Give the guest a disk (/dev/vda to Linux): a raw image or a block device. With readonly=on VMs can share it;
+    /// once for each disk
+    #[arg(long = "disk", value_name = "path=FILE[,readonly=on]", requires = "kernel")]
+    disks: Vec<DiskConfig>,
     /// vCPUs of each VM; the built-in guest has one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = small)]
     cpus: u32,

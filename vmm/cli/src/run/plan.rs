@@ -42,6 +42,12 @@ impl Plan {
             dedup: args.dedup,
             name: None,
         };
+        if let Some(disk) = args.disks.iter().find(|disk| args.count > 1 && !disk.readonly) {
+            return Err(Failure::usage(
+                format!("the disk {} cannot be written by {} VMs", disk.path.display(), args.count),
+                "share it with readonly=on, or run one VM (-n 1)",
+            ));
+        }
         vm.check().map_err(|error| refused(args, &error))?;
         if args.duration == Some(Duration::ZERO) {
             return Err(Failure::usage("--for 0s leaves no time to run", "give at least --for 1s"));
@@ -71,7 +77,11 @@ impl Plan {
     /// What it takes.
     pub(super) fn demand(&self) -> Demand {
         let Self { count, vcpus, memory_bytes, dedup, .. } = *self;
-        let shape = VmShape { vcpus, event_descriptors: self.guest.event_descriptors() };
+        let shape = VmShape {
+            vcpus,
+            event_descriptors: self.guest.event_descriptors(),
+            disks: self.guest.disks(),
+        };
         Demand { count, shape, memory_bytes, dedup }
     }
 
@@ -98,7 +108,7 @@ fn guest(args: &Args) -> Guest {
             kernel: kernel.clone(),
             initrd: args.initrd.clone(),
             cmdline: args.cmdline.clone(),
-            devices: PcDevices { rng: args.rng },
+            devices: PcDevices { rng: args.rng, disks: args.disks.clone() },
         }),
         None => Guest::Builtin(BuiltinGuest { preset: args.guest, vm_number: 0, seed: args.seed }),
     }
@@ -113,6 +123,12 @@ fn refused(args: &Args, error: &BuildError) -> Failure {
             format!("--cpus {} does not do: {error}", args.cpus),
             "leave it out for one vCPU",
         ),
+        BuildError::VirtioDevices { .. } => {
+            Failure::usage(error.to_string(), "give fewer --disk options")
+        }
+        BuildError::Disk(error) => {
+            Failure::caused("cannot use a disk", error, "see --disk in `pagefold run --help`")
+        }
         BuildError::Linux(error) => Failure::caused(
             "cannot boot this kernel",
             error,
@@ -206,6 +222,18 @@ mod tests {
             (&["--cpus", "0"], "1 to 255 vCPUs"),
             (&["--initrd", "/x"], "--kernel"),
             (&["--kernel", "/x", "--guest", "builtin:mix"], "cannot be used with"),
+            (&["--disk", "path=/x"], "--kernel"),
+            (&["--kernel", "/x", "--disk", "/x"], "path=FILE"),
+            (&["--kernel", "/x", "--disk", "path=/x"], "cannot be written by 2 VMs"),
+            (
+                &["-n1", "--kernel", "/x", "--disk", "path=/nowhere"],
+                "cannot open the disk /nowhere",
+            ),
+            (&["--kernel", "/x", "--disk", "path=/,readonly=on"], "the disk / is a directory"),
+            (
+                &[&["--kernel", "/x"][..], &["--disk=path=/x,readonly=on"; 20]].concat(),
+                "at most 19",
+            ),
             (&["--kernel", "/nowhere"], "cannot read the kernel /nowhere"),
             (&["--kernel", "/"], "the kernel / is not a regular file"),
         ] {
