@@ -22,7 +22,7 @@ pub const INITRD: &str = "initrd";
 const INIT: &str = include_str!("guest-init.sh");
 
 /// Modules of the kernel's that the first program loads, in this order.
-const MODULES: [&str; 2] = ["virtio_mmio", "virtio-rng"];
+const MODULES: [&str; 3] = ["virtio_mmio", "virtio-rng", "virtio_blk"];
 
 /// Folders that are mounted over.
 const FOLDERS: [&str; 3] = ["dev", "proc", "sys"];
