@@ -12,6 +12,9 @@ use crate::sys::vectored::{MAX_BUFFERS, without_bitmap};
 /// As much as is copied at once where the kernel cannot access guest memory by itself.
 const COPIED_BYTES: usize = 4096;
 
+/// As much as is moved by one call: a request may have up to 4 GiB.
+pub(super) const CALL_BYTES: usize = 4 << 20;
+
 /// Buffers in guest memory, one after the other, which get shorter from the front as they are used.
 #[derive(Debug, Clone)]
 pub(super) struct Buffers<'memory, B>(VecDeque<VolatileSlice<'memory, B>>);
@@ -55,9 +58,16 @@ impl<'memory, B: BitmapSlice> Buffers<'memory, B> {
         }
     }
 
-    /// The first ones, as storage takes them.
+    /// As much of the first ones as one call takes, as storage takes them.
     fn front(&self) -> Vec<VolatileSlice<'memory>> {
-        self.0.iter().take(MAX_BUFFERS).map(without_bitmap).collect()
+        let mut left = CALL_BYTES;
+        let part = |slice: &VolatileSlice<'memory, B>| {
+            let slice =
+                slice.subslice(0, slice.len().min(left)).ok().filter(|part| !part.is_empty());
+            left -= slice.as_ref().map_or(0, VolatileSlice::len);
+            slice
+        };
+        self.0.iter().take(MAX_BUFFERS).map_while(part).map(|part| without_bitmap(&part)).collect()
     }
 
     /// Marks the first `count` bytes as written, or as many as there are.
@@ -94,13 +104,20 @@ impl<'memory, B: BitmapSlice> Buffers<'memory, B> {
         at
     }
 
-    /// Fills them with what `storage` has from the byte `offset` on; what is left are those that were not filled.
+    /// Fills them with what `storage` has from the byte `offset` on, while that `is_wanted`; what is left are those that
+    /// were not filled.
     ///
     /// # Errors
     ///
-    /// The medium's, or that it ends. Some bytes of what is left may have been written, and are marked.
-    pub(super) fn fill_from(&mut self, storage: &dyn Storage, mut offset: u64) -> io::Result<()> {
+    /// The medium's, or that it ends, or is wanted no more. Some bytes of what is left may have been written, and are marked.
+    pub(super) fn fill_from(
+        &mut self,
+        storage: &dyn Storage,
+        mut offset: u64,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
         while !self.0.is_empty() {
+            check(is_wanted)?;
             let result = match storage.read_at(&self.front(), offset) {
                 Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
                     // What was written before the fault is not known.
@@ -126,13 +143,20 @@ impl<'memory, B: BitmapSlice> Buffers<'memory, B> {
         Ok(())
     }
 
-    /// Writes them to `storage` from the byte `offset` on; what is left are those that were not written.
+    /// Writes them to `storage` from the byte `offset` on, while that `is_wanted`; what is left are those that were not
+    /// written.
     ///
     /// # Errors
     ///
-    /// The medium's. Some bytes of what is left may have been written.
-    pub(super) fn write_to(&mut self, storage: &dyn Storage, mut offset: u64) -> io::Result<()> {
+    /// The medium's, or that it is wanted no more. Some bytes of what is left may have been written.
+    pub(super) fn write_to(
+        &mut self,
+        storage: &dyn Storage,
+        mut offset: u64,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
         while !self.0.is_empty() {
+            check(is_wanted)?;
             let result = match storage.write_at(&self.front(), offset) {
                 Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
                     self.copy_to_storage(storage, offset)
@@ -175,4 +199,8 @@ impl<'memory, B: BitmapSlice> Buffers<'memory, B> {
         let count = slice.copy_to(&mut bytes[..]);
         storage.write_at(&[VolatileSlice::from(&mut bytes[..count])], offset)
     }
+}
+
+fn check(is_wanted: &dyn Fn() -> bool) -> io::Result<()> {
+    if is_wanted() { Ok(()) } else { Err(io::Error::other("it is wanted no more")) }
 }

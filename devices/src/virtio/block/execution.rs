@@ -31,6 +31,8 @@ pub(super) struct Disk<'storage> {
     pub(super) storage: &'storage dyn Storage,
     /// Whether nothing that is written waits for a flush.
     pub(super) is_write_through: bool,
+    /// Whether anybody waits for what comes of a request: asked again and again, as one may take long.
+    pub(super) is_wanted: &'storage dyn Fn() -> bool,
     pub(super) metrics: &'storage BlockMetrics,
 }
 
@@ -68,6 +70,10 @@ impl Disk<'_> {
             // What there is to be filled is not known, and nothing is.
             Err(_) => (Err(Refusal::Malformed), 1, 1),
         };
+        if matches!(result, Err(Refusal::Io(_))) && !(self.is_wanted)() {
+            // Given up: that is no failure, and nobody reads the status.
+            return 0;
+        }
         let value = match result {
             Ok(()) => Status::Done,
             Err(Refusal::Malformed) => Status::Failed,
@@ -119,7 +125,7 @@ impl Disk<'_> {
     fn read<M: DeviceMemory>(&self, request: &mut Request<'_, M>) -> Result<(), Refusal> {
         let bytes = request.filled.len() as u64;
         let offset = self.offset(request.sector, bytes)?;
-        request.filled.fill_from(self.storage, offset)?;
+        request.filled.fill_from(self.storage, offset, self.is_wanted)?;
         count(&self.metrics.reads, 1);
         count(&self.metrics.read_bytes, bytes);
         Ok(())
@@ -131,7 +137,7 @@ impl Disk<'_> {
         if self.storage.is_readonly() {
             return Err(Refusal::Malformed);
         }
-        request.sent.write_to(self.storage, offset)?;
+        request.sent.write_to(self.storage, offset, self.is_wanted)?;
         self.settle()?;
         count(&self.metrics.writes, 1);
         count(&self.metrics.written_bytes, bytes);

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use virtio_queue::DescriptorChain;
@@ -14,8 +15,8 @@ use crate::DeviceMemory;
 use crate::virtio::{InFlight, QueueWaker};
 use crate::workers::{Work, WorkerPool};
 
-/// Requests of one device that are in the works at a time.
-pub(super) const MAX_RUNNING: usize = 4;
+/// Requests of one device that are in the works at a time, each on a thread.
+pub const MAX_RUNNING: usize = 4;
 
 /// A request in memory of type `M`.
 pub(super) type Taken<M> = DescriptorChain<Arc<M>>;
@@ -32,6 +33,8 @@ pub(super) struct Flight<M> {
     none_running: Condvar,
     waker: Arc<dyn QueueWaker>,
     metrics: Arc<BlockMetrics>,
+    /// How often it was reset: what was begun before is given up between two calls to the storage, and not handed back.
+    resets: AtomicU64,
 }
 
 struct State<M> {
@@ -44,8 +47,6 @@ struct State<M> {
     turns: usize,
     is_paused: bool,
     is_write_through: bool,
-    /// How often it was reset: what was begun before is not handed back.
-    resets: u64,
 }
 
 impl<M: DeviceMemory + 'static> Flight<M> {
@@ -58,13 +59,13 @@ impl<M: DeviceMemory + 'static> Flight<M> {
             turns: 0,
             is_paused: false,
             is_write_through: false,
-            resets: 0,
         };
         Self {
             state: Mutex::new(state),
             none_running: Condvar::new(),
             waker,
             metrics: Arc::default(),
+            resets: AtomicU64::new(0),
         }
     }
 
@@ -122,12 +123,12 @@ impl<M: DeviceMemory + 'static> Flight<M> {
         }
     }
 
-    /// Gives up what waits, and hands nothing back of what is in the works.
+    /// Gives up what waits, and what is in the works as soon as it can; nothing of it is handed back.
     pub(super) fn reset(&self) {
         let mut state = self.state();
         state.waiting = VecDeque::new();
         state.completed = Vec::new();
-        state.resets += 1;
+        self.resets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Drops the storage, once no request uses it.
@@ -145,13 +146,17 @@ impl<M: DeviceMemory + 'static> Work for Flight<M> {
             return false;
         };
         state.running += 1;
-        let (resets, is_write_through) = (state.resets, state.is_write_through);
+        let is_write_through = state.is_write_through;
+        // Changed under the lock only.
+        let resets = self.resets.load(Ordering::Relaxed);
+        let is_wanted = || self.resets.load(Ordering::Relaxed) == resets;
         drop(state);
 
         let head = chain.head_index();
         // The device would wait for ever for one that panicked, which the hook has reported.
         let written = catch_unwind(AssertUnwindSafe(|| {
-            let disk = Disk { storage: &*storage, is_write_through, metrics: &self.metrics };
+            let (storage, metrics) = (&*storage, &*self.metrics);
+            let disk = Disk { storage, is_write_through, is_wanted: &is_wanted, metrics };
             let memory = chain.clone();
             disk.carry_out(chain, memory.memory())
         }));
@@ -162,7 +167,7 @@ impl<M: DeviceMemory + 'static> Work for Flight<M> {
         if state.running == 0 {
             self.none_running.notify_all();
         }
-        let is_handed_back = state.resets == resets;
+        let is_handed_back = is_wanted();
         // Whoever takes the first takes those that come meanwhile, too.
         let is_first = state.completed.is_empty();
         if is_handed_back {

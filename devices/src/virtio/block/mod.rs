@@ -19,7 +19,7 @@
 //!
 //! A device that is paused, reset or ended begins no request. Whoever has that done waits for those in the works
 //! (`InFlight`), without the transport's lock. What was taken and not begun is carried out after a pause, and never after
-//! a reset.
+//! a reset, which also gives up long requests half way.
 //!
 //! Source: virtio 1.2, section 5.2.
 
@@ -34,6 +34,7 @@ mod request;
 mod storage;
 
 pub use device::Block;
+pub use flight::MAX_RUNNING;
 pub use image::{OpenImageError, RawImage};
 pub use metrics::{BlockCounts, BlockMetrics};
 pub use storage::{ID_BYTES, SECTOR_BYTES, Storage};

@@ -267,6 +267,28 @@ fn disks_that_hang_hold_no_other_up() {
     }
 }
 
+#[test]
+fn a_long_request_is_given_up_half_way_when_the_device_is_reset() {
+    let (file, gate) = (file(1), Arc::<Gate>::default());
+    file.as_file().set_len(64 << 20).unwrap();
+    let mut machine = Machine::new(slow(&file, &gate));
+    machine.put(&header(OUT, 0), BUFFERS);
+    // The same MiB over and over: more than one call takes.
+    let data = (BUFFERS + 0x1_0000, 1 << 20, false);
+    let chain = [&[(BUFFERS, 16, false)][..], &[data; 40], &[(BUFFERS + 16, 1, true)]].concat();
+    machine.offer_chain(&chain);
+    machine.process();
+    gate.wait_inside(1);
+    let mut transport = machine.transport.clone();
+    let reset = thread::spawn(move || transport.write(0x70, &0_u32.to_le_bytes()));
+    while machine.read(0x70) != 0 {
+        thread::yield_now();
+    }
+    gate.set_open(true);
+    reset.join().unwrap();
+    assert_eq!((gate.entered(), machine.counts().failed_requests), (1, 0));
+}
+
 /// Storage that panics.
 struct Faulty(Box<dyn Storage>);
 
