@@ -3,6 +3,7 @@
 use std::thread::available_parallelism;
 
 use pagefold_devices::WorkerPool;
+use pagefold_devices::virtio::block::MAX_RUNNING;
 
 use super::mappings::{self, Mappings};
 use super::rlimit::{Resource, Rlimits, address_space_bytes, data_bytes};
@@ -88,18 +89,26 @@ impl Needs {
         let vcpus = count * u64::from(each.vcpus);
         let events = count * u64::from(each.event_descriptors);
         let disks = count * u64::from(each.disks);
-        let disk_threads = if disks > 0 { WorkerPool::max_threads() as u64 } else { 0 };
+        let disk_threads = (disks * MAX_RUNNING as u64).min(WorkerPool::max_threads() as u64);
+        // Each has a stack, and a heap of its own.
+        let threads = vcpus + disk_threads;
+        // A VM that has disks is torn down by a thread of its own.
+        let teardown_threads = count.min(disks);
         Self {
             files: BASE_FILES + count * FILES_PER_VM + vcpus + events + disks,
-            threads: processors() + BASE_THREADS + count * THREADS_PER_VM + vcpus + disk_threads,
-            space_bytes: (BASE_SPACE_BYTES + vcpus * SPACE_PER_VCPU_BYTES)
+            threads: processors()
+                + BASE_THREADS
+                + count * THREADS_PER_VM
+                + threads
+                + teardown_threads,
+            space_bytes: (BASE_SPACE_BYTES + threads * SPACE_PER_VCPU_BYTES)
                 .saturating_add(memory_bytes),
             store_bytes,
             view_bytes: view_bytes(memory_bytes, store_bytes),
-            data_bytes: (BASE_DATA_BYTES + vcpus * DATA_PER_VCPU_BYTES)
+            data_bytes: (BASE_DATA_BYTES + threads * DATA_PER_VCPU_BYTES)
                 .saturating_add(memory_bytes)
                 .saturating_add(memory_bytes / DATA_OF_PAGES),
-            mappings: BASE_MAPPINGS + vcpus * MAPPINGS_PER_VCPU,
+            mappings: BASE_MAPPINGS + threads * MAPPINGS_PER_VCPU,
         }
     }
 
@@ -333,6 +342,18 @@ mod tests {
         }
         assert_eq!(lacking_under("Max open files 40 40 files\nMax file size unlimited 1 b\n"), []);
         assert_eq!(lacking_under(""), []);
+    }
+
+    #[test]
+    fn a_disk_takes_a_descriptor_and_threads_as_far_as_there_are_any() {
+        let of_disks = |disks| Needs::of_vms(4, VmShape { disks, ..SHAPE }, 1 << 30, 0);
+        let none = of_disks(0);
+        for (disks, threads) in [(1, 4 * 4 + 4), (2, 32 + 4), (19, 32 + 4)] {
+            let needs = of_disks(disks);
+            assert_eq!(needs.files - none.files, 4 * u64::from(disks));
+            assert_eq!(needs.threads - none.threads, threads);
+            assert!(needs.data_bytes > none.data_bytes && needs.mappings > none.mappings);
+        }
     }
 
     #[test]
