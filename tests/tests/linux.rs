@@ -237,3 +237,14 @@ fn an_error_of_the_host_reaches_the_guest_as_one() {
     assert_eq!(printed(&ended, "failed"), "to read the rest");
     assert!(ended.stderr.iter().any(|line| line.contains("I/O error, dev vda")), "{ended:#?}");
 }
+
+#[test]
+#[ignore = "needs hardware virtualization: see `make host-tests`"]
+fn as_many_disks_as_there_is_room_for_are_read() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let disk = disk(scratch.path(), "disk", 1);
+    let disks = vec![format!("path={},readonly=on", disk.display()); 19];
+    let ended = Boot { cpus: 2, words: " disk=all", disks, ..Boot::default() }.run();
+    vm(&ended);
+    assert_eq!(printed(&ended, "disks"), format!("{} 19", 19 << 20));
+}

@@ -32,6 +32,9 @@ case " $(cat /proc/cmdline) " in
     echo "readonly $(cat /sys/block/vda/ro) $(cat /sys/block/vdb/ro) $(cat /sys/block/vdb/serial)"
     dd if=/dev/zero of=/dev/vdb bs=512 count=1 conv=fsync 2>/dev/null || echo "refused a write"
     ;;
+*" disk=all "*)
+    echo "disks $(cat /dev/vd? | wc -c) $(ls /dev/vd? | wc -l)"
+    ;;
 *" disk=broken "*)
     dd if=/dev/vda of=/dev/null bs=64k count=16 2>/dev/null && echo "read the beginning"
     dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null || echo "failed to read the rest"
