@@ -1,6 +1,6 @@
 //! What a hostile driver does to a disk: requests of any bytes in chains of any shape, resets and pauses in between.
-//! Nothing panics or waits for ever, only memory that a descriptor names as writable is written, a disk to be read only
-//! stays as it is and another as long as it is, what is counted is what was done, and after a reset the device is usable
+//! Nothing panics or waits for ever, only memory that a descriptor names as writable is written, a disk to be read
+//! only stays as it is and another as long as it is, what is counted is what was done, and after a reset the device is usable
 //! again and nothing is in flight.
 
 #![no_main]

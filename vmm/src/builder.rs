@@ -238,8 +238,8 @@ impl<'host> VmBuilder<'host> {
 }
 
 impl VmConfig {
-    /// Whether there can be such a VM, as far as its configuration shows: nothing is made. Its disks are opened, and closed
-    /// again.
+    /// Whether there can be such a VM, as far as its configuration shows: nothing is made. Its disks are
+    /// opened, and closed again.
     ///
     /// # Errors
     ///

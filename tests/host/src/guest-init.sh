@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# A guest's first program: prints what it sees, uses its disks as the word "disk=..." of its command line has it, and ends
-# as "end=..." has it.
+# A guest's first program: prints what it sees, uses its disks as the word "disk=..." of its command line has it, and
+# ends as "end=..." has it.
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t devtmpfs dev /dev

@@ -104,12 +104,13 @@ impl<'memory, B: BitmapSlice> Buffers<'memory, B> {
         at
     }
 
-    /// Fills them with what `storage` has from the byte `offset` on, while that `is_wanted`; what is left are those that
-    /// were not filled.
+    /// Fills them with what `storage` has from the byte `offset` on, while that `is_wanted`; what is left are those
+    /// that were not filled.
     ///
     /// # Errors
     ///
-    /// The medium's, or that it ends, or is wanted no more. Some bytes of what is left may have been written, and are marked.
+    /// The medium's, or that it ends, or is wanted no more. Some bytes of what is left may have been written, and are
+    /// marked.
     pub(super) fn fill_from(
         &mut self,
         storage: &dyn Storage,

@@ -31,15 +31,21 @@ pub(super) struct Flight<M> {
     state: Mutex<State<M>>,
     /// Notified when the last request in the works is done.
     none_running: Condvar,
-    waker: Arc<dyn QueueWaker>,
     metrics: Arc<BlockMetrics>,
     /// How often it was reset: what was begun before is given up between two calls to the storage, and not handed back.
     resets: AtomicU64,
 }
 
+/// What a device has of the host.
+#[derive(Clone)]
+struct Host {
+    storage: Arc<dyn Storage>,
+    waker: Arc<dyn QueueWaker>,
+}
+
 struct State<M> {
     /// `None` when the machine is gone.
-    storage: Option<Arc<dyn Storage>>,
+    host: Option<Host>,
     waiting: VecDeque<Taken<M>>,
     running: usize,
     completed: Vec<Completed>,
@@ -52,7 +58,7 @@ struct State<M> {
 impl<M: DeviceMemory + 'static> Flight<M> {
     pub(super) fn new(storage: Arc<dyn Storage>, waker: Arc<dyn QueueWaker>) -> Self {
         let state = State {
-            storage: Some(storage),
+            host: Some(Host { storage, waker }),
             waiting: VecDeque::new(),
             running: 0,
             completed: Vec::new(),
@@ -63,7 +69,6 @@ impl<M: DeviceMemory + 'static> Flight<M> {
         Self {
             state: Mutex::new(state),
             none_running: Condvar::new(),
-            waker,
             metrics: Arc::default(),
             resets: AtomicU64::new(0),
         }
@@ -131,9 +136,11 @@ impl<M: DeviceMemory + 'static> Flight<M> {
         self.resets.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Drops the storage, once no request uses it.
+    /// Drops what it has of the host, once no request uses it.
     pub(super) fn close(&self) {
-        self.state().storage = None;
+        let host = self.state().host.take();
+        // Without the lock: to close a file may take long.
+        drop(host);
     }
 }
 
@@ -141,7 +148,7 @@ impl<M: DeviceMemory + 'static> Work for Flight<M> {
     fn carry_out(&self) -> bool {
         let mut state = self.state();
         let next = if state.is_paused { None } else { state.waiting.pop_front() };
-        let Some((chain, storage)) = next.zip(state.storage.clone()) else {
+        let Some((chain, host)) = next.zip(state.host.clone()) else {
             state.turns -= 1;
             return false;
         };
@@ -155,11 +162,12 @@ impl<M: DeviceMemory + 'static> Work for Flight<M> {
         let head = chain.head_index();
         // The device would wait for ever for one that panicked, which the hook has reported.
         let written = catch_unwind(AssertUnwindSafe(|| {
-            let (storage, metrics) = (&*storage, &*self.metrics);
+            let (storage, metrics) = (&*host.storage, &*self.metrics);
             let disk = Disk { storage, is_write_through, is_wanted: &is_wanted, metrics };
             let memory = chain.clone();
             disk.carry_out(chain, memory.memory())
         }));
+        let Host { storage, waker } = host;
         drop(storage);
 
         let mut state = self.state();
@@ -177,7 +185,7 @@ impl<M: DeviceMemory + 'static> Work for Flight<M> {
         state.turns -= usize::from(!is_more);
         drop(state);
         if is_handed_back && is_first {
-            self.waker.wake();
+            waker.wake();
         }
         is_more
     }

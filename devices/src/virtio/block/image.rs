@@ -122,7 +122,10 @@ impl RawImage {
             match rustix::fs::fallocate(&self.file, how, offset, len_bytes) {
                 Ok(()) => return Ok(true),
                 Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => return Ok(false),
+                // The last is a block device's whose blocks are larger than sectors.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::INVAL) => {
+                    return Ok(false);
+                }
                 Err(error) => return Err(error.into()),
             }
         }

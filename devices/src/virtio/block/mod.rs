@@ -13,13 +13,13 @@
 //! | `metrics` | what it has done |
 //!
 //! Whoever processes the queue, the event loop, takes requests and hands them back, and waits for nothing. Threads
-//! that all disks of a host have together ([`WorkerPool`](crate::WorkerPool)) carry them out, a few of each disk at a time, and in any order:
-//! one that ends has the loop process the queue again. Guest memory is read and written through the mapping that the
-//! VMM has, by calls that pin no page (`preadv`, `pwritev`), so that folding may replace pages at any time.
+//! that all disks of a host have together ([`WorkerPool`](crate::WorkerPool)) carry them out, a few of each disk at a
+//! time, and in any order: what is done has the loop process the queue again. Guest memory is read and written through
+//! the mapping that the VMM has, by calls that pin no page (`preadv`, `pwritev`), so that folding may replace pages at any time.
 //!
 //! A device that is paused, reset or ended begins no request. Whoever has that done waits for those in the works
-//! (`InFlight`), without the transport's lock. What was taken and not begun is carried out after a pause, and never after
-//! a reset, which also gives up long requests half way.
+//! (`InFlight`), without the transport's lock. What was taken and not begun is carried out after a pause, and never
+//! after a reset, which also gives up long requests half way.
 //!
 //! Source: virtio 1.2, section 5.2.
 

@@ -10,8 +10,8 @@ pub const SECTOR_BYTES: u64 = 512;
 /// Bytes of a disk's identifier.
 pub const ID_BYTES: usize = 20;
 
-/// What a block device stores its sectors in. Requests are carried out by several threads at once; the device has checked
-/// that they lie within the capacity, and writes nothing to what is read-only.
+/// What a block device stores its sectors in. Requests are carried out by several threads at once; the device has
+/// checked that they lie within the capacity, and writes nothing to what is read-only.
 pub trait Storage: Send + Sync {
     /// Its size in sectors, which stays as it is.
     fn capacity_sectors(&self) -> u64;

@@ -6,8 +6,8 @@ use super::transport::MmioTransport;
 use crate::virtio::{InFlight, QueueError};
 use crate::{BusDevice, DeviceMemory, Effect};
 
-/// A transport with a lock that nobody holds who waits for a device: what waits for requests in flight, as a driver that
-/// resets its device does, keeps nobody from processing a queue. Clones are the same transport.
+/// A transport with a lock that nobody holds who waits for a device: what waits for requests in flight, as a driver
+/// that resets its device does, keeps nobody from processing a queue. Clones are the same transport.
 pub struct SharedTransport<M: DeviceMemory> {
     transport: Arc<Mutex<MmioTransport<M>>>,
 }

@@ -9,7 +9,7 @@ use super::negotiation::Negotiation;
 use super::registers as reg;
 use super::shared::wait;
 use crate::virtio::{InFlight, VirtioDevice};
-use crate::{BusDevice, DeviceMemory, Effect, Interrupt};
+use crate::{BusDevice, DeviceMemory, Effect, Interrupt, NoInterrupt};
 
 /// A queue, and where its driver has put its rings so far.
 #[derive(Debug)]
@@ -71,13 +71,13 @@ impl<M: DeviceMemory> MmioTransport<M> {
         Arc::clone(&self.metrics)
     }
 
-    /// Has the device carry nothing out until it is to go on: when this returns it neither reads memory nor writes to it.
-    /// What is announced meanwhile is lost, so each queue is to be [processed](Self::process_queue) when it goes on.
+    /// Has the device carry nothing out until it is to go on: when this returns it neither reads memory nor writes to
+    /// it. What is announced meanwhile is lost, so each queue is to be [processed](Self::process_queue) when it goes on.
     pub fn set_paused(&mut self, is_paused: bool) {
         wait(self.begin_pause(is_paused));
     }
 
-    /// Has the device do nothing any more, and drops its memory: the machine is gone.
+    /// Has the device do nothing any more, and drops its memory and its interrupt: the machine is gone.
     pub fn end(&mut self) {
         wait(self.begin_end());
     }
@@ -92,6 +92,7 @@ impl<M: DeviceMemory> MmioTransport<M> {
     /// Ends it. Returns what is to be waited for.
     pub(super) fn begin_end(&mut self) -> Option<Arc<dyn InFlight>> {
         self.memory = None;
+        self.interrupt = Box::new(NoInterrupt);
         self.device.end();
         self.device.in_flight()
     }

@@ -261,8 +261,8 @@ impl Machine {
         (len, self.get(status, 1)[0], filled)
     }
 
-    /// Puts a request into slot `slot` of memory, 8 KiB each, as drivers do: what is sent and what is filled begins 4096
-    /// bytes into it.
+    /// Puts a request into slot `slot` of memory, 8 KiB each, as drivers do: what is sent and what is filled begins
+    /// 4096 bytes into it.
     pub(super) fn chain(
         &self,
         slot: u64,
