@@ -3,9 +3,14 @@
 // Each test program uses its own part of it, and a failure here is a failure of its test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pagefold::config::{BuiltinGuest, DedupMode, FlatImage, Guest, Privilege, VmConfig};
+use pagefold::config::{
+    BuiltinGuest, DedupMode, DiskConfig, FlatImage, Guest, LinuxGuest, PcDevices, Privilege,
+    VmConfig,
+};
 use pagefold::{Host, HostConfig, VmHandle};
 use pagefold_guest::workload::Preset;
 use vm_memory::{Bytes, GuestAddress};
@@ -107,5 +112,43 @@ pub(crate) fn wait_for_progress(vm: &VmHandle, steps: u64) {
     while count(vm) < goal {
         assert!(std::time::Instant::now() < end, "VM {} makes no progress", vm.id());
         std::thread::yield_now();
+    }
+}
+
+/// A bzImage that could be loaded, with nothing in it that runs.
+fn kernel(folder: &Path) -> PathBuf {
+    let mut bytes = vec![0; 4096];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    // Of the setup header: one sector, "HdrS", version 2.15, loaded high, 64-bit, 16 MiB and as much after that.
+    put(0x1f1, &[1]);
+    put(0x1fe, &[0x55, 0xaa]);
+    put(0x202, b"HdrS");
+    put(0x206, &[0x0f, 0x02]);
+    put(0x211, &[1]);
+    put(0x22c, &0x7fff_ffff_u32.to_le_bytes());
+    put(0x236, &[1, 0]);
+    put(0x238, &100_u32.to_le_bytes());
+    put(0x258, &(16_u64 << 20).to_le_bytes());
+    put(0x260, &(4_u32 << 20).to_le_bytes());
+    let path = folder.join("kernel");
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A VM that could boot Linux from a kernel in `folder`, with an entropy source, and files there for disks: each with
+/// whether it is only read.
+pub(crate) fn with_disks(folder: &Path, disks: &[(&str, bool)]) -> VmConfig {
+    let disk = |&(name, readonly): &(&str, bool)| DiskConfig { path: folder.join(name), readonly };
+    VmConfig {
+        memory_bytes: 64 << 20,
+        vcpus: 1,
+        guest: Guest::Linux(LinuxGuest {
+            kernel: kernel(folder),
+            initrd: None,
+            cmdline: String::new(),
+            devices: PcDevices { rng: true, disks: disks.iter().map(disk).collect() },
+        }),
+        dedup: DedupMode::Off,
+        name: None,
     }
 }
