@@ -50,6 +50,15 @@ impl Gate {
     }
 }
 
+/// Opens a gate when its test ends, failed or not: whatever is dropped after this waits for what is inside.
+struct OpenAtEnd<'gate>(&'gate Gate);
+
+impl Drop for OpenAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.set_open(true);
+    }
+}
+
 /// Storage as slow as its gate.
 struct Slow(Box<dyn Storage>, Arc<Gate>);
 
@@ -120,6 +129,7 @@ fn status(machine: &Machine, sector: u64) -> u8 {
 fn many_requests_are_in_flight_and_whoever_processes_the_queue_waits_for_none() {
     let (file, gate) = (file(80), Arc::<Gate>::default());
     let mut machine = Machine::new(slow(&file, &gate));
+    let _open_at_end = OpenAtEnd(&gate);
     offer_reads(&mut machine, 0..80);
     machine.process();
     gate.wait_inside(MAX_RUNNING);
@@ -139,6 +149,7 @@ fn many_requests_are_in_flight_and_whoever_processes_the_queue_waits_for_none() 
 fn a_driver_that_offers_more_than_its_queue_holds_has_no_more_taken() {
     let (file, gate) = (file(2), Arc::<Gate>::default());
     let mut machine = Machine::new(slow(&file, &gate));
+    let _open_at_end = OpenAtEnd(&gate);
     let chain = machine.chain(1, (IN, 1), &[], 512);
     let head = machine.offer_chain(&chain);
     // The same one over and over, as no honest driver does.
@@ -147,6 +158,7 @@ fn a_driver_that_offers_more_than_its_queue_holds_has_no_more_taken() {
         machine.process();
     }
     assert_eq!(machine.seen(), []);
+    assert!(!is_processed(&machine), "there is room for none");
     gate.set_open(true);
     // Those beyond are taken when there is room for them.
     assert_eq!(machine.wait_for(512).len(), 512);
@@ -156,6 +168,7 @@ fn a_driver_that_offers_more_than_its_queue_holds_has_no_more_taken() {
 fn a_pause_waits_for_what_was_begun_and_keeps_what_was_taken() {
     let (file, gate) = (file(16), Arc::<Gate>::default());
     let mut machine = Machine::new(slow(&file, &gate));
+    let _open_at_end = OpenAtEnd(&gate);
     offer_reads(&mut machine, 0..12);
     machine.process();
     gate.wait_inside(MAX_RUNNING);
@@ -182,6 +195,7 @@ fn a_pause_waits_for_what_was_begun_and_keeps_what_was_taken() {
 fn a_reset_waits_for_what_was_begun_and_gives_up_what_was_not() {
     let (file, gate) = (file(16), Arc::<Gate>::default());
     let mut machine = Machine::new(slow(&file, &gate));
+    let _open_at_end = OpenAtEnd(&gate);
     for sector in 0..12 {
         let chain = machine.chain(sector, (OUT, sector), &[0xff; 512], 0);
         machine.offer_chain(&chain);
@@ -203,9 +217,9 @@ fn a_reset_waits_for_what_was_begun_and_gives_up_what_was_not() {
     assert_eq!(stored.chunks(512).filter(|sector| sector[0] == 0xff).count(), MAX_RUNNING);
     thread::sleep(Duration::from_millis(20));
     assert!(fs::read(file.path()).unwrap() == stored && machine.get(0, MEMORY_BYTES) == memory);
+    machine.agree(F_FLUSH);
+    machine.process();
     assert_eq!(machine.seen(), [], "a request from before is handed back");
-    // It is as new.
-    machine.set_up(F_FLUSH);
     assert_eq!(machine.request(IN, 0, &[], 512).1, DONE);
 }
 
@@ -213,6 +227,7 @@ fn a_reset_waits_for_what_was_begun_and_gives_up_what_was_not() {
 fn the_end_waits_for_what_was_begun_and_keeps_neither_memory_nor_file() {
     let (file, gate) = (file(16), Arc::<Gate>::default());
     let mut machine = Machine::new(slow(&file, &gate));
+    let _open_at_end = OpenAtEnd(&gate);
     offer_reads(&mut machine, 0..12);
     machine.process();
     gate.wait_inside(MAX_RUNNING);
@@ -257,6 +272,7 @@ fn disks_that_hang_hold_no_other_up() {
             (file, machine)
         })
         .collect();
+    let _open_at_end = OpenAtEnd(&gate);
     gate.wait_inside(8);
     let file = file(16);
     let mut machine = Machine::with_workers(open(&file, false), Arc::clone(&workers));
@@ -272,6 +288,7 @@ fn a_long_request_is_given_up_half_way_when_the_device_is_reset() {
     let (file, gate) = (file(1), Arc::<Gate>::default());
     file.as_file().set_len(64 << 20).unwrap();
     let mut machine = Machine::new(slow(&file, &gate));
+    let _open_at_end = OpenAtEnd(&gate);
     machine.put(&header(OUT, 0), BUFFERS);
     // The same MiB over and over: more than one call takes.
     let data = (BUFFERS + 0x1_0000, 1 << 20, false);

@@ -141,6 +141,11 @@ impl Machine {
     /// Resets the device, and agrees on these features.
     pub(super) fn set_up(&mut self, features: u32) {
         self.write(0x70, 0);
+        self.agree(features);
+    }
+
+    /// Agrees with a device that has been reset on these features, with rings that are empty.
+    pub(super) fn agree(&mut self, features: u32) {
         assert_eq!(self.read(0x70), 0);
         self.memory.write_slice(&[0; 0x3000], GuestAddress(0)).unwrap();
         (self.next_descriptor, self.available, self.used) = (0, 0, 0);
