@@ -138,6 +138,22 @@ fn an_entropy_source_serves_what_the_guest_reads() {
     let ended = Boot { devices: &["--rng"], ..Boot::default() }.run();
     assert_eq!(vm(&ended)["stop_reason"], json!({ "kind": "powered_off" }));
     assert_eq!(printed(&ended, "hwrng"), "virtio_rng.0 4096");
+    let bytes = device(&ended, "rng")["bytes"].as_u64();
+    assert!(bytes >= Some(4096), "{ended:#?}");
+}
+
+/// What the first VM's status has of a device.
+fn device(ended: &Ended, name: &str) -> Value {
+    let vm = vm(ended);
+    let devices = vm["devices"].as_array().expect("devices");
+    devices.iter().find(|device| device["name"] == name).expect("the device").clone()
+}
+
+/// Verifies that a device has counted some of each of these.
+fn has_counted(device: &Value, names: &[&str]) {
+    for name in names {
+        assert!(device[name].as_u64() > Some(0), "{name}: {device}");
+    }
 }
 
 /// A file of so many MiB, of which no page is like another.
@@ -213,6 +229,10 @@ fn what_a_guest_writes_and_discards_is_in_the_file_and_a_disk_to_be_read_only_is
     assert!(after[1 << 20..4 << 20] == before[0][1 << 20..4 << 20]);
     assert!(after[7 << 20..] == before[0][7 << 20..]);
     assert!(written.metadata().expect("a disk").blocks() < blocks);
+    let counted = device(&ended, "disk0");
+    has_counted(&counted, &["reads", "writes", "flushes", "discards", "written_bytes"]);
+    has_counted(&counted["transport"], &["notifications", "interrupts", "resets"]);
+    assert_eq!(device(&ended, "disk1")["writes"], 0);
     assert!(fs::read(&other).expect("a disk") == before[1]);
 }
 
@@ -235,6 +255,7 @@ fn an_error_of_the_host_reaches_the_guest_as_one() {
     vm(&ended);
     assert_eq!(printed(&ended, "read"), "the beginning");
     assert_eq!(printed(&ended, "failed"), "to read the rest");
+    has_counted(&device(&ended, "disk0"), &["failed_requests"]);
     assert!(ended.stderr.iter().any(|line| line.contains("I/O error, dev vda")), "{ended:#?}");
 }
 

@@ -207,6 +207,7 @@ impl<'host> VmBuilder<'host> {
             )?,
             Guest::Builtin(_) | Guest::Flat(_) => VirtioDevices::none(),
         };
+        let device_metrics = virtio.metrics();
         let buses = Arc::new(buses);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }
@@ -230,7 +231,7 @@ impl<'host> VmBuilder<'host> {
         attached.map_err(|source| BuildError::Dedup { vm: id, source })?;
 
         let machine = Mutex::new(Some(Machine { vcpus, virtio, dedup, changes, ram, reservation }));
-        let vm = Vm { id, config, extension, buses, watch, machine };
+        let vm = Vm { id, config, extension, buses, device_metrics, watch, machine };
         let handle = VmHandle { vm: Arc::new(vm) };
         host.registry().insert(handle.clone());
         Ok(handle)

@@ -5,6 +5,7 @@
 //! | `device` | what a device is to the transport |
 //! | `queue` | requests taken off a virtqueue, and handed back to it |
 //! | `in_flight` | requests that are carried out beside the thread that processes their queue |
+//! | `counts` | what a device and its transport have done |
 //! | [`mmio`] | the transport: registers in the address space |
 //! | [`block`] | the block device |
 //! | [`rng`] | the entropy source |
@@ -16,12 +17,14 @@
 //! Source: Virtual I/O Device (VIRTIO) Version 1.2.
 
 pub mod block;
+mod counts;
 mod device;
 mod in_flight;
 pub mod mmio;
 mod queue;
 pub mod rng;
 
+pub use counts::{DeviceCounts, DeviceMetrics, VirtioCounts, VirtioMetrics};
 pub use device::{Processed, VirtioDevice};
 pub use in_flight::{InFlight, QueueWaker};
 pub use mmio::{MmioTransport, SharedTransport};

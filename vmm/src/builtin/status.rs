@@ -56,6 +56,7 @@ mod tests {
             report: BuiltinStatus { writes: Some(2), ..BuiltinStatus::default() }.into(),
             unclaimed_ports: Unclaimed { reads: 3, writes: 4 },
             unclaimed_mmio: Unclaimed::default(),
+            devices: Vec::new(),
             stop_reason: Some(StopReason::Exited { code: 0 }),
             stop_message: Some("ended".to_owned()),
             clean: Some(true),

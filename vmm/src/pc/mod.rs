@@ -28,4 +28,4 @@ pub(crate) use devices::devices;
 pub(crate) use irqchip::{IrqLine, create_irqchip};
 pub(crate) use msrs::set_msrs;
 pub(crate) use reset_vector::write_reset_vector;
-pub(crate) use virtio::{DeviceHost, VirtioDevices};
+pub(crate) use virtio::{DeviceHost, NamedMetrics, VirtioDevices};

@@ -9,7 +9,9 @@ use pagefold_dedup::VmId;
 use pagefold_devices::virtio::block::Block;
 use pagefold_devices::virtio::mmio::NOTIFY_OFFSET;
 use pagefold_devices::virtio::rng::Rng;
-use pagefold_devices::virtio::{MmioTransport, QueueWaker, SharedTransport, VirtioDevice};
+use pagefold_devices::virtio::{
+    DeviceMetrics, MmioTransport, QueueWaker, SharedTransport, VirtioDevice, VirtioMetrics,
+};
 use pagefold_devices::{MmioBus, WorkerPool};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -30,7 +32,11 @@ pub(crate) struct VirtioDevices {
     transports: Vec<Transport>,
     /// By which the loop is notified of requests.
     events: Vec<Arc<EventFd>>,
+    metrics: Vec<NamedMetrics>,
 }
+
+/// A device's counters, and what the device is called in its VM's status.
+pub(crate) type NamedMetrics = (String, VirtioMetrics);
 
 /// What devices need of the host.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +49,8 @@ pub(crate) struct DeviceHost<'host> {
 
 /// A device that is to be on the bus.
 struct NewDevice {
-    name: &'static str,
+    name: String,
+    metrics: DeviceMetrics,
     device: Box<dyn VirtioDevice<GuestMemory>>,
     /// Of each of its queues.
     events: Vec<Arc<EventFd>>,
@@ -52,7 +59,7 @@ struct NewDevice {
 impl VirtioDevices {
     /// Those of a machine that has none.
     pub(crate) fn none() -> Self {
-        Self { queues: None, transports: Vec::new(), events: Vec::new() }
+        Self { queues: None, transports: Vec::new(), events: Vec::new(), metrics: Vec::new() }
     }
 
     /// Makes the `wanted` devices of a VM, on `bus`, in `memory`; `host` carries out what their drivers request.
@@ -74,6 +81,8 @@ impl VirtioDevices {
             let line = IrqLine::new(fd, layout::VIRTIO_FIRST_IRQ + number);
             let line = line.map_err(refused("raise an interrupt"))?;
             let transport = MmioTransport::new(new.device, memory.clone(), Box::new(line));
+            let metrics = VirtioMetrics { device: new.metrics, transport: transport.metrics() };
+            made.metrics.push((new.name.clone(), metrics));
             let transport = SharedTransport::new(transport);
             made.transports.push(transport.clone());
             let registers = layout::virtio_registers(number);
@@ -82,12 +91,17 @@ impl VirtioDevices {
                 made.events.push(Arc::clone(&event));
                 queues.push(queue_event(fd, notify_at, index, event, &transport)?);
             }
-            bus.insert(new.name, registers, Arc::new(Mutex::new(transport)))?;
+            bus.insert(&new.name, registers, Arc::new(Mutex::new(transport)))?;
         }
         if !queues.is_empty() {
             made.queues = Some(host.events.register(vm, queues));
         }
         Ok(made)
+    }
+
+    /// The counters of each, which outlive them.
+    pub(crate) fn metrics(&self) -> Vec<NamedMetrics> {
+        self.metrics.clone()
     }
 
     /// Has them neither read memory nor write to it until they are to go on, which they do where they were. Waits for
@@ -108,16 +122,26 @@ impl VirtioDevices {
 /// The devices themselves, in the order of their addresses.
 fn devices(wanted: &PcDevices, workers: &Arc<WorkerPool>) -> Result<Vec<NewDevice>, BuildError> {
     let mut devices = Vec::new();
-    for disk in &wanted.disks {
+    for (number, disk) in wanted.disks.iter().enumerate() {
         workers.ensure_thread().map_err(BuildError::DiskThread)?;
         let event = new_event()?;
         let waker = Arc::new(EventWaker(Arc::clone(&event)));
-        let device = Box::new(Block::new(Box::new(disk.open()?), workers, waker));
-        devices.push(NewDevice { name: "disk", device, events: vec![event] });
+        let block = Block::new(Box::new(disk.open()?), workers, waker);
+        devices.push(NewDevice {
+            name: format!("disk{number}"),
+            metrics: DeviceMetrics::Block(block.metrics()),
+            device: Box::new(block),
+            events: vec![event],
+        });
     }
     if wanted.rng {
-        let (device, events) = (Box::new(Rng::default()), vec![new_event()?]);
-        devices.push(NewDevice { name: "entropy source", device, events });
+        let rng = Rng::default();
+        devices.push(NewDevice {
+            name: "rng".to_owned(),
+            metrics: DeviceMetrics::Rng(rng.metrics()),
+            device: Box::new(rng),
+            events: vec![new_event()?],
+        });
     }
     Ok(devices)
 }

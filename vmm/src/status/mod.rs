@@ -6,6 +6,10 @@ use std::fmt;
 
 use pagefold_dedup::VmId;
 pub use pagefold_devices::Unclaimed;
+pub use pagefold_devices::virtio::block::BlockCounts;
+pub use pagefold_devices::virtio::mmio::TransportCounts;
+pub use pagefold_devices::virtio::rng::RngCounts;
+pub use pagefold_devices::virtio::{DeviceCounts, VirtioCounts};
 use serde::{Deserialize, Serialize};
 
 use crate::config::DedupMode;
@@ -62,10 +66,23 @@ pub struct VmStatus {
     pub unclaimed_ports: Unclaimed,
     /// Accesses of its vCPUs to guest-physical addresses that neither memory nor a device is at.
     pub unclaimed_mmio: Unclaimed,
+    /// What its virtio devices have done, disks first, in the order in which they were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceStatus>,
     /// Why it has stopped.
     pub stop_reason: Option<StopReason>,
     /// The same in words.
     pub stop_message: Option<String>,
     /// Whether it ended as it should.
     pub clean: Option<bool>,
+}
+
+/// What a virtio device has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// What it is called: `disk0`, `disk1`, …, `rng`.
+    pub name: String,
+    /// Its counters, since it was made. In JSON they are beside the name.
+    #[serde(flatten)]
+    pub counts: VirtioCounts,
 }

@@ -14,8 +14,8 @@ use crate::dedup_host::DedupHost;
 use crate::extension::GuestExtension;
 use crate::memory::{GuestRam, MemoryReservation};
 use crate::operation::{Operation, OperationError, WaitError};
-use crate::pc::VirtioDevices;
-use crate::status::{VmState, VmStatus};
+use crate::pc::{NamedMetrics, VirtioDevices};
+use crate::status::{DeviceStatus, VmState, VmStatus};
 use crate::vcpu::{Command, StopReason, VcpuThreads};
 use crate::watch::{Watch, Watched};
 pub use folding::{ExplainError, SetDedupError, SetMergeableError};
@@ -43,6 +43,8 @@ pub(crate) struct Vm {
     pub(crate) extension: Arc<dyn GuestExtension>,
     /// Its devices, and the counters of accesses to none, which outlive the VM's end.
     pub(crate) buses: Arc<Buses>,
+    /// The counters of its virtio devices, which outlive these.
+    pub(crate) device_metrics: Vec<NamedMetrics>,
     pub(crate) watch: Arc<Watch>,
     /// Held throughout an operation, so that one is done before the next begins.
     pub(crate) machine: Mutex<Option<Machine>>,
@@ -145,8 +147,11 @@ impl VmHandle {
 
     /// Its state and its counters now.
     pub fn status(&self) -> VmStatus {
-        let Vm { id, config, extension, watch, buses, .. } = &*self.vm;
+        let Vm { id, config, extension, watch, buses, device_metrics, .. } = &*self.vm;
         let watched = watch.now();
+        let devices = device_metrics
+            .iter()
+            .map(|(name, metrics)| DeviceStatus { name: name.clone(), counts: metrics.counts() });
         VmStatus {
             id: *id,
             name: config.name.clone(),
@@ -158,6 +163,7 @@ impl VmHandle {
             report: extension.report(),
             unclaimed_ports: buses.ports.unclaimed(),
             unclaimed_mmio: buses.mmio.unclaimed(),
+            devices: devices.collect(),
             stop_message: watched.stop_reason.as_ref().map(ToString::to_string),
             clean: watched.stop_reason.as_ref().map(StopReason::is_clean),
             stop_reason: watched.stop_reason,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counters of a block device, shared between it and whoever shows them.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct BlockMetrics {
 }
 
 /// The counters at one moment, since the device was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BlockCounts {
     /// Reads that were carried out.
     pub reads: u64,

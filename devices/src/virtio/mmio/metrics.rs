@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counters of a transport, shared between it and whoever shows them.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub struct TransportMetrics {
 }
 
 /// The counters at one moment, since the device was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TransportCounts {
     /// Times that a queue was looked into: its driver has announced requests, or there were more than a turn takes.
     pub notifications: u64,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counters of an entropy source, shared between it and whoever shows them.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub struct RngMetrics {
 }
 
 /// The counters at one moment, since the device was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RngCounts {
     /// Requests that were carried out.
     pub requests: u64,

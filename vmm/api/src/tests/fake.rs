@@ -14,7 +14,10 @@ use pagefold_api_types::GuestPhys;
 
 use crate::{Control, ControlError};
 use pagefold::config::DedupMode;
-use pagefold::status::{Unclaimed, VmState, VmStatus};
+use pagefold::status::{
+    BlockCounts, DeviceCounts, DeviceStatus, RngCounts, TransportCounts, Unclaimed, VirtioCounts,
+    VmState, VmStatus,
+};
 use pagefold::{BuiltinStatus, StopReason};
 
 /// Two VMs, and a settle that ends when the test ends it.
@@ -200,10 +203,22 @@ fn vm(id: u32, state: VmState) -> VmStatus {
         .into(),
         unclaimed_ports: Unclaimed { reads: 5, writes: 6 },
         unclaimed_mmio: Unclaimed { reads: 7, writes: 8 },
+        devices: devices(),
         stop_message: stop_reason.as_ref().map(ToString::to_string),
         clean: stop_reason.as_ref().map(StopReason::is_clean),
         stop_reason,
     }
+}
+
+fn devices() -> Vec<DeviceStatus> {
+    let transport = TransportCounts { notifications: 9, interrupts: 10, ..Default::default() };
+    let device = |name: &str, device| DeviceStatus {
+        name: name.to_owned(),
+        counts: VirtioCounts { device, transport },
+    };
+    let disk = BlockCounts { reads: 11, written_bytes: 12, ..Default::default() };
+    let rng = RngCounts { requests: 13, bytes: 14, ..Default::default() };
+    vec![device("disk0", DeviceCounts::Block(disk)), device("rng", DeviceCounts::Rng(rng))]
 }
 
 fn stats() -> DedupStats {

@@ -210,6 +210,17 @@ fn metrics_are_prometheus_text() {
     assert!(has("# HELP pagefold_vm_rmap_items Rmap items that take memory."));
     assert!(has("pagefold_vm_rmap_items{vm=\"1\",domain=\"user \\\"0\\\"\"} 8"));
     assert!(has("pagefold_vm_profit_bytes{vm=\"1\",domain=\"user \\\"0\\\"\"} -7"));
+    assert!(has("pagefold_disk_reads_total{vm=\"1\",device=\"disk0\"} 11"));
+    assert!(has("pagefold_disk_written_bytes_total{vm=\"2\",device=\"disk0\"} 12"));
+    assert!(has("pagefold_rng_requests_total{vm=\"1\",device=\"rng\"} 13"));
+    assert!(has("pagefold_rng_bytes_total{vm=\"1\",device=\"rng\"} 14"));
+    for device in ["disk0", "rng"] {
+        let of = |what, count| {
+            format!("pagefold_virtio_{what}_total{{vm=\"1\",device=\"{device}\"}} {count}")
+        };
+        assert!(has(&of("notifications", 9)) && has(&of("interrupts", 10)), "{device}");
+    }
+    assert!(!answer.body.contains("pagefold_disk_reads_total{vm=\"1\",device=\"rng\"}"));
     assert!(has("pagefold_cpu_seconds_total 1.5"));
     assert!(has("pagefold_domain_store_bytes{domain=\"user \\\"0\\\"\"} 40960"));
     for (bus, access, count) in

@@ -150,6 +150,7 @@ mod tests {
             memory_bytes: 32 << 20,
             ready_ms: Some(9),
             report: BuiltinStatus { corrupt: Some(1), ..BuiltinStatus::default() }.into(),
+            devices: Vec::new(),
             unclaimed_ports: Unclaimed::default(),
             unclaimed_mmio: Unclaimed::default(),
             stop_reason: None,

@@ -173,6 +173,7 @@ mod tests {
                         ..BuiltinStatus::default()
                     }
                     .into(),
+                    devices: Vec::new(),
                     unclaimed_ports: Unclaimed::default(),
                     unclaimed_mmio: Unclaimed::default(),
                     stop_message: Some(reason.to_string()),

@@ -1,5 +1,7 @@
 //! The counters as Prometheus metrics.
 
+mod devices;
+
 use pagefold_dedup::stats::{DedupStats, DomainStats, Events, VmStats};
 
 use super::exposition::{Exposition, Kind};
@@ -16,6 +18,7 @@ pub(super) fn text(stats: &DedupStats, vms: &[VmStatus]) -> String {
     domains(&mut page, &stats.domains);
     folded_vms(&mut page, &stats.vms);
     guests(&mut page, vms);
+    devices::devices(&mut page, vms);
     page.into_text()
 }
 
