@@ -45,7 +45,7 @@ pub struct Events {
     pub declines: u64,
     /// Pages found all zero and given back to the kernel.
     pub zero_discards: u64,
-    /// Merges put off because the budget of mappings was short.
+    /// Merges deferred because the budget of mappings was short.
     pub budget_skips: u64,
     /// Pages made private again because no partner was left to share with.
     pub unshares: u64,
@@ -96,7 +96,7 @@ pub struct VmStats {
     /// Pages unchanged since the last pass that are in the trees and share nothing: those without a twin,
     /// and those that are matched and wait for a slot.
     pub unshared_pages: u64,
-    /// Pages unchanged since the last pass that have a slot to go to, or are zero, and were put off
+    /// Pages unchanged since the last pass that have a slot to go to, or are zero, and were deferred
     /// because the budget of mappings is short.
     pub deferred_pages: u64,
     /// Pages written too recently to be looked at.

@@ -1,4 +1,4 @@
-//! The mapping budget: what is put off for want of mappings, how many there are by the kernel's
+//! The mapping budget: what is deferred for want of mappings, how many there are by the kernel's
 //! account, and what counting them costs.
 
 #![allow(
@@ -85,7 +85,7 @@ fn relocated(engine: &mut Engine, page_count: u32) -> (TestVm, Arc<AnonymousMemo
 }
 
 #[test]
-fn the_longest_run_that_was_put_off_is_taken_up_as_soon_as_it_can_be_paid_for() {
+fn the_longest_run_that_was_deferred_is_taken_up_as_soon_as_it_can_be_paid_for() {
     let mut engine = with_mappings(160);
     let (a, b) = (TestVm::attached(&mut engine, 0, 64), TestVm::attached(&mut engine, 1, 64));
     let mut padding = Padding::default();

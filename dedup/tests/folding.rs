@@ -289,7 +289,7 @@ fn nothing_is_left_when_vms_are_detached() {
 }
 
 #[test]
-fn short_runs_are_put_off_when_mappings_are_short_and_taken_up_when_they_are_not() {
+fn short_runs_are_deferred_when_mappings_are_short_and_taken_up_when_they_are_not() {
     let mut engine = Engine::new(EngineConfig { max_mappings: Some(24), ..config() }).unwrap();
     let (a, b) = (TestVm::attached(&mut engine, 0, 128), TestVm::attached(&mut engine, 1, 128));
     for number in 0..128 {

@@ -243,9 +243,9 @@ fn a_vm_that_is_detached_gives_up_its_items_some_at_a_time_and_not_all_at_the_en
     engine.check().unwrap();
 }
 
-// Each page of a run that had been put off was reported in one step.
+// Each page of a run that had been deferred was reported in one step.
 #[test]
-fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
+fn pages_that_had_been_deferred_are_tried_again_in_bounded_steps() {
     const PAGES: u32 = 10_000;
     let config = EngineConfig { max_mappings: Some(8), ..config() };
     let mut engine = Engine::new(config).unwrap();
@@ -278,7 +278,7 @@ fn pages_that_had_been_put_off_are_tried_again_in_bounded_steps() {
 
 // Each pass tried a few hundred: what there were mappings for took hundreds of passes.
 #[test]
-fn however_many_pages_had_been_put_off_are_tried_again_by_a_few_passes() {
+fn however_many_pages_had_been_deferred_are_tried_again_by_a_few_passes() {
     const PAGES: u32 = 60_000;
     let config = EngineConfig { max_mappings: Some(8), ..config() };
     let mut engine = Engine::new(config).unwrap();
@@ -442,7 +442,7 @@ fn what_is_at_rest_counts_as_work_wherever_a_pass_is_when_settling_begins() {
 }
 
 #[test]
-fn going_through_what_was_put_off_counts_as_work_and_is_shared_out_among_steps() {
+fn going_through_what_was_deferred_counts_as_work_and_is_shared_out_among_steps() {
     const VMS: u32 = 6;
     /// Runs of one VM that a pass goes through.
     const RUNS: u32 = 1 << 14;
@@ -453,7 +453,7 @@ fn going_through_what_was_put_off_counts_as_work_and_is_shared_out_among_steps()
     for (vm, number) in vms.iter().flat_map(|vm| (0..RUNS).map(move |pair| (vm, 2 * pair))) {
         vm.write(number as usize, &page(number));
     }
-    // They are unchanged since the last pass, and nearly all are put off; the next pass looks for what can be tried again.
+    // They are unchanged since the last pass, and nearly all are deferred; the next pass looks for what can be tried again.
     (0..2).for_each(|_| _ = pass(&mut engine));
     let mut tried = Vec::new();
     while !matches!(engine.step(), Step::Done(_)) {
@@ -550,7 +550,7 @@ fn vms_that_have_nothing_to_do_are_visited_in_many_steps() {
     assert!(pass(&mut engine) >= 5);
 }
 
-// What was put off counted as nothing: 200,000 pages were one step of 191 ms.
+// What was deferred counted as nothing: 200,000 pages were one step of 191 ms.
 #[test]
 fn directives_for_which_there_are_no_mappings_count_as_work() {
     const PAGES: u32 = 30_000;

@@ -40,7 +40,7 @@ impl Agent {
     /// How many pages there was something to do about, since last taken, that have not changed
     /// since the mark.
     pub(crate) fn take_backlog(&mut self) -> u64 {
-        // Mappings that are about to be given back may pay for what was put off.
+        // Mappings that are about to be given back may pay for what was deferred.
         std::mem::take(&mut self.backlog.pages) + u64::from(self.stale.is_promising())
     }
 

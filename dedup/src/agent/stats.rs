@@ -20,7 +20,7 @@ impl Agent {
         u64::from(self.dirty.count_without(&others))
     }
 
-    /// Pages that were put off, and that nothing has become of since, among those that are to be
+    /// Pages that were deferred, and that nothing has become of since, among those that are to be
     /// folded.
     fn deferred_count(&self) -> u64 {
         let others = [&self.shared, &self.zero, &self.waiting, &self.dirty];

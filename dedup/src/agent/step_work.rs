@@ -46,7 +46,7 @@ const FILLED_COST: u64 = 12;
 /// What a page costs of which the broker is notified that it has left, and whose slot may be given back.
 const NOTED_COST: u64 = 16;
 
-/// Runs of pages that were put off and are gone through, for what reading a page costs.
+/// Runs of pages that were deferred and are gone through, for what reading a page costs.
 const TRIED_PER_READ: u64 = 4;
 
 /// Items that are gone through to be given up, for what reading a page costs.
@@ -81,7 +81,7 @@ pub struct StepWork {
     pub filled_pages: u64,
     /// Pages of which it was noted that they have changed.
     pub noted_pages: u64,
-    /// Runs of pages that had been put off for want of mappings and were gone through.
+    /// Runs of pages that had been deferred for want of mappings and were gone through.
     pub tried_runs: u64,
     /// Items that were gone through to give up those that are not needed any more.
     pub trimmed_items: u64,

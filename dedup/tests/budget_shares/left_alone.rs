@@ -7,7 +7,7 @@ use pagefold_dedup::Engine;
 use crate::common::{TestVm, check_counters, page, settle};
 use crate::memory::{check_bytes, pairs, with_mappings};
 
-// They kept two mappings each for ever, while they saved nothing and others were put off.
+// They kept two mappings each for ever, while they saved nothing and others were deferred.
 #[test]
 fn pages_that_are_left_alone_with_their_slots_leave_their_mappings_to_others() {
     const LIMIT: u64 = 4000;
@@ -52,7 +52,7 @@ fn long_runs(engine: &mut Engine, page_count: u32) -> [TestVm; 2] {
 }
 
 // They became private, which gave nothing back, and took two mappings each when their partners had their bytes again:
-// single pages, which others were put off for, and most of them not at all.
+// single pages, which others were deferred for want of, and most of them not at all.
 #[test]
 fn pages_that_are_left_alone_among_others_wait_for_their_partners() {
     let mut engine = with_mappings(1000);

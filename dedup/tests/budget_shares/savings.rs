@@ -21,7 +21,7 @@ fn savings_level_off_at_what_the_mappings_buy_and_never_fall() {
         assert!(stats.pages_sharing >= before, "{pair_count}: {}", stats.pages_sharing);
         before = stats.pages_sharing;
         assert!(stats.vmas_used <= 400, "{pair_count}: {}", stats.vmas_used);
-        assert_eq!(stats.events.unshares, 0, "merged for a twin that was put off");
+        assert_eq!(stats.events.unshares, 0, "merged for a twin that was deferred");
         check_counters(&engine);
         check_bytes(&vms);
     }
@@ -48,7 +48,7 @@ fn what_many_vms_have_is_shared_by_all_of_them_however_much_there_is() {
             assert!(stats.pages_sharing >= bought.min(wanted), "{case}");
             assert!(stats.pages_sharing >= before, "{case}");
             before = stats.pages_sharing;
-            assert_eq!(stats.events.unshares, 0, "merged for a twin that was put off");
+            assert_eq!(stats.events.unshares, 0, "merged for a twin that was deferred");
             check_counters(&engine);
             for number in 0..page_count {
                 let right = |vm: &TestVm| vm.read(2 * number as usize) == page(number);
@@ -104,7 +104,7 @@ fn what_vms_may_take_does_not_depend_on_others_whose_memory_has_moved() {
 }
 
 #[test]
-fn what_was_put_off_is_tried_again_when_something_has_changed_and_not_before() {
+fn what_was_deferred_is_tried_again_when_something_has_changed_and_not_before() {
     let mut engine = with_mappings(400);
     let vms = pairs(&mut engine, 0, 1000);
     settle(&mut engine);

@@ -26,7 +26,7 @@ fn make_passes(engine: &mut Engine, count: u32) {
     }
 }
 
-// What one VM put off, the others filled slots for in the same pass, page by page in orders of their own, so that its
+// What one VM deferred, the others filled slots for in the same pass, page by page in orders of their own, so that its
 // runs were full of holes, each of which took mappings: of 9000 pages 6700 were shared, and of 3 times 4400 pages 3600.
 #[test]
 fn pages_that_lie_scattered_are_all_shared_if_there_is_a_mapping_for_each() {
@@ -39,7 +39,7 @@ fn pages_that_lie_scattered_are_all_shared_if_there_is_a_mapping_for_each() {
         let stats = engine.stats();
         let case = format!("{vm_count} VMs, {page_count} pages: {}", stats.pages_sharing);
         assert_eq!(stats.pages_sharing, u64::from(page_count * (vm_count - 1)), "{case}");
-        assert_eq!(stats.events.unshares, 0, "{case}: merged for a twin that was put off");
+        assert_eq!(stats.events.unshares, 0, "{case}: merged for a twin that was deferred");
         check_counters(&engine);
         let mut seen = vec![0; page_count as usize];
         for (vm, number) in vms.iter().flat_map(|vm| (0..page_count).map(move |n| (vm, n))) {

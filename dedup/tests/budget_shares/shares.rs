@@ -302,7 +302,7 @@ fn what_is_given_back_is_not_taken_by_a_page_that_found_no_room_beside_it() {
     assert_eq!(engine.stats().events.unmerges, before);
 }
 
-// Pages that were to join slots which stayed empty took mappings that others were put off for.
+// Pages that were to join slots which stayed empty took mappings that others were deferred for want of.
 #[test]
 fn few_mappings_for_few_contents_are_given_out_once_and_not_tried_for_ever() {
     for (limit, content_count) in [(60, 20), (120, 40), (200, 20), (200, 40), (400, 60)] {
@@ -324,7 +324,7 @@ fn few_mappings_for_few_contents_are_given_out_once_and_not_tried_for_ever() {
     }
 }
 
-// It was put off as a whole, because with what its partner needs it was more than a share, although nearly half of all
+// It was deferred as a whole, because with what its partner needs it was more than a share, although nearly half of all
 // mappings were free.
 #[test]
 fn a_run_that_needs_more_than_a_share_is_merged_as_far_as_that_goes() {
@@ -381,7 +381,7 @@ fn a_newcomer_shares_with_a_vm_that_has_more_than_its_share() {
     (0..PAGES).for_each(|n| {
         assert_eq!(newcomer.read(n as usize), page(partner_content(&newcomer, n)));
     });
-    // A page that was put off and is written is not waited for.
+    // A page that was deferred and is written is not waited for.
     (0..PAGES).for_each(|n| hoarder.write(n as usize, &page(90_000_000 + n)));
     settle(&mut engine);
     check_counters(&engine);
@@ -397,7 +397,7 @@ fn a_newcomer_shares_with_a_vm_that_has_more_than_its_share() {
 }
 
 #[test]
-fn a_newcomer_that_was_held_back_tries_all_that_it_has_put_off() {
+fn a_newcomer_that_was_held_back_tries_all_that_it_has_deferred() {
     for limit in [400, 1000] {
         let mut engine = with_mappings(limit);
         let _first = doubled(&mut engine, 0, 2 * limit as u32);

@@ -11,10 +11,10 @@ use crate::agent::merge::runs::Run;
 use crate::mode::DedupMode;
 use crate::page_range::PageRange;
 
-/// What is known of pages that were put off.
+/// What is known of pages that were deferred.
 #[derive(Debug, Default)]
 pub(in crate::agent) struct Deferral {
-    /// What pages have been put off for, although others have more than their share.
+    /// What pages have been deferred for want of, although others have more than their share.
     pub(super) lack: Lack,
     /// How often mappings had been given back for such VMs when it was last looked at.
     reclaims_seen: u64,
@@ -22,8 +22,8 @@ pub(in crate::agent) struct Deferral {
     is_unchanged: bool,
     /// What the budget was when they were last tried.
     pub(super) tried_at: Option<BudgetState>,
-    /// The most that was committed when some were put off since, be it set aside for others only.
-    pub(super) put_off_at: u64,
+    /// The most that was committed when some were deferred since, be it pledged by others only.
+    pub(super) deferred_at: u64,
     /// Whether some were tried again since it was last looked at.
     pub(super) has_tried: bool,
     /// How many times as many runs were to be tried as there were mappings for when some were last.
@@ -37,40 +37,40 @@ pub(in crate::agent) struct Deferral {
 }
 
 impl Agent {
-    /// Puts a run off until it is affordable, which it is not with `planned` mappings more. Pages that share a
+    /// Defers a run until it is affordable, which it is not with `planned` mappings more. Pages that share a
     /// slot, and were to share another, stay where they are.
     pub(in crate::agent) fn defer(&mut self, run: &Run, planned: i64) {
         let committed = self.budget.committed().saturating_add_signed(planned);
-        self.deferral.put_off_at = self.deferral.put_off_at.max(committed);
-        let mut has_put_off = false;
+        self.deferral.deferred_at = self.deferral.deferred_at.max(committed);
+        let mut has_deferred = false;
         for page in run.range().pages().filter(|&page| !self.shared.contains(page)) {
             self.deferred.insert(page);
-            has_put_off = true;
+            has_deferred = true;
         }
         self.events.budget_skips += u64::from(run.page_count);
-        if has_put_off && self.deferral.lack == Lack::Nothing && self.lack() != Lack::Nothing {
+        if has_deferred && self.deferral.lack == Lack::Nothing && self.lack() != Lack::Nothing {
             // The next pass has others know, which it does of pages that wait and not of those that stay.
             self.note_work(run.range());
         }
     }
 
-    /// What the VM lacks of its share, if it puts off runs.
+    /// What the VM lacks of its share, if it defers runs.
     fn lack(&self) -> Lack {
         self.budget.lack(self.vmas, self.share == BudgetShare::Counted)
     }
 
-    /// Has the budget know whether runs have been put off although the VM has not got its share, while it
+    /// Has the budget know whether runs have been deferred although the VM has not got its share, while it
     /// `is_scanning`. O(pages / 64) where some are deferred.
     pub(in crate::agent) fn note_held_back(&mut self, is_scanning: bool) {
-        let puts_off = is_scanning && self.mode == DedupMode::On && !self.deferred.is_empty();
-        let lack = if puts_off { self.lack() } else { Lack::Nothing };
+        let defers = is_scanning && self.mode == DedupMode::On && !self.deferred.is_empty();
+        let lack = if defers { self.lack() } else { Lack::Nothing };
         let reclaims = self.budget.reclaims();
         let is_progress = reclaims != self.deferral.reclaims_seen || lack != self.deferral.lack;
         self.deferral.reclaims_seen = reclaims;
         self.deferral.is_unchanged =
             lack != Lack::Nothing && !self.deferred.is_subset(&self.backlog.changed_since_mark);
         if self.deferral.is_unchanged && is_progress {
-            // Others may give back what its pages are put off for.
+            // Others may give back what its pages are deferred for want of.
             self.backlog.pages += 1;
         }
         self.set_lack(lack);

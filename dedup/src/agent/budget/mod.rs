@@ -182,30 +182,30 @@ impl MappingBudget {
         }
     }
 
-    /// Sets mappings aside for pages that are about to be merged.
+    /// Pledges mappings for pages that are about to be merged: nobody else gets them.
     pub(super) fn pledge(&self, mappings: u64) {
         self.pledged.fetch_add(mappings, Ordering::Relaxed);
         self.pool.pledged.fetch_add(mappings, Ordering::Relaxed);
     }
 
-    /// Whether anything is set aside.
+    /// Whether anything is pledged.
     pub(super) fn has_pledged(&self) -> bool {
         self.pledged.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes back some of what was set aside, as it is used now, or never will be.
+    /// Takes back some of what was pledged, as it is used now, or never will be.
     pub(super) fn redeem(&self, mappings: u64) {
         let taken = mappings.min(self.pledged.load(Ordering::Relaxed));
         self.pledged.fetch_sub(taken, Ordering::Relaxed);
         self.pool.pledged.fetch_sub(taken, Ordering::Relaxed);
     }
 
-    /// Takes all back that was set aside: nobody is about to be merged.
+    /// Takes all back that was pledged: nobody is about to be merged.
     pub(crate) fn redeem_all(&self) {
         self.redeem(u64::MAX);
     }
 
-    /// What is in use or set aside.
+    /// What is in use or pledged.
     pub(super) fn committed(&self) -> u64 {
         let Pool { used, pledged, .. } = &*self.pool;
         used.load(Ordering::Relaxed).saturating_add(pledged.load(Ordering::Relaxed))
@@ -225,7 +225,7 @@ impl MappingBudget {
     /// Whether a run that saves `worth` pages for each two mappings can be paid for.
     pub(super) fn allows(&self, worth: u32, ask: &Ask) -> bool {
         let before = self.committed().saturating_add_signed(ask.planned);
-        // As if what is set aside were for its own pages, so that no VM goes beyond its share by a pair, gives
+        // As if what is pledged were for its own pages, so that no VM goes beyond its share by a pair, gives
         // a half of it back, and takes it again.
         let with = ask.held.saturating_add_signed(ask.more).saturating_add(ask.pledge);
         let min_pages = min_pages(self.steps(ask.held, with), self.part(before));
@@ -233,7 +233,7 @@ impl MappingBudget {
         worth >= min_pages && after <= self.limit()
     }
 
-    /// Whether a run can be paid for that mappings were set aside for, or that must be.
+    /// Whether a run can be paid for that mappings were pledged for, or that must be.
     pub(super) fn allows_at_all(&self, ask: &Ask) -> bool {
         let used = self.pool.used.load(Ordering::Relaxed);
         let after = used.saturating_add_signed(ask.planned).saturating_add_signed(ask.more);

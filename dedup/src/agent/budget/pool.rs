@@ -17,7 +17,7 @@ pub(super) struct Pool {
     pub(super) used: AtomicU64,
     pub(super) pledged: AtomicU64,
     pub(super) folded_vms: AtomicU64,
-    /// VMs that have not got their share and put off runs.
+    /// VMs that have not got their share and defer runs.
     pub(super) held_back_vms: AtomicU64,
     /// Those among them that have not got half of it.
     pub(super) starved_vms: AtomicU64,

@@ -1,8 +1,8 @@
 //! What runs cost in mappings, and which of them are worth it.
 //!
 //! The runs that save most for each mapping come first. What a page costs that is to create a slot is
-//! what all sides need: its own mappings, and those of the twins that it is merged for, which are set
-//! aside. So a page is not merged for a twin that the budget then puts off, and what all VMs have is not
+//! what all sides need: its own mappings, and those of the twins that it is merged for, which are
+//! pledged. So a page is not merged for a twin that the budget then defers, and what all VMs have is not
 //! shared by two of them only because there are more such pages.
 
 use std::cmp::Reverse;
@@ -11,7 +11,7 @@ use super::Ask;
 use super::mappings::more_vmas_with;
 use crate::Slot;
 use crate::agent::Agent;
-use crate::agent::merge::runs::{Run, cut_off, declined, put_off};
+use crate::agent::merge::runs::{Run, declined, deferred, deferred_for_retry};
 use crate::agent::merge::terms::Terms;
 use crate::extents::ExtentMap;
 use crate::id_set::IdSet;
@@ -35,28 +35,29 @@ impl Agent {
         let mut planned = self.extents.within(mapped.map(Run::with_neighbours));
         let mut more_vmas = 0_i64;
         let mut order: Vec<usize> = (0..runs.len()).filter(|&at| runs[at].is_mapped()).collect();
-        // Nothing is put off before everything that saves more has been paid for.
+        // Nothing is deferred before everything that saves more has been paid for.
         order.sort_by_cached_key(|&at| {
             let run = &runs[at];
             (terms.awaits(run), Reverse((run.page_count, terms.partner_count(run))))
         });
         let mut kept = vec![true; runs.len()];
-        // Slots that stay empty: nothing is planned, or set aside, for those that were to join them.
+        // Slots that stay empty: nothing is planned, or pledged, for those that were to join them.
         let mut empty = IdSet::default();
-        // Runs that are put off, and what was planned before each.
-        let mut put_offs: Vec<(Run, i64)> = Vec::new();
+        // Runs that are deferred, and what was planned before each.
+        let mut deferrals: Vec<(Run, i64)> = Vec::new();
         for at in order {
             let mut slots = runs[at].shares().map(|(_, slot)| slot);
             let is_vain = slots.next().is_some_and(|slot| empty.contains(&slot));
             if is_vain && slots.all(|slot| empty.contains(&slot)) {
-                put_offs.push((runs[at], more_vmas));
+                deferrals.push((runs[at], more_vmas));
                 outcomes.extend(runs[at].shares().map(declined));
                 kept[at] = false;
                 continue;
             }
             if let Some(rest) = self.cut_to_room(&mut runs[at], terms, more_vmas) {
-                put_offs.push((rest, more_vmas));
-                let outcome = if self.has_room_later(more_vmas) { cut_off } else { put_off };
+                deferrals.push((rest, more_vmas));
+                let outcome =
+                    if self.has_room_later(more_vmas) { deferred_for_retry } else { deferred };
                 outcomes.extend(rest.shares().map(outcome));
                 empty.extend(terms.slots_of(&rest));
             }
@@ -84,15 +85,15 @@ impl Agent {
                 self.budget.pledge(pledge);
             } else {
                 undo(&mut planned, &self.extents, &run);
-                put_offs.push((run, more_vmas));
-                outcomes.extend(run.shares().map(put_off));
+                deferrals.push((run, more_vmas));
+                outcomes.extend(run.shares().map(deferred));
                 empty.extend(terms.slots_of(&run));
                 kept[at] = false;
             }
         }
         let mut kept = kept.into_iter();
         runs.retain(|_| kept.next().unwrap_or(true));
-        // Those that were paid for before the pages that were to fill their slots were put off.
+        // Those that were paid for before the pages that were to fill their slots were deferred.
         let in_vain = take_out(runs, &empty);
         // What they would have added is no room that others may find later.
         let mut unused = 0;
@@ -100,9 +101,9 @@ impl Agent {
             let kept_vmas = self.more_vmas(runs);
             unused = (more_vmas - kept_vmas).max(0);
             outcomes.extend(in_vain.iter().flat_map(Run::shares).map(declined));
-            put_offs.extend(in_vain.into_iter().map(|run| (run, more_vmas)));
+            deferrals.extend(in_vain.into_iter().map(|run| (run, more_vmas)));
         }
-        for (run, planned) in put_offs {
+        for (run, planned) in deferrals {
             self.defer(&run, planned - unused);
         }
     }
@@ -122,7 +123,7 @@ impl Agent {
         room.min(self.budget.room_within_share(held))
     }
 
-    /// Whether the VM may take what comes back of mappings that are set aside: it is not kept to its share, nor to half of
+    /// Whether the VM may take what comes back of mappings that are pledged: it is not kept to its share, nor to half of
     /// it while another has less.
     fn has_room_later(&self, planned: i64) -> bool {
         let held = self.vmas.saturating_add_signed(planned);
@@ -132,7 +133,7 @@ impl Agent {
 
     /// Shortens a run whose partners lie in more runs than there are mappings for, or than its VM is entitled to
     /// while others lack some, and returns the rest: a part of it can be paid for. That is all of it if there are
-    /// none, but some are set aside: what comes back of them is there for the whole run, and a page by itself would
+    /// none, but some are pledged: what comes back of them is there for the whole run, and a page by itself would
     /// take a mapping more.
     fn cut_to_room(&self, run: &mut Run, terms: &Terms, planned: i64) -> Option<Run> {
         let run_count = (self.room_beside(planned) / VMAS_PER_RUN).saturating_sub(1);

@@ -1,8 +1,8 @@
-//! Pages that were put off and are tried again: no more than there is room for, the longest runs first.
+//! Pages that were deferred and are tried again: no more than there is room for, the longest runs first.
 //!
 //! How many pages that is depends on how they lie in the VMs that they have their twins in, which only trying shows:
 //! each may need mappings, or a million of them none. So as many are tried at first as there is room for if each needs
-//! one, and twice as many by each pass after one that has put none of them off; and twice as many runs, if nothing at
+//! one, and twice as many by each pass after one that has deferred none of them; and twice as many runs, if nothing at
 //! all came of it, as it does where the twins' VMs have no mappings left.
 
 use std::cmp::Reverse;
@@ -17,7 +17,7 @@ use crate::page_range::PageRange;
 use crate::protocol::{Broker, Outcome};
 use crate::types::count;
 
-/// Runs of pages that were put off, and pages, that a pass goes through at most, in one piece: a quarter of
+/// Runs of pages that were deferred, and pages, that a pass goes through at most, in one piece: a quarter of
 /// what a step may do, which is what each has left that has not ended.
 const MAX_RUNS: usize = 1 << 14;
 const MAX_PAGES: u32 = 1 << 20;
@@ -44,16 +44,16 @@ pub(super) struct Retry {
 }
 
 impl Agent {
-    /// Begins to [look again](Self::retry_deferred) at pages that had been put off, if anything has changed since they
+    /// Begins to [look again](Self::retry_deferred) at pages that had been deferred, if anything has changed since they
     /// were. O(1) while nothing has.
     pub(in crate::agent) fn begin_retry(&mut self) {
         self.deferral.retry = None;
         let state = self.budget.state(self.vmas);
         let is_as_before = self.deferral.tried_at.replace(state) == Some(state);
-        let put_off_at = std::mem::take(&mut self.deferral.put_off_at);
-        let has_grown = self.budget.committed() < put_off_at;
-        // None of those that were tried was put off: their twins were not there, and others may have theirs.
-        let is_room_left = std::mem::take(&mut self.deferral.has_tried) && put_off_at == 0;
+        let deferred_at = std::mem::take(&mut self.deferral.deferred_at);
+        let has_grown = self.budget.committed() < deferred_at;
+        // None of those that were tried was deferred: their twins were not there, and others may have theirs.
+        let is_room_left = std::mem::take(&mut self.deferral.has_tried) && deferred_at == 0;
         if self.deferral.next == LinearIndex(0) && is_as_before && !has_grown && !is_room_left {
             return;
         }
@@ -78,7 +78,7 @@ impl Agent {
         }
     }
 
-    /// The longest runs of those that were put off, which are the longest that they can be merged in, in a part of the
+    /// The longest runs of those that were deferred, which are the longest that they can be merged in, in a part of the
     /// memory; the longest last.
     fn longest_deferred(&mut self, most_runs: usize) -> Vec<Range<LinearIndex>> {
         let mut longest = BinaryHeap::new();
@@ -102,7 +102,7 @@ impl Agent {
         runs.map(|Reverse((page_count, start))| start.run(page_count)).collect()
     }
 
-    /// Has this pass look at the next part of the pages again that had been put off, as many as there is room for;
+    /// Has this pass look at the next part of the pages again that had been deferred, as many as there is room for;
     /// returns whether there were any. O(pages).
     ///
     /// # Errors

@@ -25,7 +25,7 @@ const SLACK_DIVISOR: u64 = 256;
 /// The part of its share that a VM keeps for itself, whoever lacks something.
 const FLOOR_DIVISOR: u64 = 2;
 
-/// How far a VM is from its share, that puts off runs.
+/// How far a VM is from its share, that defers runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::agent) enum Lack {
     /// It has its share, or lacks too little to take anything from others.
@@ -59,7 +59,7 @@ struct Holding {
     /// What it loses of that by what others have given back in this pass, and in the last one: it is asked to in the
     /// same pass, and has given up the mappings by the end of the next.
     taken: [u64; 2],
-    /// Whether it puts off runs and has not even half of its share.
+    /// Whether it defers runs and has not even half of its share.
     is_starved: bool,
 }
 
@@ -140,7 +140,7 @@ impl MappingBudget {
         if self.is_anyone_starved() { 0 } else { slack }
     }
 
-    /// How many mappings a VM that holds `held` may make, or set aside, until it has its share, as far as others
+    /// How many mappings a VM that holds `held` may make, or pledge, until it has its share, as far as others
     /// lack some of theirs.
     pub(super) fn room_within_share(&self, held: u64) -> u64 {
         if self.is_anyone_held_back() { self.share().saturating_sub(held) } else { u64::MAX }
@@ -151,7 +151,7 @@ impl MappingBudget {
         self.is_anyone_starved() && has_half(held, self.share())
     }
 
-    /// What a VM that holds `held` and puts off runs is to get of what others have beyond theirs. A VM that is
+    /// What a VM that holds `held` and defers runs is to get of what others have beyond theirs. A VM that is
     /// not counted among those that share would be.
     pub(in crate::agent) fn lack(&self, held: u64, is_counted: bool) -> Lack {
         let vm_count = self.pool.folded_vms.load(Ordering::Relaxed) + u64::from(!is_counted);
@@ -173,7 +173,7 @@ impl MappingBudget {
         part_of(self.limit(), SHARED_PART) / vm_count.max(1)
     }
 
-    /// Counts a VM by what it wants and puts off runs for, instead of by what it wanted `before`.
+    /// Counts a VM by what it wants and defers runs for want of, instead of by what it wanted `before`.
     pub(in crate::agent) fn count_lack(&self, vm: VmId, before: Lack, now: Lack) {
         if let Some(holding) = self.holdings().0.get_mut(&vm) {
             holding.is_starved = now == Lack::Half;
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!([183, 184, 371].map(takes), [true; 3]);
         budget.count_lack(VM, Lack::Share, Lack::Half);
         assert_eq!([183, 184, 371].map(takes), [true, false, false]);
-        // Who takes something is the one that is starved, however much is set aside for its partners.
+        // Who takes something is the one that is starved, however much is pledged for its partners.
         assert_eq!([183, 184].map(|held| budget.lack(held, true)), [Lack::Half, Lack::Share]);
     }
 }

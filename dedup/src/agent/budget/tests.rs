@@ -89,7 +89,7 @@ fn a_limit_that_was_raised_meanwhile_holds_when_the_budget_is_short() {
 }
 
 #[test]
-fn what_is_set_aside_is_not_there_for_anybody_else() {
+fn what_is_pledged_is_not_there_for_anybody_else() {
     let budget = MappingBudget::new(64);
     budget.pledge(60);
     assert_eq!(shortest(&budget, 0), Some(2));

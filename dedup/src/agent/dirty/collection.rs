@@ -111,7 +111,7 @@ impl Agent {
         }
     }
 
-    /// Takes back what was put off and is to be looked at again, part by part; then takes in what changed in the next
+    /// Takes back what was deferred and is to be looked at again, part by part; then takes in what changed in the next
     /// stretch, for which the change source is read: withdraws
     /// it from the trees, and adds what changed before and not since to the scan set. Returns how
     /// many pages' worth of looking it took, or `None` when there is none left.

@@ -22,7 +22,7 @@ impl Agent {
         LinearIndex(0)..self.space.end()
     }
 
-    /// Whether any page shares, waits for a twin, or was put off when it had one.
+    /// Whether any page shares, waits for a twin, or was deferred when it had one.
     pub(crate) fn is_in_trees(&self) -> bool {
         [&self.shared, &self.waiting, &self.deferred].iter().any(|set| !set.is_empty())
     }

@@ -117,7 +117,7 @@ impl Agent {
         })
     }
 
-    /// Has a page neither wait nor be put off any more. Returns whether it did, or was.
+    /// Has a page neither wait nor be deferred any more. Returns whether it did, or was.
     fn end_waiting(&mut self, page: LinearIndex) -> bool {
         self.waiting.remove(page) || self.deferred.remove(page)
     }

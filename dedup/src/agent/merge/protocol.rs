@@ -7,7 +7,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::runs::{Action, Run, declined, put_off, windows};
+use super::runs::{Action, Run, declined, deferred, windows};
 use crate::agent::Agent;
 use crate::agent::attach::store::StoreAccess;
 use crate::extents::Extent;
@@ -48,7 +48,7 @@ impl Agent {
                 for run in window.extract_if(.., |run| run.is_mapped()) {
                     self.waiting.remove_range(run.range());
                     self.defer(&run, 0);
-                    outcomes.extend(run.shares().map(put_off));
+                    outcomes.extend(run.shares().map(deferred));
                 }
             }
             // No mapping of guest memory was touched for it, and the other runs are merged all the same.

@@ -149,12 +149,12 @@ pub(in crate::agent) fn declined((linear, slot): (LinearIndex, Slot)) -> Outcome
 }
 
 /// What is reported of one that is not mapped to its slot for want of mappings.
-pub(in crate::agent) fn put_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
+pub(in crate::agent) fn deferred((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::Deferred { linear, slot }
 }
 
 /// What is reported of one that is the rest of a run, of which a part is.
-pub(in crate::agent) fn cut_off((linear, slot): (LinearIndex, Slot)) -> Outcome {
+pub(in crate::agent) fn deferred_for_retry((linear, slot): (LinearIndex, Slot)) -> Outcome {
     Outcome::DeferredForRetry { linear, slot }
 }
 

@@ -132,7 +132,7 @@ fn folded_vms(page: &mut Exposition, vms: &[VmStats]) {
     gauge("zero_pages", "Pages given back because they are zero.", |vm| Some(vm.zero_pages));
     gauge("rmap_items", "Rmap items that take memory.", |vm| Some(vm.rmap_items));
     gauge("unshared_pages", "Unchanged pages that share nothing.", |vm| Some(vm.unshared_pages));
-    gauge("deferred_pages", "Unchanged pages put off because mappings were short.", |vm| {
+    gauge("deferred_pages", "Unchanged pages deferred because mappings were short.", |vm| {
         Some(vm.deferred_pages)
     });
     gauge("volatile_pages", "Pages written too recently to be looked at.", |vm| {
@@ -245,7 +245,7 @@ const EVENTS: [Event; 12] = [
     },
     Event {
         name: "budget_skips",
-        help: "Merges put off because mappings were short.",
+        help: "Merges deferred because mappings were short.",
         value: |events| events.budget_skips,
     },
     Event {

@@ -7,7 +7,7 @@
 //! has not got half of its share, others are entitled to half of theirs: one VM whose twins are in many could leave it
 //! nothing.
 //!
-//! The pages count as put off, and a VM beyond its share takes nothing at a cost while others lack theirs, so
+//! The pages count as deferred, and a VM beyond its share takes nothing at a cost while others lack theirs, so
 //! what was given back is not merged again to be given back once more.
 
 mod search;
@@ -214,7 +214,7 @@ impl Agent {
         self.work.mapped_pages += u64::from(run.page_count);
         for pages in shared {
             self.unmerge_run(broker, pages.clone(), |linear| Outcome::Yielded { linear })?;
-            // Put off, and not to be looked at: they are known to have twins.
+            // Deferred, and not to be looked at: they are known to have twins.
             self.dirty.remove_range(pages.clone());
             self.deferred.insert_range(pages);
         }
