@@ -29,7 +29,7 @@ macro_rules! id {
                 NonZeroU32::new(packed).map(Self)
             }
 
-            /// The entry's position in the arena, which is also called its number.
+            /// The entry's index in the arena.
             pub(super) fn index(self) -> usize {
                 self.0.get() as usize - 1
             }

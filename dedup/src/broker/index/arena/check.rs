@@ -3,32 +3,32 @@
 use super::{Arena, CHUNK};
 
 impl<T> Arena<T> {
-    /// The numbers below [`capacity`](Self::capacity) that are not in use, ascending.
+    /// The indexes below [`capacity`](Self::capacity) that are not in use, ascending.
     pub(in crate::broker::index) fn free(&self) -> impl Iterator<Item = usize> + '_ {
-        let is_used = |number: &usize| self.used[number / CHUNK].contains(number % CHUNK);
-        (0..self.capacity()).filter(move |number| !is_used(number))
+        let is_used = |index: &usize| self.used[index / CHUNK].contains(index % CHUNK);
+        (0..self.capacity()).filter(move |index| !is_used(index))
     }
 
     /// Verifies all counts, that chunks without entries take no memory, and that just those with free
-    /// numbers are known to have some. O(numbers).
+    /// indexes are known to have some. O(indexes).
     ///
     /// # Errors
     ///
     /// What does not hold.
     pub(in crate::broker::index) fn check(&self) -> Result<(), String> {
         let mut len = 0;
-        for (number, (used, entries)) in self.used.iter().zip(&self.chunks).enumerate() {
+        for (chunk, (used, entries)) in self.used.iter().zip(&self.chunks).enumerate() {
             let count = used.words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
             let end = used.highest();
             if count != used.count || end.is_some_and(|end| end >= entries.len()) {
                 let made = entries.len();
-                return Err(format!("{count} of chunk {number}, counted {used:?}, {made} made"));
+                return Err(format!("{count} of chunk {chunk}, counted {used:?}, {made} made"));
             }
             if count == 0 && entries.capacity() > 0 {
-                return Err(format!("chunk {number} is empty, and takes memory"));
+                return Err(format!("chunk {chunk} is empty, and takes memory"));
             }
-            if self.open.contains(&number) != (count < CHUNK) {
-                return Err(format!("chunk {number} has {count} entries: {:?}", self.open));
+            if self.open.contains(&chunk) != (count < CHUNK) {
+                return Err(format!("chunk {chunk} has {count} entries: {:?}", self.open));
             }
             len += count;
         }
@@ -45,8 +45,8 @@ impl<T> Arena<T> {
 
 #[cfg(test)]
 impl<T> Arena<T> {
-    /// Has a number that is in use be free, too.
-    pub(in crate::broker::index) fn free_in_use(&mut self, number: usize) {
-        self.used[number / CHUNK].flip(number % CHUNK);
+    /// Has an index that is in use be free, too.
+    pub(in crate::broker::index) fn free_in_use(&mut self, index: usize) {
+        self.used[index / CHUNK].flip(index % CHUNK);
     }
 }

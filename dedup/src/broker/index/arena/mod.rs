@@ -1,4 +1,4 @@
-//! Entries by number, in chunks whose memory is given back.
+//! Entries by index, in chunks whose memory is given back.
 
 mod check;
 #[cfg(test)]
@@ -16,22 +16,22 @@ const FIRST_ENTRIES: usize = 16;
 /// Chunks by which the directory may be larger than it needs to be.
 const SPARE_CHUNKS: usize = 16;
 
-/// A set of entries with numbers that stay theirs.
+/// A set of entries with indexes that stay theirs.
 ///
-/// A new entry takes the lowest free number of the lowest chunk that has one, so that the others run empty
+/// A new entry takes the lowest free index of the lowest chunk that has one, so that the others run empty
 /// as entries go. A chunk without entries takes no memory but its place in the directory, and the
 /// directory ends with the last chunk that has any.
 #[derive(Debug)]
 pub(in crate::broker::index) struct Arena<T> {
     chunks: Vec<Vec<T>>,
-    /// Which numbers are in use, chunk by chunk: apart, so that a lookup touches less memory.
+    /// Which indexes are in use, chunk by chunk: apart, so that a lookup touches less memory.
     used: Vec<Used>,
-    /// Chunks with free numbers.
+    /// Chunks with free indexes.
     open: BTreeSet<usize>,
     len: usize,
 }
 
-/// Which numbers of a chunk are in use.
+/// Which positions of a chunk are in use.
 #[derive(Debug, Clone, Default)]
 struct Used {
     words: [u64; CHUNK / 64],
@@ -70,27 +70,27 @@ impl<T> Arena<T> {
         self.len
     }
 
-    /// One above the highest number that an entry can have without a new chunk.
+    /// One above the highest index that an entry can have without a new chunk.
     pub(in crate::broker::index) fn capacity(&self) -> usize {
         self.chunks.len() * CHUNK
     }
 
-    /// One above the highest number in use. O(1).
+    /// One above the highest index in use. O(1).
     pub(in crate::broker::index) fn end(&self) -> usize {
         let highest = self.used.last().and_then(Used::highest).map_or(0, |position| position + 1);
         (self.capacity() + highest).saturating_sub(CHUNK)
     }
 
-    /// The number that the next entry will have. O(1) but for the set of chunks with free numbers.
-    pub(in crate::broker::index) fn next_number(&self) -> usize {
+    /// The index that the next entry will have. O(1) but for the set of chunks with free ones.
+    pub(in crate::broker::index) fn next_index(&self) -> usize {
         let place = |&chunk: &usize| Some(chunk * CHUNK + self.used[chunk].first_free()?);
         self.open.first().and_then(place).unwrap_or_else(|| self.capacity())
     }
 
-    /// Puts an entry in and returns its number, which is [`next_number`](Self::next_number).
+    /// Puts an entry in and returns its index, which is [`next_index`](Self::next_index).
     pub(in crate::broker::index) fn insert(&mut self, entry: T) -> usize {
-        let number = self.next_number();
-        let (chunk, position) = (number / CHUNK, number % CHUNK);
+        let index = self.next_index();
+        let (chunk, position) = (index / CHUNK, index % CHUNK);
         if chunk == self.chunks.len() {
             self.chunks.push(Vec::new());
             self.used.push(Used::default());
@@ -100,7 +100,7 @@ impl<T> Arena<T> {
         if position < entries.len() {
             entries[position] = entry;
         } else {
-            // What is free below a number in use has been in use, so this is the next position.
+            // What is free below an index in use has been in use, so this is the next position.
             if entries.len() == entries.capacity() {
                 let room = CHUNK - entries.len();
                 entries.reserve_exact(entries.len().max(FIRST_ENTRIES).min(room));
@@ -114,14 +114,14 @@ impl<T> Arena<T> {
             self.open.remove(&chunk);
         }
         self.len += 1;
-        number
+        index
     }
 
-    /// Frees the number of an entry. O(chunks that the directory loses), which were without entries.
-    pub(in crate::broker::index) fn remove(&mut self, number: usize) {
-        let (chunk, position) = (number / CHUNK, number % CHUNK);
+    /// Frees the index of an entry. O(chunks that the directory loses), which were without entries.
+    pub(in crate::broker::index) fn remove(&mut self, index: usize) {
+        let (chunk, position) = (index / CHUNK, index % CHUNK);
         let used = &mut self.used[chunk];
-        debug_assert!(used.contains(position), "{number} is free");
+        debug_assert!(used.contains(position), "{index} is free");
         if used.count == CHUNK {
             self.open.insert(chunk);
         }
@@ -150,9 +150,9 @@ impl<T> Arena<T> {
         }
     }
 
-    /// What is at a number that is in use, or what was if that has been kept.
-    pub(in crate::broker::index) fn get(&self, number: usize) -> Option<&T> {
-        self.chunks.get(number / CHUNK)?.get(number % CHUNK)
+    /// What is at an index that is in use, or what was if that has been kept.
+    pub(in crate::broker::index) fn get(&self, index: usize) -> Option<&T> {
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
     }
 
     /// The bytes of entries and directory on the heap, not of what entries point to. O(n / 1024).
@@ -168,13 +168,13 @@ impl<T> Arena<T> {
 impl<T> Index<usize> for Arena<T> {
     type Output = T;
 
-    fn index(&self, number: usize) -> &T {
-        &self.chunks[number / CHUNK][number % CHUNK]
+    fn index(&self, index: usize) -> &T {
+        &self.chunks[index / CHUNK][index % CHUNK]
     }
 }
 
 impl<T> IndexMut<usize> for Arena<T> {
-    fn index_mut(&mut self, number: usize) -> &mut T {
-        &mut self.chunks[number / CHUNK][number % CHUNK]
+    fn index_mut(&mut self, index: usize) -> &mut T {
+        &mut self.chunks[index / CHUNK][index % CHUNK]
     }
 }

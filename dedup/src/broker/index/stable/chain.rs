@@ -73,12 +73,12 @@ impl Chains {
 
     /// Whether ids have run out.
     pub(in crate::broker) fn has_no_ids(&self) -> bool {
-        ChainId::from_index(self.all.next_number()).is_none()
+        ChainId::from_index(self.all.next_index()).is_none()
     }
 
     /// Makes a chain without dups; `None` when ids run out.
     pub(in crate::broker) fn insert(&mut self) -> Option<ChainId> {
-        let id = ChainId::from_index(self.all.next_number())?;
+        let id = ChainId::from_index(self.all.next_index())?;
         self.all.insert(Chain::default());
         Some(id)
     }
@@ -142,15 +142,15 @@ impl Chains {
         let used = used.iter().map(|id| id.index());
         check_numbers_of("chain", self.all.capacity(), used, self.all.free())?;
         self.all.check()?;
-        let has_dups = |&number: &usize| self.all.get(number).is_some_and(|it| !it.dups.is_empty());
+        let has_dups = |&index: &usize| self.all.get(index).is_some_and(|it| !it.dups.is_empty());
         match self.all.free().find(has_dups) {
-            Some(number) => Err(format!("chain {number} is free, and has dups")),
+            Some(index) => Err(format!("chain {index} is free, and has dups")),
             None => Ok(()),
         }
     }
 
     pub(in crate::broker) fn heap_bytes(&self) -> usize {
-        let chains = (0..self.all.capacity()).filter_map(|number| self.all.get(number));
+        let chains = (0..self.all.capacity()).filter_map(|index| self.all.get(index));
         let dups: usize = chains.map(|chain| chain.dups.capacity() * size_of::<NodeId>()).sum();
         dups + self.all.heap_bytes()
     }

@@ -16,9 +16,9 @@ impl StableTree {
         check_numbers_of("node", self.nodes.capacity(), used, self.nodes.free())?;
         self.nodes.check()?;
         let has_items =
-            |&number: &usize| self.nodes.get(number).is_some_and(|node| node.head.is_some());
+            |&index: &usize| self.nodes.get(index).is_some_and(|node| node.head.is_some());
         match self.nodes.free().find(has_items) {
-            Some(number) => Err(format!("node {number} is free, and has items")),
+            Some(index) => Err(format!("node {index} is free, and has items")),
             None => Ok(()),
         }
     }

@@ -155,7 +155,7 @@ impl StableTree {
     /// Puts a matched node without items in, as a dup if the content has nodes already, whether these have room or not.
     /// `None` when ids run out. O(1) expected.
     pub(in crate::broker) fn insert(&mut self, key: Fingerprint) -> Option<NodeId> {
-        let id = NodeId::from_index(self.nodes.next_number())?;
+        let id = NodeId::from_index(self.nodes.next_index())?;
         self.nodes.insert(StableNode::new(key));
         if self.insert_key(key, id).is_none() {
             self.nodes.remove(id.index());
