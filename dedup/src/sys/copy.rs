@@ -2,7 +2,6 @@
 
 use std::arch::asm;
 
-use super::span::Span;
 use crate::PAGE_SIZE;
 
 /// Copies `byte_count` bytes, either end of which other threads, guests and devices may be using.
@@ -37,14 +36,4 @@ pub(super) unsafe fn racy_copy(source: *const u8, destination: *mut u8, byte_cou
 pub(super) unsafe fn racy_copy_page(source: *const u8, destination: &mut [u8; PAGE_SIZE]) {
     // SAFETY: the caller vouches for the source; the destination is as long.
     unsafe { racy_copy(source, destination.as_mut_ptr(), PAGE_SIZE) }
-}
-
-impl Span<'_> {
-    /// Fills the first page, as a store by the guest would.
-    pub(crate) fn write_page(self, source: &[u8; PAGE_SIZE]) {
-        let destination = self.part(0, 1).as_ptr();
-        // SAFETY: the destination is a page of the `GuestMemory` that the span's space holds, which
-        // is mapped writable and to which no reference exists; the source is as long.
-        unsafe { racy_copy(source.as_ptr(), destination.cast(), PAGE_SIZE) }
-    }
 }

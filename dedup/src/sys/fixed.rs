@@ -85,12 +85,37 @@ impl From<MapError> for io::Error {
     }
 }
 
-/// Maps `backing` over the pages of `span`.
-///
-/// # Errors
-///
-/// The kernel's (`ENOMEM` at the limit of mappings). Pages that have lost their mapping have the new one.
-pub(super) fn map_over(span: Span<'_>, backing: Backing) -> Result<(), MapError> {
+impl Span<'_> {
+    /// Maps fresh anonymous memory, which reads as zeroes, over the pages.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's (`ENOMEM` at the limit of mappings). Pages that have lost their mapping have the new one.
+    pub(crate) fn map_anonymous(self) -> Result<(), MapError> {
+        map_over(self, Backing::Anonymous)
+    }
+
+    /// Maps the file's pages from `offset_bytes` on over these, private and writable.
+    ///
+    /// # Errors
+    ///
+    /// As for [`map_anonymous`](Self::map_anonymous).
+    pub(super) fn map_file(self, fd: libc::c_int, offset_bytes: u64) -> Result<(), MapError> {
+        map_over(self, Backing::File { fd, offset_bytes })
+    }
+
+    /// Whether every page is mapped, whatever is there.
+    pub(super) fn is_mapped(self) -> bool {
+        #[cfg(test)]
+        if super::gaps::is_in(self) {
+            return false;
+        }
+        // SAFETY: writes nothing: nobody has shared, writable memory of a file here.
+        unsafe { libc::msync(self.as_ptr(), self.len_bytes(), libc::MS_ASYNC) == 0 }
+    }
+}
+
+fn map_over(span: Span<'_>, backing: Backing) -> Result<(), MapError> {
     let Err(source) = map(span, libc::MAP_FIXED, backing) else { return Ok(()) };
     let replaced = fill_gaps(span, backing);
     if replaced.iter().map(Range::len).sum::<usize>() == span.page_count() as usize {

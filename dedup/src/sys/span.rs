@@ -3,8 +3,7 @@
 use std::io;
 use std::marker::PhantomData;
 
-use super::copy::racy_copy_page;
-use super::fixed::{Backing, MapError, map_over};
+use super::copy::{racy_copy, racy_copy_page};
 use super::memory::GuestMemory;
 use crate::PAGE_SIZE;
 
@@ -56,6 +55,14 @@ impl<'memory> Span<'memory> {
         // SAFETY: the page belongs to a `GuestMemory`, which is mapped readable for as long as
         // it lives, and it outlives the span.
         unsafe { racy_copy_page(page.host_addr as *const u8, destination) }
+    }
+
+    /// Fills the first page, as a store by the guest would.
+    pub(crate) fn write_page(self, source: &[u8; PAGE_SIZE]) {
+        let destination = self.part(0, 1).as_ptr();
+        // SAFETY: the destination is a page of the `GuestMemory` that the span's space holds, which
+        // is mapped writable and to which no reference exists; the source is as long.
+        unsafe { racy_copy(source.as_ptr(), destination.cast(), PAGE_SIZE) }
     }
 
     /// Gives every page back to the kernel: anonymous memory reads as zeroes from now on, memory
@@ -112,16 +119,6 @@ impl<'memory> Span<'memory> {
         self.advise(libc::MADV_COLD)
     }
 
-    /// Whether every page is mapped, whatever is there.
-    pub(super) fn is_mapped(self) -> bool {
-        #[cfg(test)]
-        if super::gaps::is_in(self) {
-            return false;
-        }
-        // SAFETY: writes nothing: nobody has shared, writable memory of a file here.
-        unsafe { libc::msync(self.as_ptr(), self.len_bytes(), libc::MS_ASYNC) == 0 }
-    }
-
     /// Gives the kernel advice that folding would not.
     #[cfg(test)]
     pub(crate) fn advise_otherwise(self, advice: libc::c_int) {
@@ -133,24 +130,6 @@ impl<'memory> Span<'memory> {
         // and mark its pages; none of the advice used here unmaps anything.
         let result = unsafe { libc::madvise(self.as_ptr(), self.len_bytes(), advice) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-
-    /// Maps fresh anonymous memory, which reads as zeroes, over the pages.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's (`ENOMEM` at the limit of mappings); pages have the old mapping or the new one.
-    pub(crate) fn map_anonymous(self) -> Result<(), MapError> {
-        map_over(self, Backing::Anonymous)
-    }
-
-    /// Maps the file's pages from `offset_bytes` on over these, private and writable.
-    ///
-    /// # Errors
-    ///
-    /// As for [`map_anonymous`](Self::map_anonymous).
-    pub(super) fn map_file(self, fd: libc::c_int, offset_bytes: u64) -> Result<(), MapError> {
-        map_over(self, Backing::File { fd, offset_bytes })
     }
 
     pub(super) fn as_ptr(self) -> *mut libc::c_void {
