@@ -34,7 +34,7 @@ impl Figures {
             pss_bytes: rollup_pss_bytes(testbed.pid()),
             ideal_saved_bytes: testbed.ideal_saved_bytes(),
         };
-        testbed.tell("check");
+        testbed.command("check");
         testbed.finish();
         figures
     }

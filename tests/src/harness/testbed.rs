@@ -69,37 +69,37 @@ impl Testbed {
     /// Brings the guests to rest, folds until nothing is left to do, and pauses the guests: from
     /// then on nothing changes any more.
     pub fn bring_to_rest(&mut self) {
-        self.tell("rest");
-        let report = self.tell("settle");
+        self.command("rest");
+        let report = self.command("settle");
         assert_eq!(report["settled"], true, "{report}");
-        self.tell("pause");
+        self.command("pause");
     }
 
     /// The counters of folding.
     pub fn stats(&mut self) -> DedupStats {
-        serde_json::from_value(self.tell("stats")).expect("statistics")
+        serde_json::from_value(self.command("stats")).expect("statistics")
     }
 
     /// What could be saved by the guests' parameters, in bytes.
     pub fn ideal_saved_bytes(&mut self) -> u64 {
-        self.tell("ideal")["saved_bytes"].as_u64().expect("a number")
+        self.command("ideal")["saved_bytes"].as_u64().expect("a number")
     }
 
     /// Zero pages of all guests, by their parameters.
     pub fn ideal_zero_pages(&mut self) -> u64 {
-        self.tell("ideal")["zero_pages"].as_u64().expect("a number")
+        self.command("ideal")["zero_pages"].as_u64().expect("a number")
     }
 
     /// Has the guests verify everything and end; asserts that they found nothing wrong.
     pub fn finish(mut self) {
-        let ends = self.tell("finish");
+        let ends = self.command("finish");
         for end in ends["vms"].as_array().expect("an array") {
             assert_eq!((&end["corrupt"], &end["clean"]), (&0.into(), &true.into()), "{ends}");
         }
     }
 
     /// Sends a line and waits for its answer.
-    pub fn tell(&mut self, line: &str) -> Value {
+    pub fn command(&mut self, line: &str) -> Value {
         writeln!(self.stdin, "{line}").expect("the testbed listens");
         self.answer()
     }

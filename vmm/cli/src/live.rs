@@ -51,7 +51,7 @@ pub(super) fn show(text: &str) -> io::Result<()> {
 /// # Errors
 ///
 /// When stderr takes nothing.
-pub(super) fn say(lines: &str) -> io::Result<()> {
+pub(super) fn print(lines: &str) -> io::Result<()> {
     let line = mem::take(&mut *LINE.lock().unwrap_or_else(PoisonError::into_inner));
     let clear = if line.is_empty() { "" } else { CLEAR_LINE };
     io::stderr().write_all(format!("{clear}{lines}").as_bytes())

@@ -74,7 +74,7 @@ impl Write for LogFile {
                 let what = format!("cannot write to the log file {}", self.path.display());
                 let advice = "logs are lost until it can be; without --log-file they go to stderr";
                 // With stderr gone, too, nobody is left.
-                let _ = live::say(&Failure::caused(what, error, advice).to_string());
+                let _ = live::print(&Failure::caused(what, error, advice).to_string());
             }
         })
     }

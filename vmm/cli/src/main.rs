@@ -148,7 +148,7 @@ fn main() -> ExitCode {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(failure) => {
             // With stderr gone, the code is all that is left to report.
-            let _ = live::say(&failure.to_string());
+            let _ = live::print(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }

@@ -150,7 +150,7 @@ pub(super) fn change(args: &ChangeArgs, change: Change) -> Result<Outcome, Failu
     let Some(last) = failures.pop() else { return Ok(Outcome::Fine) };
     for failure in failures {
         // With stderr gone, the code is all that is left to report.
-        let _ = live::say(&failure.to_string());
+        let _ = live::print(&failure.to_string());
     }
     Err(last)
 }

@@ -43,7 +43,7 @@ struct Waiter {
 
 /// What the next step waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rest {
+enum Sleep {
     /// Nothing.
     Over,
     /// `sleep_millisecs`, within a pass.
@@ -70,8 +70,8 @@ pub(super) struct Runner {
     idle: u32,
     /// Whether a pass has begun and is not over.
     in_pass: bool,
-    rest: Rest,
-    /// Since when it rests.
+    sleep: Sleep,
+    /// Since when it sleeps.
     since: Instant,
     /// How often something was done that statistics from before it do not show.
     pub(super) changes: u64,
@@ -80,7 +80,7 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(config: DedupConfig, inbox: Receiver<Request>) -> Result<Self, EngineError> {
         let engine = Engine::new(config.engine)?;
-        let (rest, since) = (Rest::Between, Instant::now());
+        let (sleep, since) = (Sleep::Between, Instant::now());
         Ok(Self {
             engine,
             config,
@@ -91,7 +91,7 @@ impl Runner {
             compactions: VecDeque::new(),
             idle: 0,
             in_pass: false,
-            rest,
+            sleep,
             since,
             changes: 0,
         })
@@ -106,7 +106,7 @@ impl Runner {
                 continue;
             }
             // A compaction takes turns with folding, so that neither waits for the other's end.
-            let is_due = self.rest_left().is_some_and(|left| left.is_zero());
+            let is_due = self.sleep_left().is_some_and(|left| left.is_zero());
             self.compact();
             if is_due {
                 self.step();
@@ -139,7 +139,7 @@ impl Runner {
         if !self.compactions.is_empty() || self.engine.can_leave() {
             return Some(Duration::ZERO);
         }
-        let left = self.rest_left();
+        let left = self.sleep_left();
         // What the kernel refused is tried again, though there may be nothing else to do.
         if self.engine.is_anybody_leaving() {
             let retry = self.config.busy_interval.max(MIN_RETRY);
@@ -148,47 +148,47 @@ impl Runner {
         left
     }
 
-    /// How long folding still rests; `None` when it does so until there is a request. What is asked
+    /// How long folding still sleeps; `None` when it does so until there is a request. What is asked
     /// for meanwhile can make it less.
-    pub(super) fn rest_left(&self) -> Option<Duration> {
+    pub(super) fn sleep_left(&self) -> Option<Duration> {
         let knobs = self.engine.knobs();
         let in_a_hurry = knobs.run == Run::Unmerge || !self.waiters.is_empty();
         // What is switched off is given its own memory at the same pace, whatever the scan's is.
         let can_unmerge = knobs.run == Run::Unmerge || self.engine.can_unmerge();
-        let sleep = Duration::from_millis(knobs.sleep_millisecs.into());
-        let rest = match self.rest {
-            Rest::Endless => return None,
-            Rest::Over => Duration::ZERO,
-            Rest::InPass if in_a_hurry || can_unmerge => Duration::ZERO,
-            Rest::InPass => sleep,
+        let knob = Duration::from_millis(knobs.sleep_millisecs.into());
+        let length = match self.sleep {
+            Sleep::Endless => return None,
+            Sleep::Over => Duration::ZERO,
+            Sleep::InPass if in_a_hurry || can_unmerge => Duration::ZERO,
+            Sleep::InPass => knob,
             // No page counts as unchanged that was not left alone for as long.
-            Rest::Between if in_a_hurry => self.config.busy_interval,
+            Sleep::Between if in_a_hurry => self.config.busy_interval,
             // For some of it there was no memory.
-            Rest::Between if self.engine.is_unmerging() => self.config.busy_interval,
-            Rest::Between if knobs.run == Run::Stop => self.config.idle_interval,
-            Rest::Between if self.idle < IDLE_PASSES => self.config.busy_interval.max(sleep),
-            Rest::Between => self.config.idle_interval.max(sleep),
+            Sleep::Between if self.engine.is_unmerging() => self.config.busy_interval,
+            Sleep::Between if knobs.run == Run::Stop => self.config.idle_interval,
+            Sleep::Between if self.idle < IDLE_PASSES => self.config.busy_interval.max(knob),
+            Sleep::Between => self.config.idle_interval.max(knob),
         };
         // Whoever has no time left is answered after one more pass.
         let patience = self.waiters.iter().map(|waiter| waiter.settling.time_left()).min();
-        let left = rest.saturating_sub(self.since.elapsed());
+        let left = length.saturating_sub(self.since.elapsed());
         Some(patience.map_or(left, |patience| left.min(patience)))
     }
 
     fn step(&mut self) {
         match self.engine.step() {
-            Step::Part => (self.in_pass, self.rest) = (self.engine.is_in_pass(), Rest::Over),
+            Step::Part => (self.in_pass, self.sleep) = (self.engine.is_in_pass(), Sleep::Over),
             Step::More => {
-                (self.in_pass, self.rest) = (self.engine.is_in_pass(), Rest::InPass);
+                (self.in_pass, self.sleep) = (self.engine.is_in_pass(), Sleep::InPass);
             }
             Step::Done(report) => {
                 self.in_pass = false;
-                self.rest = self.rest_after(&report);
-                self.tell_waiters(&report);
+                self.sleep = self.sleep_after(&report);
+                self.notify_waiters(&report);
             }
             // What is shared may be written, and then it does not count any more.
-            Step::Stopped if self.engine.is_unmerged() => self.rest = Rest::Endless,
-            Step::Stopped => self.rest = Rest::Between,
+            Step::Stopped if self.engine.is_unmerged() => self.sleep = Sleep::Endless,
+            Step::Stopped => self.sleep = Sleep::Between,
         }
         self.since = Instant::now();
     }
@@ -219,16 +219,16 @@ impl Runner {
         }
     }
 
-    fn rest_after(&mut self, report: &PassReport) -> Rest {
+    fn sleep_after(&mut self, report: &PassReport) -> Sleep {
         self.idle = if report.folded_pages == 0 { self.idle.saturating_add(1) } else { 0 };
         if self.engine.knobs().run != Run::Unmerge || !report.errors.is_empty() {
-            return Rest::Between;
+            return Sleep::Between;
         }
         // VMs that the pass had visited before the command to unmerge have had none of it.
         match (self.engine.is_unmerged(), self.engine.owes_mappings()) {
-            (false, _) => Rest::Over,
-            (true, true) => Rest::Between,
-            (true, false) => Rest::Endless,
+            (false, _) => Sleep::Over,
+            (true, true) => Sleep::Between,
+            (true, false) => Sleep::Endless,
         }
     }
 
@@ -242,7 +242,7 @@ impl Runner {
         });
     }
 
-    fn tell_waiters(&mut self, report: &PassReport) {
+    fn notify_waiters(&mut self, report: &PassReport) {
         self.waiters.retain_mut(|waiter| {
             if !std::mem::replace(&mut waiter.is_counting, true) {
                 return true;
@@ -286,8 +286,8 @@ impl Runner {
         self.changes += 1;
         self.idle = 0;
         // Passes over nothing are no reason to sleep before the first over something.
-        if is_first || self.rest == Rest::Endless {
-            self.rest = Rest::Over;
+        if is_first || self.sleep == Sleep::Endless {
+            self.sleep = Sleep::Over;
         }
         Ok(())
     }
@@ -345,7 +345,7 @@ impl Runner {
         let knobs = self.engine.knobs();
         self.changes += 1;
         if knobs.run != before.run {
-            (self.idle, self.rest) = (0, Rest::Over);
+            (self.idle, self.sleep) = (0, Sleep::Over);
         }
         if knobs.run != Run::Fold {
             for waiter in self.waiters.drain(..) {
@@ -358,7 +358,7 @@ impl Runner {
     pub(super) fn set_mode(&mut self, vm: VmId, mode: DedupMode) -> Result<(), PagesError> {
         self.engine.set_mode(vm, mode)?;
         self.changes += 1;
-        (self.idle, self.rest) = (0, Rest::Over);
+        (self.idle, self.sleep) = (0, Sleep::Over);
         Ok(())
     }
 
@@ -374,7 +374,7 @@ impl Runner {
         for &(first, page_count) in runs {
             self.engine.set_mergeable(vm, first, page_count, mergeable)?;
         }
-        (self.idle, self.rest) = (0, Rest::Over);
+        (self.idle, self.sleep) = (0, Sleep::Over);
         Ok(())
     }
 }

@@ -43,14 +43,14 @@ impl<T: Clone> Snapshot<T> {
         now: impl Fn() -> Instant,
         find: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let asked = now();
-        self.last.take_if(|last| last.until <= asked || last.changes < changes);
+        let requested_at = now();
+        self.last.take_if(|last| last.until <= requested_at || last.changes < changes);
         if let Some(last) = &self.last {
             return Ok(last.value.clone());
         }
         let value = find()?;
         let found = now();
-        let cost = found.saturating_duration_since(asked);
+        let cost = found.saturating_duration_since(requested_at);
         let until = found + MIN_AGE.max(cost * AGE_PER_COST);
         self.last = Some(Answer { value: value.clone(), changes, until });
         Ok(value)

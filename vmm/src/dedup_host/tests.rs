@@ -219,7 +219,7 @@ fn a_compaction_is_answered_while_nothing_is_folded_too() {
     assert!(again.extents_after <= again.extents_before, "{again:?}");
 }
 
-/// A host that does not rest between passes but for `sleep_millisecs`.
+/// A host that does not sleep between passes but for `sleep_millisecs`.
 fn start_restless(knobs: Knobs) -> DedupHost {
     let engine = EngineConfig { knobs, ..EngineConfig::default() };
     let (busy_interval, idle_interval) = (Duration::ZERO, Duration::ZERO);
@@ -231,7 +231,7 @@ fn folding_sleeps_between_passes_too_unless_somebody_waits_or_everything_is_unme
     let hours = Knobs { sleep_millisecs: 36_000_000, ..Knobs::default() };
     let host = start_restless(hours);
     let passes = || host.ask(|runner| runner.engine.stats().full_scans).unwrap();
-    let rest = || host.ask(|runner| runner.rest_left()).unwrap();
+    let left = || host.ask(|runner| runner.sleep_left()).unwrap();
     let wait_for_passes = |count| {
         let end = std::time::Instant::now() + PATIENCE;
         while passes() < count {
@@ -242,15 +242,15 @@ fn folding_sleeps_between_passes_too_unless_somebody_waits_or_everything_is_unme
     attach_twins(&host);
     wait_for_passes(1);
     let is_long = |left: Option<Duration>| left.is_some_and(|left| left > Duration::from_hours(9));
-    assert!(is_long(rest()), "{:?}", rest());
+    assert!(is_long(left()), "{:?}", left());
     let before = passes();
     assert!(host.settle(PATIENCE).unwrap().settled);
     assert!(passes() > before + 1, "it waited for more than what was left of a pass");
-    assert!(is_long(rest()), "{:?}", rest());
+    assert!(is_long(left()), "{:?}", left());
 
     set(&host, "run", "2").unwrap();
     let end = std::time::Instant::now() + PATIENCE;
-    while rest().is_some() {
+    while left().is_some() {
         assert!(std::time::Instant::now() < end, "{:?}", host.stats());
     }
     assert_eq!(host.stats().unwrap().pages_shared, 0);
@@ -258,7 +258,7 @@ fn folding_sleeps_between_passes_too_unless_somebody_waits_or_everything_is_unme
     let before = passes();
     set(&host, "run", "1").unwrap();
     wait_for_passes(before + 1);
-    assert!(is_long(rest()), "{:?}", rest());
+    assert!(is_long(left()), "{:?}", left());
     set(&host, "sleep_millisecs", "0").unwrap();
     wait_for_passes(passes() + 5);
 }
@@ -374,7 +374,7 @@ fn what_is_written_while_folding_is_stopped_is_found_by_itself() {
         assert!(std::time::Instant::now() < end, "{:?}", host.stats());
     }
     // Nothing is left that could be written.
-    while host.ask(|runner| runner.rest_left()).unwrap().is_some() {
+    while host.ask(|runner| runner.sleep_left()).unwrap().is_some() {
         assert!(std::time::Instant::now() < end, "{:?}", host.stats());
     }
 }
@@ -415,7 +415,7 @@ fn a_vm_that_is_attached_is_visited_at_once_however_long_nothing_was_to_be_folde
     let end = std::time::Instant::now() + PATIENCE;
     // The first comes when there has been nothing at all, the others when all has been folded.
     for id in 0..3 {
-        while host.ask(|runner| runner.rest_left()).unwrap().is_some_and(|left| left < PATIENCE) {
+        while host.ask(|runner| runner.sleep_left()).unwrap().is_some_and(|left| left < PATIENCE) {
             assert!(std::time::Instant::now() < end, "{:?}", host.stats());
         }
         let ram = Arc::new(GuestRam::new(PAGES * 4096).unwrap());

@@ -13,12 +13,12 @@ pub enum HostMemoryError {
         "the VMs could need {} MiB, of which {} MiB for the ones that this process has and {} MiB \
          for what it takes to run them, and {limit} leaves {} MiB: run fewer or smaller VMs, or \
          allow overcommitment and rely on folding",
-        needed_bytes(reserved_bytes.saturating_add(*asked_bytes)) >> 20, reserved_bytes >> 20,
-        overhead_bytes(reserved_bytes.saturating_add(*asked_bytes)) >> 20, available_bytes >> 20
+        needed_bytes(reserved_bytes.saturating_add(*requested_bytes)) >> 20, reserved_bytes >> 20,
+        overhead_bytes(reserved_bytes.saturating_add(*requested_bytes)) >> 20, available_bytes >> 20
     )]
     NotEnough {
         /// Bytes requested.
-        asked_bytes: u64,
+        requested_bytes: u64,
         /// Bytes already set aside for VMs of this process.
         reserved_bytes: u64,
         /// Bytes that this process could have resident.
@@ -69,14 +69,14 @@ impl HostMemoryPool {
         self.check(*self.reserved_bytes.lock().unwrap_or_else(PoisonError::into_inner), bytes)
     }
 
-    fn check(&self, reserved_bytes: u64, asked_bytes: u64) -> Result<(), HostMemoryError> {
+    fn check(&self, reserved_bytes: u64, requested_bytes: u64) -> Result<(), HostMemoryError> {
         if self.overcommit {
             return Ok(());
         }
         let tree = Tree::real();
         // What our guests have by now is gone from what is available, but it is theirs: it counts
         // among the bytes reserved. So does what folding has moved to a store.
-        fits(&rooms(&tree)?, own_bytes(&tree)?, reserved_bytes, asked_bytes)
+        fits(&rooms(&tree)?, own_bytes(&tree)?, reserved_bytes, requested_bytes)
     }
 }
 
@@ -91,21 +91,21 @@ fn overhead_bytes(memory_bytes: u64) -> u64 {
     memory_bytes / 32 + (4 << 20)
 }
 
-/// Whether VMs that could need `reserved_bytes` and `asked_bytes` fit under each limit, `own_bytes`
+/// Whether VMs that could need `reserved_bytes` and `requested_bytes` fit under each limit, `own_bytes`
 /// of which the process has already.
 fn fits(
     rooms: &[MemoryRoom],
     own_bytes: u64,
     reserved_bytes: u64,
-    asked_bytes: u64,
+    requested_bytes: u64,
 ) -> Result<(), HostMemoryError> {
-    let needed_bytes = needed_bytes(reserved_bytes.saturating_add(asked_bytes));
+    let needed_bytes = needed_bytes(reserved_bytes.saturating_add(requested_bytes));
     for room in rooms {
         let available_bytes = room.available_to(own_bytes);
         if needed_bytes > available_bytes {
             let limit = room.limit.clone();
             return Err(HostMemoryError::NotEnough {
-                asked_bytes,
+                requested_bytes,
                 reserved_bytes,
                 available_bytes,
                 limit,
@@ -180,7 +180,7 @@ mod tests {
         // VMs of 600 MiB have all of it; then 300 are shared, in a store of 100; then 50 are
         // swapped.
         for (own, free) in [(600_u64, 400_u64), (300 + 100, 600), (250 + 50 + 100, 650)] {
-            let fits = |asked: u64| fits(&rooms(free), own << 20, 600 << 20, asked << 20);
+            let fits = |requested: u64| fits(&rooms(free), own << 20, 600 << 20, requested << 20);
             assert!(fits(400).is_ok(), "{own} {free}");
             assert!(fits(401).is_err(), "{own} {free}");
         }

@@ -135,13 +135,13 @@ impl Vcpu {
             state = match state {
                 VcpuState::Stopped(reason) => return reason,
                 VcpuState::Parked(_) => match orders.recv() {
-                    Ok(order) => order.carry_out(state),
+                    Ok(order) => order.execute(state),
                     Err(_) => VcpuState::Stopped(StopReason::Requested),
                 },
                 VcpuState::Running(Activity::Sleep(end)) => {
                     let left = end.saturating_duration_since(Instant::now());
                     match orders.recv_timeout(left) {
-                        Ok(order) => order.carry_out(state),
+                        Ok(order) => order.execute(state),
                         Err(RecvTimeoutError::Timeout) => VcpuState::Running(Activity::Enter),
                         Err(RecvTimeoutError::Disconnected) => {
                             VcpuState::Stopped(StopReason::Requested)
@@ -167,7 +167,7 @@ fn attend(mut state: VcpuState, orders: &Receiver<Order>) -> VcpuState {
     consume_kick();
     loop {
         state = match orders.try_recv() {
-            Ok(order) => order.carry_out(state),
+            Ok(order) => order.execute(state),
             Err(TryRecvError::Empty) => return state,
             Err(TryRecvError::Disconnected) => return VcpuState::Stopped(StopReason::Requested),
         };
@@ -175,7 +175,7 @@ fn attend(mut state: VcpuState, orders: &Receiver<Order>) -> VcpuState {
 }
 
 impl Order {
-    fn carry_out(self, state: VcpuState) -> VcpuState {
+    fn execute(self, state: VcpuState) -> VcpuState {
         let state = state.on_command(self.command);
         if let Some(done) = self.done {
             // Nothing is sent to a caller that has given up waiting.

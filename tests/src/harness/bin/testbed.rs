@@ -48,14 +48,14 @@ fn run() -> Result<(), Box<dyn Error>> {
     for vm in &vms {
         vm.wait_ready(PATIENCE)?;
     }
-    say(&json!({ "ram": ram(&vms) }))?;
+    reply(&json!({ "ram": ram(&vms) }))?;
     for line in io::stdin().lines() {
-        say(&obey(&line?, &host, &vms)?)?;
+        reply(&execute(&line?, &host, &vms)?)?;
     }
     Ok(())
 }
 
-fn obey(line: &str, host: &Host, vms: &[VmHandle]) -> Result<Value, Box<dyn Error>> {
+fn execute(line: &str, host: &Host, vms: &[VmHandle]) -> Result<Value, Box<dyn Error>> {
     match line {
         "rest" => {
             vms.iter().try_for_each(|vm| vm.set_control(Control::Rest))?;
@@ -116,7 +116,7 @@ fn finish(vms: &[VmHandle]) -> Result<Value, Box<dyn Error>> {
     Ok(json!({ "vms": vms.iter().map(VmHandle::status).collect::<Vec<_>>() }))
 }
 
-fn say(answer: &Value) -> io::Result<()> {
+fn reply(answer: &Value) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{answer}")?;
     stdout.flush()

@@ -132,7 +132,7 @@ fn rest(
     progress: &mut Progress<'_>,
 ) -> Result<bool, Failure> {
     let vms = launched.vms.clone();
-    tell(&vms, Control::Rest);
+    command(&vms, Control::Rest);
     let restless = move || {
         let end = Instant::now() + REST_LIMIT;
         let wait = |vm| wait_unless_paused(vm, end, REST_LIMIT, wait_resting).err();
@@ -256,7 +256,7 @@ fn finish(
     if events.is_interrupted() {
         stop_unready(&vms);
     }
-    tell(&vms, Control::Finish);
+    command(&vms, Control::Finish);
     let limit = FINISH_LIMIT + Duration::from_secs(launched.memory_bytes() / FINISH_BYTES_PER_S);
     let wait = move || {
         let end = Instant::now() + limit;
@@ -275,7 +275,7 @@ fn finish(
 }
 
 /// Commands all guests that are still there.
-fn tell(vms: &[VmHandle], control: Control) {
+fn command(vms: &[VmHandle], control: Control) {
     for vm in vms.iter().filter(|vm| vm.state() != VmState::Stopped) {
         if let Err(error) = vm.set_control(control) {
             log::info!("{error}");

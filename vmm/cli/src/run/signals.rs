@@ -71,7 +71,7 @@ pub(super) fn listen(interrupted: impl FnOnce() + Send + 'static) -> io::Result<
 fn end_at_once(signal: libc::c_int) -> ! {
     remove_sockets();
     let name = name(signal);
-    say_last(format!(
+    print_last(format!(
         "pagefold: {name} came while the run was ending: it ends at once, and without a report\n"
     ));
     exit(128 + signal)
@@ -82,7 +82,7 @@ fn end_at_once(signal: libc::c_int) -> ! {
 /// SIGQUIT, and a mistaken one (a log rotation's SIGUSR1) is not passed over in silence.
 fn end_by_default(signal: libc::c_int) -> ! {
     remove_sockets();
-    say_last(format!("pagefold: {} ends the run at once, and without a report\n", name(signal)));
+    print_last(format!("pagefold: {} ends the run at once, and without a report\n", name(signal)));
     // It handles neither SIGPWR nor the real-time signals, and takes SIGIO for one that is ignored.
     let _ = emulate_default_handler(signal);
     exit(128 + signal)
@@ -93,11 +93,11 @@ fn name(signal: libc::c_int) -> String {
 }
 
 /// Writes a line to stderr, unless that takes too long.
-fn say_last(line: String) {
+fn print_last(line: String) {
     let (sender, said) = mpsc::channel();
     let saying = thread::Builder::new().spawn(move || {
         // With stderr gone, the code is all that is left to report.
-        let _ = live::say(&line);
+        let _ = live::print(&line);
         let _ = sender.send(());
     });
     if saying.is_ok() {
