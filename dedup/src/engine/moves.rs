@@ -98,7 +98,7 @@ impl Engine {
         let mut sharers = sharers_of(&*found.broker, slot);
         sharers.sort_unstable();
         for sharers in sharers.chunks(MOVE_PAGES) {
-            self.follow_move(domain, sharers);
+            self.poll_sharers(domain, sharers);
         }
         let (moved_pages, left_pages) = (self.sharers(domain, to), self.sharers(domain, slot));
         // With nobody on either side the move ended when the last sharer left.
@@ -208,7 +208,7 @@ impl Engine {
         let left = compaction.sharers.len().saturating_sub(MOVE_PAGES);
         let mut next = compaction.sharers.split_off(left);
         next.reverse();
-        self.follow_move(&compaction.domain, &next);
+        self.poll_sharers(&compaction.domain, &next);
         if !compaction.sharers.is_empty() {
             return;
         }
@@ -233,7 +233,7 @@ impl Engine {
     }
 
     /// Has those of `sharers`, ascending, go to other slots whose own are being moved.
-    fn follow_move(&mut self, domain: &str, sharers: &[(VmId, LinearIndex)]) {
+    fn poll_sharers(&mut self, domain: &str, sharers: &[(VmId, LinearIndex)]) {
         let Self { members, domains, workers, .. } = self;
         let Some(Domain { broker, .. }) = domains.get_mut(domain) else { return };
         let mut work = StepWork::default();

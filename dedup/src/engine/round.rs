@@ -22,7 +22,7 @@ pub(super) struct Round {
 
 impl Engine {
     /// Takes note of what was written, about `limit` pages' worth of looking at most before it is time
-    /// to rest, and no more than a step may.
+    /// to sleep, and no more than a step may.
     pub(super) fn collect_by(&mut self, limit: u32) -> Step {
         let mut round = self.round.take().unwrap_or_else(|| {
             note_locked_bytes();

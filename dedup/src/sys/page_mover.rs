@@ -103,7 +103,7 @@ impl PageMover {
         let page_count = window.end - window.start;
         assert!(page_count <= MAX_MOVE_PAGES, "a window of {page_count} pages");
         scratch.refill(&self.uffd, page_count).map_err(kept)?;
-        scratch.follow_policy(policy);
+        scratch.adopt_policy(policy);
         let pages = around.part(window.start, page_count);
         let mut protected = Protected::new(uffd, pages).map_err(kept)?;
         for run in written(&protected, present, page_count) {

@@ -228,10 +228,10 @@ fn push(pieces: &mut Vec<Piece>, next: Piece) {
 mod tests {
     use super::*;
 
-    struct Said([Region; 1]);
+    struct Claimed([Region; 1]);
 
     // SAFETY: nothing is done to memory whose regions are refused.
-    unsafe impl GuestMemory for Said {
+    unsafe impl GuestMemory for Claimed {
         fn regions(&self) -> &[Region] {
             &self.0
         }
@@ -242,7 +242,7 @@ mod tests {
         let last = usize::MAX - PAGE_SIZE + 1;
         for (host_addr, page_count) in [(last, 1), (last, 2), (last - PAGE_SIZE, u32::MAX)] {
             let region = Region { linear: LinearIndex(0), page_count, gpa: 0, host_addr };
-            let refused = Space::new(Arc::new(Said([region]))).err();
+            let refused = Space::new(Arc::new(Claimed([region]))).err();
             assert!(matches!(refused, Some(RegionError::OutOfRange(_))), "{region:?}: {refused:?}");
         }
     }

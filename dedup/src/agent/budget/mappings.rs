@@ -3,7 +3,7 @@
 //! Mappings must end where extents do. Where they need not, the kernel joins neighbours, but
 //! for *seams*: it keeps apart anonymous memory that was moved to other addresses and such that was
 //! mapped there since, and whatever was first written while it was apart, be it for the moment
-//! between mapping it and registering it. So it is asked at the ends of what was mapped, and only there: what
+//! between mapping it and registering it. So it is queried at the ends of what was mapped, and only there: what
 //! it has joined it never parts by itself, nor does it join anything that nobody touches.
 
 use std::collections::BTreeSet;
@@ -69,7 +69,7 @@ impl Agent {
         self.recount_seams(first, last, &edges);
     }
 
-    /// Asks the kernel where it begins mappings that it need not, at `edges` and where it did between two pages.
+    /// Queries where the kernel begins mappings that it need not, at `edges` and where it did between two pages.
     /// O((edges + seams) · log extents).
     pub(super) fn recount_seams(
         &mut self,
@@ -185,7 +185,7 @@ impl Agent {
         self.bounds(addr).is_some_and(|bounds| bounds.start == addr)
     }
 
-    /// The addresses of the mapping that one of the VM's lies in, if the kernel can be asked.
+    /// The addresses of the mapping that one of the VM's lies in, if the kernel can be queried.
     fn bounds(&self, addr: usize) -> Option<Range<usize>> {
         self.process.bounds.as_ref()?.at(addr).ok()
     }

@@ -3,7 +3,7 @@
 //! The kernel allows a process `vm.max_map_count` mappings, and an `mmap` beyond that fails, the
 //! embedder's too. So the agents share a budget below it. Every run of merged pages may cost two
 //! mappings, whether it saves one page or a thousand: as the budget runs short, ever longer runs
-//! are asked for, so that what is left goes to those that save most.
+//! are demanded, so that what is left goes to those that save most.
 //!
 //! A page that is merged for a twin saves nothing before the twin is, too. So whoever creates a slot
 //! *pledges* what the twin's side will need, and that is not there for anybody else until the twin
@@ -80,9 +80,9 @@ pub(super) struct BudgetState {
     starved_vms: u64,
 }
 
-/// What a run asks of the budget.
+/// What a run demands of the budget.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ask {
+pub(super) struct Demand {
     /// Mappings that its VM holds, with those that it is about to make.
     pub(super) held: u64,
     /// Those that it is about to make without this run (less, if negative).
@@ -135,16 +135,16 @@ impl MappingBudget {
         log::log!(level, "{}", refusal(self.limit(), self.pool.used.load(Ordering::Relaxed)));
     }
 
-    /// Looks whether the kernel's limit has been changed, if the budget is short. O(1), or
+    /// Reads the kernel's limit again, which may have been changed, if the budget is short. O(1), or
     /// O(mappings of the process) if it has.
-    pub(crate) fn follow_kernel(&self) {
+    pub(crate) fn reread_limit(&self) {
         let known = self.pool.kernel_limit.load(Ordering::Relaxed);
         if !self.pool.is_of_process || !self.is_short() {
             return;
         }
-        let followed = kernel_limit()
+        let reread = kernel_limit()
             .and_then(|limit| if limit == known { Ok(()) } else { self.pool.recount() });
-        if let Err(error) = followed {
+        if let Err(error) = reread {
             log::debug!("cannot find out how many mappings there may be: {error}");
         }
     }
@@ -223,21 +223,21 @@ impl MappingBudget {
     }
 
     /// Whether a run that saves `worth` pages for each two mappings can be paid for.
-    pub(super) fn allows(&self, worth: u32, ask: &Ask) -> bool {
-        let before = self.committed().saturating_add_signed(ask.planned);
+    pub(super) fn allows(&self, worth: u32, demand: &Demand) -> bool {
+        let before = self.committed().saturating_add_signed(demand.planned);
         // As if what is pledged were for its own pages, so that no VM goes beyond its share by a pair, gives
         // a half of it back, and takes it again.
-        let with = ask.held.saturating_add_signed(ask.more).saturating_add(ask.pledge);
-        let min_pages = min_pages(self.steps(ask.held, with), self.part(before));
-        let after = before.saturating_add_signed(ask.more).saturating_add(ask.pledge);
+        let with = demand.held.saturating_add_signed(demand.more).saturating_add(demand.pledge);
+        let min_pages = min_pages(self.steps(demand.held, with), self.part(before));
+        let after = before.saturating_add_signed(demand.more).saturating_add(demand.pledge);
         worth >= min_pages && after <= self.limit()
     }
 
     /// Whether a run can be paid for that mappings were pledged for, or that must be.
-    pub(super) fn allows_at_all(&self, ask: &Ask) -> bool {
+    pub(super) fn allows_at_all(&self, demand: &Demand) -> bool {
         let used = self.pool.used.load(Ordering::Relaxed);
-        let after = used.saturating_add_signed(ask.planned).saturating_add_signed(ask.more);
-        ask.more <= 0 || after <= self.limit()
+        let after = used.saturating_add_signed(demand.planned).saturating_add_signed(demand.more);
+        demand.more <= 0 || after <= self.limit()
     }
 
     /// How many mappings a VM that holds `held` may still make for runs of `pages` pages.

@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 
-use super::Ask;
+use super::Demand;
 use super::mappings::more_vmas_with;
 use crate::Slot;
 use crate::agent::Agent;
@@ -73,12 +73,13 @@ impl Agent {
                 self.budget.redeem(VMAS_PER_RUN);
             }
             let more = more_vmas_with(&self.space, &mut planned, &run);
-            let ask = Ask { held, planned: more_vmas, more, pledge };
+            let demand = Demand { held, planned: more_vmas, more, pledge };
             let cost = pledge.saturating_add_signed(more);
             let is_paid = if terms.is_worth_it || awaited && pledge == 0 {
-                self.budget.allows_at_all(&ask)
+                self.budget.allows_at_all(&demand)
             } else {
-                cost == 0 || self.budget.allows(worth(&run, terms.partner_count(&run), cost), &ask)
+                cost == 0
+                    || self.budget.allows(worth(&run, terms.partner_count(&run), cost), &demand)
             };
             if is_paid {
                 more_vmas += more;

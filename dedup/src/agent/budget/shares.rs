@@ -227,7 +227,7 @@ fn has_half(held: u64, share: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Ask;
+    use super::super::Demand;
     use super::*;
 
     const VM: VmId = VmId(0);
@@ -261,7 +261,8 @@ mod tests {
     fn who_has_half_of_its_share_takes_nothing_while_another_has_not() {
         let budget = MappingBudget::new(1600);
         (0..4).for_each(|_| budget.count_vm(true));
-        let takes = |held| budget.allows(1, &Ask { held, more: 2, pledge: 2, ..Ask::default() });
+        let takes =
+            |held| budget.allows(1, &Demand { held, more: 2, pledge: 2, ..Demand::default() });
         budget.count_lack(VM, Lack::Nothing, Lack::Share);
         assert_eq!([183, 184, 371].map(takes), [true; 3]);
         budget.count_lack(VM, Lack::Share, Lack::Half);

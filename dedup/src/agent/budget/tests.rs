@@ -7,23 +7,23 @@ const VM: VmId = VmId(0);
 
 /// The shortest of some runs that can be paid for.
 fn shortest(budget: &MappingBudget, held: u64) -> Option<u32> {
-    let ask = Ask { held, ..Ask::default() };
-    [1, 2, 4, 8, 32].into_iter().find(|&pages| budget.allows(pages, &ask))
+    let demand = Demand { held, ..Demand::default() };
+    [1, 2, 4, 8, 32].into_iter().find(|&pages| budget.allows(pages, &demand))
 }
 
 #[test]
-fn ever_longer_runs_are_asked_for_as_the_budget_runs_short() {
+fn ever_longer_runs_are_demanded_as_the_budget_runs_short() {
     let budget = MappingBudget::new(1600);
     (0..4).for_each(|_| budget.count_vm(true));
-    let asked = |used, held| {
+    let demanded = |used, held| {
         budget.update(VM, 0, used, used);
         let shortest = shortest(&budget, held);
         budget.update(VM, used, 0, 0);
         shortest
     };
-    let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| asked(used, 375));
+    let within = [0, 1499, 1500, 1525, 1550, 1575, 1600].map(|used| demanded(used, 375));
     assert_eq!(within, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
-    let beyond = [0, 1474, 1475, 1500, 1525, 1550, 1575].map(|used| asked(used, 376));
+    let beyond = [0, 1474, 1475, 1500, 1525, 1550, 1575].map(|used| demanded(used, 376));
     assert_eq!(beyond, [Some(1), Some(1), Some(2), Some(4), Some(8), Some(32), None]);
     assert_eq!(shortest(&MappingBudget::new(0), 0), None);
 }
@@ -42,7 +42,7 @@ fn a_pair_that_would_take_its_vm_beyond_its_share_is_not_begun_while_others_lack
     let budget = MappingBudget::new(1600);
     (0..4).for_each(|_| budget.count_vm(true));
     budget.count_lack(VM, Lack::Nothing, Lack::Share);
-    let pair = |held| budget.allows(1, &Ask { held, more: 2, pledge: 2, ..Ask::default() });
+    let pair = |held| budget.allows(1, &Demand { held, more: 2, pledge: 2, ..Demand::default() });
     assert_eq!([370, 371, 372, 373].map(pair), [true, true, false, false]);
     budget.count_lack(VM, Lack::Share, Lack::Nothing);
     assert!(pair(373), "what nobody lacks is lent");
@@ -76,15 +76,15 @@ fn who_is_beyond_its_share_gives_back_what_another_lacks_in_any_engine_and_takes
 fn a_limit_that_was_raised_meanwhile_holds_when_the_budget_is_short() {
     let pool = Pool { is_of_process: true, limit: AtomicU64::new(100), ..Pool::default() };
     let budget = MappingBudget::of(Arc::new(pool));
-    budget.follow_kernel();
+    budget.reread_limit();
     assert_eq!(budget.limit(), 100);
     budget.update(VM, 0, 100, 100);
     let before = budget.state(0);
-    budget.follow_kernel();
+    budget.reread_limit();
     assert!(budget.limit() > 100 && budget.state(0) != before, "{budget:?}");
     let set = MappingBudget::new(100);
     set.update(VM, 0, 100, 100);
-    set.follow_kernel();
+    set.reread_limit();
     assert_eq!(set.limit(), 100);
 }
 
@@ -93,8 +93,8 @@ fn what_is_pledged_is_not_there_for_anybody_else() {
     let budget = MappingBudget::new(64);
     budget.pledge(60);
     assert_eq!(shortest(&budget, 0), Some(2));
-    assert!(budget.allows_at_all(&Ask { more: 60, ..Ask::default() }));
-    assert!(!budget.allows_at_all(&Ask { more: 65, ..Ask::default() }));
+    assert!(budget.allows_at_all(&Demand { more: 60, ..Demand::default() }));
+    assert!(!budget.allows_at_all(&Demand { more: 65, ..Demand::default() }));
     assert_eq!([budget.room(0, 1), budget.room(0, 2), budget.room(0, 40)], [0, 1, 4]);
     budget.redeem(20);
     assert_eq!(budget.room(0, 1), 20);

@@ -53,16 +53,16 @@ impl Agent {
         let answered = self.changes.source.collect_part(within, &mut self.undrained_dirty);
         self.believe_own_pages_only();
         let end = answered.map_err(AgentError::Changes)?;
-        let asked = rest.start..end.clamp(rest.start.offset(1), rest.end);
-        self.visit.collected = asked.end;
-        self.work.words += u64::from(SETS_COLLECTED * asked.page_count() / WORD_PAGES);
+        let collected = rest.start..end.clamp(rest.start.offset(1), rest.end);
+        self.visit.collected = collected.end;
+        self.work.words += u64::from(SETS_COLLECTED * collected.page_count() / WORD_PAGES);
         // What is named for the first time since the mark changed before it.
-        self.backlog.changed_since_mark.union_within(&self.undrained_dirty, asked.clone());
-        self.backlog.changed_since_mark.subtract_within(&self.backlog.unmarked, asked.clone());
-        self.backlog.unmarked.remove_range(asked.clone());
-        if self.visit.is_sweeping && asked.contains(&self.swept) {
+        self.backlog.changed_since_mark.union_within(&self.undrained_dirty, collected.clone());
+        self.backlog.changed_since_mark.subtract_within(&self.backlog.unmarked, collected.clone());
+        self.backlog.unmarked.remove_range(collected.clone());
+        if self.visit.is_sweeping && collected.contains(&self.swept) {
             self.visit.is_sweeping = false;
-            self.sweep(asked.end)?;
+            self.sweep(collected.end)?;
         }
         Ok(())
     }

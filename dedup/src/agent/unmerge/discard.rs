@@ -5,7 +5,7 @@ use std::{io, iter};
 
 use super::leave::LEFT_PAGES;
 use crate::LinearIndex;
-use crate::agent::budget::Ask;
+use crate::agent::budget::Demand;
 use crate::agent::budget::mappings::more_vmas_with;
 use crate::agent::merge::runs::Run;
 use crate::agent::{Agent, AgentError};
@@ -166,7 +166,7 @@ impl Agent {
         let run = Run::replacing(&pages);
         let mut planned = self.extents.within([run.with_neighbours()]);
         let more = more_vmas_with(&self.space, &mut planned, &run);
-        if !self.budget.allows_at_all(&Ask { more, ..Ask::default() }) {
+        if !self.budget.allows_at_all(&Demand { more, ..Demand::default() }) {
             return Vec::new();
         }
         if self.extents.overlapping(run.linear, run.end()).next().is_none() {

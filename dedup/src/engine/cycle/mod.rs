@@ -141,7 +141,7 @@ impl Engine {
         // Whatever was to be merged by the last pass was, or has been declined.
         self.budget.redeem_all();
         self.budget.begin_pass();
-        self.budget.follow_kernel();
+        self.budget.reread_limit();
         note_locked_bytes();
         let period = self.knobs.stable_node_chains_prune_millisecs;
         let is_join_due = self.dups_joined_at.elapsed() >= Duration::from_millis(period.into());

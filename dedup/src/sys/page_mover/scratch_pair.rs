@@ -43,16 +43,16 @@ impl ScratchPair {
 
     /// Has the pages of the buffer, none of which is there, be put where a policy has them: they keep
     /// their frames when they are moved. All of the buffer has one policy, and stays one mapping.
-    pub(super) fn follow_policy(&mut self, policy: Option<&MemoryPolicy>) {
+    pub(super) fn adopt_policy(&mut self, policy: Option<&MemoryPolicy>) {
         if self.policy.as_ref() == policy {
             return;
         }
         let pages = self.buffer.span();
-        let followed = match policy {
+        let adopted = match policy {
             Some(policy) => policy.apply(pages),
             None => MemoryPolicy::reset(pages),
         };
-        match followed {
+        match adopted {
             Ok(()) => self.policy = policy.cloned(),
             // On another node at worst.
             Err(error) => log::debug!("pages are moved without their policy: {error}"),

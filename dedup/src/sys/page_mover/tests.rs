@@ -37,7 +37,7 @@ impl Folded {
         memory.write(5 * PAGE_SIZE, &[byte(5)]);
         let uffd = Userfaultfd::new(Faults::All).unwrap();
         let folded = Self { memory, space, uffd, mover: PageMover::new(Faults::All).unwrap() };
-        folded.seal();
+        folded.register();
         folded
     }
 
@@ -45,7 +45,7 @@ impl Folded {
         self.space.span(LinearIndex(0), PAGES)
     }
 
-    fn seal(&self) {
+    fn register(&self) {
         self.all().advise_guest().unwrap();
         self.uffd.register(self.all()).unwrap();
     }
@@ -59,7 +59,7 @@ impl Folded {
     fn make_anonymous_by(&self, policy: Option<&MemoryPolicy>) -> Result<(), MakeAnonymousError> {
         let (around, present) = (self.all().part(3, 8), [0..4, 5..6]);
         let result = self.mover.make_anonymous(&self.uffd, around, 1..7, &present, policy);
-        self.seal();
+        self.register();
         result
     }
 
@@ -123,7 +123,7 @@ fn the_memory_stays_one_mapping_however_often_that_is_done() {
             let span = folded.space.span(LinearIndex(page), 1);
             span.map_file(store.raw(), u64::from(page) * PAGE_SIZE as u64).unwrap();
         }
-        folded.seal();
+        folded.register();
     }
     folded.check();
 }
