@@ -5,9 +5,9 @@
 //! Each sharer's agent is directed to merge its page once more, with the target's slot. It compares and maps as for
 //! any merge; until then the page shares the slot that it has. A page that was written meanwhile is declined, and
 //! is taken off the list when its agent reports it as broken. The source is removed with its last sharer, as any node
-//! is. A move that does not end so is given up: see `give_up`.
+//! is. A move that does not end so is given up: see `end`.
 
-mod give_up;
+mod end;
 
 use std::slice;
 

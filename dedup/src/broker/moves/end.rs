@@ -1,4 +1,4 @@
-//! Moves that cannot be completed, and are given up.
+//! The end of moves: of those that are completed, and of those that cannot be and are given up.
 //!
 //! The budget or the kernel may not allow a page to be mapped to another slot, pass after pass. A
 //! move that lasted until then would keep a slot without sharers, and two nodes that no page may join. So it is given
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_given_up_when_all_have_answered_who_were_told_and_nobody_comes_there_later() {
+    fn a_target_is_given_up_once_all_directives_are_answered_and_nobody_comes_there_later() {
         let (mut broker, from, to) = moving();
         let declined = [Outcome::Declined { linear: LINEAR, slot: to }];
         broker.report(VMS[1], &declined).unwrap();
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(broker.give_up_moves(), 1);
         assert_eq!((broker.move_count(), broker.identity(to)), (0, None));
         broker.check().unwrap();
-        assert!(broker.report(VMS[0], &merged(to)).is_err(), "it has said that it would not come");
+        assert!(broker.report(VMS[0], &merged(to)).is_err(), "it has declined");
         broker.check().unwrap();
         let (offer, mut decisions) = (offer(&broker), Vec::new());
         broker.offer(VMS[2], &offer, &mut decisions).unwrap();
