@@ -253,7 +253,7 @@ fn compaction(page_count: u32) {
             idle_calls += u32::from(group.is_empty());
             groups += u32::from(!group.is_empty());
             moved_slots += group.len() as u32;
-            most_sharers = follow_moves(&mut broker, &group).max(most_sharers);
+            most_sharers = execute_moves(&mut broker, &group).max(most_sharers);
             assert!(group.len() <= GROUP_SLOTS, "{} slots in one group", group.len());
         }
     }
@@ -268,7 +268,7 @@ fn compaction(page_count: u32) {
 }
 
 /// Has all sharers of slots go where these are being moved; says how many there are.
-fn follow_moves(broker: &mut LocalBroker, group: &[(Slot, Slot)]) -> u32 {
+fn execute_moves(broker: &mut LocalBroker, group: &[(Slot, Slot)]) -> u32 {
     let mut sharers: Vec<(VmId, LinearIndex)> = Vec::new();
     for &(slot, _) in group {
         broker.walk_slot(slot, |vm, linear| {

@@ -30,11 +30,11 @@ enum Step {
     /// An agent's pass. Pages of `skip` are not offered, those of `decline` are not merged although
     /// they could be. If there are any of these, pages that were deferred are tried again.
     Pass { vm: usize, skip: u16, decline: u16 },
-    /// An agent does what it is told, `limit` pages at most. Those of `change` are written before
+    /// An agent executes its directives, `limit` pages' at most. Those of `change` are written before
     /// their bytes are handed over, for those of `keep` no bytes are, odd ones being deferred if the agent is
     /// not late, and those of `decline` are not merged although they could be. A late agent reports the
-    /// outcomes when it next asks for something.
-    Follow { vm: usize, limit: usize, change: u16, keep: u16, decline: u16, late: bool },
+    /// outcomes when it next sends a request.
+    Execute { vm: usize, limit: usize, change: u16, keep: u16, decline: u16, late: bool },
     /// A VM ends, and another begins in its place.
     Restart { vm: usize },
     /// The sharers of what a page shares are to move to another slot.
@@ -71,7 +71,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(vm, skip, decline)| Step::Pass { vm, skip, decline }),
         9 => (0..VMS, 1..=PAGES, rarely(), rarely(), rarely(), any::<bool>()).prop_map(
             |(vm, limit, change, keep, decline, late)| {
-                Step::Follow { vm, limit, change, keep, decline, late }
+                Step::Execute { vm, limit, change, keep, decline, late }
             }),
         1 => (0..VMS).prop_map(|vm| Step::Restart { vm }),
         2 => (0..VMS, 0..PAGES).prop_map(|(vm, page)| Step::Move { vm, page }),
@@ -106,7 +106,7 @@ struct Page {
     /// What it held when it was offered.
     offered: u32,
     state: State,
-    /// Written since the broker was last told.
+    /// Written since it was last reported to the broker.
     changed: bool,
 }
 
@@ -114,9 +114,9 @@ struct World {
     broker: LocalBroker,
     vms: Vec<(VmId, Vec<Page>)>,
     slots: BTreeMap<Slot, u32>,
-    /// Slots whose memory has failed: nobody may be told to look at them.
+    /// Slots whose memory has failed: nobody may be directed to them.
     lost: BTreeSet<Slot>,
-    /// What VMs were told and have not said the outcome of, and what they will decline of it.
+    /// What VMs were directed to and have not reported the outcome of, and what they will decline of it.
     late: BTreeMap<usize, (Vec<(usize, Slot)>, u16)>,
     next_vm: u32,
     max_page_sharing: u32,
@@ -162,7 +162,7 @@ impl World {
                 self.vms[vm].1[page].changed = true;
             }
             Step::Pass { vm, skip, decline } => self.pass(vm, skip, decline),
-            Step::Follow { vm, limit, change, keep, decline, late } => {
+            Step::Execute { vm, limit, change, keep, decline, late } => {
                 self.follow(vm, limit, [change, keep, decline], late);
             }
             Step::Restart { vm } => {
@@ -249,7 +249,7 @@ impl World {
         assert!(expected, "{error}");
     }
 
-    /// Has an agent say what became of what it was told.
+    /// Has an agent report the outcomes of its directives.
     fn catch_up(&mut self, vm: usize) {
         if let Some((targets, decline)) = self.late.remove(&vm) {
             self.merge(vm, &targets, decline);
@@ -389,7 +389,7 @@ impl World {
                 Decision::Identify => unreachable!("it was named"),
                 Decision::Keep => unreachable!("the store is large"),
                 Decision::Join(slot) => {
-                    assert!(!self.lost.contains(&slot), "told to join a slot that is lost");
+                    assert!(!self.lost.contains(&slot), "directed to join a slot that is lost");
                     targets.push((number, slot));
                 }
             }
@@ -427,7 +427,7 @@ impl World {
             let number = directive.linear().0 as usize;
             let model = &mut self.vms[vm].1[number];
             if let State::Shared(slot) = model.state {
-                assert!(!self.lost.contains(&slot), "told to look at what is lost");
+                assert!(!self.lost.contains(&slot), "directed to look at what is lost");
             }
             if model.state == State::Deferred {
                 model.state = State::Waiting;
@@ -458,7 +458,7 @@ impl World {
                 }
                 Directive::Merge { slot, .. } => {
                     assert_ne!(model.state, State::Loose);
-                    assert!(!self.lost.contains(&slot), "told to join a slot that is lost");
+                    assert!(!self.lost.contains(&slot), "directed to join a slot that is lost");
                     targets.push((number, slot));
                 }
                 Directive::Offer { .. } => {

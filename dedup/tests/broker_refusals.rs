@@ -1,4 +1,4 @@
-//! What agents say that is wrong or comes to nothing: the broker is as it was, or lets go of it all.
+//! What agents report that is wrong or comes to nothing: the broker is as it was, or drops all of it.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 

@@ -332,7 +332,7 @@ fn chains_are_left_alone_until_the_period_is_over() {
     assert_eq!(engine.stats().pages_sharing, 3);
 }
 
-/// Two VMs with the same pages, which come to rest in an order that scatters their slots.
+/// Two VMs with the same pages, which are last written in an order that scatters their slots.
 fn scattered(engine: &mut Engine, page_count: usize) -> (TestVm, TestVm) {
     let one = TestVm::attached(engine, 0, page_count as u32);
     let other = TestVm::attached(engine, 1, page_count as u32);

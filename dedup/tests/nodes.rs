@@ -1,4 +1,4 @@
-//! Two NUMA nodes, as far as folding is told of them.
+//! Two NUMA nodes, as far as folding knows of them.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 

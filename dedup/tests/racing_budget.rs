@@ -122,7 +122,7 @@ fn pause(guest: &Mutex<Guest>) -> MutexGuard<'_, Guest> {
     guest.lock().unwrap()
 }
 
-/// Writes pages until told to stop, after having looked at what they hold.
+/// Writes pages until it is to stop, after having looked at what they hold.
 fn write(guests: &Guests, random: &mut Random, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let mut guest = pause(&guests[random.within(0..VMS as u32) as usize]);
@@ -138,7 +138,7 @@ fn write(guests: &Guests, random: &mut Random, stop: &AtomicBool) {
             guest.write(number as usize, content);
         }
         drop(guest);
-        // Most pages are at rest from one pass to the next.
+        // Most pages are unchanged from one pass to the next.
         (0..random.within(0..1 << 14)).for_each(|_| hint::spin_loop());
     }
 }

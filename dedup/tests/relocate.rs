@@ -506,7 +506,7 @@ fn a_page_that_moved_away_does_not_hold_its_slot_when_all_others_have_gone() {
     assert_eq!(seen(&engine, &vm, one), [(0, host_addr(&vm, 0)), (PAGE, moved.host_addr(1))]);
     assert_eq!(seen(&engine, &more, one).len(), 128);
 
-    // Everybody lets go, the moved page last.
+    // Every sharer leaves, the moved page last.
     engine.detach_and_discard(more.id);
     vm.write(0, &page(1));
     moved.write(1, &page(2));

@@ -20,7 +20,7 @@ fn skipped(engine: &Engine) -> u64 {
     engine.stats().events.pages_skipped
 }
 
-/// Writes a page and lets it rest for one pass, so many times.
+/// Writes a page and leaves it unchanged for one pass, so many times.
 fn keep_changing(engine: &mut Engine, vm: &TestVm, number: usize, times: u32) {
     for time in 0..times {
         vm.write(number, &page(1000 + time));
@@ -100,7 +100,7 @@ fn a_page_that_is_broken_at_any_step_of_a_pass_is_not_passed_over_by_it_or_the_n
             (0..16).for_each(|number| vm.write(number, &page(number as u32)));
         }
         settle(&mut engine);
-        // Others that come to rest, so that there is something to age in every step.
+        // Others that do not change any more, so that there is something to age in every step.
         for vm in &vms {
             (16..32).for_each(|number| vm.write(number, &page(number as u32)));
         }

@@ -109,14 +109,14 @@ fn a_step_takes_in_a_part_of_many_changes() {
     (0..MANY as usize).for_each(|number| vm.poke(number, 9, 1));
     let mut before = engine.stats().events;
     let all = before.breaks + u64::from(MANY);
-    let mut rests = 0;
+    let mut sleeps = 0;
     while engine.stats().events.breaks < all {
-        rests += u32::from(!matches!(engine.step(), Step::Part));
+        sleeps += u32::from(!matches!(engine.step(), Step::Part));
         let events = engine.stats().events;
         assert!(events.breaks - before.breaks <= 1 << 10, "{} at once", events.breaks);
         before = events;
     }
-    assert_eq!(rests, 4, "and it does not rest so often that a guest is faster");
+    assert_eq!(sleeps, 4, "and it does not sleep so often that a guest is faster");
 }
 
 /// A source that names pages that are not there, or replaces the set that it is to add to.
@@ -220,7 +220,11 @@ fn nobody_looks_for_the_changes_of_a_vm_that_is_off() {
     let scanned = engine.stats().vms[0].events.pages_scanned;
     engine.pass();
     assert_eq!(asked.lock().unwrap().watched, [false, true]);
-    assert_eq!(engine.stats().vms[0].events.pages_scanned, scanned, "nothing is known to rest");
+    assert_eq!(
+        engine.stats().vms[0].events.pages_scanned,
+        scanned,
+        "nothing is known to be unchanged"
+    );
     settle(&mut engine);
     assert_eq!(engine.stats().pages_sharing, 64);
 }

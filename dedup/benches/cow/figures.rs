@@ -1,4 +1,4 @@
-//! What was measured, and how it is told.
+//! What was measured, and how it is printed.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl Figures {
         println!("{{\"row\":\"ratios\"{}}}", ratios.concat());
     }
 
-    /// The rows that were measured, in the order in which they are told.
+    /// The rows that were measured, in the order in which they are printed.
     fn rows(&self) -> impl Iterator<Item = (Row, Spread)> {
         Row::ALL.into_iter().filter_map(|row| {
             let values = self.rounds.iter().filter_map(|round| time(round, row));

@@ -46,7 +46,7 @@ impl Layout {
     }
 }
 
-/// Names every page, once it is told that they were written.
+/// Names every page, once it is notified that they were written.
 struct AllAtOnce(Arc<AtomicBool>);
 
 impl ChangeSource for AllAtOnce {

@@ -1,4 +1,4 @@
-//! How it is told.
+//! How it is printed.
 
 use crate::costs::{Cost, Costs};
 use crate::measure::{Case, MAX_FILLED, Measured};

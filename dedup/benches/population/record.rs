@@ -22,7 +22,7 @@ pub(crate) enum Operation {
     Fill,
 }
 
-/// Is told of every request.
+/// Is notified of every request.
 pub(crate) trait Record {
     /// A request about `items` pages, one or more, took `time`.
     fn took(&mut self, operation: Operation, items: usize, time: Duration);

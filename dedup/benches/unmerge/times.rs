@@ -1,4 +1,4 @@
-//! How long things took, and how it is told.
+//! How long things took, and how it is printed.
 
 use std::time::Duration;
 

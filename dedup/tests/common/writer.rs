@@ -23,7 +23,7 @@ impl RacedPages {
         Self { first, words: vec![0; page_count] }
     }
 
-    /// Writes pages until told to stop, and checks with every write that the one before is there: a lost
+    /// Writes pages until it is to stop, and checks with every write that the one before is there: a lost
     /// or a foreign one shows at once.
     pub fn race(&mut self, vms: &[TestVm], stop: &AtomicBool) {
         let mut random = Random::new(self.first as u64);
@@ -34,7 +34,7 @@ impl RacedPages {
                 assert_eq!(vm.swap(page, word), self.words[index], "page {page} of VM {}", vm.id);
             }
             self.words[index] = word;
-            // Most pages rest from one pass to the next, or none would ever be merged.
+            // Most pages are unchanged from one pass to the next, or none would ever be merged.
             (0..random.within(0..1 << 13)).for_each(|_| hint::spin_loop());
         }
     }

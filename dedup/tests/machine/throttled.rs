@@ -94,7 +94,7 @@ fn write(vms: &[TestVm; 2], stop: &AtomicBool) -> Vec<Duration> {
             took.push(start.elapsed().saturating_sub(queued().saturating_sub(before)));
         }
         words[page] += 1;
-        // Most pages rest from one pass to the next.
+        // Most pages are unchanged from one pass to the next.
         (0..2000).for_each(|_| spin_loop());
     }
     took
