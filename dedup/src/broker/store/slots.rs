@@ -64,12 +64,12 @@ impl Slots {
 
     /// Takes `count` consecutive numbers; `None` when none are found. O(count + log n).
     pub(in crate::broker) fn allocate_run(&mut self, count: u32) -> Option<Slot> {
-        let fresh = self.states.len() + count as usize <= self.limit as usize;
-        let reuse = self.may_reuse() || !fresh;
+        let is_new = self.states.len() + count as usize <= self.limit as usize;
+        let reuse = self.may_reuse() || !is_new;
         let run = reuse.then(|| self.take_quarantined(count)).flatten();
         let first = match run {
             Some(first) => first,
-            None if fresh => {
+            None if is_new => {
                 let first = u32::try_from(self.states.len()).ok()?;
                 self.states.extend(count as usize);
                 first
