@@ -1,6 +1,8 @@
 //! What comes with the library: no web server, no command line, nothing that makes bytes of messages, and nothing
-//! that only tests need. And inside of it: its guests depend on its VMs, and not the other way round.
+//! that only tests need. And inside of it: its guests depend on its VMs, and not the other way round, and no module of
+//! folding on one that depends on it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, iter};
@@ -41,6 +43,65 @@ fn the_library_imports_its_built_in_guest_only_where_it_lists_its_guests() {
         let imports: Vec<_> = code.filter(|line| line.contains("crate::builtin")).collect();
         assert!(imports.is_empty(), "{}: {imports:?}", path.display());
     }
+}
+
+#[test]
+fn no_two_modules_of_folding_import_each_other_in_a_circle() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dedup/src");
+    let mut imports = BTreeSet::new();
+    for path in files_in(&sources) {
+        let module = module_of(path.strip_prefix(&sources).expect("a file in there"));
+        // Tests may import whatever they like.
+        if module.iter().any(|name| name == "tests") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a source file");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for line in code.lines().filter_map(|line| line.strip_prefix("use ")) {
+            imports.extend(import(&sources, &module, line));
+        }
+    }
+    assert!(imports.len() > 100, "{imports:?}");
+    // What imports nothing, or is imported by nothing, is in no circle.
+    let mut count = 0;
+    while count != imports.len() {
+        count = imports.len();
+        let all = imports.clone();
+        imports.retain(|(from, to)| {
+            all.iter().any(|(next, _)| next == to) && all.iter().any(|(_, before)| before == from)
+        });
+    }
+    assert!(imports.is_empty(), "{imports:#?}");
+}
+
+/// The module that is in a file of a crate.
+fn module_of(file: &Path) -> Vec<String> {
+    let names = file.with_extension("");
+    let names = names.iter().map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name != "mod" && name != "lib").collect()
+}
+
+/// Which two neighbours in a folder of `sources` the import of `line` by `module` is between, if it is between any: as
+/// paths of modules.
+fn import(sources: &Path, module: &[String], line: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let mut names = line.split(|sign: char| !sign.is_alphanumeric() && sign != '_');
+    let mut target = match names.next()? {
+        "crate" => Vec::new(),
+        "super" => module[..module.len().checked_sub(1)?].to_vec(),
+        _ => return None,
+    };
+    for name in names.by_ref().filter(|name| !name.is_empty()) {
+        if name == "super" {
+            target.pop()?;
+        } else {
+            target.push(name.to_owned());
+        }
+    }
+    let common = iter::zip(module, &target).take_while(|(one, other)| one == other).count();
+    let (from, to) = (module.get(..=common)?, target.get(..=common)?);
+    let file = to.iter().fold(sources.to_path_buf(), |path, name| path.join(name));
+    let is_module = file.is_dir() || file.with_extension("rs").is_file();
+    is_module.then(|| (from.to_vec(), to.to_vec()))
 }
 
 /// All files under `folder`.
