@@ -127,8 +127,8 @@ pub(crate) struct Agent {
     huge: Option<PageSet>,
     /// Where the sweep for what no source names goes on.
     swept: LinearIndex,
-    /// How often it has come to the end of the VM.
-    sweeps: u64,
+    /// How often it has come to the end of the VM, modulo 2^32.
+    sweeps: u32,
     /// Pages that checks have found it has still to find.
     own_copies: OwnCopies,
     /// NUMA policies that mappings of the memory are to have, where it is not the default.

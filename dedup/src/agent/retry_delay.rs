@@ -2,15 +2,15 @@
 #![forbid(unsafe_code)]
 
 /// Passes that are waited for after many failures.
-const MOST_PASSES: u32 = 63;
+const MOST_PASSES: u8 = 63;
 
 /// Passes that have to go by: 1 after the first failure, 3 after the second, and so on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RetryDelay {
     /// After the last try; 0 if it succeeded.
-    passes: u32,
+    passes: u8,
     /// Those of them that have not gone by.
-    left: u32,
+    left: u8,
 }
 
 impl RetryDelay {

@@ -9,7 +9,7 @@ use crate::fingerprint::is_zero;
 use crate::sys::PageKind;
 
 /// Ends of the sweep between which it has looked at every page.
-const ROUNDS: u64 = 2;
+const ROUNDS: u32 = 2;
 
 /// Pages that count as folded, have the bytes that they should, and memory of their own all the same, as checks
 /// have found them.
@@ -17,7 +17,7 @@ const ROUNDS: u64 = 2;
 pub(in crate::agent) struct OwnCopies {
     /// How often the sweep had come to the end of the VM when a page was found, which has counted as folded ever
     /// since.
-    since: BTreeMap<LinearIndex, u64>,
+    since: BTreeMap<LinearIndex, u32>,
 }
 
 impl OwnCopies {
@@ -56,7 +56,7 @@ impl Agent {
             own.insert(page, since);
             if self.is_unlike_folded(page) {
                 found = Some(format!("page {page} holds other bytes and counts as folded"));
-            } else if self.sweeps >= since + ROUNDS {
+            } else if self.sweeps.wrapping_sub(since) >= ROUNDS {
                 found = Some(format!(
                     "page {page} has memory of its own, counts as folded, and was passed over by the sweep"
                 ));

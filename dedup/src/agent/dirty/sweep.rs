@@ -32,7 +32,7 @@ impl Agent {
             }
         })?;
         self.swept = if next == self.undrained_dirty.end() { LinearIndex(0) } else { next };
-        self.sweeps += u64::from(self.swept == LinearIndex(0));
+        self.sweeps = self.sweeps.wrapping_add(u32::from(self.swept == LinearIndex(0)));
         for page in own.into_iter().flat_map(PageRange::pages) {
             let is_broken = self.shared.contains(page) || self.zero.contains(page);
             if is_broken || self.is_stray(page) {
