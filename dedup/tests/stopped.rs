@@ -264,3 +264,34 @@ impl ChangeSource for Breaking {
         if self.0.load(Ordering::Relaxed) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
     }
 }
+
+// Pages that were about to be tried again were in the broker's trees still when the VM had none there any more.
+#[test]
+fn whatever_was_about_to_be_tried_again_the_trees_are_empty_when_everything_is_unmerged() {
+    const HALF: u32 = 1000;
+    for steps in 1..12 {
+        let knobs = Knobs { pages_to_scan: 100, ..Knobs::default() };
+        let config = EngineConfig { max_mappings: Some(8), knobs, ..config() };
+        let mut engine = Engine::new(config).unwrap();
+        let first = [0, 1].map(|id| TestVm::attached(&mut engine, id, 3));
+        for (vm, number) in first.iter().flat_map(|vm| [0, 2].map(move |number| (vm, number))) {
+            vm.write(number, &page(HALF + number as u32));
+        }
+        settle(&mut engine);
+        let vm = TestVm::attached(&mut engine, 2, 2 * HALF);
+        (0..2 * HALF).for_each(|number| vm.write(number as usize, &page(number % HALF)));
+        settle(&mut engine);
+        assert_eq!(engine.stats().vms[2].deferred_pages, 2 * u64::from(HALF));
+        for vm in &first {
+            engine.detach(vm.id).unwrap();
+        }
+        (0..steps).for_each(|_| drop(engine.step()));
+        engine.set_knobs(Knobs { run: Run::Unmerge, ..engine.knobs() }).unwrap();
+        while engine.is_unmerging() {
+            engine.step();
+        }
+        let others = Knobs { max_page_sharing: 2, merge_across_nodes: false, ..engine.knobs() };
+        engine.set_knobs(others).unwrap_or_else(|error| panic!("after {steps} steps: {error}"));
+        engine.check().unwrap();
+    }
+}

@@ -1,7 +1,7 @@
 //! Changing knobs while an engine works.
 
 use super::Engine;
-use crate::knobs::{KnobError, Knobs};
+use crate::knobs::{KnobError, Knobs, Run};
 
 impl Engine {
     /// The knobs as they are: those that were set, and `pages_to_scan` as the advisor has it.
@@ -10,7 +10,8 @@ impl Engine {
     }
 
     /// Changes any number of knobs at once. With the end of the advisor, `pages_to_scan` is what it was
-    /// set to before, unless it is changed, too.
+    /// set to before, unless it is changed, too. O(domains), or, where `run` is 2, what it costs to take the pages out of
+    /// the trees that were about to be offered again.
     ///
     /// # Errors
     ///
@@ -35,9 +36,20 @@ impl Engine {
                 unreachable!("what could keep a broker from that was just ruled out");
             }
         }
+        if knobs.run == Run::Unmerge {
+            self.end_visits();
+        }
         self.advisor.replace(&self.knobs, &mut knobs);
         self.knobs = knobs;
         Ok(())
+    }
+
+    /// Takes all pages out of the trees that were about to be offered again, as no more are: their agents do not count
+    /// them as folded, so everything would count as unmerged while they are there.
+    fn end_visits(&mut self) {
+        for domain in self.domains.values_mut() {
+            while domain.broker.end_visits() > 0 {}
+        }
     }
 
     /// Verifies that nothing is shared in any domain, or about to be.

@@ -78,6 +78,14 @@ impl Agent {
         }
     }
 
+    /// Leaves those where they are that were deferred and that this visit was to look at again; a later one tries
+    /// them, though nothing may have changed by then. O(1).
+    pub(crate) fn end_retry(&mut self) {
+        if self.deferral.retry.take().is_some() {
+            self.deferral.tried_at = None;
+        }
+    }
+
     /// The longest runs of those that were deferred, which are the longest that they can be merged in, in a part of the
     /// memory; the longest last.
     fn longest_deferred(&mut self, most_runs: usize) -> Vec<Range<LinearIndex>> {

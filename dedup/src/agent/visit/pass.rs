@@ -66,6 +66,8 @@ impl Agent {
         if is_scanning {
             self.begin_retry();
             self.begin_reclaim(may_move);
+        } else {
+            self.end_retry();
         }
         self.mark_unmarked();
         self.retry_unsharing(broker)?;

@@ -194,6 +194,9 @@ fn visit(
         if first {
             begun = agent.begin_pass(broker);
         }
+        if unmerge_all {
+            agent.end_retry();
+        }
         match begun.and_then(|()| agent.take_in(broker)) {
             // What is to be unmerged is known without it.
             Err(AgentError::Changes(error)) if unmerge_all => {
