@@ -182,9 +182,9 @@ pub trait Admin {
     ) -> Result<(), BrokerError>;
 
     /// Ends the visits of a pass; returns how many pages had to be taken out of the trees for that, as they were
-    /// to be offered again in them and were not: [so many](BATCH) at most, and it is to be called again if there were any.
-    /// If no agent has tried again in the visits what it had deferred, directives are due for the pages that waited for it.
-    /// O(VMs that have such pages · pages / 64).
+    /// to be offered again in them and were not: [so many](BATCH) at most, and it is to be called again if there were
+    /// any. If no agent has tried again in the visits what it had deferred, directives are due for the pages that
+    /// waited for it. O(VMs that have such pages · pages / 64), and what it costs to take pages out of the trees.
     fn end_visits(&mut self) -> u64;
 
     /// Whether pages wait for others to be tried again that were deferred. O(VMs that have such pages).

@@ -72,8 +72,8 @@ pub enum Outcome {
         /// The slot that had been proposed.
         slot: Slot,
     },
-    /// It had been deferred, and its agent is about to offer it again. It keeps its place in the trees until it is, or until
-    /// the visits of the pass are over.
+    /// It had been deferred, and its agent is about to offer it again. It keeps its place in the trees until it is, or
+    /// until the visits of the pass are over.
     Retried {
         /// The page.
         linear: LinearIndex,

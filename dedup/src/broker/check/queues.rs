@@ -69,6 +69,10 @@ impl LocalBroker {
             self.retries.vms.contains(&vm) || !member.queue.has_awaiting_retry(),
             "pages of VM {vm} await a retry, and it counts as if none did"
         );
+        ensure!(
+            self.retries.retrying_vms.contains(&vm) || !member.queue.has_retried(),
+            "pages of VM {vm} are about to be offered again, and it counts as if none were"
+        );
         for &linear in &member.awaiting_ack {
             let shares = matches!(state(linear), Some(RmapItem::Stable(_)));
             ensure!(

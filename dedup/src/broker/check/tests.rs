@@ -100,6 +100,19 @@ fn a_lack_of_slots_that_is_not_noted_is_found() {
 }
 
 #[test]
+fn a_page_that_is_about_to_be_offered_again_and_of_which_that_is_not_noted_is_found() {
+    let retry = |broker: &mut LocalBroker| {
+        let queue = &mut member(broker).queue;
+        queue.defer(linear(1));
+        queue.retry(linear(1));
+    };
+    let what = found(retry);
+    assert!(what.contains("pages of VM 0 are about to be offered again"), "{what}");
+    let what = found(|broker| member(broker).queue.retry(linear(1)));
+    assert!(what.contains("page 1 is retried, and not deferred"), "{what}");
+}
+
+#[test]
 fn a_move_that_a_page_is_directed_to_and_that_shares_nothing_is_found() {
     let what = found(|broker| assert!(member(broker).awaiting_ack.insert(linear(2))));
     assert!(what.contains("page 2 of VM 0 is directed to move"), "{what}");

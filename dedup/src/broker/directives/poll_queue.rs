@@ -171,6 +171,11 @@ impl PollQueue {
         self.retried.as_ref().is_some_and(|retried| retried.set.contains(linear))
     }
 
+    /// Whether its agent is about to offer any page again. O(1).
+    pub(in crate::broker) fn has_retried(&self) -> bool {
+        self.retried.is_some()
+    }
+
     /// The first pages, `most` at most, that its agent is about to offer again, which are only deferred from now on.
     /// O(pages / 64).
     pub(in crate::broker) fn take_retried(&mut self, most: usize) -> Vec<LinearIndex> {

@@ -26,7 +26,7 @@ pub(in crate::broker) struct Retries {
     /// VMs that such pages wait for.
     awaited_vms: BTreeSet<VmId>,
     /// VMs that may have pages that are about to be offered again; has every VM that does.
-    retrying_vms: BTreeSet<VmId>,
+    pub(in crate::broker) retrying_vms: BTreeSet<VmId>,
     /// Whether one of them has taken back what it had deferred since the last pass looked at all pages.
     is_any: bool,
     /// For how many passes in a row such pages have waited.
@@ -66,8 +66,9 @@ impl LocalBroker {
         self.members.get(&vm).is_some_and(|member| member.queue.is_awaiting_retry(linear))
     }
 
-    /// Has a page that was deferred keep its place, and no directive be due for it, until it is [offered](Self::retakes_place) again or the visits of the
-    /// pass are over; takes it out of the trees if it was not. O(log VMs), or what it costs to take it out.
+    /// Has a page that was deferred keep its place, and no directive be due for it, until it is
+    /// [offered](Self::retake_place) again or the visits of the pass are over; takes it out of the trees if it was not.
+    /// O(log VMs), or what it costs to take it out.
     pub(in crate::broker) fn retry(&mut self, vm: VmId, linear: LinearIndex, item: ItemId) {
         if !self.is_deferred(item) {
             return self.remove_item(item);
@@ -84,8 +85,8 @@ impl LocalBroker {
         self.members.get(&vm).is_some_and(|member| member.queue.is_retried(linear))
     }
 
-    /// Has a page that is offered again share the node that it has kept its place on, if that has its key; `None` if it has
-    /// kept none there. O(log VMs).
+    /// Has a page that is offered again share the node that it has kept its place on, if that has its key; `None` if it
+    /// has kept none there. O(log VMs).
     pub(in crate::broker) fn retake_place(
         &mut self,
         item: ItemId,
