@@ -17,7 +17,7 @@ pub(super) struct Backlog {
     pub(super) unmarked: PageSet,
     /// Pages without such a change that there was something to do about, since last taken.
     pub(super) pages: u64,
-    /// Passes since the mark that were to be followed by another only because mappings were to be given back.
+    /// Passes since the mark that were to be followed by another because the VM was to give mappings back.
     pub(super) due_reclaims: u32,
 }
 

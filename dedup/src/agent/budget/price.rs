@@ -124,8 +124,8 @@ impl Agent {
         room.min(self.budget.room_within_share(held))
     }
 
-    /// Whether the VM may take what comes back of mappings that are pledged: it is not kept to its share, nor to half of
-    /// it while another has less.
+    /// Whether the VM may take what comes back of mappings that are pledged: it is not kept to its share, nor to
+    /// half of it while another has less.
     fn has_room_later(&self, planned: i64) -> bool {
         let held = self.vmas.saturating_add_signed(planned);
         !self.budget.is_to_leave_the_rest(held)

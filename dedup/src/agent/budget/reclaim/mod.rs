@@ -21,6 +21,7 @@ use crate::agent::budget::stale_extents::PASSED_PER_PAGE;
 use crate::agent::budget::{BudgetState, Entitlement};
 use crate::agent::merge::runs::Run;
 use crate::agent::{Agent, AgentError};
+use crate::mode::DedupMode;
 use crate::page_range::PageRange;
 use crate::protocol::{Broker, Outcome};
 use crate::sys::PageMover;
@@ -32,7 +33,7 @@ use search::Window;
 const PASS_DIVISOR: u64 = 4;
 const LEAST_PER_PASS: u64 = 64;
 
-/// Passes for which somebody waits at most who waits for folding to settle, only because they are to give mappings back.
+/// Passes for which somebody who waits for folding to settle waits at most only because a VM is to give mappings back.
 const MOST_DUE: u32 = 128;
 
 /// Mappings that making an extent anonymous gives back, at most.
@@ -133,10 +134,12 @@ impl Agent {
     }
 
     /// Takes note that the next pass is to give mappings back, if it is, for others that wait for them while
-    /// somebody waits for folding to settle: [so often](MOST_DUE) at most, as guests that keep writing may have some be due
-    /// for ever.
+    /// somebody waits for folding to settle: [so often](MOST_DUE) at most, as guests that keep writing may have some be
+    /// due for ever. O(1).
     pub(crate) fn note_due_reclaim(&mut self) {
-        if self.backlog.due_reclaims < MOST_DUE && self.next_entitlement().is_some() {
+        let is_scanned = self.mode != DedupMode::Off && self.can_map();
+        let is_counted = is_scanned && self.backlog.due_reclaims < MOST_DUE;
+        if is_counted && self.next_entitlement().is_some() {
             self.backlog.due_reclaims += 1;
             self.backlog.pages += 1;
         }
@@ -257,6 +260,10 @@ mod tests {
         agent.note_due_reclaim();
         assert_eq!(agent.backlog.pages, 0, "nobody waits for them");
         agent.budget.count_lack(OTHER, Lack::Nothing, Lack::Share);
+        agent.mode = DedupMode::Off;
+        agent.note_due_reclaim();
+        assert_eq!(agent.backlog.pages, 0, "it gives none back");
+        agent.mode = DedupMode::On;
         (0..2 * MOST_DUE).for_each(|_| agent.note_due_reclaim());
         assert_eq!(agent.backlog.pages, u64::from(MOST_DUE));
         agent.mark();
