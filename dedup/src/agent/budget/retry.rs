@@ -190,4 +190,18 @@ mod tests {
         });
         assert_eq!(tried, [1, 2, 4, 5]);
     }
+
+    #[test]
+    fn what_a_visit_was_to_try_and_did_not_is_tried_by_a_later_one_though_nothing_has_changed() {
+        let process = Arc::new(ProcessMemory::open(true).unwrap());
+        let mut world = World::new(&process, 256, 0..0);
+        let agent = &mut world.vms.get_mut(&VmId(0)).unwrap().agent;
+        agent.deferred.insert(LinearIndex(0));
+        agent.begin_retry();
+        agent.end_retry();
+        assert!(!agent.retry_deferred(&mut world.broker).unwrap(), "not by this one");
+        agent.begin_retry();
+        assert!(agent.retry_deferred(&mut world.broker).unwrap());
+        assert!(agent.deferred.is_empty());
+    }
 }
