@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::index::stable::node::Stage;
 use crate::broker::rmap::{RmapItem, Role};
 use crate::fingerprint::Fingerprint;
 use crate::protocol::{BATCH, Decision};
@@ -45,9 +46,21 @@ impl Retries {
 }
 
 impl LocalBroker {
+    /// Defers an item whose agent is about to try it again. Pages that could fill a slot instead wait for that.
+    /// O(items of the node · log VMs).
+    pub(in crate::broker) fn defer_for_retry(&mut self, item: ItemId, id: NodeId) {
+        self.defer(item, id);
+        let RmapItem::Proposed { link, role: Role::Undirected } = self.rmap.item(item) else {
+            return;
+        };
+        if self.stable.node(link.node).stage() == Stage::Matched {
+            self.await_retry_of(item, link.node);
+        }
+    }
+
     /// Has those undirected items of a matched node wait that are not deferred, until `item`, which is, is tried again.
     /// O(items of the node · log VMs).
-    pub(in crate::broker) fn await_retry_of(&mut self, item: ItemId, id: NodeId) {
+    fn await_retry_of(&mut self, item: ItemId, id: NodeId) {
         let others: Vec<ItemId> =
             self.items_in(id, Role::Undirected).filter(|&other| !self.is_deferred(other)).collect();
         if !others.is_empty() {
@@ -58,12 +71,6 @@ impl LocalBroker {
             self.owner_mut(other).queue.await_retry(linear);
             self.retries.vms.insert(vm);
         }
-    }
-
-    /// Whether an item awaits a retry. O(log VMs).
-    pub(in crate::broker) fn is_awaiting_retry(&self, item: ItemId) -> bool {
-        let (vm, linear) = self.rmap.page(item);
-        self.members.get(&vm).is_some_and(|member| member.queue.is_awaiting_retry(linear))
     }
 
     /// Has a page that was deferred keep its place, and no directive be due for it, until it is
@@ -77,12 +84,6 @@ impl LocalBroker {
         self.retries.retrying_vms.insert(vm);
         self.dequeue(item);
         self.owner_mut(item).queue.retry(linear);
-    }
-
-    /// Whether the page of an item is about to be offered again. O(log VMs).
-    pub(in crate::broker) fn is_retried(&self, item: ItemId) -> bool {
-        let (vm, linear) = self.rmap.page(item);
-        self.members.get(&vm).is_some_and(|member| member.queue.is_retried(linear))
     }
 
     /// Has a page that is offered again share the node that it has kept its place on, if that has its key; `None` if it

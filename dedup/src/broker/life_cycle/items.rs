@@ -97,6 +97,18 @@ impl LocalBroker {
         self.members.get(&vm).is_some_and(|member| member.queue.is_deferred(linear))
     }
 
+    /// Whether the page of an item is about to be offered again. O(log VMs).
+    pub(in crate::broker) fn is_retried(&self, item: ItemId) -> bool {
+        let (vm, linear) = self.rmap.page(item);
+        self.members.get(&vm).is_some_and(|member| member.queue.is_retried(linear))
+    }
+
+    /// Whether an item awaits a retry. O(log VMs).
+    pub(in crate::broker) fn is_awaiting_retry(&self, item: ItemId) -> bool {
+        let (vm, linear) = self.rmap.page(item);
+        self.members.get(&vm).is_some_and(|member| member.queue.is_awaiting_retry(linear))
+    }
+
     /// Counts an item as deferred.
     pub(super) fn begin_deferral(&mut self, item: ItemId) {
         let (_, linear) = self.rmap.page(item);

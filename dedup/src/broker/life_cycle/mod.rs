@@ -1,13 +1,14 @@
 //! How items and nodes change their states: what KSM does in `stable_tree_append()`, `break_cow()` and
 //! `remove_rmap_item_from_tree()`.
 //!
-//! `items` has what changes one item, `nodes` what follows for nodes, and this file what does both. Offers, reports,
-//! fills, polls, moves and maintenance call these. Nothing here calls them, but for two of `moves` (`is_target`, and
-//! `finish_move` when the source of a move is removed) and three of `directives::retries`
-//! (`await_retry_of`, `is_awaiting_retry` and `is_retried`).
+//! `items` has what changes one item, `nodes` what follows for nodes, `moves` what it has to do with moves of sharers, and
+//! this file what does both. Offers, reports, fills, polls, moves and maintenance call these; nothing here calls them.
 
 mod items;
+mod moves;
 mod nodes;
+
+pub(super) use moves::Move;
 
 use super::LocalBroker;
 use super::ids::{ItemId, NodeId};
@@ -85,17 +86,5 @@ impl LocalBroker {
         self.rmap.set(item, RmapItem::Proposed { link, role: Role::Undirected });
         self.begin_deferral(item);
         self.dissolve_or_unshare_node(id);
-    }
-
-    /// Defers an item whose agent is about to try it again. Pages that could fill a slot instead wait for that.
-    /// O(items of the node · log VMs).
-    pub(super) fn defer_for_retry(&mut self, item: ItemId, id: NodeId) {
-        self.defer(item, id);
-        let RmapItem::Proposed { link, role: Role::Undirected } = self.rmap.item(item) else {
-            return;
-        };
-        if self.stable.node(link.node).stage() == Stage::Matched {
-            self.await_retry_of(item, link.node);
-        }
     }
 }

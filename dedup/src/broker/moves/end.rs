@@ -1,4 +1,4 @@
-//! The end of moves: of those that are completed, and of those that cannot be and are given up.
+//! The end of moves that cannot be completed: they are given up.
 //!
 //! The budget or the kernel may not allow a page to be mapped to another slot, pass after pass. A
 //! move that lasted until then would keep a slot without sharers, and two nodes that no page may join. So it is given
@@ -16,10 +16,10 @@
 //! So `awaits_ack` need not look beyond the sharers. An agent that maps the page to the target all the same gets its
 //! `Merged` refused, and undoes it (`Agent::report`); its own VM alone would see what a reused slot holds.
 
-use super::Move;
 use crate::Slot;
 use crate::broker::LocalBroker;
 use crate::broker::ids::NodeId;
+use crate::broker::life_cycle::Move;
 
 impl LocalBroker {
     /// Gives up the move of a slot's sharers to another if none of them was moved; returns whether
@@ -60,39 +60,6 @@ impl LocalBroker {
             let (vm, linear) = self.rmap.page(item);
             self.members.get(&vm).is_some_and(|member| member.awaiting_ack.contains(&linear))
         })
-    }
-
-    /// Ends the move from a node that was removed, if there is one; returns its target, which takes items again, and
-    /// may be of no use now.
-    pub(in crate::broker) fn finish_move(&mut self, from: NodeId) -> Option<NodeId> {
-        let target = self.moves.remove(&from)?.target;
-        self.stable.set_closed(target, false);
-        if self.stable.has_room(target) {
-            self.propose_waiting(target);
-        }
-        Some(target)
-    }
-
-    /// Ends a move as it stands: both nodes take items again, but for a source whose slot is lost. A target without items
-    /// is removed. O(log VMs + log moves).
-    pub(in crate::broker) fn cancel_move(&mut self, from: NodeId) {
-        let Some(Move { target, .. }) = self.moves.remove(&from) else { return };
-        self.stable.set_closed(from, self.stable.node(from).lost);
-        self.stable.set_closed(target, false);
-        let mut left = vec![from];
-        if self.stable.node(target).load() == 0 {
-            self.dissolve_or_unshare_node(target);
-        } else {
-            left.push(target);
-        }
-        for &id in &left {
-            if self.stable.has_room(id) {
-                self.propose_waiting(id);
-            }
-        }
-        for id in left {
-            self.dissolve_or_unshare_node(id);
-        }
     }
 }
 

@@ -13,19 +13,11 @@ use std::slice;
 
 use crate::broker::LocalBroker;
 use crate::broker::ids::{ItemId, NodeId};
+use crate::broker::life_cycle::Move;
 use crate::broker::rmap::{RmapItem, Role};
 use crate::fingerprint::Identity;
 use crate::protocol::{BrokerError, Directive, MoveError};
 use crate::{LinearIndex, PAGE_SIZE, Slot, VmId};
-
-/// A move that is under way.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::broker) struct Move {
-    /// The node that the sharers are moved to.
-    pub(in crate::broker) target: NodeId,
-    /// Whether its sharers have been enqueued by [`enqueue_moves`](LocalBroker::enqueue_moves).
-    pub(in crate::broker) was_enqueued: bool,
-}
 
 impl LocalBroker {
     /// Begins to move every sharer of `slot` to a new slot with the same bytes, which is returned.
@@ -205,12 +197,6 @@ impl LocalBroker {
         for offset in 0..page_count {
             member.awaiting_ack.remove(&linear.offset(offset));
         }
-    }
-
-    /// Whether sharers are being moved to a node.
-    pub(in crate::broker) fn is_target(&self, id: NodeId) -> bool {
-        let node = self.stable.node(id);
-        node.closed && !node.lost && !self.moves.contains_key(&id)
     }
 
     /// The target of the move from a node, if there is one, and its slot.
