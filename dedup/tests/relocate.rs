@@ -170,14 +170,14 @@ fn private_waiting_and_zero_pages_move_too() {
         (0..16).map(|number| state(engine, &a, number * PAGE)).collect()
     };
     let before = states(&engine);
-    assert_eq!((before[2], before[3]), (PageState::Waiting, PageState::Zero));
+    assert_eq!((before[2], before[3]), (PageState::Unshared, PageState::Zero));
 
     let moved = Moved::new(&mut engine, &a, 0, 16);
     assert!(moved.report.mappings >= 3, "{:?}", moved.report);
     assert_eq!(states(&engine), before);
     assert_eq!((moved.read(2), moved.read(3), moved.read(5)), (page(100), ZEROES, page(200)));
     settle(&mut engine);
-    assert_eq!(state(&engine, &a, 5 * PAGE), PageState::Waiting);
+    assert_eq!(state(&engine, &a, 5 * PAGE), PageState::Unshared);
     for number in (0..16).filter(|number| ![2, 3, 5].contains(number)) {
         assert_eq!(moved.read(number), page(number));
     }

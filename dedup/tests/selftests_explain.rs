@@ -147,7 +147,7 @@ fn a_page_whose_contents_slots_are_all_full_says_so_and_is_shared_with_the_next_
     let single = reasons.iter().position(|reason| *reason == Reason::SlotsFull).unwrap();
     assert_eq!(reasons.iter().filter(|reason| **reason == Reason::Shared).count(), 2);
     let explanation = explain(&engine, &vm, single);
-    assert_eq!(explanation.state, PageState::Waiting);
+    assert_eq!(explanation.state, PageState::Unshared);
     let sharers: Vec<u64> = explanation.dups.iter().map(|dup| dup.sharers).collect();
     assert_eq!(sharers, [2], "the full slot is named");
     assert!(explanation.to_string().contains("max_page_sharing"), "{explanation}");
@@ -264,7 +264,7 @@ fn count_states(engine: &Engine, vm: &TestVm, pages: usize) -> [u64; 5] {
             _ if explanation.reason == Reason::OptedOut => continue,
             PageState::Shared(_) => 0,
             PageState::Zero => 1,
-            PageState::Waiting => 2,
+            PageState::Unshared => 2,
             PageState::Deferred => 3,
             PageState::Volatile => 4,
             PageState::Loose => continue,

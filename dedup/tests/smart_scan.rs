@@ -77,7 +77,7 @@ fn a_page_that_was_shared_and_is_written_is_looked_at_once_it_rests_whatever_it_
         engine.pass();
         assert_eq!(state(&engine, &a, 5), PageState::Volatile);
         engine.pass();
-        assert_eq!(state(&engine, &a, 5), PageState::Waiting, "round {round}");
+        assert_eq!(state(&engine, &a, 5), PageState::Unshared, "round {round}");
     }
     assert_eq!(skipped(&engine), before);
     // Shared again, it is as new as before.
@@ -125,7 +125,7 @@ fn a_page_that_is_broken_at_any_step_of_a_pass_is_not_passed_over_by_it_or_the_n
         engine.check().unwrap();
         assert_eq!(skipped(&engine), 0, "broken after {broken_after} steps");
         for number in 0..16 {
-            assert_eq!(state(&engine, &vms[0], number), PageState::Waiting);
+            assert_eq!(state(&engine, &vms[0], number), PageState::Unshared);
             assert_eq!(vms[0].read(number), page(100 + number as u32));
             assert_eq!(vms[1].read(number), page(number as u32));
         }

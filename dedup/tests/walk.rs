@@ -225,7 +225,7 @@ fn a_page_is_found_by_address_in_the_state_it_is_in() {
     let first = state(&engine, &vm, page_size + 17).unwrap();
     assert!(matches!(first, PageState::Shared(_)), "{first:?}");
     assert_eq!(state(&engine, &vm, AT), Some(first), "twins on both sides of a hole");
-    assert_eq!(state(&engine, &vm, AT + page_size), Some(PageState::Waiting));
+    assert_eq!(state(&engine, &vm, AT + page_size), Some(PageState::Unshared));
     assert_eq!(state(&engine, &vm, AT + 2 * page_size), Some(PageState::Zero));
     assert_eq!(state(&engine, &vm, AT + 3 * page_size), Some(PageState::Loose), "never touched");
     assert_eq!(engine.find(vm.id, 2 * page_size), None, "the hole");

@@ -91,7 +91,7 @@ pub(crate) struct AgentSpec {
 
 /// One VM's memory, and what is known of each of its pages.
 ///
-/// A page is in at most one of `shared`, `zero`, `waiting`, `dirty` if it changed and has not been looked
+/// A page is in at most one of `shared`, `zero`, `offered`, `dirty` if it changed and has not been looked
 /// at since, and `deferred` if it would be shared were there mappings to spare: then another
 /// may fill a slot for it, and it may be in the broker's trees until it is.
 pub(crate) struct Agent {
@@ -118,7 +118,7 @@ pub(crate) struct Agent {
     dirty: PageSet,
     shared: PageSet,
     zero: PageSet,
-    waiting: PageSet,
+    offered: PageSet,
     deferred: PageSet,
     /// Pages that are not to be folded, if there are any.
     excluded: Option<PageSet>,
@@ -189,7 +189,7 @@ impl Agent {
             dirty: PageSet::full(page_count),
             shared: none.clone(),
             zero: none.clone(),
-            waiting: none.clone(),
+            offered: none.clone(),
             deferred: none,
             excluded: None,
             huge: None,

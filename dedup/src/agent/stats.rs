@@ -23,7 +23,7 @@ impl Agent {
     /// Pages that were deferred, and that nothing has become of since, among those that are to be
     /// folded.
     fn deferred_count(&self) -> u64 {
-        let others = [&self.shared, &self.zero, &self.waiting, &self.dirty];
+        let others = [&self.shared, &self.zero, &self.offered, &self.dirty];
         let others: Vec<&PageSet> = others.into_iter().chain(&self.excluded).collect();
         u64::from(self.deferred.count_without(&others))
     }
@@ -77,7 +77,7 @@ impl Agent {
             &self.dirty,
             &self.shared,
             &self.zero,
-            &self.waiting,
+            &self.offered,
             &self.deferred,
             &self.visit.scan_set,
             &self.backlog.changed_since_mark,

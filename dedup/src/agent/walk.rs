@@ -31,8 +31,8 @@ pub enum PageState {
     Shared(Slot),
     /// It is zero and was given back.
     Zero,
-    /// It is unchanged since the last pass and has no twin.
-    Waiting,
+    /// It is unchanged since the last pass, was offered, and shares nothing: KSM counts such in `pages_unshared`.
+    Unshared,
     /// It has a twin and would be shared if there were mappings to spare.
     Deferred,
     /// It changed and has not been looked at since.
@@ -70,7 +70,7 @@ impl Agent {
         match self.extents.slot(linear).filter(|_| self.shared.contains(linear)) {
             Some(slot) => PageState::Shared(slot),
             None if self.zero.contains(linear) => PageState::Zero,
-            None if self.waiting.contains(linear) => PageState::Waiting,
+            None if self.offered.contains(linear) => PageState::Unshared,
             None if self.deferred.contains(linear) => PageState::Deferred,
             None if self.dirty.contains(linear) => PageState::Volatile,
             None => PageState::Loose,

@@ -21,9 +21,9 @@
 //! |---|---|---|
 //! | `dirty` | `Loose` | `Volatile`, or `Skipped` by the smart scan |
 //! | `zero` | `Loose` | `Zero` |
-//! | `waiting` | `Waiting`: on the unstable tree | `NoTwin`, `OtherNode`, `SlotsFull` |
-//! | `waiting` | `Collided`: its key is that of other bytes, or contested | `NoTwin` |
-//! | `waiting` | `Proposed`, `Undirected`: on a stable node's list | `Matched`, or `StoreFull` |
+//! | `offered` | `Waiting`: on the unstable tree | `NoTwin`, `OtherNode`, `SlotsFull` |
+//! | `offered` | `Collided`: its key is that of other bytes, or contested | `NoTwin` |
+//! | `offered` | `Proposed`, `Undirected`: on a stable node's list | `Matched`, or `StoreFull` |
 //! | `deferred` | `Proposed`, `Undirected`, until another page fills the slot; or `Loose` | `Budget` |
 //! | about to be merged | `Proposed`, `Creating` or `Joining` | `Matched` |
 //! | `shared` | `Stable` | `Shared`; `Alone` when the others were written; `Broken` until a pass has found that it was |

@@ -85,7 +85,7 @@ pub(crate) fn agree(vm: VmId, agent: &Agent, broker: &dyn Admin) -> Result<(), C
         let fits = match (state, item) {
             (PageState::Shared(slot), ItemState::Shared(of_node)) => of_node == Some(slot),
             (PageState::Shared(_), _) | (_, ItemState::Shared(_)) => false,
-            (PageState::Waiting, item) => {
+            (PageState::Unshared, item) => {
                 !matches!(item, ItemState::Deferred | ItemState::Retried | ItemState::Loose)
             }
             (PageState::Deferred, ItemState::Deferred) => true,

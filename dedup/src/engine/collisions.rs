@@ -138,7 +138,7 @@ fn a_page_that_waits_alone_is_found_after_its_fingerprint_was_contested() {
     world.settle();
     assert_eq!(world.engine.stats().pages_shared, 0);
     for page in 0..3 {
-        assert_eq!(world.state(0, page), PageState::Waiting, "page {page}");
+        assert_eq!(world.state(0, page), PageState::Unshared, "page {page}");
     }
     contents.iter().enumerate().for_each(|(page, bytes)| world.write(1, 2 - page, bytes));
     world.settle();

@@ -15,7 +15,7 @@ impl Agent {
         let states = [
             ("shared", &self.shared),
             ("zero", &self.zero),
-            ("waiting", &self.waiting),
+            ("offered", &self.offered),
             ("dirty", &self.dirty),
             ("deferred", &self.deferred),
         ];

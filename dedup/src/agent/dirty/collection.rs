@@ -157,7 +157,7 @@ impl Agent {
                     self.events.breaks += 1;
                     outcomes.push(Outcome::Broken { linear });
                 }
-            } else if self.waiting.remove(linear) || self.deferred.remove(linear) {
+            } else if self.offered.remove(linear) || self.deferred.remove(linear) {
                 outcomes.push(Outcome::Left { linear });
             }
             self.dirty.insert(linear);

@@ -33,7 +33,7 @@ impl Agent {
         })?;
         let is_swapped = |target: &mut Target| swapped.binary_search(&target.linear).is_ok();
         for Target { linear, want } in targets.extract_if(.., is_swapped) {
-            self.waiting.remove(linear);
+            self.offered.remove(linear);
             if !self.shared.contains(linear) {
                 self.dirty.insert(linear);
             }

@@ -51,7 +51,7 @@ impl Agent {
 
     /// Whether any set has a state of the page, or that it is to be looked at. O(1).
     pub(in crate::agent) fn is_known(&self, page: LinearIndex) -> bool {
-        let known = [&self.shared, &self.zero, &self.waiting, &self.dirty, &self.deferred];
+        let known = [&self.shared, &self.zero, &self.offered, &self.dirty, &self.deferred];
         known.iter().any(|set| set.contains(page))
     }
 }

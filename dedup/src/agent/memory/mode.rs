@@ -24,7 +24,7 @@ impl Agent {
 
     /// Whether any page shares, waits for a twin, or was deferred when it had one.
     pub(crate) fn is_in_trees(&self) -> bool {
-        [&self.shared, &self.waiting, &self.deferred].iter().any(|set| !set.is_empty())
+        [&self.shared, &self.offered, &self.deferred].iter().any(|set| !set.is_empty())
     }
 
     /// Whether any page [is in the trees](Self::is_in_trees), or was given back because it is zero.
@@ -94,7 +94,7 @@ impl Agent {
     /// pass, unless they may be in a tree.
     fn look_again(&mut self, pages: Range<LinearIndex>) {
         self.dirty.insert_range(pages.clone());
-        for placed in [&self.shared, &self.zero, &self.waiting, &self.deferred] {
+        for placed in [&self.shared, &self.zero, &self.offered, &self.deferred] {
             self.dirty.subtract_within(placed, pages.clone());
         }
     }

@@ -74,7 +74,7 @@ impl Agent {
                     (linear, slot)
                 }
                 Directive::Offer { linear } => {
-                    if self.end_waiting(linear) {
+                    if self.end_offer(linear) {
                         self.dirty.insert(linear);
                         self.note_work(linear.run(1));
                     }
@@ -85,7 +85,7 @@ impl Agent {
                     continue;
                 }
             };
-            self.end_waiting(linear);
+            self.end_offer(linear);
             if !self.may_share(linear) || !self.has_slot(slot) {
                 // Forbidden since it was offered, or since it was to go elsewhere. A slot that it was to
                 // fill stays empty.
@@ -117,9 +117,9 @@ impl Agent {
         })
     }
 
-    /// Has a page neither wait nor be deferred any more. Returns whether it did, or was.
-    fn end_waiting(&mut self, page: LinearIndex) -> bool {
-        self.waiting.remove(page) || self.deferred.remove(page)
+    /// Has a page count neither as offered nor as deferred any more. Returns whether it did.
+    fn end_offer(&mut self, page: LinearIndex) -> bool {
+        self.offered.remove(page) || self.deferred.remove(page)
     }
 
     /// Whether a page may go to a slot: what shares one may go to another until it is unmerged.

@@ -46,7 +46,7 @@ impl Agent {
             if is_refused {
                 // Nothing else that needs a mapping is tried.
                 for run in window.extract_if(.., |run| run.is_mapped()) {
-                    self.waiting.remove_range(run.range());
+                    self.offered.remove_range(run.range());
                     self.defer(&run, 0);
                     outcomes.extend(run.shares().map(deferred));
                 }
@@ -130,7 +130,7 @@ impl Agent {
             }
         };
         let page_count = u64::from(run.page_count);
-        self.waiting.remove_range(run.range());
+        self.offered.remove_range(run.range());
         if !is_refused {
             self.note_work(run.range());
         }

@@ -145,9 +145,9 @@ fn what_was_decided_of_pages_stands_although_others_cannot_be_offered_by_their_i
     assert!(world.error_count > 0);
     for vm in world.vms.values() {
         let agent = &vm.agent;
-        let [shared, waiting, dirty] = [&agent.shared, &agent.waiting, &agent.dirty];
+        let [shared, offered, dirty] = [&agent.shared, &agent.offered, &agent.dirty];
         let pages = |set: &PageSet| set.iter().map(|page| page.0).collect::<Vec<_>>();
-        assert_eq!([shared, waiting].map(pages), [vec![0, 1, 2], vec![4, 5, 6]]);
+        assert_eq!([shared, offered].map(pages), [vec![0, 1, 2], vec![4, 5, 6]]);
         assert!(dirty.contains(LinearIndex(3)));
     }
     world.broker.refuses_identities = false;

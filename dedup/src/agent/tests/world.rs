@@ -180,11 +180,11 @@ impl World {
         let (mut merging, mut zero, mut vmas) = (0, 0, 0);
         for (&id, vm) in &self.vms {
             vm.agent.check().unwrap();
-            let waiting = self.broker.broker.waiting_count(id).unwrap();
-            assert_eq!(waiting, u64::from(vm.agent.waiting.count()), "waiting pages of VM {id}");
+            let unshared = self.broker.broker.waiting_count(id).unwrap();
+            assert_eq!(unshared, u64::from(vm.agent.offered.count()), "offered pages of VM {id}");
             assert!(vm.agent.has_reported());
             agree(id, &vm.agent, &self.broker.broker).unwrap();
-            let stats = vm.agent.stats("faulty", waiting, None);
+            let stats = vm.agent.stats("faulty", unshared, None);
             merging += stats.merging_pages;
             zero += stats.zero_pages;
             vmas += stats.vmas;

@@ -50,7 +50,7 @@ impl Agent {
         let is_known = self.mode == DedupMode::On && self.excluded.is_none();
         let span = if is_known { PART_SPAN } else { PART_PAGES };
         let known =
-            [(&self.dirty, PART_PAGES), (&self.waiting, LEFT_PAGES), (&self.deferred, LEFT_PAGES)];
+            [(&self.dirty, PART_PAGES), (&self.offered, LEFT_PAGES), (&self.deferred, LEFT_PAGES)];
         let ends = known.map(|(set, most)| set.stretch(start, most, span));
         let end = ends.into_iter().fold(end, LinearIndex::min);
         let mut extents = self.extents.overlapping(start, end);

@@ -77,7 +77,7 @@ impl Agent {
     /// The end of the chunk that begins at a page.
     fn chunk_end(&self, start: LinearIndex) -> LinearIndex {
         let piece_end = self.space.piece(start).end();
-        let known = [&self.shared, &self.waiting, &self.deferred];
+        let known = [&self.shared, &self.offered, &self.deferred];
         let ends = known.map(|set| set.stretch(start, LEFT_PAGES, CHUNK_PAGES));
         let end = ends.into_iter().fold(piece_end, LinearIndex::min);
         let mut extents = self.extents.overlapping(start, end);
@@ -87,7 +87,7 @@ impl Agent {
     /// Drops what is known of pages whose bytes are lost, and returns what that is to the broker.
     pub(super) fn lose(&mut self, pages: Range<LinearIndex>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
-        for placed in [&self.shared, &self.waiting, &self.deferred] {
+        for placed in [&self.shared, &self.offered, &self.deferred] {
             let left = placed.runs_within(pages.clone()).flat_map(PageRange::pages);
             outcomes.extend(left.map(|linear| Outcome::Left { linear }));
         }
@@ -96,7 +96,7 @@ impl Agent {
         let sets = [
             &mut self.shared,
             &mut self.zero,
-            &mut self.waiting,
+            &mut self.offered,
             &mut self.dirty,
             &mut self.deferred,
             &mut self.visit.scan_set,

@@ -173,7 +173,7 @@ impl Agent {
         let (all, zero_only) = (all || self.mode == DedupMode::Off, self.mode == DedupMode::Zero);
         let sets = [
             (&self.shared, all || zero_only),
-            (&self.waiting, all || zero_only),
+            (&self.offered, all || zero_only),
             (&self.deferred, all || zero_only),
             (&self.zero, all),
         ];
@@ -202,7 +202,7 @@ impl Agent {
         outcome: impl Fn(LinearIndex) -> Outcome,
     ) -> Result<(), AgentError> {
         let (mut parts, mut failed) = (vec![run.clone()], None);
-        if !self.waiting.contains(run.start) && !self.deferred.contains(run.start) {
+        if !self.offered.contains(run.start) && !self.deferred.contains(run.start) {
             if let Err(error) = self.make_private(&run) {
                 failed = Some(error);
                 // For one page whose memory has failed no other stays where it is.
@@ -220,7 +220,7 @@ impl Agent {
             self.own_copies.forget(part.clone());
             self.shared.remove_range(part.clone());
             self.zero.remove_range(part.clone());
-            self.waiting.remove_range(part.clone());
+            self.offered.remove_range(part.clone());
             self.deferred.remove_range(part.clone());
             // What may be folded again one day is looked at then.
             self.dirty.insert_range(part.clone());

@@ -221,7 +221,7 @@ impl Agent {
         for (Offer { linear, .. }, decision) in offers.into_iter().zip(decisions) {
             match decision {
                 Decision::Wait => {
-                    self.waiting.insert(linear);
+                    self.offered.insert(linear);
                 }
                 Decision::Keep | Decision::Identify => {
                     self.dirty.insert(linear);

@@ -159,7 +159,7 @@ impl Control for Fake {
             gpa: gpa.0,
             linear: LinearIndex(u32::try_from(gpa.0 / 4096).expect("a page")),
             domain: "default".to_owned(),
-            state: PageState::Waiting,
+            state: PageState::Unshared,
             reason: Reason::NoTwin,
             mappings: Vec::new(),
             dups: Vec::new(),

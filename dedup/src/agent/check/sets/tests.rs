@@ -13,7 +13,7 @@ type SetOf = fn(&mut Agent) -> &mut PageSet;
 const STATES: [(&str, SetOf); 5] = [
     ("shared", |agent| &mut agent.shared),
     ("zero", |agent| &mut agent.zero),
-    ("waiting", |agent| &mut agent.waiting),
+    ("offered", |agent| &mut agent.offered),
     ("dirty", |agent| &mut agent.dirty),
     ("deferred", |agent| &mut agent.deferred),
 ];
@@ -77,7 +77,7 @@ fn an_excluded_page_that_is_looked_at_or_folded_is_found() {
 #[test]
 fn a_page_that_is_folded_against_the_mode_is_found() {
     for (mode, name) in
-        [(DedupMode::Off, "zero"), (DedupMode::Off, "shared"), (DedupMode::Zero, "waiting")]
+        [(DedupMode::Off, "zero"), (DedupMode::Off, "shared"), (DedupMode::Zero, "offered")]
     {
         let what = found(|agent| {
             agent.mode = mode;
