@@ -38,8 +38,8 @@ const BYTE: u8 = 0xa5;
 const STATUS: u64 = 0x70;
 const READY: u32 = 0xf;
 
-/// As long as nothing here takes.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than anything here takes, also where others use the processors.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Unstructured::new(data);
