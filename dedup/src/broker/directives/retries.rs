@@ -5,6 +5,10 @@
 //! some of the rest meanwhile, the run would be full of holes, each of which takes VMAs. So the twins wait for as long as
 //! what was deferred is being tried again, though not for ever: others may have VMAs to spare when who was to fill the
 //! slots has none.
+//!
+//! What is tried again is offered once more, and keeps its place on its node until it is. Were it taken off, a page that
+//! found no room there would come to be on the node, be it of a VM that may take no VMAs: what others gave back for the
+//! first page would be taken by somebody else, and so on, pass after pass.
 
 use std::collections::BTreeSet;
 
