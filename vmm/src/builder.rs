@@ -197,7 +197,7 @@ impl<'host> VmBuilder<'host> {
         let output = Console::new(id, MAX_LINE_BYTES, Box::new(listener));
         let mut buses = platform.devices(mapped.fd(), output)?;
         extension.insert_devices(&mut buses)?;
-        let virtio = match &config.guest {
+        let (virtio, device_metrics) = match &config.guest {
             Guest::Linux(linux) => VirtioDevices::new(
                 &linux.devices,
                 (id, mapped.fd()),
@@ -205,9 +205,8 @@ impl<'host> VmBuilder<'host> {
                 &mut buses.mmio,
                 DeviceHost { events: host.queue_events(), workers: host.workers() },
             )?,
-            Guest::Builtin(_) | Guest::Flat(_) => VirtioDevices::none(),
+            Guest::Builtin(_) | Guest::Flat(_) => (VirtioDevices::none(), Vec::new()),
         };
-        let device_metrics = virtio.metrics();
         let buses = Arc::new(buses);
         let spawn = |(number, fd)| {
             Vcpu { fd, buses: Arc::clone(&buses), vm: Arc::clone(&mapped) }

@@ -32,7 +32,6 @@ pub(crate) struct VirtioDevices {
     transports: Vec<Transport>,
     /// By which the loop is notified of requests.
     events: Vec<Arc<EventFd>>,
-    metrics: Vec<NamedMetrics>,
 }
 
 /// A device's counters, and what the device is called in its VM's status.
@@ -59,10 +58,11 @@ struct NewDevice {
 impl VirtioDevices {
     /// Those of a machine that has none.
     pub(crate) fn none() -> Self {
-        Self { queues: None, transports: Vec::new(), events: Vec::new(), metrics: Vec::new() }
+        Self { queues: None, transports: Vec::new(), events: Vec::new() }
     }
 
-    /// Makes the `wanted` devices of a VM, on `bus`, in `memory`; `host` carries out what their drivers request.
+    /// Makes the `wanted` devices of a VM, on `bus`, in `memory`; `host` carries out what their drivers request. Returns
+    /// them with the counters of each.
     ///
     /// # Errors
     ///
@@ -74,15 +74,15 @@ impl VirtioDevices {
         memory: &GuestMemory,
         bus: &mut MmioBus,
         host: DeviceHost<'_>,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<(Self, Vec<NamedMetrics>), BuildError> {
         let mut made = Self::none();
-        let mut queues = Vec::new();
+        let (mut queues, mut all_metrics) = (Vec::new(), Vec::new());
         for (number, new) in (0..).zip(devices(wanted, host.workers)?) {
             let line = IrqLine::new(fd, layout::VIRTIO_FIRST_IRQ + number);
             let line = line.map_err(refused("raise an interrupt"))?;
             let transport = MmioTransport::new(new.device, memory.clone(), Box::new(line));
             let metrics = VirtioMetrics { device: new.metrics, transport: transport.metrics() };
-            made.metrics.push((new.name.clone(), metrics));
+            all_metrics.push((new.name.clone(), metrics));
             let transport = SharedTransport::new(transport);
             made.transports.push(transport.clone());
             let registers = layout::virtio_registers(number);
@@ -96,12 +96,7 @@ impl VirtioDevices {
         if !queues.is_empty() {
             made.queues = Some(host.events.register(vm, queues));
         }
-        Ok(made)
-    }
-
-    /// The counters of each, which outlive them.
-    pub(crate) fn metrics(&self) -> Vec<NamedMetrics> {
-        self.metrics.clone()
+        Ok((made, all_metrics))
     }
 
     /// Has them neither read memory nor write to it until they are to go on, which they do where they were. Waits for

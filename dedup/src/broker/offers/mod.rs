@@ -29,9 +29,7 @@ impl LocalBroker {
         decisions.reserve(offers.len());
         for (offer, item) in offers.iter().zip(items) {
             let key = self.key(vm, offer.fingerprint);
-            if !self.contested.contains(key)
-                && let Some(decision) = self.retake_place(item, key)
-            {
+            if let Some(decision) = self.retake_place(item, key) {
                 decisions.push(decision);
                 continue;
             }
